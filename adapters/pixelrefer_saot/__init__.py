@@ -1,0 +1,14 @@
+"""SAOT, the Scale-Adaptive Object Tokenizer of PixelRefer. Knows features, masks and positions; no backbone."""
+
+from pixelrefer_plugin import hookimpl
+
+
+@hookimpl
+def register_adapters(register):
+    from pixelrefer_plugin import AdapterSpec
+
+    from .config import SaotConfig
+    from .module import Saot
+    from .plan import plan
+
+    register(AdapterSpec(name="saot", config=SaotConfig, plan=plan, build=Saot.build))

@@ -1,0 +1,68 @@
+"""How VideoLLaMA3 is read and fed.
+
+Its tower (SigLIP-NaViT) takes any number of images of any size in one packed call and downsamples by
+`merge_sizes` itself, so crops use 1. Features are taken after its last norm, as the projector reads them.
+"""
+
+import torch
+from einops import rearrange
+from transformers import VideoLlama3ForConditionalGeneration
+
+from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry
+
+from .tiny import tiny
+
+
+def geometry(config):
+    return PatchGeometry(patch_size=config.vision_config.patch_size)
+
+
+def vision_width(config):
+    return config.vision_config.hidden_size
+
+
+def encode_crops(model, crops):
+    """All crops in one packed tower call."""
+    patch = model.config.vision_config.patch_size
+    grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
+    patches = [rearrange(crop, "c (h ph) (w pw) -> (h w) (c ph pw)", ph=patch, pw=patch) for crop in crops]
+    output = model.model.vision_model(
+        pixel_values=torch.cat(patches),
+        grid_thw=torch.tensor([(1, h, w) for h, w in grids_hw], device=crops[0].device),
+        merge_sizes=torch.ones(len(crops), dtype=torch.int64, device=crops[0].device),
+    )
+    return FeatureGrids(output.last_hidden_state, grids_hw)
+
+
+def scene_grids_hw(config, inputs):
+    if "image_grid_thw" not in inputs:
+        return ()
+    merged = zip(inputs["image_grid_thw"].tolist(), inputs["image_merge_sizes"].tolist(), strict=True)
+    return tuple((h // merge, w // merge) for (_, h, w), merge in merged)
+
+
+def scene_grids(model, inputs, tower_output):
+    """The tower's output is in raster order after its own downsampling."""
+    return FeatureGrids(tower_output.last_hidden_state, scene_grids_hw(model.config, inputs))
+
+
+SPEC = BackboneSpec(
+    name="videollama3",
+    model_types=("video_llama_3",),
+    model_class=VideoLlama3ForConditionalGeneration,
+    vision_tower="model.vision_model",
+    projector="model.projector",
+    decoder="model.language_model",
+    token_embedding="model.language_model.embed_tokens",
+    geometry=geometry,
+    vision_width=vision_width,
+    encode_crops=encode_crops,
+    scene_grids=scene_grids,
+    scene_grids_hw=scene_grids_hw,
+    lora_targets={
+        "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "projector": r"model\.projector\.readout\.\d+",
+        "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.fc\d)",
+    },
+    tiny=tiny,
+)

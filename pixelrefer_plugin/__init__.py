@@ -1,0 +1,107 @@
+"""Region referring for the multimodal LLM you already have.
+
+Attach an adapter to an unmodified Hugging Face model, fine-tune it on your regions, save one small folder:
+
+    model = RegionModel.attach(backbone, adapter="saot")
+    processor = model.make_processor(native_processor)
+    inputs = processor(messages, regions=[Region.from_box((10, 20, 60, 90))])
+    answer = processor.decode(model.generate(**inputs, max_new_tokens=64), inputs)
+
+Names are imported when they are first used, so importing this package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    AttachError,
+    CheckpointError,
+    ImageError,
+    PixelReferError,
+    PluginError,
+    PromptError,
+    RegionError,
+    SpliceError,
+)
+from .hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from .contracts import (
+        AdapterSpec,
+        BackboneSpec,
+        CropView,
+        EncodedView,
+        FeatureGrids,
+        PatchGeometry,
+        RegionPlan,
+        SceneView,
+        check_field,
+    )
+    from .images import load_image
+    from .model import RegionModel
+    from .plugins import get_adapter, get_backbone, list_plugins
+    from .processor import RegionProcessor
+    from .regions import Box, Region, RegionMask
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AdapterSpec": "contracts",
+    "BackboneSpec": "contracts",
+    "Box": "regions",
+    "CropView": "contracts",
+    "EncodedView": "contracts",
+    "FeatureGrids": "contracts",
+    "PatchGeometry": "contracts",
+    "Region": "regions",
+    "RegionMask": "regions",
+    "RegionModel": "model",
+    "RegionPlan": "contracts",
+    "RegionProcessor": "processor",
+    "SceneView": "contracts",
+    "check_field": "contracts",
+    "get_adapter": "plugins",
+    "get_backbone": "plugins",
+    "list_plugins": "plugins",
+    "load_image": "images",
+}
+
+__all__ = [
+    "AdapterSpec",
+    "AttachError",
+    "BackboneSpec",
+    "Box",
+    "CheckpointError",
+    "CropView",
+    "EncodedView",
+    "FeatureGrids",
+    "ImageError",
+    "PatchGeometry",
+    "PixelReferError",
+    "PluginError",
+    "PromptError",
+    "Region",
+    "RegionError",
+    "RegionMask",
+    "RegionModel",
+    "RegionPlan",
+    "RegionProcessor",
+    "SceneView",
+    "SpliceError",
+    "check_field",
+    "get_adapter",
+    "get_backbone",
+    "hookimpl",
+    "list_plugins",
+    "load_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,232 @@
+"""What an adapter and a backbone promise: the two specs that plugins register, and the values in between.
+
+The host speaks to plugins only in these terms. An adapter never sees a backbone, a backbone never an adapter.
+
+Shape letters: R regions of a batch, P patches of a view (all its grids, concatenated), M (region, patch)
+pairs inside a mask, C vision width, D decoder width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .errors import PixelReferError
+from .regions import Box, RegionMask
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Framework = Literal["vision-object", "object-only"]
+
+
+@dataclass(frozen=True)
+class PatchGeometry:
+    """How a backbone's vision tower cuts pixels into patches.
+
+    Attributes:
+        patch_size: side of a square patch in pixels; Ω of the paper is its square.
+        grid_multiple: rows and columns of a crop's grid must be multiples of this (2 for towers that merge
+            2x2 patches).
+    """
+
+    patch_size: int
+    grid_multiple: int = 1
+
+    def whole_patches(self, side_px: float) -> int:
+        """The nearest allowed number of patches for a side of `side_px`, at least `grid_multiple`."""
+        step = self.patch_size * self.grid_multiple
+        return max(1, round(side_px / step)) * self.grid_multiple
+
+
+@dataclass(frozen=True, eq=False)
+class CropView:
+    """A part of the image, resized to whole patches, that the vision tower shall encode.
+
+    Attributes:
+        box_xyxy: the part, in original pixels, end-exclusive.
+        grid_hw: patches it is resized to; its pixels are `grid_hw * patch_size`.
+        mask: `(h, w)` float32 weights of the patches that belong to the region; zero elsewhere.
+    """
+
+    box_xyxy: Box
+    grid_hw: tuple[int, int]
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class SceneView:
+    """The image as the backbone's own vision pass encodes it: captured there, never computed twice.
+
+    Its mask is the share of each patch that the region covers (`RegionMask.coverage`).
+    """
+
+
+View = CropView | SceneView
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """What one region costs, known before anything is encoded.
+
+    Attributes:
+        num_tokens: object tokens that the adapter will return for it; as many placeholders are written.
+        views: what must be encoded. All regions of one adapter have the same views in the same order.
+    """
+
+    num_tokens: int
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureGrids:
+    """Patch features of several images or crops, concatenated.
+
+    Attributes:
+        features: `(P, C)`, grid after grid, each in raster order (row by row, left to right).
+        grids_hw: rows and columns of each grid; their areas add up to P.
+    """
+
+    features: torch.Tensor
+    grids_hw: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        total = sum(h * w for h, w in self.grids_hw)
+        assert len(self.features) == total, f"{len(self.features)} patches for grids of {total}"
+
+    def __len__(self) -> int:
+        return len(self.grids_hw)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Grid `index` as `(h, w, C)`."""
+        start = sum(h * w for h, w in self.grids_hw[:index])
+        h, w = self.grids_hw[index]
+        return self.features[start : start + h * w].view(h, w, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedView:
+    """One view of all regions of a batch, encoded: what an adapter's module reads.
+
+    The masks come as coordinates, so that selecting inside them is one gather and needs no device sync.
+
+    Attributes:
+        grids: the patch features of this view; `grids.features` is `(P, C)`.
+        grid_of_region: for each region, which grid it reads; regions may share one.
+        patch_rows: `(M,)` int64, rows of `grids.features` inside each region's mask, region by region.
+        patch_weights: `(M,)` float32, that mask's weight there.
+        patch_ij: `(M, 2)` int64, row and column of the patch in its grid.
+        region_of_patch: `(M,)` int64, the region of each pair, ascending.
+        patches_per_region: for each region how many pairs are its own; sums to M.
+        boxes_xyxy: `(R, 4)` float32, the part of the image that each region's grid spans.
+        images_hw: `(R, 2)` float32, the size of each region's image.
+    """
+
+    grids: FeatureGrids
+    grid_of_region: tuple[int, ...]
+    patch_rows: torch.Tensor
+    patch_weights: torch.Tensor
+    patch_ij: torch.Tensor
+    region_of_patch: torch.Tensor
+    patches_per_region: tuple[int, ...]
+    boxes_xyxy: torch.Tensor
+    images_hw: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSpec:
+    """An adapter: how a region becomes object tokens.
+
+    Attributes:
+        name: what users call it.
+        config: frozen dataclass of its options, each with a default; checks itself in `__post_init__`.
+        plan: `plan(config, mask, geometry) -> RegionPlan`. Pure, on the CPU, one region at a time.
+        build: `build(config, vision_width=C, decoder_width=D) -> nn.Module`. The module is called with one
+            `EncodedView` per view and `counts`, the tokens promised per region, and returns `(sum(counts), D)`.
+        framework: `vision-object` keeps the scene tokens in the sequence; `object-only` leaves them out.
+    """
+
+    name: str
+    config: type[Any]
+    plan: Callable[[Any, RegionMask, PatchGeometry], RegionPlan]
+    build: Callable[..., nn.Module]
+    framework: Framework = "vision-object"
+
+    def make_config(self, options: Mapping[str, Any] | Any | None = None) -> Any:
+        """A checked config from keyword options, from a config object, or the default one.
+
+        Raises:
+            PixelReferError: an unknown option (the known ones are listed) or a value that breaks a rule.
+        """
+        if isinstance(options, self.config):
+            return options
+        if options is not None and not isinstance(options, Mapping):
+            raise PixelReferError(
+                f"Options of adapter '{self.name}' must be a mapping or a {self.config.__name__}, "
+                f"got {type(options).__name__}."
+            )
+        known = [item.name for item in dataclasses.fields(self.config)]
+        unknown = sorted(set(options or {}) - set(known))
+        if unknown:
+            raise PixelReferError(
+                f"Adapter '{self.name}' has no option {', '.join(map(repr, unknown))}. Its options: {', '.join(known)}."
+            )
+        return self.config(**(options or {}))
+
+
+def check_field(condition: bool, config: Any, name: str, rule: str) -> None:
+    """Refuse a config value: names the field, the rule, and what was got.
+
+    Raises:
+        PixelReferError: `condition` is false.
+    """
+    if not condition:
+        raise PixelReferError(f"{type(config).__name__}.{name} must be {rule}, got {getattr(config, name)!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """A backbone: how one family of multimodal LLMs is read and fed. Mostly data.
+
+    Dotted paths are looked up on the live model when it is attached, so a renamed module fails loudly.
+
+    Attributes:
+        name: what users call it.
+        model_types: the Hugging Face `config.model_type`s it serves.
+        model_class: the native transformers class, for loading checkpoints.
+        vision_tower: path of the module whose call encodes images.
+        projector: path of the module that maps vision features to the decoder.
+        decoder: path of the text decoder, where object tokens are spliced in.
+        token_embedding: path of the decoder's token embedding.
+        geometry: `geometry(config) -> PatchGeometry`.
+        vision_width: `vision_width(config) -> C`, the width of what `encode_crops` returns.
+        encode_crops: `encode_crops(model, crops) -> FeatureGrids`. `crops` are `(3, H, W)` float tensors,
+            normalised as the backbone's image processor does, sides whole multiples of the grid. One packed
+            tower call where the tower allows.
+        scene_grids: `scene_grids(model, inputs, tower_output) -> FeatureGrids`, one grid per image, from what
+            the tower returned in the native pass; `inputs` are the native processor's tensors.
+        scene_grids_hw: `scene_grids_hw(config, inputs) -> ((h, w), ...)`, those grids' sizes, known beforehand.
+        lora_targets: regular expressions of the linear layers that LoRA may adapt, per scope: `decoder`,
+            and where wanted `projector`, `vision_tower`.
+        tiny: `tiny(seed) -> (model, processor)`: the real classes with a tiny random config, made in memory.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    model_class: type[Any]
+    vision_tower: str
+    projector: str
+    decoder: str
+    token_embedding: str
+    geometry: Callable[[Any], PatchGeometry]
+    vision_width: Callable[[Any], int]
+    encode_crops: Callable[[Any, list[torch.Tensor]], FeatureGrids]
+    scene_grids: Callable[[Any, Mapping[str, Any], Any], FeatureGrids]
+    scene_grids_hw: Callable[[Any, Mapping[str, Any]], tuple[tuple[int, int], ...]]
+    lora_targets: Mapping[str, str]
+    tiny: Callable[[int], tuple[Any, Any]]

@@ -1,0 +1,36 @@
+"""The errors users meet. All are `ValueError`s, so callers may catch broadly or precisely.
+
+A message says what, what was expected, what was got, and what to do next.
+"""
+
+
+class PixelReferError(ValueError):
+    """Base of every error this package raises for its users."""
+
+
+class PluginError(PixelReferError):
+    """A plugin is unknown, broken, misspelt, or claims a name that another one has."""
+
+
+class RegionError(PixelReferError):
+    """A region is malformed, empty, or does not fit its image."""
+
+
+class ImageError(PixelReferError):
+    """A picture cannot be read."""
+
+
+class PromptError(PixelReferError):
+    """Text, media and regions of a sample do not belong together."""
+
+
+class SpliceError(PixelReferError):
+    """Placeholders in the sequence and object tokens for them do not match."""
+
+
+class AttachError(PixelReferError):
+    """A backbone cannot take an adapter, or already has one."""
+
+
+class CheckpointError(PixelReferError):
+    """A model folder is incomplete, foreign, damaged, or from a newer version."""

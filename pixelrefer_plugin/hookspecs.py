@@ -1,0 +1,30 @@
+"""The whole extension surface. A plugin module implements any of these with `@hookimpl`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pluggy import HookimplMarker, HookspecMarker
+
+if TYPE_CHECKING:
+    from .contracts import AdapterSpec, BackboneSpec
+
+PROJECT = "pixelrefer_plugin"
+
+hookspec = HookspecMarker(PROJECT)
+hookimpl = HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_adapters(register: "Callable[[AdapterSpec], None]") -> None:
+    """Register adapters: how a region becomes object tokens.
+
+    Call `register(AdapterSpec(name=..., config=..., plan=..., build=...))` once per adapter.
+    """
+
+
+@hookspec
+def register_backbones(register: "Callable[[BackboneSpec], None]") -> None:
+    """Register backbones: how one family of multimodal LLMs is read and fed.
+
+    Call `register(BackboneSpec(name=..., model_types=..., ...))` once per backbone.
+    """

@@ -1,0 +1,398 @@
+"""`RegionProcessor`: chat messages, pictures and regions become one batch that a `RegionModel` takes.
+
+The backbone's own Hugging Face processor does the chat template, the images and the videos. This one plans
+the regions, and writes as many placeholders for each as its plan promises. It knows no model.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, BatchFeature
+
+from . import checkpoint
+from .contracts import AdapterSpec, BackboneSpec
+from .errors import CheckpointError, PromptError, RegionError
+from .images import load_image
+from .plugins import backbone_for, get_adapter
+from .region_batch import PlannedRegion, RegionBatch, make_region_batch
+from .regions import Region
+
+REGION_MARKER = "<region>"
+"""What stands for the next region in a user's text."""
+
+PLACEHOLDER = "<|region_pad|>"
+"""The special token that object tokens replace. It never reaches the decoder."""
+
+IGNORE_INDEX = -100
+
+Message = Mapping[str, Any]
+Conversation = Sequence[Message]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """What one placeholder in the rendered text stands for: the next region, or an assistant's answer."""
+
+    answer: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """One conversation, read: its messages with a placeholder per slot, and what belongs to them."""
+
+    messages: list[dict[str, Any]]
+    slots: list[_Slot]
+    images: list[Image.Image]
+    videos: list[Any]
+    video_metadata: list[Any]
+    regions: list[Region]
+
+
+class RegionProcessor:
+    """Turns conversations with regions into model inputs.
+
+    Args:
+        native: the backbone's own processor; it is copied, and the copy learns the placeholder token.
+        config: the backbone's config.
+        adapter: name of the adapter.
+        adapter_config: its options, as a mapping or its config object.
+    """
+
+    def __init__(
+        self, native: Any, config: Any, *, adapter: str = "saot", adapter_config: Mapping[str, Any] | Any | None = None
+    ) -> None:
+        self.native = copy.deepcopy(native)
+        self.tokenizer = self.native.tokenizer
+        self.tokenizer.add_special_tokens({"extra_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
+        self.placeholder_id: int = self.tokenizer.convert_tokens_to_ids(PLACEHOLDER)
+        self._config = config
+        self._backbone: BackboneSpec = backbone_for(config.model_type)
+        self._adapter: AdapterSpec = get_adapter(adapter)
+        self._adapter_config = self._adapter.make_config(adapter_config)
+        self._geometry = self._backbone.geometry(config)
+
+    def __call__(
+        self,
+        conversations: Conversation | Sequence[Conversation],
+        regions: Sequence[Any] | None = None,
+        *,
+        labels: bool = False,
+        padding_side: str | None = None,
+        **native_options: Any,
+    ) -> BatchFeature:
+        """Prepare one conversation or a batch of them.
+
+        Args:
+            conversations: messages `{"role": ..., "content": ...}`; content is text, or parts
+                `{"type": "text", "text": ...}`, `{"type": "image", "image": path, picture or array}`,
+                `{"type": "video", "video": decoded frames, "video_metadata": ...}`. `<region>` in a text
+                stands for the next region.
+            regions: the regions of the conversation in the order of their `<region>`s, or one such list per
+                conversation. `Region.image_index` counts the images of its own conversation.
+            labels: add `labels` for training: the answers of the assistant and the token that ends each,
+                everything else -100. Otherwise a prompt for generation is made.
+            padding_side: by default `right` with labels and `left` without, as generation needs.
+            **native_options: options of the backbone's own processor.
+
+        Returns:
+            The native tensors, plus `regions` (a `RegionBatch`) when the batch has any.
+
+        Raises:
+            PromptError: more or fewer `<region>` than regions, a region on an image that is not there, a
+                special token in a text, or a template that does not render a message.
+            RegionError: a region that does not fit its image; the message names sample and region.
+            ImageError: a picture that cannot be read.
+        """
+        single = bool(conversations) and isinstance(conversations[0], Mapping)
+        batch: Sequence[Any] = [conversations] if single else conversations
+        region_lists = [regions or []] if single else (regions or [[] for _ in batch])
+        if len(region_lists) != len(batch):
+            raise PromptError(f"Got {len(batch)} conversations but {len(region_lists)} lists of regions.")
+        samples = [
+            self._read(conversation, list(of_sample), index)
+            for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
+        ]
+        inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
+        planned = self._plan(samples)
+        self._expand(inputs, samples, planned, labels=labels, side=padding_side or ("right" if labels else "left"))
+        if any(planned):
+            inputs["regions"] = self._region_batch(samples, planned, inputs)
+        return inputs
+
+    def decode(self, generated: Tensor, inputs: Mapping[str, Any]) -> list[str]:
+        """The answers of `RegionModel.generate`, without the prompt and without special tokens."""
+        answers = generated[:, inputs["input_ids"].shape[1] :]
+        texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    @property
+    def image_backend(self) -> str:
+        """The library that the native processor resizes images with, `pil` or `torchvision`."""
+        return image_backend(self.native)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the native processor's files, placeholder token included, and the backbone's config."""
+        self.native.save_pretrained(folder)
+        self._config.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        adapter: str | None = None,
+        adapter_config: Mapping[str, Any] | None = None,
+        **native_options: Any,
+    ) -> RegionProcessor:
+        """The processor of a folder that `RegionModel.save_pretrained` wrote, or of a plain backbone.
+
+        Args:
+            folder: such a folder, or a backbone's id or path, for which `adapter` says how to plan regions.
+            adapter: name of the adapter, only for a plain backbone (default `saot`).
+            adapter_config: its options, likewise.
+            **native_options: options of `AutoProcessor.from_pretrained`.
+        """
+        if not checkpoint.is_model_folder(folder):
+            native = AutoProcessor.from_pretrained(folder, **native_options)
+            config = AutoConfig.from_pretrained(folder)
+            return cls(native, config, adapter=adapter or "saot", adapter_config=adapter_config)
+        manifest = checkpoint.read_manifest(folder, adapter=adapter)
+        files = Path(folder) / checkpoint.PROCESSOR_FOLDER
+        if not files.is_dir():
+            raise CheckpointError(f"Expected the processor's files at '{files}', found nothing. Is the folder complete?")
+        native = AutoProcessor.from_pretrained(files, **native_options)
+        if image_backend(native) != manifest.image_backend:
+            native.image_processor = AutoImageProcessor.from_pretrained(files, backend=manifest.image_backend)
+        config = AutoConfig.from_pretrained(files)
+        return cls(native, config, adapter=manifest.adapter, adapter_config=manifest.adapter_config)
+
+    def _read(self, conversation: Conversation, regions: list[Region], index: int) -> _Sample:
+        """Check one conversation and put a placeholder for each region and each answer into its texts."""
+        sample = _Sample([], [], [], [], [], regions)
+        for message in conversation:
+            if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+                raise PromptError(f"Sample {index}: a message must have 'role' and 'content', got {message!r}.")
+            parts = self._read_content(message, sample, index)
+            sample.messages.append({"role": message["role"], "content": parts})
+        wanted = sum(_count_markers(slot) for slot in sample.slots)
+        if wanted != len(regions):
+            raise PromptError(
+                f"Sample {index}: its texts have {wanted} {REGION_MARKER} but {len(regions)} regions were given. "
+                f"Each {REGION_MARKER} stands for one region, in order."
+            )
+        for number, region in enumerate(regions):
+            if region.image_index >= len(sample.images):
+                raise PromptError(
+                    f"Sample {index}, region {number}: it lies on image {region.image_index}, "
+                    f"but the conversation has {len(sample.images)} images."
+                )
+        return sample
+
+    def _read_content(self, message: Message, sample: _Sample, index: int) -> list[dict[str, Any]]:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+        if message["role"] == "assistant":
+            return self._read_answer(parts, sample, index)
+        read: list[dict[str, Any]] = []
+        for part in parts:
+            kind = part.get("type")
+            if kind == "text":
+                read.append({"type": "text", "text": self._read_text(part["text"], sample, index)})
+            elif kind == "image" and "image" in part:
+                sample.images.append(load_image(part["image"]))
+                read.append({"type": "image"})
+            elif kind == "video" and "video" in part:
+                sample.videos.append(part["video"])
+                sample.video_metadata.append(part.get("video_metadata"))
+                read.append({"type": "video"})
+            else:
+                raise PromptError(
+                    f"Sample {index}: a content part must be text, image or video with a key of that name, "
+                    f"got {part!r}."
+                )
+        return read
+
+    def _read_text(self, text: str, sample: _Sample, index: int) -> str:
+        self._refuse_special_tokens(text, index)
+        sample.slots.extend(_Slot() for _ in range(text.count(REGION_MARKER)))
+        return text.replace(REGION_MARKER, f"[{PLACEHOLDER}]")
+
+    def _read_answer(self, parts: list[Any], sample: _Sample, index: int) -> list[dict[str, Any]]:
+        if any(part.get("type") != "text" for part in parts):
+            raise PromptError(f"Sample {index}: an assistant's message must be text.")
+        answer = "".join(part["text"] for part in parts)
+        self._refuse_special_tokens(answer, index)
+        sample.slots.append(_Slot(answer))
+        return [{"type": "text", "text": PLACEHOLDER}]
+
+    def _refuse_special_tokens(self, text: str, index: int) -> None:
+        for token in (PLACEHOLDER, self.native.image_token, self.native.video_token):
+            if token in text:
+                raise PromptError(
+                    f"Sample {index}: the text holds the special token {token!r}. "
+                    f"Write {REGION_MARKER} for a region and pass pictures as content parts."
+                )
+
+    def _native_inputs(self, samples: Sequence[_Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
+        """Run the backbone's own processor on the rendered conversations, padded on the right."""
+        texts = [
+            self.native.apply_chat_template(sample.messages, add_generation_prompt=add_generation_prompt, tokenize=False)
+            for sample in samples
+        ]
+        media: dict[str, Any] = {}
+        if any(sample.images for sample in samples):
+            media["images"] = [sample.images for sample in samples if sample.images]
+        if any(sample.videos for sample in samples):
+            media["videos"] = [video for sample in samples for video in sample.videos]
+            metadata = [item for sample in samples for item in sample.video_metadata]
+            if all(item is not None for item in metadata):
+                media["video_metadata"] = metadata
+        return self.native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
+
+    def _plan(self, samples: Sequence[_Sample]) -> list[list[PlannedRegion]]:
+        planned, first_image = [], 0
+        for index, sample in enumerate(samples):
+            planned.append([
+                self._plan_region(region, sample.images, where=(index, number), first_image=first_image)
+                for number, region in enumerate(sample.regions)
+            ])
+            first_image += len(sample.images)
+        return planned
+
+    def _plan_region(
+        self, region: Region, images: Sequence[Image.Image], *, where: tuple[int, int], first_image: int
+    ) -> PlannedRegion:
+        width, height = images[region.image_index].size
+        try:
+            mask = region.to_mask((height, width))
+        except RegionError as error:
+            raise RegionError(f"Sample {where[0]}, region {where[1]}: {error}") from error
+        plan = self._adapter.plan(self._adapter_config, mask, self._geometry)
+        return PlannedRegion(mask=mask, plan=plan, image=first_image + region.image_index)
+
+    def _region_batch(
+        self, samples: Sequence[_Sample], planned: Sequence[Sequence[PlannedRegion]], inputs: BatchFeature
+    ) -> RegionBatch:
+        image_processor = self.native.image_processor
+        return make_region_batch(
+            planned,
+            adapter=self._adapter.name,
+            placeholder_id=self.placeholder_id,
+            images=[image for sample in samples for image in sample.images],
+            images_per_sample=[len(sample.images) for sample in samples],
+            scene_grids_hw=self._backbone.scene_grids_hw(self._config, inputs),
+            geometry=self._geometry,
+            pixel_mean=image_processor.image_mean,
+            pixel_std=image_processor.image_std,
+        )
+
+    def _expand(
+        self,
+        inputs: BatchFeature,
+        samples: Sequence[_Sample],
+        planned: Sequence[Sequence[PlannedRegion]],
+        *,
+        labels: bool,
+        side: str,
+    ) -> None:
+        """Write the promised placeholders, and the answers, where their slots stand; pad again."""
+        shape = inputs["input_ids"].shape
+        per_token = [name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape == shape]
+        rows = [
+            self._expand_row(row, inputs, per_token, sample=sample, regions=regions, index=row)
+            for row, (sample, regions) in enumerate(zip(samples, planned, strict=True))
+        ]
+        padding = {"input_ids": self._pad_id, "labels": IGNORE_INDEX}
+        for name in [*per_token, "labels"] if labels else per_token:
+            inputs[name] = _pad([row[name] for row in rows], padding.get(name, 0), side)
+
+    def _expand_row(
+        self,
+        row: int,
+        inputs: BatchFeature,
+        per_token: Sequence[str],
+        *,
+        sample: _Sample,
+        regions: Sequence[PlannedRegion],
+        index: int,
+    ) -> dict[str, list[int]]:
+        real = inputs["attention_mask"][row].bool()
+        tokens = {name: inputs[name][row][real].tolist() for name in per_token}
+        input_ids = tokens["input_ids"]
+        at = [position for position, token in enumerate(input_ids) if token == self.placeholder_id]
+        if len(at) != len(sample.slots):
+            raise PromptError(
+                f"Sample {index}: the chat template rendered {len(at)} of {len(sample.slots)} regions and answers."
+            )
+        counts = iter([region.plan.num_tokens for region in regions])
+        out: dict[str, list[int]] = {name: [] for name in [*per_token, "labels"]}
+        start = 0
+        for position, slot in zip(at, sample.slots, strict=True):
+            self._copy(tokens, slice(start, position), out, supervised=False)
+            ids = self._slot_ids(slot, counts)
+            answers = slot.answer is not None
+            for name in per_token:
+                out[name] += ids if name == "input_ids" else [tokens[name][position]] * len(ids)
+            out["labels"] += [IGNORE_INDEX if not answers or each == self.placeholder_id else each for each in ids]
+            start = position + 1
+            if answers and start < len(input_ids) and input_ids[start] in self._special_ids:
+                self._copy(tokens, slice(start, start + 1), out, supervised=True)  # the token that ends the turn
+                start += 1
+        self._copy(tokens, slice(start, None), out, supervised=False)
+        return out
+
+    def _copy(
+        self, tokens: Mapping[str, list[int]], part: slice, out: dict[str, list[int]], *, supervised: bool
+    ) -> None:
+        for name, values in tokens.items():
+            out[name] += values[part]
+        ids = tokens["input_ids"][part]
+        out["labels"] += ids if supervised else [IGNORE_INDEX] * len(ids)
+
+    def _slot_ids(self, slot: _Slot, counts: Any) -> list[int]:
+        if slot.answer is None:
+            return [self.placeholder_id] * next(counts)
+        pieces = slot.answer.split(REGION_MARKER)
+        ids = self._tokenize(pieces[0] + ("[" if len(pieces) > 1 else ""))
+        for number, piece in enumerate(pieces[1:], start=1):
+            closing = "]" + piece + ("[" if number < len(pieces) - 1 else "")
+            ids += [self.placeholder_id] * next(counts) + self._tokenize(closing)
+        return ids
+
+    def _tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @property
+    def _special_ids(self) -> set[int]:
+        return set(self.tokenizer.all_special_ids)
+
+    @property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+
+def image_backend(native: Any) -> str:
+    """`pil` or `torchvision`: which of transformers' two image processors `native` holds."""
+    return "pil" if type(native.image_processor).__name__.endswith("Pil") else "torchvision"
+
+
+def _count_markers(slot: _Slot) -> int:
+    return 1 if slot.answer is None else slot.answer.count(REGION_MARKER)
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int, side: str) -> Tensor:
+    length = max(map(len, rows))
+    fills = [[value] * (length - len(row)) for row in rows]
+    padded = [[*row, *fill] if side == "right" else [*fill, *row] for row, fill in zip(rows, fills, strict=True)]
+    return torch.tensor(padded, dtype=torch.int64)

@@ -1,0 +1,253 @@
+"""`RegionBatch`: the regions of a batch, planned and cut out, ready for the vision tower and the adapter.
+
+Built on the CPU by the processor, read by the model. It knows plans, crops and masks; no model, no text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .contracts import CropView, EncodedView, FeatureGrids, PatchGeometry, RegionPlan, SceneView
+from .regions import Box, RegionMask
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRegion:
+    """One region with its mask and its plan.
+
+    Attributes:
+        mask: its pixels on its image.
+        plan: what the adapter asks for.
+        image: that image's index among all images of the batch.
+    """
+
+    mask: RegionMask
+    plan: RegionPlan
+    image: int
+
+
+@dataclass(frozen=True, eq=False)
+class ViewLayout:
+    """One view of all regions of a batch, before it is encoded; see `EncodedView` for the fields they share.
+
+    Attributes:
+        crops: which crops of the batch are this view's grids, or None when they are the scene's.
+    """
+
+    crops: slice | None
+    grids_hw: tuple[tuple[int, int], ...]
+    grid_of_region: tuple[int, ...]
+    patch_rows: Tensor
+    patch_weights: Tensor
+    patch_ij: Tensor
+    region_of_patch: Tensor
+    patches_per_region: tuple[int, ...]
+    boxes_xyxy: Tensor
+    images_hw: Tensor
+
+    def encoded(self, grids: FeatureGrids) -> EncodedView:
+        """This view with its grids' features."""
+        shared = {item.name: getattr(self, item.name) for item in dataclasses.fields(EncodedView)[1:]}
+        return EncodedView(grids=grids, **shared)
+
+
+@dataclass(frozen=True, eq=False)
+class RegionBatch:
+    """The regions of a batch, sample by sample, in the order of their `<region>`s.
+
+    Attributes:
+        adapter: name of the adapter whose plan this is.
+        placeholder_id: id of the token that stands for each object token.
+        counts: object tokens promised per region.
+        regions_per_sample: regions of each sample, 0 where it has none.
+        images_per_sample: images of each sample.
+        crops: distinct crops, `(3, H, W)` uint8, view by view.
+        crop_grids_hw: patches of each crop.
+        pixel_mean: `(3,)` float32 in [0, 1], what the backbone's image processor subtracts.
+        pixel_std: `(3,)` float32, what it divides by.
+        views: the layout of each of the adapter's views.
+    """
+
+    adapter: str
+    placeholder_id: int
+    counts: tuple[int, ...]
+    regions_per_sample: tuple[int, ...]
+    images_per_sample: tuple[int, ...]
+    crops: tuple[Tensor, ...]
+    crop_grids_hw: tuple[tuple[int, int], ...]
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    views: tuple[ViewLayout, ...]
+
+    @property
+    def wants_scene(self) -> bool:
+        """Whether the adapter reads features of the backbone's own vision pass."""
+        return any(view.crops is None for view in self.views)
+
+    def tokens_per_sample(self) -> list[int]:
+        """Object tokens promised in each sample."""
+        ends = np.cumsum([0, *self.regions_per_sample])
+        return [sum(self.counts[start:end]) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> RegionBatch:
+        """The same batch with its tensors on `device`."""
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> RegionBatch:
+        """The same batch in pinned memory, as torch's data loader asks for."""
+        return _map_tensors(self, lambda tensor: tensor.pin_memory())
+
+    def normalised_crops(self, dtype: torch.dtype) -> list[Tensor]:
+        """The crops as the backbone's image processor would normalise them, `(3, H, W)` of `dtype`."""
+        mean, std = self.pixel_mean[:, None, None] * 255, self.pixel_std[:, None, None] * 255
+        return [((crop - mean) / std).to(dtype) for crop in self.crops]
+
+
+def _map_tensors(value, function):  # type: ignore[no-untyped-def]
+    """`value` with `function` applied to every tensor in its dataclasses and tuples."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        return tuple(_map_tensors(item, function) for item in value)
+    if dataclasses.is_dataclass(value):
+        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        return dataclasses.replace(value, **{name: _map_tensors(item, function) for name, item in fields.items()})
+    return value
+
+
+def make_region_batch(
+    samples: Sequence[Sequence[PlannedRegion]],
+    *,
+    adapter: str,
+    placeholder_id: int,
+    images: Sequence[Image.Image],
+    images_per_sample: Sequence[int],
+    scene_grids_hw: Sequence[tuple[int, int]],
+    geometry: PatchGeometry,
+    pixel_mean: Sequence[float],
+    pixel_std: Sequence[float],
+) -> RegionBatch:
+    """Cut out what the plans ask for and lay the masks out as coordinates.
+
+    Args:
+        samples: the planned regions of each sample.
+        adapter: name of the adapter that planned them.
+        placeholder_id: id of the placeholder token.
+        images: all images of the batch, upright RGB, sample after sample.
+        images_per_sample: how many of them each sample has.
+        scene_grids_hw: the grid on which the backbone's own pass sees each image.
+        geometry: the backbone's patches.
+        pixel_mean: the image processor's mean, RGB in [0, 1].
+        pixel_std: its standard deviation.
+    """
+    regions = [region for sample in samples for region in sample]
+    crops = _CropShop(images, geometry)
+    views = []
+    for index in range(len(regions[0].plan.views)):
+        if isinstance(regions[0].plan.views[index], SceneView):
+            views.append(_scene_layout(regions, scene_grids_hw))
+        else:
+            views.append(_crop_layout(regions, index, crops))
+    return RegionBatch(
+        adapter=adapter,
+        placeholder_id=placeholder_id,
+        counts=tuple(region.plan.num_tokens for region in regions),
+        regions_per_sample=tuple(len(sample) for sample in samples),
+        images_per_sample=tuple(images_per_sample),
+        crops=tuple(crops.pixels),
+        crop_grids_hw=tuple(crops.grids_hw),
+        pixel_mean=torch.tensor(pixel_mean, dtype=torch.float32),
+        pixel_std=torch.tensor(pixel_std, dtype=torch.float32),
+        views=tuple(views),
+    )
+
+
+class _CropShop:
+    """Cuts crops out of the images and resizes them."""
+
+    def __init__(self, images: Sequence[Image.Image], geometry: PatchGeometry) -> None:
+        self._images = images
+        self._patch_size = geometry.patch_size
+        self.pixels: list[Tensor] = []
+        self.grids_hw: list[tuple[int, int]] = []
+
+    def cut(self, image: int, box_xyxy: Box, grid_hw: tuple[int, int]) -> None:
+        height, width = (side * self._patch_size for side in grid_hw)
+        crop = self._images[image].resize((width, height), Image.Resampling.BICUBIC, box=box_xyxy)
+        self.pixels.append(torch.from_numpy(np.array(crop)).permute(2, 0, 1))
+        self.grids_hw.append(grid_hw)
+
+
+def _crop_layout(regions: Sequence[PlannedRegion], index: int, shop: _CropShop) -> ViewLayout:
+    """One crop per distinct (image, box, grid): regions that ask for the same one share it."""
+    first_crop = len(shop.pixels)
+    grid_of: dict[tuple[int, Box, tuple[int, int]], int] = {}
+    views: list[CropView] = []
+    grid_of_region = []
+    for region in regions:
+        view = region.plan.views[index]
+        assert isinstance(view, CropView), f"view {index} of every region must be of one kind, got {view!r}"
+        key = (region.image, view.box_xyxy, view.grid_hw)
+        if key not in grid_of:
+            grid_of[key] = len(grid_of)
+            shop.cut(*key)
+        views.append(view)
+        grid_of_region.append(grid_of[key])
+    return _layout(
+        regions,
+        crops=slice(first_crop, len(shop.pixels)),
+        grids_hw=tuple(shop.grids_hw[first_crop:]),
+        grid_of_region=grid_of_region,
+        masks=[view.mask for view in views],
+        boxes_xyxy=[view.box_xyxy for view in views],
+    )
+
+
+def _scene_layout(regions: Sequence[PlannedRegion], scene_grids_hw: Sequence[tuple[int, int]]) -> ViewLayout:
+    boxes = [(0, 0, region.mask.image_hw[1], region.mask.image_hw[0]) for region in regions]
+    grids = [scene_grids_hw[region.image] for region in regions]
+    return _layout(
+        regions,
+        crops=None,
+        grids_hw=tuple(scene_grids_hw),
+        grid_of_region=[region.image for region in regions],
+        masks=[region.mask.coverage(*where) for region, where in zip(regions, zip(boxes, grids, strict=True), strict=True)],
+        boxes_xyxy=boxes,
+    )
+
+
+def _layout(
+    regions: Sequence[PlannedRegion],
+    *,
+    crops: slice | None,
+    grids_hw: tuple[tuple[int, int], ...],
+    grid_of_region: Sequence[int],
+    masks: Sequence[np.ndarray],
+    boxes_xyxy: Sequence[Box],
+) -> ViewLayout:
+    """Masks as (region, patch) pairs: the rows of the concatenated features that each region reads."""
+    first_row = np.cumsum([0, *(h * w for h, w in grids_hw)])
+    inside = [np.flatnonzero(mask) for mask in masks]
+    per_region = [len(each) for each in inside]
+    widths = np.array([mask.shape[1] for mask in masks])
+    region_of_patch = np.repeat(np.arange(len(regions)), per_region)
+    flat = np.concatenate(inside)
+    return ViewLayout(
+        crops=crops,
+        grids_hw=grids_hw,
+        grid_of_region=tuple(grid_of_region),
+        patch_rows=torch.from_numpy(flat + first_row[np.array(grid_of_region)][region_of_patch]),
+        patch_weights=torch.from_numpy(np.concatenate([mask.ravel()[at] for mask, at in zip(masks, inside, strict=True)])),
+        patch_ij=torch.from_numpy(np.stack(np.divmod(flat, widths[region_of_patch]), axis=1)),
+        region_of_patch=torch.from_numpy(region_of_patch),
+        patches_per_region=tuple(per_region),
+        boxes_xyxy=torch.tensor(boxes_xyxy, dtype=torch.float32),
+        images_hw=torch.tensor([region.mask.image_hw for region in regions], dtype=torch.float32),
+    )

@@ -1,0 +1,79 @@
+"""Byte-level BPE tokenizers of a few hundred entries, trained in memory, that stand in for a backbone's own.
+
+They split text as Qwen2's tokenizer does, so any text round-trips, and the words of their corpus are one token
+each. Special tokens and chat template are the caller's: nothing here knows a backbone.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+# The pattern of Qwen2's tokenizer: single digits, words with their leading space, runs of punctuation.
+_QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+# Both forms of a word count, with and without the space before it: answers begin with a bare one.
+TINY_CORPUS: tuple[str, ...] = (
+    "system\nuser\nassistant\nYou are a helpful assistant.",
+    "which digits are there?\nwhich colours are there?\nhow many digits are there?",
+    "which digit is red, green, blue, yellow, pink, white?\nwhat colour is the digit?",
+    "red\ngreen\nblue\nyellow\npink\nwhite",
+    "which digit is [? which digit is in the region? what is [? describe [. what colour is [?",
+    "is the digit left of, right of, above or below the region? where does it move?",
+    "left\nright\nup\ndown\nabove\nbelow\nyes\nno\ndigit\nregion\nimage\nvideo\nTime s:, Time s:",
+)
+
+
+def tiny_tokenizer(
+    corpus: Iterable[str],
+    special_tokens: Sequence[str],
+    chat_template: str,
+    *,
+    eos_token: str = "<|im_end|>",
+    pad_token: str = "<|endoftext|>",
+    vocab_size: int = 4096,
+) -> PreTrainedTokenizerFast:
+    """Trains a tokenizer in which every word of a small corpus is one token.
+
+    Args:
+        corpus: Texts whose words, with the space before them, become tokens.
+        special_tokens: Never split; they take the ids that follow the learnt entries, in this order.
+        chat_template: Jinja template for `apply_chat_template`.
+        eos_token: One of `special_tokens`; ends an answer.
+        pad_token: One of `special_tokens`.
+        vocab_size: Upper bound on learnt entries; a small corpus ends well below it.
+
+    Raises:
+        ValueError: `eos_token` or `pad_token` is not among `special_tokens`.
+    """
+    if missing := {eos_token, pad_token} - set(special_tokens):
+        raise ValueError(f"tiny_tokenizer: {sorted(missing)} must be among special_tokens {list(special_tokens)}.")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN2_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=1,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_special_tokens(list(special_tokens))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=eos_token,
+        pad_token=pad_token,
+        additional_special_tokens=[t for t in special_tokens if t not in (eos_token, pad_token)],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = chat_template
+    return fast
