@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
@@ -200,6 +200,27 @@ def require_same_tensors(got: Mapping[str, Any], expected: Mapping[str, Any], *,
                 f"'{source}' does not fit: '{key}' is {tuple(got[key].shape)}, expected {tuple(tensor.shape)}. "
                 "Was it made for another backbone?"
             )
+
+
+def require_no_missing(missing: Iterable[str], *, source: str | os.PathLike[str]) -> None:
+    """Refuse a backbone of which weights are missing.
+
+    Raises:
+        CheckpointError: names them.
+    """
+    keys = sorted(missing)
+    if keys:
+        raise CheckpointError(f"The backbone in '{source}' is incomplete: missing keys {_some(keys)}.")
+
+
+def refuse_adapter_config(folder: str | os.PathLike[str], adapter_config: Any) -> None:
+    """A model folder brings its adapter's options; others would not fit its weights.
+
+    Raises:
+        CheckpointError: options were given.
+    """
+    if adapter_config is not None:
+        raise CheckpointError(f"'{folder}' brings its adapter's options; adapter_config is for a plain backbone.")
 
 
 def _some(keys: list[str]) -> str:

@@ -11,18 +11,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import PixelReferError
-from .regions import Box, RegionMask
+from .regions import Box, FloatBox, RegionMask
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-Framework = Literal["vision-object", "object-only"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,14 @@ class CropView:
     grid_hw: tuple[int, int]
     mask: np.ndarray
 
+    def __post_init__(self) -> None:
+        if self.mask.shape != tuple(self.grid_hw):
+            raise PixelReferError(
+                f"CropView.mask must be one weight per patch, {tuple(self.grid_hw)}, got {self.mask.shape}."
+            )
+        if not self.mask.any():
+            raise PixelReferError("CropView.mask must have a patch inside the region, got only zeros.")
+
 
 @dataclass(frozen=True)
 class SceneView:
@@ -82,6 +88,10 @@ class RegionPlan:
     num_tokens: int
     views: tuple[View, ...]
 
+    def __post_init__(self) -> None:
+        if self.num_tokens < 1:
+            raise PixelReferError(f"RegionPlan.num_tokens must be >= 1, got {self.num_tokens}.")
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureGrids:
@@ -97,7 +107,10 @@ class FeatureGrids:
 
     def __post_init__(self) -> None:
         total = sum(h * w for h, w in self.grids_hw)
-        assert len(self.features) == total, f"{len(self.features)} patches for grids of {total}"
+        assert tuple(self.features.shape[:-1]) == (total,), (
+            f"FeatureGrids.features must be (P, C) with P = {total} for grids {self.grids_hw}, "
+            f"got {tuple(self.features.shape)}"
+        )
 
     def __len__(self) -> int:
         return len(self.grids_hw)
@@ -148,14 +161,12 @@ class AdapterSpec:
         plan: `plan(config, mask, geometry) -> RegionPlan`. Pure, on the CPU, one region at a time.
         build: `build(config, vision_width=C, decoder_width=D) -> nn.Module`. The module is called with one
             `EncodedView` per view and `counts`, the tokens promised per region, and returns `(sum(counts), D)`.
-        framework: `vision-object` keeps the scene tokens in the sequence; `object-only` leaves them out.
     """
 
     name: str
     config: type[Any]
     plan: Callable[[Any, RegionMask, PatchGeometry], RegionPlan]
     build: Callable[..., nn.Module]
-    framework: Framework = "vision-object"
 
     def make_config(self, options: Mapping[str, Any] | Any | None = None) -> Any:
         """A checked config from keyword options, from a config object, or the default one.
@@ -209,8 +220,12 @@ class BackboneSpec:
             normalised as the backbone's image processor does, sides whole multiples of the grid. One packed
             tower call where the tower allows.
         scene_grids: `scene_grids(model, inputs, tower_output) -> FeatureGrids`, one grid per image, from what
-            the tower returned in the native pass; `inputs` are the native processor's tensors.
+            the tower returned in the native pass; `inputs` are the native processor's tensors. The same
+            features as `encode_crops` gives: an adapter may read both.
         scene_grids_hw: `scene_grids_hw(config, inputs) -> ((h, w), ...)`, those grids' sizes, known beforehand.
+        scene_boxes_xyxy: `scene_boxes_xyxy(config, inputs) -> ((x0, y0, x1, y1), ...)`, what each of those
+            grids spans, in pixels of its original image; beyond it where the backbone pads. None: the whole
+            image.
         lora_targets: regular expressions of the linear layers that LoRA may adapt, per scope: `decoder`,
             and where wanted `projector`, `vision_tower`.
         tiny: `tiny(seed) -> (model, processor)`: the real classes with a tiny random config, made in memory.
@@ -230,3 +245,11 @@ class BackboneSpec:
     scene_grids_hw: Callable[[Any, Mapping[str, Any]], tuple[tuple[int, int], ...]]
     lora_targets: Mapping[str, str]
     tiny: Callable[[int], tuple[Any, Any]]
+    scene_boxes_xyxy: Callable[[Any, Mapping[str, Any]], tuple[FloatBox, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model_types, str):  # ("qwen2_vl") is no tuple, and `in` would match parts of it
+            raise PixelReferError(
+                f"BackboneSpec.model_types must be a tuple of names, got '{self.model_types}'. "
+                f"Write ('{self.model_types}',)."
+            )

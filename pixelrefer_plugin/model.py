@@ -11,21 +11,23 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import checkpoint
 from .contracts import AdapterSpec, BackboneSpec, FeatureGrids
 from .errors import AttachError, CheckpointError, SpliceError
-from .plugins import backbone_for, get_adapter, get_backbone
+from .plugins import backbone_for, get_adapter
 from .processor import RegionProcessor
 from .region_batch import RegionBatch
 from .splice import number_slots, spliced
 
-_ATTACHED: WeakSet[nn.Module] = WeakSet()
+# Which backbones have an adapter, without a mark on the backbone itself.
+_ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDictionary()
 
 # Stands in for placeholder ids beyond the embedding table; its embedding is overwritten by the splice.
 _READABLE_ID = 0
@@ -77,11 +79,12 @@ class RegionModel(nn.Module):
             AttachError: the backbone already has an adapter, or lacks a module that its plugin names.
             PluginError: no plugin of that name, or none that serves this backbone.
         """
-        if backbone in _ATTACHED:
+        owner = _ATTACHED.get(backbone)
+        if owner is not None and owner() is not None:
             raise AttachError(
                 f"This {type(backbone).__name__} already has an adapter. Call detach() on its RegionModel first."
             )
-        spec = get_backbone(backbone_plugin) if backbone_plugin else backbone_for(backbone.config.model_type)
+        spec = backbone_for(backbone.config.model_type, backbone_plugin)
         _require_modules(backbone, spec)
         adapter_spec = get_adapter(adapter)
         model = cls(
@@ -90,7 +93,7 @@ class RegionModel(nn.Module):
             adapter_spec=adapter_spec,
             adapter_config=adapter_spec.make_config(adapter_config),
         )
-        _ATTACHED.add(backbone)
+        _ATTACHED[backbone] = ref(model)
         if not train_backbone:
             backbone.requires_grad_(False)
         return model
@@ -101,13 +104,17 @@ class RegionModel(nn.Module):
             self._lora.pop().unload()
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(self._was_trainable[name])
-        _ATTACHED.discard(self.backbone)
+        _ATTACHED.pop(self.backbone, None)
         return self.backbone
 
     def make_processor(self, native: Any) -> RegionProcessor:
         """The `RegionProcessor` that plans for this model's adapter, around the backbone's own processor."""
         return RegionProcessor(
-            native, self.backbone.config, adapter=self._adapter_spec.name, adapter_config=self.adapter_config
+            native,
+            self.backbone.config,
+            adapter=self._adapter_spec.name,
+            adapter_config=self.adapter_config,
+            backbone_plugin=self._backbone_spec.name,
         )
 
     @property
@@ -190,7 +197,7 @@ class RegionModel(nn.Module):
         try:
             self._lora.append(get_peft_model(self.backbone, config))
         except ValueError as error:
-            raise AttachError(f"LoRA found nothing to adapt in scopes {list(scopes)}: {error}") from error
+            raise AttachError(f"LoRA cannot be added in scopes {list(scopes)}: {error}") from error
 
     def save_pretrained(
         self,
@@ -214,11 +221,14 @@ class RegionModel(nn.Module):
         trained = any(each.requires_grad for name, each in self.backbone.named_parameters() if "lora_" not in name)
         include = trained if include_backbone is None else include_backbone
         if trained and not include:
-            raise CheckpointError("The backbone's own weights are trainable; without them the folder would not "
-                                  "give this model back. Pass include_backbone=True, or freeze the backbone.")
+            raise CheckpointError(
+                "The backbone's own weights are trainable; without them the folder would not "
+                "give this model back. Pass include_backbone=True, or freeze the backbone."
+            )
         if include and self._lora:
-            raise CheckpointError("A backbone with LoRA on it cannot be written as a whole backbone; "
-                                  "train either LoRA or the backbone.")
+            raise CheckpointError(
+                "A backbone with LoRA on it cannot be written as a whole backbone; train either LoRA or the backbone."
+            )
         with checkpoint.written_whole(folder, overwrite=overwrite) as made:
             checkpoint.write_manifest(made, self._manifest(processor, include))
             save_file(_contiguous(self.adapter.state_dict()), made / checkpoint.ADAPTER_FILE)
@@ -254,17 +264,20 @@ class RegionModel(nn.Module):
         """
         if not checkpoint.is_model_folder(folder):
             plain = load_backbone(folder, **backbone_options)
-            return cls.attach(plain, adapter=adapter or "saot", adapter_config=adapter_config)
+            return cls.attach(plain, adapter=adapter or "saot", adapter_config=adapter_config).eval()
+        checkpoint.refuse_adapter_config(folder, adapter_config)
         root, manifest = Path(folder), checkpoint.read_manifest(folder, adapter=adapter)
         if backbone is None:
             backbone = checkpoint.locate_backbone(manifest.backbone_id, root)
             if manifest.backbone_revision:
                 backbone_options.setdefault("revision", manifest.backbone_revision)
         if not isinstance(backbone, nn.Module):
-            backbone = load_backbone(backbone, **backbone_options)
+            backbone = load_backbone(backbone, backbone_plugin=manifest.backbone, **backbone_options)
         if backbone.config.model_type != manifest.model_type:
-            raise CheckpointError(f"'{folder}' was made for a backbone of type '{manifest.model_type}', "
-                                  f"got '{backbone.config.model_type}'.")
+            raise CheckpointError(
+                f"'{folder}' was made for a backbone of type '{manifest.model_type}', "
+                f"got '{backbone.config.model_type}'."
+            )
         model = cls.attach(
             backbone,
             adapter=manifest.adapter,
@@ -293,7 +306,7 @@ class RegionModel(nn.Module):
         source = folder / checkpoint.LORA_FILE
         weights = checkpoint.read_tensors(source)
         try:
-            config = LoraConfig.from_pretrained(folder)
+            config = LoraConfig.from_pretrained(str(folder))
         except (ValueError, OSError) as error:
             raise CheckpointError(f"'{folder}' has no readable adapter_config.json: {error}.") from error
         config.inference_mode = False
@@ -325,14 +338,17 @@ class RegionModel(nn.Module):
         return embedding
 
     @contextmanager
-    def _regions_in(self, input_ids: Tensor, regions: RegionBatch | None, inputs: Mapping[str, Any]) -> Iterator[Tensor]:
+    def _regions_in(
+        self, input_ids: Tensor, regions: RegionBatch | None, inputs: Mapping[str, Any]
+    ) -> Iterator[Tensor]:
         """Splice for the length of one call; yields the ids that the backbone may read."""
         if regions is None:
             yield input_ids
             return
         if regions.adapter != self._adapter_spec.name:
-            raise SpliceError(f"The regions were planned for adapter '{regions.adapter}', "
-                              f"this model has '{self._adapter_spec.name}'.")
+            raise SpliceError(
+                f"The regions were planned for adapter '{regions.adapter}', this model has '{self._adapter_spec.name}'."
+            )
         slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
         regions = regions.to(self.device, non_blocking=True)
         crops = self._encode(regions)
@@ -355,14 +371,32 @@ class RegionModel(nn.Module):
         if not regions.wants_scene:
             yield lambda: None
             return
-        outputs: list[Any] = []
+        # Some versions of transformers' beam search repeat the images before the tower sees them, others after.
+        calls: list[Mapping[str, Any]] = [inputs]
+        outputs: list[tuple[Mapping[str, Any], Any]] = []
+
+        def see_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls[0] = inputs if outputs else kwargs
+
+        def see_tower(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            # The images' pass is the tower's first call; a video's would be the second.
+            if not outputs:
+                outputs.append((calls[0], output))
+
+        def scene() -> FeatureGrids:
+            grids = self._backbone_spec.scene_grids(self.backbone, *outputs[0])
+            return _first_copies(grids, regions.images_per_sample)
+
         tower = self.backbone.get_submodule(self._backbone_spec.vision_tower)
-        # The images' pass is the tower's first call; a video's would be the second.
-        handle = tower.register_forward_hook(lambda module, args, output: outputs.append(output))
+        hooks = (
+            self.backbone.register_forward_pre_hook(see_call, with_kwargs=True),
+            tower.register_forward_hook(see_tower),
+        )
         try:
-            yield lambda: self._backbone_spec.scene_grids(self.backbone, inputs, outputs[0])
+            yield scene
         finally:
-            handle.remove()
+            for hook in hooks:
+                hook.remove()
 
     def _encode(self, regions: RegionBatch) -> FeatureGrids | None:
         """All crops of the batch through the vision tower."""
@@ -384,8 +418,10 @@ class RegionModel(nn.Module):
         for layout in regions.views:
             grids = scene if layout.crops is None else _part(crops, layout.crops)
             if grids is None or grids.grids_hw != layout.grids_hw:
-                raise SpliceError(f"The regions were planned on grids {layout.grids_hw}, "
-                                  f"the vision tower gave {grids and grids.grids_hw}.")
+                raise SpliceError(
+                    f"The regions were planned on grids {layout.grids_hw}, "
+                    f"the vision tower gave {grids and grids.grids_hw}."
+                )
             views.append(layout.encoded(grids))
         tokens = self.adapter(tuple(views), regions.counts)
         expected = (sum(regions.counts), self._decoder_width)
@@ -395,6 +431,20 @@ class RegionModel(nn.Module):
                 f"for {len(regions.counts)} regions but returned {tuple(tokens.shape)}."
             )
         return tokens
+
+
+def _first_copies(grids: FeatureGrids, images_per_sample: tuple[int, ...]) -> FeatureGrids:
+    """One grid per image, where the images of each sample may be there several times (beam search)."""
+    copies = len(grids) // sum(images_per_sample)
+    if copies == 1:
+        return grids
+    kept: list[int] = []
+    start = 0
+    for count in images_per_sample:
+        kept += range(start, start + count)
+        start += copies * count
+    features = torch.cat([grids[index].flatten(0, 1) for index in kept])
+    return FeatureGrids(features, tuple(grids.grids_hw[index] for index in kept))
 
 
 def _part(grids: FeatureGrids | None, which: slice) -> FeatureGrids | None:
@@ -422,11 +472,12 @@ def _require_modules(backbone: nn.Module, spec: BackboneSpec) -> None:
             ) from error
 
 
-def load_backbone(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
+def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str | None = None, **options: Any) -> Any:
     """Load a plain backbone with the native class that its plugin names. Code from the hub is never run.
 
     Args:
         name_or_path: hub id or folder.
+        backbone_plugin: name of the backbone plugin; by default found by the checkpoint's model type.
         **options: options of its `from_pretrained`; `dtype` defaults to the checkpoint's own.
 
     Raises:
@@ -440,6 +491,12 @@ def load_backbone(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
         config = AutoConfig.from_pretrained(name_or_path, **where)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"No model can be loaded from '{name_or_path}': {error}") from error
-    spec = backbone_for(config.model_type)
+    spec = backbone_for(config.model_type, backbone_plugin)
     options.setdefault("dtype", "auto")
-    return spec.model_class.from_pretrained(name_or_path, **options)
+    try:
+        model, report = spec.model_class.from_pretrained(name_or_path, output_loading_info=True, **options)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"The weights in '{name_or_path}' cannot be read: {error}") from error
+    # transformers fills what is missing with random weights and only warns.
+    checkpoint.require_no_missing(report["missing_keys"], source=name_or_path)
+    return model

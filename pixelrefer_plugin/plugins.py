@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.util
 import logging
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pluggy
 
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GROUP = hookspecs.PROJECT
-_KIND_OF_HOOK = {"register_adapters": "adapter", "register_backbones": "backbone"}
+
+Kind = Literal["adapter", "backbone"]
+_KIND_OF_HOOK: dict[str, Kind] = {"register_adapters": "adapter", "register_backbones": "backbone"}
+_HOOKS = ", ".join(_KIND_OF_HOOK)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class PluginInfo:
         module: the module that the entry point names.
         distribution: the distribution that declares it.
         version: that distribution's version.
-        status: `ready`, `loaded`, or `broken: <why>`.
+        status: `ready` (nothing seen that would keep it from loading), `loaded`, or `broken: <why>`.
     """
 
     name: str
@@ -51,190 +57,276 @@ class PluginInfo:
     status: str
 
     @property
+    def is_broken(self) -> bool:
+        """Whether it is known that this plugin does not work."""
+        return self.status.startswith("broken")
+
+
+@dataclass(eq=False)  # by identity: two distributions may declare equal entry points
+class _Plugin:
+    """One entry point, what its source tells, and what became of loading it."""
+
+    point: metadata.EntryPoint
+    failure: str = ""
+    specs: dict[Kind, list[Any]] | None = None  # what it registered, once loaded
+
+    @property
+    def name(self) -> str:
+        return self.point.name
+
+    @property
+    def module(self) -> str:
+        return self.point.value.partition(":")[0].strip()
+
+    @property
+    def distribution(self) -> tuple[str, str]:
+        """Name and version of the distribution that declares it."""
+        found = self.point.dist
+        return (found.name, found.version) if found else ("unknown", "unknown")
+
+    @property
     def origin(self) -> str:
-        """Where the plugin comes from, for error messages."""
-        return f"'{self.name}' ({self.module}, from {self.distribution} {self.version})"
+        return f"'{self.name}' ({self.module}, from {' '.join(self.distribution)})"
+
+    @cached_property
+    def source(self) -> _Source:
+        return _read_source(self.module)
 
 
 class PluginHost:
     """Loads plugins of one entry-point group and hands out what they register.
 
+    A name belongs to the plugin whose entry point has it, whichever is loaded first. A name that no entry
+    point has belongs to the one plugin that registers it.
+
     Args:
         entry_points: the entry points to serve; by default those installed in the group.
     """
 
-    def __init__(self, entry_points: list[metadata.EntryPoint] | None = None) -> None:
+    def __init__(self, entry_points: Iterable[metadata.EntryPoint] | None = None) -> None:
         found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
-        self._entry_points = sorted(found, key=lambda point: point.name)
-        self._failures: dict[metadata.EntryPoint, str] = {}
-        self._loaded: set[metadata.EntryPoint] = set()
-        self._specs: dict[str, dict[str, Any]] = {"adapter": {}, "backbone": {}}
-        self._owners: dict[tuple[str, str], list[metadata.EntryPoint]] = {}
+        plugins = [_Plugin(point) for point in found]
+        self._plugins = sorted(plugins, key=lambda plugin: (plugin.name, plugin.distribution))
+        self._loading = threading.RLock()
 
-    def list(self) -> list[PluginInfo]:
-        """Every installed plugin, broken ones included, without importing any."""
-        return [self._info(point) for point in self._entry_points]
+    def plugins(self, *, check: bool = False) -> list[PluginInfo]:
+        """Every installed plugin, broken ones included.
 
-    def check(self) -> list[PluginInfo]:
-        """Import every plugin and say which work: like `list`, with what importing revealed."""
-        for point in self._entry_points:
-            self._load(point)
-        return self.list()
+        Args:
+            check: import each one and report what that reveals. Without it nothing is imported.
+        """
+        if check:
+            for plugin in self._plugins:
+                self._load(plugin)
+        return [self._info(plugin) for plugin in self._plugins]
 
     def adapter(self, name: str) -> AdapterSpec:
-        """The adapter registered under `name`; raises `PluginError` with the nearest names."""
-        spec: AdapterSpec = self._get("adapter", name)
-        return spec
+        """The adapter registered under `name`; raises `PluginError` with the nearest name."""
+        return cast("AdapterSpec", self._get("adapter", name))
 
     def backbone(self, name: str) -> BackboneSpec:
-        """The backbone registered under `name`; raises `PluginError` with the nearest names."""
-        spec: BackboneSpec = self._get("backbone", name)
-        return spec
+        """The backbone registered under `name`; raises `PluginError` with the nearest name."""
+        return cast("BackboneSpec", self._get("backbone", name))
 
     def backbone_for(self, model_type: str) -> BackboneSpec:
         """The backbone that serves a Hugging Face `config.model_type`.
 
         Raises:
-            PluginError: no installed plugin serves it.
+            PluginError: no installed plugin serves it, or more than one does.
         """
-        for point in self._entry_points:
-            if "backbone" in self._info(point).kind or self._info(point).kind == "unknown":
-                self._load(point)
-            for spec in self._specs["backbone"].values():
-                if model_type in spec.model_types:
-                    return spec  # type: ignore[no-any-return]
-        served = sorted({kind for spec in self._specs["backbone"].values() for kind in spec.model_types})
-        raise PluginError(
-            f"No installed backbone plugin serves model type '{model_type}'. Served: {', '.join(served)}. "
-            f"To add one, write a backbone plugin: docs/backbone-plugin.md.{self._failure_notes()}"
-        )
-
-    def _get(self, kind: str, name: str) -> Any:
-        named_so = [point for point in self._entry_points if point.name == name]
-        for point in named_so:
-            self._load(point)
-        if name not in self._specs[kind]:  # one module may register several, under an entry point's other name
-            for point in self._entry_points:
-                self._load(point)
-        self._refuse_two_owners(kind, name)
-        if name in self._specs[kind]:
-            return self._specs[kind][name]
-        for point in named_so:
-            if point in self._failures:
-                raise PluginError(f"Plugin {_origin(point)} is installed but {self._failures[point]}.")
-        known = sorted(self._specs[kind])
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"Did you mean '{near[0]}'? " if near else ""
-        raise PluginError(
-            f"No {kind} is called '{name}'. {hint}Installed {kind}s: {', '.join(known)}."
-            + self._failure_notes()
-        )
-
-    def _load(self, point: metadata.EntryPoint) -> None:
-        """Import one plugin and run its hooks; a failure is kept with its reason and harms no other."""
-        if point in self._loaded or point in self._failures:
-            return
-        try:
-            self._register(point, point.load())
-        except PluginError as error:
-            self._failures[point] = str(error)
-        except Exception as error:  # whatever a stranger's import raises must not take the host down
-            self._failures[point] = f"fails to load: {type(error).__name__}: {error}"
-        else:
-            self._loaded.add(point)
-            return
-        logger.warning("Plugin %s %s.", _origin(point), self._failures[point])
-
-    def _register(self, point: metadata.EntryPoint, module: Any) -> None:
-        """Run the hooks of one module, each plugin in a manager of its own so that none sees another."""
-        manager = pluggy.PluginManager(hookspecs.PROJECT)
-        manager.add_hookspecs(hookspecs)
-        try:
-            manager.register(module, name=point.name)
-            manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            known = ", ".join(_KIND_OF_HOOK)
-            raise PluginError(f"has a hook that does not exist or has wrong arguments: {error}. "
-                              f"Hooks are {known}") from error
-        if not any(manager.hook.__dict__[hook].get_hookimpls() for hook in _KIND_OF_HOOK):
-            raise PluginError(f"implements none of the hooks {', '.join(_KIND_OF_HOOK)} with @hookimpl")
-        pending: list[tuple[str, Any]] = []
-        manager.hook.register_adapters(register=lambda spec: pending.append(("adapter", spec)))
-        manager.hook.register_backbones(register=lambda spec: pending.append(("backbone", spec)))
-        for kind, spec in pending:
-            self._owners.setdefault((kind, spec.name), []).append(point)
-            self._specs[kind].setdefault(spec.name, spec)
-
-    def _refuse_two_owners(self, kind: str, name: str) -> None:
-        owners = self._owners.get((kind, name), [])
-        if len(owners) > 1:
+        self._load_each(plugin for plugin in self._plugins if plugin.source.kind != "adapter")
+        backbones = list(self._registered("backbone"))
+        serving = [(plugin, spec) for plugin, spec in backbones if model_type in spec.model_types]
+        if len(serving) > 1:
+            names = " or ".join(f"'{spec.name}'" for _, spec in serving)
             raise PluginError(
-                f"The {kind} name '{name}' is registered twice: by {' and by '.join(map(_origin, owners))}. "
-                "Uninstall one of the two."
+                f"Model type '{model_type}' is served by {_both(plugin for plugin, _ in serving)}. "
+                f"Say which: RegionModel.attach(..., backbone_plugin={names}); or uninstall one."
             )
+        if not serving:
+            served = sorted({each for _, spec in backbones for each in spec.model_types})
+            raise PluginError(
+                f"No installed backbone plugin serves model type '{model_type}'. Served: {_listed(served)}. "
+                f"To add one, write a backbone plugin: docs/plugins.md.{self._failure_notes()}"
+            )
+        return cast("BackboneSpec", serving[0][1])
 
-    def _info(self, point: metadata.EntryPoint) -> PluginInfo:
-        kind, problem = _read_without_importing(point.module)
-        twins = [twin for twin in self._entry_points if twin.name == point.name and twin != point]
-        if point in self._loaded:
-            status = "loaded"
-        elif point in self._failures:
-            status = f"broken: {self._failures[point]}"
-        elif twins:
-            status = f"broken: the name is taken twice, also by {_origin(twins[0])}"
-        else:
-            status = f"broken: {problem}" if problem else "ready"
-        dist = point.dist
+    def _get(self, kind: Kind, name: str) -> Any:
+        named_so = [plugin for plugin in self._plugins if plugin.name == name]
+        if len(named_so) > 1:
+            raise PluginError(f"Two plugins are called '{name}': {_both(named_so)}. Uninstall one of them.")
+        for plugin in named_so:
+            self._load(plugin)
+        if not named_so:  # a plugin may register more than its entry point's name
+            self._load_each(self._plugins)
+        found = [(plugin, spec) for plugin, spec in self._registered(kind) if spec.name == name]
+        if len(found) > 1:
+            raise PluginError(
+                f"The {kind} '{name}' is registered by {_both(plugin for plugin, _ in found)}. Uninstall one of them."
+            )
+        if found:
+            return found[0][1]
+        for plugin in named_so:
+            if plugin.failure:
+                raise PluginError(f"Plugin {plugin.origin} is installed but {plugin.failure}.")
+        raise self._unknown(kind, name)
+
+    def _unknown(self, kind: Kind, name: str) -> PluginError:
+        self.plugins(check=True)
+        known = sorted({spec.name for _, spec in self._registered(kind)})
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        return PluginError(
+            f"No {kind} is called '{name}'. {hint}Installed {kind}s: {_listed(known)}.{self._failure_notes()}"
+        )
+
+    def _registered(self, kind: Kind) -> Iterator[tuple[_Plugin, Any]]:
+        for plugin in self._plugins:
+            for spec in (plugin.specs or {}).get(kind, []):
+                yield plugin, spec
+
+    def _load_each(self, plugins: Iterable[_Plugin]) -> None:
+        """Load plugins that were not asked for by name; log those that turn out broken."""
+        for plugin in plugins:
+            known = plugin.failure
+            self._load(plugin)
+            if plugin.failure and not known:
+                logger.warning("Plugin %s %s.", plugin.origin, plugin.failure)
+
+    def _load(self, plugin: _Plugin) -> None:
+        """Import one plugin and run its hooks; a failure is kept with its reason and harms no other."""
+        with self._loading:
+            if plugin.specs is not None or plugin.failure:
+                return
+            try:
+                specs = _run_hooks(plugin.point.load())
+                self._refuse_taken_names(plugin, specs)
+            except PluginError as error:
+                plugin.failure = _one_line(error)
+            except (Exception, SystemExit) as error:  # whatever a stranger's import raises stays there
+                plugin.failure = f"fails to load: {type(error).__name__}: {_one_line(error)}"
+            else:
+                plugin.specs = specs
+
+    def _refuse_taken_names(self, plugin: _Plugin, specs: dict[Kind, list[Any]]) -> None:
+        for kind, registered in specs.items():
+            for spec in registered:
+                for other in self._plugins:
+                    if other is not plugin and other.name == spec.name:
+                        raise PluginError(f"registers the {kind} '{spec.name}', a name that plugin {other.origin} has")
+
+    def _info(self, plugin: _Plugin) -> PluginInfo:
+        twins = [other for other in self._plugins if other.name == plugin.name and other is not plugin]
+        problem = plugin.failure or plugin.source.defect
+        if twins:
+            problem = f"the name is taken twice, also by {twins[0].origin}"
+        status = "ready" if plugin.specs is None else "loaded"
         return PluginInfo(
-            name=point.name,
-            kind=kind,
-            module=point.module,
-            distribution=dist.name if dist else "unknown",
-            version=dist.version if dist else "unknown",
-            status=status,
+            plugin.name,
+            plugin.source.kind,
+            plugin.module,
+            *plugin.distribution,
+            status=f"broken: {problem}" if problem else status,
         )
 
     def _failure_notes(self) -> str:
-        notes = [f" Plugin {_origin(point)} {why}." for point, why in self._failures.items()]
-        return "".join(notes)
+        return "".join(f" Plugin {each.origin} {each.failure}." for each in self._plugins if each.failure)
 
 
-def _origin(point: metadata.EntryPoint) -> str:
-    dist = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
-    return f"'{point.name}' ({point.module}, from {dist})"
-
-
-def _read_without_importing(module: str) -> tuple[str, str]:
-    """What a plugin's source says: its kind, and the first defect that can be seen without importing it."""
+def _run_hooks(module: Any) -> dict[Kind, list[Any]]:
+    """What one plugin registers. Each has a manager of its own, so that no plugin sees another."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
     try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError) as error:
-        return "unknown", f"module {module} cannot be found: {error}"
+        manager.register(module)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(
+            f"has a hook that does not exist or has wrong arguments: {error}. Hooks are {_HOOKS}"
+        ) from error
+    if not manager.get_hookcallers(module):
+        raise PluginError(f"implements none of the hooks {_HOOKS} with @hookimpl")
+    specs: dict[Kind, list[Any]] = {"adapter": [], "backbone": []}
+    for hook, kind in _KIND_OF_HOOK.items():
+        getattr(manager.hook, hook)(register=_Registrar(kind, specs[kind]))
+    if not any(specs.values()):
+        raise PluginError("registers nothing: its hooks never call register")
+    return specs
+
+
+@dataclass
+class _Registrar:
+    """The `register` that a hook is given: takes specs of one kind, each name once."""
+
+    kind: Kind
+    specs: list[Any]
+
+    def __call__(self, spec: AdapterSpec | BackboneSpec) -> None:
+        from .contracts import AdapterSpec, BackboneSpec
+
+        wanted = AdapterSpec if self.kind == "adapter" else BackboneSpec
+        if not isinstance(spec, wanted):
+            raise PluginError(f"must register {wanted.__name__} objects as {self.kind}s, got {spec!r}")
+        if any(spec.name == earlier.name for earlier in self.specs):
+            raise PluginError(f"registers the {self.kind} '{spec.name}' twice")
+        self.specs.append(spec)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a plugin's source text tells: its kind, and the first defect visible without importing it."""
+
+    kind: str = "unknown"
+    defect: str = ""
+
+
+def _read_source(module: str) -> _Source:
+    found = _find_without_importing(module)
     if found is None:
-        return "unknown", f"module {module} cannot be found"
+        return _Source(defect=f"module {module} cannot be found")
     if found.origin is None or not found.origin.endswith(".py"):
-        return "unknown", ""
+        return _Source()
     try:
-        tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError, OSError) as error:
-        return "unknown", f"{type(error).__name__}: {error}"
-    hooks = [node for node in tree.body if isinstance(node, ast.FunctionDef) and _is_hookimpl(node)]
-    kinds = sorted(_KIND_OF_HOOK[node.name] for node in hooks if node.name in _KIND_OF_HOOK)
-    return "+".join(kinds) or "unknown", _first_defect(tree, hooks)
+        tree = ast.parse(Path(found.origin).read_bytes())
+    except (SyntaxError, ValueError, OSError) as error:
+        return _Source(defect=f"{type(error).__name__}: {error}")
+    hooks = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and _is_hook(node)]
+    kinds = sorted({_KIND_OF_HOOK[name] for name in hooks if name in _KIND_OF_HOOK})
+    return _Source("+".join(kinds) or "unknown", _misspelt(hooks) or _missing_import(tree))
 
 
-def _is_hookimpl(node: ast.FunctionDef) -> bool:
-    return any("hookimpl" in ast.unparse(decorator) for decorator in node.decorator_list)
+def _find_without_importing(module: str) -> ModuleSpec | None:
+    """`importlib.util.find_spec`, which would import the parents of a dotted name, without doing so."""
+    try:
+        name, *parts = module.split(".")
+        found = find_spec(name)
+        for part in parts:
+            if found is None or found.submodule_search_locations is None:
+                return None
+            name = f"{name}.{part}"
+            found = PathFinder.find_spec(name, list(found.submodule_search_locations))
+    except (ImportError, ValueError):
+        return None
+    return found
 
 
-def _first_defect(tree: ast.Module, hooks: list[ast.FunctionDef]) -> str:
-    for node in hooks:
-        if node.name not in _KIND_OF_HOOK:
-            near = difflib.get_close_matches(node.name, _KIND_OF_HOOK, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            return f"no hook is called '{node.name}'{hint}"
+def _is_hook(node: ast.FunctionDef) -> bool:
+    """Whether it is marked by a bare `@hookimpl`; one with options is left for pluggy to judge."""
+    return any(ast.unparse(each).split(".")[-1] == "hookimpl" for each in node.decorator_list)
+
+
+def _misspelt(hooks: Iterable[str]) -> str:
+    for name in hooks:
+        if name not in _KIND_OF_HOOK:
+            near = difflib.get_close_matches(name, _KIND_OF_HOOK, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; hooks are {_HOOKS}"
+            return f"no hook is called '{name}'{hint}"
+    return ""
+
+
+def _missing_import(tree: ast.Module) -> str:
     for name in _top_level_imports(tree):
-        if importlib.util.find_spec(name) is None:
+        if name not in sys.modules and _find_without_importing(name) is None:
             return f"it imports '{name}', which is not installed"
     return ""
 
@@ -245,6 +337,18 @@ def _top_level_imports(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             yield node.module.partition(".")[0]
+
+
+def _both(plugins: Iterable[_Plugin]) -> str:
+    return " and ".join(plugin.origin for plugin in plugins)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 @cache
@@ -259,7 +363,7 @@ def list_plugins(*, check: bool = False) -> list[PluginInfo]:
     Args:
         check: import each plugin and report what that reveals. Without it nothing is imported.
     """
-    return host().check() if check else host().list()
+    return host().plugins(check=check)
 
 
 def get_adapter(name: str) -> AdapterSpec:
@@ -272,6 +376,6 @@ def get_backbone(name: str) -> BackboneSpec:
     return host().backbone(name)
 
 
-def backbone_for(model_type: str) -> BackboneSpec:
-    """The backbone that serves a Hugging Face `config.model_type`, e.g. `qwen2_5_vl`."""
-    return host().backbone_for(model_type)
+def backbone_for(model_type: str, name: str | None = None) -> BackboneSpec:
+    """The backbone that serves a Hugging Face `config.model_type`, e.g. `qwen2_5_vl`, or the one called `name`."""
+    return host().backbone(name) if name else host().backbone_for(model_type)

@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, BatchFeature
 
 from . import checkpoint
-from .contracts import AdapterSpec, BackboneSpec
-from .errors import CheckpointError, PromptError, RegionError
+from .contracts import AdapterSpec, BackboneSpec, CropView
+from .errors import CheckpointError, PluginError, PromptError, RegionError
 from .images import load_image
 from .plugins import backbone_for, get_adapter
 from .region_batch import PlannedRegion, RegionBatch, make_region_batch
@@ -65,17 +65,24 @@ class RegionProcessor:
         config: the backbone's config.
         adapter: name of the adapter.
         adapter_config: its options, as a mapping or its config object.
+        backbone_plugin: name of the backbone plugin; by default found by `config.model_type`.
     """
 
     def __init__(
-        self, native: Any, config: Any, *, adapter: str = "saot", adapter_config: Mapping[str, Any] | Any | None = None
+        self,
+        native: Any,
+        config: Any,
+        *,
+        adapter: str = "saot",
+        adapter_config: Mapping[str, Any] | Any | None = None,
+        backbone_plugin: str | None = None,
     ) -> None:
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
         self.tokenizer.add_special_tokens({"extra_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
         self.placeholder_id: int = self.tokenizer.convert_tokens_to_ids(PLACEHOLDER)
         self._config = config
-        self._backbone: BackboneSpec = backbone_for(config.model_type)
+        self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
         self._adapter_config = self._adapter.make_config(adapter_config)
         self._geometry = self._backbone.geometry(config)
@@ -114,6 +121,8 @@ class RegionProcessor:
         """
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         batch: Sequence[Any] = [conversations] if single else conversations
+        if not batch:
+            raise PromptError("Expected a conversation or a list of conversations, got none.")
         region_lists = [regions or []] if single else (regions or [[] for _ in batch])
         if len(region_lists) != len(batch):
             raise PromptError(f"Got {len(batch)} conversations but {len(region_lists)} lists of regions.")
@@ -160,20 +169,30 @@ class RegionProcessor:
             adapter: name of the adapter, only for a plain backbone (default `saot`).
             adapter_config: its options, likewise.
             **native_options: options of `AutoProcessor.from_pretrained`.
+
+        Raises:
+            CheckpointError: files are missing or damaged, or the folder was made with another adapter.
         """
         if not checkpoint.is_model_folder(folder):
-            native = AutoProcessor.from_pretrained(folder, **native_options)
-            config = AutoConfig.from_pretrained(folder)
+            native, config = _load_native(folder, native_options)
             return cls(native, config, adapter=adapter or "saot", adapter_config=adapter_config)
+        checkpoint.refuse_adapter_config(folder, adapter_config)
         manifest = checkpoint.read_manifest(folder, adapter=adapter)
         files = Path(folder) / checkpoint.PROCESSOR_FOLDER
         if not files.is_dir():
-            raise CheckpointError(f"Expected the processor's files at '{files}', found nothing. Is the folder complete?")
-        native = AutoProcessor.from_pretrained(files, **native_options)
+            raise CheckpointError(
+                f"Expected the processor's files at '{files}', found nothing. Is the folder complete?"
+            )
+        native, config = _load_native(files, native_options)
         if image_backend(native) != manifest.image_backend:
             native.image_processor = AutoImageProcessor.from_pretrained(files, backend=manifest.image_backend)
-        config = AutoConfig.from_pretrained(files)
-        return cls(native, config, adapter=manifest.adapter, adapter_config=manifest.adapter_config)
+        return cls(
+            native,
+            config,
+            adapter=manifest.adapter,
+            adapter_config=manifest.adapter_config,
+            backbone_plugin=manifest.backbone,
+        )
 
     def _read(self, conversation: Conversation, regions: list[Region], index: int) -> _Sample:
         """Check one conversation and put a placeholder for each region and each answer into its texts."""
@@ -190,6 +209,11 @@ class RegionProcessor:
                 f"Each {REGION_MARKER} stands for one region, in order."
             )
         for number, region in enumerate(regions):
+            if not isinstance(region, Region):
+                raise PromptError(
+                    f"Sample {index}, region {number}: expected a Region, got {region!r}. "
+                    "Make one with Region.from_box, from_mask, from_polygon, from_points, from_rle or from_scribble."
+                )
             if region.image_index >= len(sample.images):
                 raise PromptError(
                     f"Sample {index}, region {number}: it lies on image {region.image_index}, "
@@ -199,7 +223,9 @@ class RegionProcessor:
 
     def _read_content(self, message: Message, sample: _Sample, index: int) -> list[dict[str, Any]]:
         content = message["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if not isinstance(parts, Sequence) or not all(isinstance(part, Mapping) for part in parts):
+            raise PromptError(f"Sample {index}: a message's content must be text or a list of parts, got {content!r}.")
         if message["role"] == "assistant":
             return self._read_answer(parts, sample, index)
         read: list[dict[str, Any]] = []
@@ -226,7 +252,7 @@ class RegionProcessor:
         sample.slots.extend(_Slot() for _ in range(text.count(REGION_MARKER)))
         return text.replace(REGION_MARKER, f"[{PLACEHOLDER}]")
 
-    def _read_answer(self, parts: list[Any], sample: _Sample, index: int) -> list[dict[str, Any]]:
+    def _read_answer(self, parts: Sequence[Any], sample: _Sample, index: int) -> list[dict[str, Any]]:
         if any(part.get("type") != "text" for part in parts):
             raise PromptError(f"Sample {index}: an assistant's message must be text.")
         answer = "".join(part["text"] for part in parts)
@@ -235,17 +261,22 @@ class RegionProcessor:
         return [{"type": "text", "text": PLACEHOLDER}]
 
     def _refuse_special_tokens(self, text: str, index: int) -> None:
-        for token in (PLACEHOLDER, self.native.image_token, self.native.video_token):
-            if token in text:
+        media = (getattr(self.native, name, None) for name in ("image_token", "video_token"))  # not all read videos
+        for token in (PLACEHOLDER, *media):
+            if token and token in text:
                 raise PromptError(
                     f"Sample {index}: the text holds the special token {token!r}. "
                     f"Write {REGION_MARKER} for a region and pass pictures as content parts."
                 )
 
-    def _native_inputs(self, samples: Sequence[_Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
+    def _native_inputs(
+        self, samples: Sequence[_Sample], *, add_generation_prompt: bool, **options: Any
+    ) -> BatchFeature:
         """Run the backbone's own processor on the rendered conversations, padded on the right."""
         texts = [
-            self.native.apply_chat_template(sample.messages, add_generation_prompt=add_generation_prompt, tokenize=False)
+            self.native.apply_chat_template(
+                sample.messages, add_generation_prompt=add_generation_prompt, tokenize=False
+            )
             for sample in samples
         ]
         media: dict[str, Any] = {}
@@ -254,17 +285,22 @@ class RegionProcessor:
         if any(sample.videos for sample in samples):
             media["videos"] = [video for sample in samples for video in sample.videos]
             metadata = [item for sample in samples for item in sample.video_metadata]
-            if all(item is not None for item in metadata):
+            known = [item is not None for item in metadata]
+            if any(known) and not all(known):
+                raise PromptError("Give video_metadata for every video of a batch, or for none.")
+            if all(known):
                 media["video_metadata"] = metadata
         return self.native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
 
     def _plan(self, samples: Sequence[_Sample]) -> list[list[PlannedRegion]]:
         planned, first_image = [], 0
         for index, sample in enumerate(samples):
-            planned.append([
-                self._plan_region(region, sample.images, where=(index, number), first_image=first_image)
-                for number, region in enumerate(sample.regions)
-            ])
+            planned.append(
+                [
+                    self._plan_region(region, sample.images, where=(index, number), first_image=first_image)
+                    for number, region in enumerate(sample.regions)
+                ]
+            )
             first_image += len(sample.images)
         return planned
 
@@ -277,12 +313,25 @@ class RegionProcessor:
         except RegionError as error:
             raise RegionError(f"Sample {where[0]}, region {where[1]}: {error}") from error
         plan = self._adapter.plan(self._adapter_config, mask, self._geometry)
+        for view in plan.views:
+            if isinstance(view, CropView):
+                self._require_allowed(view.grid_hw)
         return PlannedRegion(mask=mask, plan=plan, image=first_image + region.image_index)
+
+    def _require_allowed(self, grid_hw: tuple[int, int]) -> None:
+        multiple = self._geometry.grid_multiple
+        if any(side < 1 or side % multiple for side in grid_hw):
+            raise PluginError(
+                f"Adapter '{self._adapter.name}' asks for a crop of {grid_hw[0]}x{grid_hw[1]} patches, but "
+                f"backbone '{self._backbone.name}' takes multiples of {multiple}. "
+                "Its plan should size crops with geometry.whole_patches()."
+            )
 
     def _region_batch(
         self, samples: Sequence[_Sample], planned: Sequence[Sequence[PlannedRegion]], inputs: BatchFeature
     ) -> RegionBatch:
         image_processor = self.native.image_processor
+        boxes = self._backbone.scene_boxes_xyxy
         return make_region_batch(
             planned,
             adapter=self._adapter.name,
@@ -293,6 +342,7 @@ class RegionProcessor:
             geometry=self._geometry,
             pixel_mean=image_processor.image_mean,
             pixel_std=image_processor.image_std,
+            scene_boxes_xyxy=boxes and boxes(self._config, inputs),
         )
 
     def _expand(
@@ -380,6 +430,15 @@ class RegionProcessor:
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+
+def _load_native(source: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The native processor and the backbone's config from a folder or the hub."""
+    where = {key: options[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in options}
+    try:
+        return AutoProcessor.from_pretrained(source, **options), AutoConfig.from_pretrained(source, **where)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"No processor can be loaded from '{source}': {error}") from error
 
 
 def image_backend(native: Any) -> str:

@@ -6,8 +6,11 @@ Built on the CPU by the processor, read by the model. It knows plans, crops and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from .contracts import CropView, EncodedView, FeatureGrids, PatchGeometry, RegionPlan, SceneView
-from .regions import Box, RegionMask
+from .regions import Box, FloatBox, RegionMask
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +97,7 @@ class RegionBatch:
     def tokens_per_sample(self) -> list[int]:
         """Object tokens promised in each sample."""
         ends = np.cumsum([0, *self.regions_per_sample])
-        return [sum(self.counts[start:end]) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        return [sum(self.counts[start:end]) for start, end in pairwise(ends)]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> RegionBatch:
         """The same batch with its tensors on `device`."""
@@ -107,18 +110,18 @@ class RegionBatch:
     def normalised_crops(self, dtype: torch.dtype) -> list[Tensor]:
         """The crops as the backbone's image processor would normalise them, `(3, H, W)` of `dtype`."""
         mean, std = self.pixel_mean[:, None, None] * 255, self.pixel_std[:, None, None] * 255
-        return [((crop - mean) / std).to(dtype) for crop in self.crops]
+        return [crop.float().sub_(mean).div_(std).to(dtype) for crop in self.crops]
 
 
-def _map_tensors(value, function):  # type: ignore[no-untyped-def]
+def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """`value` with `function` applied to every tensor in its dataclasses and tuples."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple):
         return tuple(_map_tensors(item, function) for item in value)
-    if dataclasses.is_dataclass(value):
-        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-        return dataclasses.replace(value, **{name: _map_tensors(item, function) for name, item in fields.items()})
+    if isinstance(value, RegionBatch | ViewLayout):
+        names = [item.name for item in dataclasses.fields(value)]
+        return dataclasses.replace(value, **{name: _map_tensors(getattr(value, name), function) for name in names})
     return value
 
 
@@ -133,6 +136,7 @@ def make_region_batch(
     geometry: PatchGeometry,
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
+    scene_boxes_xyxy: Sequence[FloatBox] | None = None,
 ) -> RegionBatch:
     """Cut out what the plans ask for and lay the masks out as coordinates.
 
@@ -146,13 +150,15 @@ def make_region_batch(
         geometry: the backbone's patches.
         pixel_mean: the image processor's mean, RGB in [0, 1].
         pixel_std: its standard deviation.
+        scene_boxes_xyxy: what each of those grids spans, in pixels of its image; by default the whole image.
     """
     regions = [region for sample in samples for region in sample]
-    crops = _CropShop(images, geometry)
+    crops: list[_Crop] = []
     views = []
     for index in range(len(regions[0].plan.views)):
         if isinstance(regions[0].plan.views[index], SceneView):
-            views.append(_scene_layout(regions, scene_grids_hw))
+            boxes = scene_boxes_xyxy or [(0, 0, *image.size) for image in images]
+            views.append(_scene_layout(regions, scene_grids_hw, boxes))
         else:
             views.append(_crop_layout(regions, index, crops))
     return RegionBatch(
@@ -161,66 +167,89 @@ def make_region_batch(
         counts=tuple(region.plan.num_tokens for region in regions),
         regions_per_sample=tuple(len(sample) for sample in samples),
         images_per_sample=tuple(images_per_sample),
-        crops=tuple(crops.pixels),
-        crop_grids_hw=tuple(crops.grids_hw),
+        crops=_cut(crops, images, geometry.patch_size),
+        crop_grids_hw=tuple(crop.grid_hw for crop in crops),
         pixel_mean=torch.tensor(pixel_mean, dtype=torch.float32),
         pixel_std=torch.tensor(pixel_std, dtype=torch.float32),
         views=tuple(views),
     )
 
 
-class _CropShop:
-    """Cuts crops out of the images and resizes them."""
+@dataclass(frozen=True)
+class _Crop:
+    """What makes a crop; regions that ask for the same one share it."""
 
-    def __init__(self, images: Sequence[Image.Image], geometry: PatchGeometry) -> None:
-        self._images = images
-        self._patch_size = geometry.patch_size
-        self.pixels: list[Tensor] = []
-        self.grids_hw: list[tuple[int, int]] = []
-
-    def cut(self, image: int, box_xyxy: Box, grid_hw: tuple[int, int]) -> None:
-        height, width = (side * self._patch_size for side in grid_hw)
-        crop = self._images[image].resize((width, height), Image.Resampling.BICUBIC, box=box_xyxy)
-        self.pixels.append(torch.from_numpy(np.array(crop)).permute(2, 0, 1))
-        self.grids_hw.append(grid_hw)
+    image: int
+    box_xyxy: Box
+    grid_hw: tuple[int, int]
 
 
-def _crop_layout(regions: Sequence[PlannedRegion], index: int, shop: _CropShop) -> ViewLayout:
-    """One crop per distinct (image, box, grid): regions that ask for the same one share it."""
-    first_crop = len(shop.pixels)
-    grid_of: dict[tuple[int, Box, tuple[int, int]], int] = {}
+def _cut(crops: Sequence[_Crop], images: Sequence[Image.Image], patch_size: int) -> tuple[Tensor, ...]:
+    """The crops' pixels, `(3, H, W)` uint8, resized by Pillow on as many threads as torch would use."""
+
+    def pixels(crop: _Crop) -> Tensor:
+        height, width = (side * patch_size for side in crop.grid_hw)
+        resized = images[crop.image].resize((width, height), Image.Resampling.BICUBIC, box=crop.box_xyxy)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+    threads = min(len(crops), torch.get_num_threads())
+    if threads < 2:
+        return tuple(map(pixels, crops))
+    with ThreadPoolExecutor(threads) as pool:  # Pillow resizes without the interpreter's lock
+        return tuple(pool.map(pixels, crops))
+
+
+def _crop_layout(regions: Sequence[PlannedRegion], index: int, crops: list[_Crop]) -> ViewLayout:
+    """The layout of a view of crops; those it needs are added to `crops`."""
+    first_crop = len(crops)
+    grid_of: dict[_Crop, int] = {}
     views: list[CropView] = []
     grid_of_region = []
     for region in regions:
         view = region.plan.views[index]
         assert isinstance(view, CropView), f"view {index} of every region must be of one kind, got {view!r}"
-        key = (region.image, view.box_xyxy, view.grid_hw)
-        if key not in grid_of:
-            grid_of[key] = len(grid_of)
-            shop.cut(*key)
+        crop = _Crop(region.image, view.box_xyxy, view.grid_hw)
         views.append(view)
-        grid_of_region.append(grid_of[key])
+        grid_of_region.append(grid_of.setdefault(crop, len(grid_of)))
+    crops.extend(grid_of)
     return _layout(
         regions,
-        crops=slice(first_crop, len(shop.pixels)),
-        grids_hw=tuple(shop.grids_hw[first_crop:]),
+        crops=slice(first_crop, len(crops)),
+        grids_hw=tuple(crop.grid_hw for crop in grid_of),
         grid_of_region=grid_of_region,
         masks=[view.mask for view in views],
         boxes_xyxy=[view.box_xyxy for view in views],
     )
 
 
-def _scene_layout(regions: Sequence[PlannedRegion], scene_grids_hw: Sequence[tuple[int, int]]) -> ViewLayout:
-    boxes = [(0, 0, region.mask.image_hw[1], region.mask.image_hw[0]) for region in regions]
+def _scene_layout(
+    regions: Sequence[PlannedRegion],
+    scene_grids_hw: Sequence[tuple[int, int]],
+    scene_boxes_xyxy: Sequence[FloatBox],
+) -> ViewLayout:
+    boxes = [scene_boxes_xyxy[region.image] for region in regions]
     grids = [scene_grids_hw[region.image] for region in regions]
+    placed = zip(regions, boxes, grids, strict=True)
     return _layout(
         regions,
         crops=None,
         grids_hw=tuple(scene_grids_hw),
         grid_of_region=[region.image for region in regions],
-        masks=[region.mask.coverage(*where) for region, where in zip(regions, zip(boxes, grids, strict=True), strict=True)],
+        masks=[_scene_mask(region.mask, box, grid_hw) for region, box, grid_hw in placed],
         boxes_xyxy=boxes,
     )
+
+
+def _scene_mask(mask: RegionMask, box_xyxy: FloatBox, grid_hw: tuple[int, int]) -> np.ndarray:
+    """The share of each patch that the region covers; its nearest patch where the grid ends short of it."""
+    coverage = mask.coverage(box_xyxy, grid_hw)
+    if not coverage.any():
+        x0, y0, x1, y1 = box_xyxy
+        left, top, right, bottom = mask.box_xyxy
+        row = int(((top + bottom) / 2 - y0) / (y1 - y0) * grid_hw[0])
+        column = int(((left + right) / 2 - x0) / (x1 - x0) * grid_hw[1])
+        coverage[np.clip(row, 0, grid_hw[0] - 1), np.clip(column, 0, grid_hw[1] - 1)] = 1
+    return coverage
 
 
 def _layout(
@@ -230,11 +259,12 @@ def _layout(
     grids_hw: tuple[tuple[int, int], ...],
     grid_of_region: Sequence[int],
     masks: Sequence[np.ndarray],
-    boxes_xyxy: Sequence[Box],
+    boxes_xyxy: Sequence[FloatBox],
 ) -> ViewLayout:
     """Masks as (region, patch) pairs: the rows of the concatenated features that each region reads."""
     first_row = np.cumsum([0, *(h * w for h, w in grids_hw)])
     inside = [np.flatnonzero(mask) for mask in masks]
+    weights = [mask.ravel()[rows] for mask, rows in zip(masks, inside, strict=True)]
     per_region = [len(each) for each in inside]
     widths = np.array([mask.shape[1] for mask in masks])
     region_of_patch = np.repeat(np.arange(len(regions)), per_region)
@@ -244,7 +274,7 @@ def _layout(
         grids_hw=grids_hw,
         grid_of_region=tuple(grid_of_region),
         patch_rows=torch.from_numpy(flat + first_row[np.array(grid_of_region)][region_of_patch]),
-        patch_weights=torch.from_numpy(np.concatenate([mask.ravel()[at] for mask, at in zip(masks, inside, strict=True)])),
+        patch_weights=torch.from_numpy(np.concatenate(weights)),
         patch_ij=torch.from_numpy(np.stack(np.divmod(flat, widths[region_of_patch]), axis=1)),
         region_of_patch=torch.from_numpy(region_of_patch),
         patches_per_region=tuple(per_region),

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from .errors import RegionError
+from .images import read_picture
 
 Box = tuple[int, int, int, int]
+FloatBox = tuple[float, float, float, float]
 
 # How far a coordinate may lie outside its image before the region is refused: annotation tools round.
 OUTSIDE_TOLERANCE_PX = 1.0
@@ -28,10 +31,11 @@ OUTSIDE_TOLERANCE_PX = 1.0
 
 @dataclass(frozen=True, eq=False)
 class RegionMask:
-    """A binary mask kept compactly: the tight box around it and the pixels inside that box.
+    """A binary mask kept compactly: the tight box around it and the pixels inside that box. Immutable.
 
     Attributes:
-        window: `(h, w)` bool, the mask inside `box_xyxy`; its first and last row and column are not empty.
+        window: `(h, w)` bool, read-only, the mask inside `box_xyxy`; its first and last row and column are
+            not empty.
         box_xyxy: tight box in original pixels, end-exclusive.
         image_hw: size of the image the mask lies on.
     """
@@ -40,17 +44,21 @@ class RegionMask:
     box_xyxy: Box
     image_hw: tuple[int, int]
 
+    def __post_init__(self) -> None:
+        if self.window.flags.writeable or not self.window.flags.owndata:  # a view keeps its whole frame alive
+            window = self.window.copy()
+            window.setflags(write=False)
+            object.__setattr__(self, "window", window)
+
     @classmethod
     def from_dense(cls, mask: np.ndarray) -> RegionMask:
         """Compact a `(H, W)` bool mask. Raises `RegionError` when no pixel is set."""
-        rows, columns = mask.any(axis=1), mask.any(axis=0)
-        if not rows.any():
-            height, width = mask.shape
+        height, width = mask.shape
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
             raise RegionError(f"The region is empty: no pixel of its {height}x{width} mask is set.")
-        y0, y1 = int(rows.argmax()), len(rows) - int(rows[::-1].argmax())
-        x0, x1 = int(columns.argmax()), len(columns) - int(columns[::-1].argmax())
-        window = np.ascontiguousarray(mask[y0:y1, x0:x1])
-        return cls(window, (x0, y0, x1, y1), (mask.shape[0], mask.shape[1]))
+        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        return cls(mask[y0:y1, x0:x1], (x0, y0, x1, y1), (height, width))
 
     @cached_property
     def area(self) -> int:
@@ -64,11 +72,11 @@ class RegionMask:
         mask[y0:y1, x0:x1] = self.window
         return mask
 
-    def coverage(self, box_xyxy: Box, grid_hw: tuple[int, int]) -> np.ndarray:
+    def coverage(self, box_xyxy: FloatBox, grid_hw: tuple[int, int]) -> np.ndarray:
         """Share of each cell that the mask covers, when `box_xyxy` is cut into a grid of equal cells.
 
         Args:
-            box_xyxy: the box that the grid spans, in original pixels.
+            box_xyxy: the box that the grid spans, in original pixels; may reach beyond the image.
             grid_hw: rows and columns of the grid.
 
         Returns:
@@ -89,10 +97,14 @@ class RegionMask:
     def __hash__(self) -> int:
         return hash((self.box_xyxy, self.image_hw, self.window.tobytes()))
 
+    def __reduce__(self) -> tuple[Any, ...]:  # pickling alone would give back a writable window
+        return RegionMask, (self.window, self.box_xyxy, self.image_hw)
+
 
 def _overlap(start: float, stop: float, cells: int, first_pixel: int, end_pixel: int) -> np.ndarray:
     """`(cells, pixels)`: the share of each cell of [start, stop) that lies in each pixel."""
-    edges = np.linspace(start, stop, cells + 1, dtype=np.float64)[:, None]
+    # Divided last, so that an edge on a whole pixel is exact and a cell beside the mask gets exactly zero.
+    edges = (start + np.arange(cells + 1) * (stop - start) / cells)[:, None]
     pixels = np.arange(first_pixel, end_pixel, dtype=np.float64)[None]
     shared = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
     return (np.clip(shared, 0, None) * (cells / (stop - start))).astype(np.float32)
@@ -118,7 +130,7 @@ class Region:
     def __post_init__(self) -> None:
         if self.kind not in _RASTERIZERS:
             raise RegionError(f"Region.kind must be one of {', '.join(_RASTERIZERS)}, got '{self.kind}'.")
-        if not isinstance(self.image_index, int) or self.image_index < 0:
+        if not isinstance(self.image_index, int | np.integer) or self.image_index < 0:
             raise RegionError(f"Region.image_index must be an integer >= 0, got {self.image_index!r}.")
 
     @classmethod
@@ -126,18 +138,23 @@ class Region:
         """A region from a mask of its image's size.
 
         Args:
-            mask: `(H, W)`, bool or a number type in which non-zero means inside.
+            mask: `(H, W)`, booleans, integers of which all but 0 mean inside, or floats that are 0 or 1.
             image_index: which image of the sample it lies on.
 
         Raises:
-            RegionError: not two-dimensional, not finite, or empty.
+            RegionError: not two-dimensional, empty, or probabilities or logits that need a threshold.
         """
-        array = np.asarray(mask)
+        try:
+            array = np.asarray(mask)
+        except (TypeError, ValueError) as error:
+            raise RegionError(f"A mask must be a (H, W) array of booleans or numbers: {error}.") from error
         if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "biuf":
-            raise RegionError(f"A mask must be a (H, W) array of booleans or numbers, got {array.dtype} "
-                              f"{tuple(array.shape)}.")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise RegionError("A mask must be finite, got NaN or infinity.")
+            raise RegionError(f"A mask must be a (H, W) array of booleans or numbers, got {array.dtype} {array.shape}.")
+        if array.dtype.kind == "f" and not ((array == 0) | (array == 1)).all():
+            raise RegionError(
+                "A mask of floats must hold 0 and 1 only. Pass booleans: threshold probabilities "
+                "(mask > 0.5) or logits (mask > 0)."
+            )
         return cls("mask", RegionMask.from_dense(array != 0), image_index)
 
     @classmethod
@@ -210,34 +227,34 @@ class Region:
         """
         if not isinstance(rle, Mapping) or not {"size", "counts"} <= set(rle):
             raise RegionError(f"An RLE must be a mapping with 'size' and 'counts', got {_short(rle)}.")
-        height_width = _finite(rle["size"], what="RLE size", shape="[height, width]")
-        if len(height_width) != 2 or any(side != int(side) or side < 1 for side in height_width):
+        size_hw = _integers(rle["size"], what="RLE size", shape="[height, width]")
+        if len(size_hw) != 2 or min(size_hw) < 1:
             raise RegionError(f"RLE size must be two positive integers [height, width], got {_short(rle['size'])}.")
-        height, width = (int(side) for side in height_width)
-        runs = _rle_runs(rle["counts"], total=height * width)
-        return cls("rle", (runs, height, width), image_index)
+        runs = _rle_runs(rle["counts"], total=math.prod(size_hw))
+        return cls("rle", (runs, size_hw), image_index)
 
     @classmethod
-    def from_png(
-        cls, path: str | os.PathLike[str], *, value: int | None = None, image_index: int = 0
-    ) -> Region:
+    def from_png(cls, path: str | os.PathLike[str], *, value: int | None = None, image_index: int = 0) -> Region:
         """A region from a mask picture: non-zero pixels, or those equal to `value` in a label map.
 
         Grey, black-and-white, 16-bit and palette pictures are read by value (a palette's by index, as DAVIS
-        has it). Of a picture with transparency the mask is where it is not transparent.
+        has it), as are colour pictures whose channels are equal. Where a picture has an alpha channel and
+        no `value` is asked for, the mask is where it is not transparent.
 
         Raises:
-            RegionError: the file is missing or damaged, a colour picture, or the mask is empty.
+            RegionError: a colour picture, a JPEG, or an empty mask.
+            ImageError: the file is missing or damaged.
         """
-        try:
-            with Image.open(path) as picture:
-                array = _mask_values(picture, path)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise RegionError(f"Mask '{os.fspath(path)}' cannot be read: {error}.") from error
-        mask = array != 0 if value is None else array == value
+        name = f"Mask '{path}'"
+        if str(path).lower().endswith((".jpg", ".jpeg")):
+            raise RegionError(f"{name} is a JPEG, which blurs a mask's values. Save masks as PNG.")
+        values = _mask_values(read_picture(path, name=name), name, use_alpha=value is None)
+        mask = values != 0 if value is None else values == value
         if not mask.any():
             wanted = "non-zero" if value is None else f"equal to {value}"
-            raise RegionError(f"Mask '{os.fspath(path)}' is empty: no pixel is {wanted}; it has {_values(array)}.")
+            raise RegionError(
+                f"{name} is empty: no pixel is {wanted}, its values are {values.min()} to {values.max()}."
+            )
         return cls.from_mask(mask, image_index=image_index)
 
     def on_image(self, image_index: int) -> Region:
@@ -261,14 +278,21 @@ def _mask_to_mask(mask: RegionMask, image_hw: tuple[int, int]) -> RegionMask:
 def _box_to_mask(box: tuple[float, ...], image_hw: tuple[int, int]) -> RegionMask:
     x1, y1, x2, y2 = box
     _require_inside([(x1, y1), (x2, y2)], image_hw, what=f"The box {box}")
-    height, width = image_hw
-    # Half a thousandth of a pixel is arithmetic noise of whoever scaled the box, not a pixel touched.
-    left, top = (max(0, math.floor(start + 5e-4)) for start in (x1, y1))
-    right, bottom = min(width, math.ceil(x2 - 5e-4)), min(height, math.ceil(y2 - 5e-4))
-    left, top = min(left, width - 1), min(top, height - 1)
-    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    left, right = _pixels_touched(x1, x2, image_hw[1])
+    top, bottom = _pixels_touched(y1, y2, image_hw[0])
+    if left >= right or top >= bottom:
+        raise RegionError(f"The box {box} lies outside its image of {_size(image_hw)}.")
     window = np.ones((bottom - top, right - left), dtype=bool)
     return RegionMask(window, (left, top, right, bottom), image_hw)
+
+
+def _pixels_touched(start: float, stop: float, side: int) -> tuple[int, int]:
+    """First and end pixel of a row of `side` that [start, stop] touches; equal where it touches none."""
+    # Half a thousandth of a pixel is arithmetic noise of whoever scaled the box, not a pixel touched.
+    first, end = math.floor(start + 5e-4), math.ceil(stop - 5e-4)
+    if first >= end:
+        first, end = math.floor(start), math.floor(start) + 1
+    return max(first, 0), min(end, side)
 
 
 def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> RegionMask:
@@ -277,7 +301,7 @@ def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, 
     for ring in rings:
         _require_inside(list(zip(ring[::2], ring[1::2], strict=True)), image_hw, what="The polygon")
     encoded = coco.merge(coco.frPyObjects([list(ring) for ring in rings], *image_hw))
-    dense = coco.decode(encoded).astype(bool)
+    dense = _dense(_decompress(encoded["counts"]), image_hw)
     if not dense.any():
         raise RegionError(f"The polygon {_short(rings)} covers no pixel's centre of the image: is it flat?")
     return RegionMask.from_dense(dense)
@@ -285,42 +309,47 @@ def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, 
 
 def _points_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
     points, radius = data
-    _require_inside(points, image_hw, what="The point", strictly=True)
-    height, width = image_hw
-    canvas = Image.new("1", (width, height))
-    draw = ImageDraw.Draw(canvas)
-    for x, y in points:
-        _disk(draw, x, y, radius, image_hw)
-    return RegionMask.from_dense(np.asarray(canvas))
+    _require_inside(points, image_hw, what="The point", slack=0.0)
+    return _strokes([(point, point) for point in points], radius, image_hw)
 
 
 def _scribble_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
     points, line_width = data
-    _require_inside(points, image_hw, what="The scribble", strictly=True)
+    _require_inside(points, image_hw, what="The scribble", slack=0.0)
+    return _strokes(list(pairwise(points)), line_width / 2, image_hw)
+
+
+def _strokes(lines: Sequence[tuple[Any, Any]], radius: float, image_hw: tuple[int, int]) -> RegionMask:
+    """The pixels whose centre lies within `radius` of a line, and the pixels under the lines' ends."""
     height, width = image_hw
-    canvas = Image.new("1", (width, height))
-    draw = ImageDraw.Draw(canvas)
-    draw.line([(x - 0.5, y - 0.5) for x, y in points], fill=1, width=max(1, round(line_width)))
-    for x, y in points:
-        _disk(draw, x, y, line_width / 2, image_hw)
-    return RegionMask.from_dense(np.asarray(canvas))
+    mask = np.zeros(image_hw, dtype=bool)
+    radius = max(radius, 0.5)  # less would leave gaps in a line
+    for (xa, ya), (xb, yb) in lines:
+        left, right = max(0, math.floor(min(xa, xb) - radius)), min(width, math.ceil(max(xa, xb) + radius))
+        top, bottom = max(0, math.floor(min(ya, yb) - radius)), min(height, math.ceil(max(ya, yb) + radius))
+        x, y = np.arange(left, right)[None] + 0.5, np.arange(top, bottom)[:, None] + 0.5
+        length_2 = (xb - xa) ** 2 + (yb - ya) ** 2
+        along = np.clip(((x - xa) * (xb - xa) + (y - ya) * (yb - ya)) / length_2, 0, 1) if length_2 else 0.0
+        distance_2 = (x - xa - along * (xb - xa)) ** 2 + (y - ya - along * (yb - ya)) ** 2
+        mask[top:bottom, left:right] |= distance_2 <= radius**2
+        for end_x, end_y in ((xa, ya), (xb, yb)):
+            mask[min(int(end_y), height - 1), min(int(end_x), width - 1)] = True
+    return RegionMask.from_dense(mask)
 
 
-def _disk(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, image_hw: tuple[int, int]) -> None:
-    """Draw a disk and, however small it is, the pixel under its centre."""
-    draw.ellipse((x - radius, y - radius, x + radius - 1, y + radius - 1), fill=1) if radius >= 1 else None
-    draw.point((min(int(x), image_hw[1] - 1), min(int(y), image_hw[0] - 1)), fill=1)
+def _rle_to_mask(data: tuple[Any, tuple[int, int]], image_hw: tuple[int, int]) -> RegionMask:
+    runs, size_hw = data
+    _require_size(size_hw, image_hw, what="The RLE")
+    return RegionMask.from_dense(_dense(runs, image_hw))
 
 
-def _rle_to_mask(data: tuple[np.ndarray, int, int], image_hw: tuple[int, int]) -> RegionMask:
-    runs, height, width = data
-    _require_size((height, width), image_hw, what="The RLE")
-    values = np.arange(len(runs)) % 2 == 1
-    columns_first = np.repeat(values, runs).reshape(width, height)
-    return RegionMask.from_dense(columns_first.T)
+def _dense(runs: Sequence[int], image_hw: tuple[int, int]) -> np.ndarray:
+    """The `(H, W)` mask of run lengths, which COCO counts column by column."""
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(image_hw[::-1]).T
 
 
-_RASTERIZERS = {
+_RASTERIZERS: dict[str, Callable[[Any, tuple[int, int]], RegionMask]] = {
     "mask": _mask_to_mask,
     "box": _box_to_mask,
     "polygon": _polygon_to_mask,
@@ -331,34 +360,53 @@ _RASTERIZERS = {
 
 
 def _require_size(got_hw: tuple[int, int], image_hw: tuple[int, int], *, what: str) -> None:
-    if tuple(got_hw) != tuple(image_hw):
+    if got_hw != tuple(image_hw):
         raise RegionError(
-            f"{what} is {got_hw[0]}x{got_hw[1]} (height x width) but its image is {image_hw[0]}x{image_hw[1]}. "
+            f"{what} is of {_size(got_hw)} but its image is of {_size(image_hw)}. "
             "Regions are given in the pixels of the original image."
         )
 
 
 def _require_inside(
-    points_xy: Sequence[tuple[float, float]], image_hw: tuple[int, int], *, what: str, strictly: bool = False
+    points_xy: Iterable[tuple[float, float]],
+    image_hw: tuple[int, int],
+    *,
+    what: str,
+    slack: float = OUTSIDE_TOLERANCE_PX,
 ) -> None:
     height, width = image_hw
-    slack = 0.0 if strictly else OUTSIDE_TOLERANCE_PX
     for x, y in points_xy:
         if not (-slack <= x <= width + slack and -slack <= y <= height + slack):
             raise RegionError(
-                f"{what} reaches ({x:g}, {y:g}), outside its image of width {width} and height {height}. "
+                f"{what} reaches ({x:g}, {y:g}), outside its image of {_size(image_hw)}. "
                 "Clip it, or check that it is in original pixels."
             )
 
 
+def _size(hw: tuple[int, int]) -> str:
+    return f"width {hw[1]} and height {hw[0]}"
+
+
 def _finite(values: Any, *, what: str, shape: str) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
+        numbers = list(values)
+        finite = [math.isfinite(number) for number in numbers]  # refuses the digits of a string, as `float` does not
+    except (TypeError, ValueError, OverflowError) as error:
         raise RegionError(f"{what} must be numbers {shape}, got {_short(values)}.") from error
-    if not all(math.isfinite(number) for number in numbers):
-        raise RegionError(f"{what} must be finite, got {_short(numbers)}.")
-    return numbers
+    if not all(finite):
+        raise RegionError(f"{what} must be finite numbers {shape}, got {_short(values)}.")
+    return tuple(float(number) for number in numbers)
+
+
+def _integers(values: Any, *, what: str, shape: str) -> tuple[int, ...]:
+    try:
+        numbers = list(values)
+        integers = tuple(int(number) for number in numbers)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RegionError(f"{what} must be integers {shape}, got {_short(values)}.") from error
+    if any(integer != number for integer, number in zip(integers, numbers, strict=True)):
+        raise RegionError(f"{what} must be integers {shape}, got {_short(values)}.")
+    return integers
 
 
 def _positive(value: float, name: str) -> float:
@@ -392,34 +440,33 @@ def _ring(part: Any) -> tuple[float, ...]:
     try:
         flat = np.asarray(part, dtype=np.float64).ravel()
     except (TypeError, ValueError) as error:
-        raise RegionError(f"A polygon must be numbers, got {_short(part)}.") from error
+        raise RegionError(f"A polygon must be numbers x0,y0,x1,y1,..., got {_short(part)}.") from error
     if len(flat) % 2 or len(flat) < 6:
-        raise RegionError(f"A polygon needs at least three (x, y), so an even number >= 6 of coordinates, "
-                          f"got {len(flat)}.")
+        raise RegionError(
+            f"A polygon needs three or more (x, y), so an even number >= 6 of coordinates, got {len(flat)}."
+        )
     return _finite(flat, what="A polygon", shape="x0,y0,x1,y1,...")
 
 
-def _rle_runs(counts: Any, *, total: int) -> np.ndarray:
+def _rle_runs(counts: Any, *, total: int) -> tuple[int, ...]:
     """Run lengths, starting with the background's, checked to add up to `total`."""
     if isinstance(counts, str | bytes):
         runs = _decompress(counts)
     else:
-        numbers = _finite(counts, what="RLE counts", shape="[n0, n1, ...]")
-        if any(number != int(number) for number in numbers):
-            raise RegionError(f"RLE counts must be integers, got {_short(counts)}.")
-        runs = [int(number) for number in numbers]
-    if any(run < 0 for run in runs) or sum(runs) != total:
-        raise RegionError(f"RLE counts must be >= 0 and add up to height x width = {total}, got a sum of {sum(runs)}.")
-    array = np.array(runs, dtype=np.int64)
-    if not array[1::2].any():
+        runs = _integers(counts, what="RLE counts", shape="[n0, n1, ...]")
+    if any(run < 0 for run in runs):
+        raise RegionError(f"RLE counts must be >= 0, got {min(runs)}.")
+    if sum(runs) != total:
+        raise RegionError(f"RLE counts must add up to height x width = {total}, got a sum of {sum(runs)}.")
+    if not any(runs[1::2]):
         raise RegionError("The region is empty: its RLE has no foreground run.")
-    return array
+    return runs
 
 
-def _decompress(counts: str | bytes) -> list[int]:
+def _decompress(counts: str | bytes) -> tuple[int, ...]:
     """Undo COCO's compression: base-48 digits of 5 bits, each run from the third on a difference to the run
     two before (pycocotools `maskApi.c`, `rleFrString`). In Python, since the C code trusts its input."""
-    codes = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    codes = [ord(character) for character in counts] if isinstance(counts, str) else counts
     runs: list[int] = []
     value, shift = 0, 0
     for code in codes:
@@ -435,27 +482,21 @@ def _decompress(counts: str | bytes) -> list[int]:
             value, shift = 0, 0
     if shift:
         raise RegionError(f"RLE counts end in the middle of a number: {_short(counts)}.")
-    return runs
+    return tuple(runs)
 
 
-def _mask_values(picture: Image.Image, path: Any) -> np.ndarray:
-    """One number per pixel, whichever of the single-channel forms the mask picture has."""
-    if picture.mode in ("RGBA", "LA", "PA"):
-        alpha = np.asarray(picture.getchannel("A"))
-        if alpha.min() < 255:
+def _mask_values(picture: Image.Image, name: str, *, use_alpha: bool) -> np.ndarray:
+    """One number per pixel, `(H, W)`, whichever of the usual forms the mask picture has."""
+    values = np.asarray(picture)
+    if picture.mode in ("RGBA", "LA"):
+        values, alpha = values[..., :-1], values[..., -1]
+        if use_alpha and alpha.min() < 255:
             return alpha
-        picture = picture.convert("RGB" if picture.mode == "RGBA" else "L")
-    array = np.asarray(picture)
-    if array.ndim == 3 and (array == array[..., :1]).all():
-        return array[..., 0]
-    if array.ndim != 2:
-        raise RegionError(f"Mask '{os.fspath(path)}' is a colour picture (mode {picture.mode}); expected one channel.")
-    return array
-
-
-def _values(array: np.ndarray) -> str:
-    distinct = np.unique(array)
-    return f"only the value {distinct[0]}" if len(distinct) == 1 else f"values {distinct[0]} to {distinct[-1]}"
+    if values.ndim == 3 and (values == values[..., :1]).all():
+        values = values[..., 0]
+    if values.ndim != 2 or picture.mode == "F":
+        raise RegionError(f"{name} is a colour picture (mode {picture.mode}); expected one channel.")
+    return values.astype(np.int64)
 
 
 def _short(value: Any) -> str:

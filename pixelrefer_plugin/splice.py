@@ -32,7 +32,9 @@ def spliced(decoder: nn.Module, slots: Tensor, object_tokens: Callable[[], Tenso
     """
     made: list[Tensor] = []
 
-    def write(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def write(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         embeds = kwargs.get("inputs_embeds")
         if embeds is None:
             raise SpliceError(

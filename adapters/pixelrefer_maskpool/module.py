@@ -6,6 +6,7 @@ The baseline of PixelRefer's Table 8 and Fig. 12, after Osprey (arXiv:2312.10032
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from pixelrefer_plugin import EncodedView
 
@@ -38,10 +39,14 @@ class MaskPool(nn.Module):
             `(R, D)`, one token per region.
         """
         (scene,) = views
-        features = scene.grids.features.to(self.mlp[0].weight.dtype)
-        weights = scene.patch_weights.to(features.dtype)
-        of_patch = scene.region_of_patch
-        total = features.new_zeros(len(counts)).index_add(0, of_patch, weights)
-        share = (weights / total[of_patch])[:, None]
-        pooled = torch.zeros(len(counts), features.shape[1], dtype=features.dtype, device=features.device)
-        return self.mlp(pooled.index_add(0, of_patch, features[scene.patch_rows] * share))
+        dtype = self.mlp[0].weight.dtype
+        ends = torch.tensor(scene.patches_per_region, device=scene.patch_rows.device).cumsum(0)
+        starts = torch.cat((ends.new_zeros(1), ends[:-1]))
+        weights = scene.patch_weights
+        # embedding_bag is a weighted sum of rows: no (M, C) copy, and the same bits on every run.
+        every_pair = torch.arange(len(weights), device=weights.device)
+        total = embedding_bag(every_pair, weights[:, None], starts, mode="sum")[:, 0]
+        share = (weights / total[scene.region_of_patch]).to(dtype)
+        features = scene.grids.features.to(dtype)
+        pooled = embedding_bag(scene.patch_rows, features, starts, mode="sum", per_sample_weights=share)
+        return self.mlp(pooled)

@@ -1,4 +1,4 @@
-"""SAOT, the Scale-Adaptive Object Tokenizer of PixelRefer. Knows features, masks and positions; no backbone."""
+"""SAOT, the Scale-Adaptive Object Tokenizer of PixelRefer. Knows features, masks, positions; no backbone."""
 
 from pixelrefer_plugin import hookimpl
 

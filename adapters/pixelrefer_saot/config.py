@@ -1,5 +1,6 @@
 """Options of SAOT. The defaults are the paper's."""
 
+import math
 from dataclasses import dataclass
 
 from pixelrefer_plugin import check_field
@@ -28,5 +29,12 @@ class SaotConfig:
         check_field(self.num_tokens >= 1, self, "num_tokens", ">= 1")
         check_field(self.large_patches >= self.num_tokens, self, "large_patches", f">= num_tokens ({self.num_tokens})")
         check_field(self.context_patches >= 0, self, "context_patches", ">= 0")
-        check_field(self.max_patches >= self.large_patches, self, "max_patches", f">= large_patches ({self.large_patches})")
+        # A square object of large_patches with its context, and a patch more for whole pixels and patches.
+        room = math.ceil((math.sqrt(self.large_patches) + 2 * self.context_patches + 1) ** 2)
+        check_field(
+            self.max_patches >= room,
+            self,
+            "max_patches",
+            f">= {room}, room for {self.large_patches} large_patches and their context",
+        )
         check_field(self.kmeans_iterations >= 1, self, "kmeans_iterations", ">= 1")

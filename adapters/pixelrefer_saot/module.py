@@ -33,9 +33,7 @@ class Saot(nn.Module):
     @classmethod
     def build(cls, config: SaotConfig, *, vision_width: int, decoder_width: int) -> "Saot":
         """The module that a config describes."""
-        return cls(
-            vision_width=vision_width, decoder_width=decoder_width, kmeans_iterations=config.kmeans_iterations
-        )
+        return cls(vision_width=vision_width, decoder_width=decoder_width, kmeans_iterations=config.kmeans_iterations)
 
     def forward(self, views: tuple[EncodedView, ...], counts: tuple[int, ...]) -> Tensor:
         """Turn the encoded crops into the promised tokens.
@@ -49,7 +47,7 @@ class Saot(nn.Module):
         """
         (crops,) = views
         features = crops.grids.features[crops.patch_rows].to(self.position.weight.dtype)
-        features = features + self.position(relative_positions(crops).to(features.dtype))  # eq. 5
+        features += self.position(relative_positions(crops).to(features.dtype))  # eq. 5; in place, on a copy
         tokens = self._aggregate(features.split(crops.patches_per_region), counts)
         return self.mlp(tokens)
 
@@ -59,7 +57,7 @@ class Saot(nn.Module):
         if not crowded:
             return torch.cat(per_region)
         means = aggregate(
-            tuple(per_region[index] for index in crowded),
+            [per_region[index] for index in crowded],
             num_clusters=counts[crowded[0]],  # n: a region with fewer tokens has no more patches than those
             iterations=self.kmeans_iterations,
         )

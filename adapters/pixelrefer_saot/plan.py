@@ -8,6 +8,9 @@ from pixelrefer_plugin import Box, CropView, PatchGeometry, RegionMask, RegionPl
 
 from .config import SaotConfig
 
+# Steps in which a crop beyond `max_patches` is shrunk: it ends within a tenth of the largest allowed scale.
+_SHRINK = 0.9
+
 
 def plan(config: SaotConfig, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
     """Scale, crop and mask grid of one region (PixelRefer eq. 2 and 3).
@@ -15,13 +18,7 @@ def plan(config: SaotConfig, mask: RegionMask, geometry: PatchGeometry) -> Regio
     Small objects grow to n patches, large ones shrink to 100; the box gets context on all sides; the mask
     is taken to the patch grid.
     """
-    scale = object_scale(mask.area, config, geometry)
-    scale = _fit(scale, mask.box_xyxy, config, geometry)
-    box = _with_context(mask, context_px=config.context_patches * geometry.patch_size / scale)
-    grid_hw = (
-        geometry.whole_patches((box[3] - box[1]) * scale),
-        geometry.whole_patches((box[2] - box[0]) * scale),
-    )
+    box, grid_hw = object_crop(mask, config, geometry)
     patches = patches_of_region(mask, box, grid_hw)
     num_tokens = min(config.num_tokens, int(patches.sum()))
     return RegionPlan(num_tokens=num_tokens, views=(CropView(box, grid_hw, patches),))
@@ -37,6 +34,26 @@ def object_scale(area_px: int, config: SaotConfig, geometry: PatchGeometry) -> f
     return 1.0
 
 
+def object_crop(mask: RegionMask, config: SaotConfig, geometry: PatchGeometry) -> tuple[Box, tuple[int, int]]:
+    """The object's box with context, and the patch grid it is resized to.
+
+    Eq. 2 knows the object's area, not its box: where a line or speckles would need more than `max_patches`,
+    the scale is lowered.
+    """
+    most_patches = max(config.max_patches, geometry.grid_multiple**2)  # no grid is smaller than that
+    scale = object_scale(mask.area, config, geometry)
+    while True:
+        box = _with_context(mask, context_px=config.context_patches * geometry.patch_size / scale)
+        left, top, right, bottom = box
+        grid_hw = (
+            geometry.whole_patches((bottom - top) * scale),
+            geometry.whole_patches((right - left) * scale),
+        )
+        if math.prod(grid_hw) <= most_patches:
+            return box, grid_hw
+        scale *= _SHRINK
+
+
 def patches_of_region(mask: RegionMask, box: Box, grid_hw: tuple[int, int]) -> np.ndarray:
     """The region on the patch grid, `(h, w)` float32 of 0 and 1, never empty.
 
@@ -45,17 +62,6 @@ def patches_of_region(mask: RegionMask, box: Box, grid_hw: tuple[int, int]) -> n
     """
     covered = mask.coverage(box, grid_hw)
     return (covered >= 0.5 * covered.max()).astype(np.float32)
-
-
-def _fit(scale: float, box: Box, config: SaotConfig, geometry: PatchGeometry) -> float:
-    """Lower the scale until box and context take at most `max_patches` patches."""
-    context = 2 * config.context_patches
-    height, width = ((box[3] - box[1]) / geometry.patch_size, (box[2] - box[0]) / geometry.patch_size)
-    # (height·s + context)(width·s + context) <= max_patches is quadratic in s.
-    a, b, c = height * width, context * (height + width), context**2 - config.max_patches
-    if c >= 0:
-        return min(scale, 1 / max(height, width))
-    return min(scale, (math.sqrt(b * b - 4 * a * c) - b) / (2 * a))
 
 
 def _with_context(mask: RegionMask, *, context_px: float) -> Box:

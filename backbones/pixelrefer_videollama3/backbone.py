@@ -61,8 +61,8 @@ SPEC = BackboneSpec(
     scene_grids_hw=scene_grids_hw,
     lora_targets={
         "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
-        "projector": r"model\.projector\.readout\.\d+",
-        "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.fc\d)",
+        "projector": r"model\.projector\.readout\.[02]",
+        "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc\d)",
     },
     tiny=tiny,
 )

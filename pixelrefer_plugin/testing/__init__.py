@@ -1,0 +1,31 @@
+"""The conformance kit: what every adapter, every backbone and every pair of them must do.
+
+For plugin authors, and for this project's own tests:
+
+    from pixelrefer_plugin.testing import check_adapter, check_backbone
+
+    def test_my_backbone():
+        check_backbone("my_backbone")
+"""
+
+from .conformance import (
+    ADAPTER_CHECKS,
+    BACKBONE_CHECKS,
+    PAIR_CHECKS,
+    Pair,
+    check_adapter,
+    check_backbone,
+    make_pair,
+)
+from .tokenizer import tiny_tokenizer
+
+__all__ = [
+    "ADAPTER_CHECKS",
+    "BACKBONE_CHECKS",
+    "PAIR_CHECKS",
+    "Pair",
+    "check_adapter",
+    "check_backbone",
+    "make_pair",
+    "tiny_tokenizer",
+]

@@ -1,7 +1,7 @@
 """Byte-level BPE tokenizers of a few hundred entries, trained in memory, that stand in for a backbone's own.
 
-They split text as Qwen2's tokenizer does, so any text round-trips, and the words of their corpus are one token
-each. Special tokens and chat template are the caller's: nothing here knows a backbone.
+They split text as Qwen2's tokenizer does, so any text round-trips, and the words of their corpus are one
+token each. Special tokens and chat template are the caller's: nothing here knows a backbone.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,0 +1,10 @@
+"""Qwen2.5-VL on transformers' native classes. Knows how its tower is fed; knows no adapter."""
+
+from pixelrefer_plugin import hookimpl
+
+
+@hookimpl
+def register_backbones(register):
+    from .backbone import SPEC
+
+    register(SPEC)

@@ -1,0 +1,10 @@
+"""Two object tokens per region, pooled from a crop around it."""
+
+from pixelrefer_plugin import AdapterSpec, hookimpl
+
+from .adapter import CropPool, CropPoolConfig, plan
+
+
+@hookimpl
+def register_adapters(register):
+    register(AdapterSpec(name="croppool", config=CropPoolConfig, plan=plan, build=CropPool.build))

@@ -1,0 +1,63 @@
+"""Config, plan and module of `croppool`. Knows features and masks; knows no backbone."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pixelrefer_plugin import CropView, RegionPlan, check_field
+
+TOKENS_PER_REGION = 2
+
+
+@dataclass(frozen=True)
+class CropPoolConfig:
+    """Options of croppool.
+
+    Attributes:
+        side_patches: rows and columns of the crop, in patches; rounded to what the backbone's tower allows.
+        context: how much the crop shows around the region's box, as a share of the box's longer side.
+    """
+
+    side_patches: int = 8
+    context: float = 0.25
+
+    def __post_init__(self):
+        check_field(1 <= self.side_patches <= 64, self, "side_patches", "in 1..64")
+        check_field(self.context >= 0, self, "context", ">= 0")
+
+
+def plan(config, mask, geometry):
+    """One crop of the region's box with context, squeezed to a square grid; always two tokens."""
+    x0, y0, x1, y1 = mask.box_xyxy
+    height, width = mask.image_hw
+    margin = math.ceil(config.context * max(x1 - x0, y1 - y0))
+    box = (max(0, x0 - margin), max(0, y0 - margin), min(width, x1 + margin), min(height, y1 + margin))
+    side = geometry.whole_patches(config.side_patches * geometry.patch_size)
+    crop = CropView(box_xyxy=box, grid_hw=(side, side), mask=mask.coverage(box, (side, side)))
+    return RegionPlan(num_tokens=TOKENS_PER_REGION, views=(crop,))
+
+
+class CropPool(nn.Module):
+    """The mean of the patches in the mask and the mean of the whole crop, each through one MLP."""
+
+    def __init__(self, vision_width, decoder_width):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(vision_width, decoder_width), nn.GELU(), nn.Linear(decoder_width, decoder_width)
+        )
+
+    @classmethod
+    def build(cls, config, *, vision_width, decoder_width):
+        return cls(vision_width, decoder_width)
+
+    def forward(self, views, counts):
+        """Returns `(sum(counts), D)`: both tokens of the first region, both of the second, ..."""
+        (crops,) = views
+        features = crops.grids.features[crops.patch_rows].split(crops.patches_per_region)
+        weights = crops.patch_weights.split(crops.patches_per_region)
+        region = [w @ f.to(w.dtype) / w.sum() for f, w in zip(features, weights, strict=True)]
+        surroundings = [crops.grids[index].flatten(0, 1).mean(dim=0) for index in crops.grid_of_region]
+        pooled = torch.stack([torch.stack(region), torch.stack(surroundings)], dim=1)  # (R, 2, C)
+        return self.mlp(pooled.to(self.mlp[0].weight.dtype)).flatten(0, 1)

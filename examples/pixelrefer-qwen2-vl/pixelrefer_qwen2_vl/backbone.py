@@ -1,0 +1,86 @@
+"""How Qwen2-VL is read and fed.
+
+Its tower takes images of any size in one packed call, patches grouped by the 2x2 cells that the merger joins.
+What it returns before the merger is in that order; here it is undone. Features are normalised by the merger's
+`ln_q`, as its projection reads them.
+"""
+
+import torch
+from einops import rearrange, repeat
+from transformers import Qwen2VLForConditionalGeneration
+
+from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry
+
+from .tiny import tiny
+
+
+def geometry(config):
+    vision = config.vision_config
+    return PatchGeometry(patch_size=vision.patch_size, grid_multiple=vision.spatial_merge_size)
+
+
+def vision_width(config):
+    return config.vision_config.embed_dim
+
+
+def encode_crops(model, crops):
+    vision = model.config.vision_config
+    patch = vision.patch_size
+    grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
+    patches = [
+        repeat(
+            crop,
+            "c (h mh ph) (w mw pw) -> (h w mh mw) (c t ph pw)",
+            t=vision.temporal_patch_size,  # a still image is its frame, repeated
+            mh=vision.spatial_merge_size,
+            mw=vision.spatial_merge_size,
+            ph=patch,
+            pw=patch,
+        )
+        for crop in crops
+    ]
+    grid_thw = torch.tensor([(1, h, w) for h, w in grids_hw], device=crops[0].device)
+    return raster_grids(model, model.model.visual(torch.cat(patches), grid_thw=grid_thw), grids_hw)
+
+
+def scene_grids_hw(config, inputs):
+    if "image_grid_thw" not in inputs:
+        return ()
+    return tuple((h, w) for _, h, w in inputs["image_grid_thw"].tolist())
+
+
+def scene_grids(model, inputs, tower_output):
+    return raster_grids(model, tower_output, scene_grids_hw(model.config, inputs))
+
+
+def raster_grids(model, tower_output, grids_hw):
+    """The tower's patches, cell by cell, as grids in raster order."""
+    merge = model.config.vision_config.spatial_merge_size
+    features = model.model.visual.merger.ln_q(tower_output.last_hidden_state)
+    grids = [
+        rearrange(grid, "(h w mh mw) c -> (h mh w mw) c", h=h // merge, w=w // merge, mh=merge, mw=merge)
+        for grid, (h, w) in zip(features.split([h * w for h, w in grids_hw]), grids_hw, strict=True)
+    ]
+    return FeatureGrids(torch.cat(grids), grids_hw)
+
+
+SPEC = BackboneSpec(
+    name="qwen2_vl",
+    model_types=("qwen2_vl",),
+    model_class=Qwen2VLForConditionalGeneration,
+    vision_tower="model.visual",
+    projector="model.visual.merger",
+    decoder="model.language_model",
+    token_embedding="model.language_model.embed_tokens",
+    geometry=geometry,
+    vision_width=vision_width,
+    encode_crops=encode_crops,
+    scene_grids=scene_grids,
+    scene_grids_hw=scene_grids_hw,
+    lora_targets={
+        "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "projector": r"model\.visual\.merger\.mlp\.[02]",
+        "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)",
+    },
+    tiny=tiny,
+)

@@ -1,0 +1,578 @@
+"""The checks of the conformance kit. Each is a function that raises `AssertionError` and says what is wrong.
+
+They run on the backbone's own `tiny` model: the real classes with random weights, on a CPU, offline.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import TextStreamer
+
+from ..contracts import AdapterSpec, BackboneSpec, CropView, FeatureGrids, PatchGeometry
+from ..errors import PixelReferError, SpliceError
+from ..model import RegionModel
+from ..plugins import get_adapter, get_backbone
+from ..processor import RegionProcessor
+from ..regions import FloatBox, Region, RegionMask
+
+DEFAULT_ADAPTER = "maskpool"
+DEFAULT_BACKBONE = "videollama3"
+
+_NEW_TOKENS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A tiny model of one (adapter, backbone) pair, and what is needed to ask it things.
+
+    Attributes:
+        model: the adapter attached to the backbone's tiny model, in eval mode.
+        processor: its processor.
+        native: the backbone's own processor, untouched.
+        conversations: a batch of mixed kinds: two regions on one image, text only, an image without regions,
+            regions on two images.
+        regions: the regions of each.
+    """
+
+    model: RegionModel
+    processor: RegionProcessor
+    native: Any
+    conversations: list[list[dict[str, Any]]]
+    regions: list[list[Region]]
+
+    def inputs(self, index: int | None = None, **options: Any) -> Any:
+        """Model inputs of one of the conversations, or of all as a batch."""
+        if index is None:
+            return self.processor(self.conversations, self.regions, **options)
+        return self.processor(self.conversations[index], self.regions[index], **options)
+
+    def answer(self, inputs: Any, **options: Any) -> Tensor:
+        """The ids generated for `inputs`, without the prompt; greedy unless `options` say otherwise."""
+        options = {"do_sample": False, "max_new_tokens": _NEW_TOKENS, "min_new_tokens": _NEW_TOKENS, **options}
+        generated: Tensor = self.model.generate(**inputs, **options)
+        return generated[:, inputs["input_ids"].shape[1] :]
+
+
+def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Pair:
+    """Attach `adapter` to the tiny model of `backbone`."""
+    bare, native = get_backbone(backbone).tiny(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = RegionModel.attach(bare.to(dtype), adapter=adapter).eval()
+    wide, tall = _picture((70, 120), seed=1), _picture((110, 60), seed=2)
+    conversations = [
+        [_user(wide, "what is <region>, and what is <region>?")],
+        [_user("just text")],
+        [_user(tall, "describe the picture")],
+        [_user(wide, tall, "compare <region> to <region>")],
+    ]
+    regions = [
+        [Region.from_box((8, 8, 60, 50)), Region.from_points([(100, 40)], radius_px=6)],
+        [],
+        [],
+        [Region.from_box((30, 20, 34, 23)), Region.from_box((5, 5, 55, 100), image_index=1)],
+    ]
+    return Pair(model, model.make_processor(native), native, conversations, regions)
+
+
+def check_backbone(name: str, *, adapter: str = DEFAULT_ADAPTER) -> list[str]:
+    """Run every check of a backbone, alone and together with an adapter.
+
+    Args:
+        name: the backbone plugin, installed.
+        adapter: the adapter to pair it with.
+
+    Returns:
+        The names of the checks, all passed.
+
+    Raises:
+        AssertionError: the first check that fails, and what is wrong.
+    """
+    spec = get_backbone(name)
+    passed = [_run(check, spec) for check in BACKBONE_CHECKS]
+    return passed + [_run(check, adapter, name) for check in PAIR_CHECKS]
+
+
+def check_adapter(name: str, *, backbone: str = DEFAULT_BACKBONE) -> list[str]:
+    """Run every check of an adapter, alone and together with a backbone.
+
+    Args:
+        name: the adapter plugin, installed.
+        backbone: the backbone to pair it with.
+
+    Returns:
+        The names of the checks, all passed.
+
+    Raises:
+        AssertionError: the first check that fails, and what is wrong.
+    """
+    spec = get_adapter(name)
+    passed = [_run(check, spec) for check in ADAPTER_CHECKS]
+    return passed + [_run(check, name, backbone) for check in PAIR_CHECKS]
+
+
+def _run(check: Callable[..., None], *subject: Any) -> str:
+    """Run one check; whatever it raises is reported with the check's name and what it demands."""
+    try:
+        check(*subject)
+    except Exception as error:
+        detail = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        demand = " ".join((check.__doc__ or "").split())
+        raise AssertionError(f"{check.__name__}: {detail}\nThe check demands: {demand}") from error
+    return check.__name__
+
+
+# --- an adapter alone ---------------------------------------------------------------------------------------
+
+
+def config_is_frozen_and_strict(spec: AdapterSpec) -> None:
+    """The config is a frozen dataclass with defaults, and unknown options are refused by name."""
+    assert dataclasses.is_dataclass(spec.config), f"{spec.name}: config must be a dataclass"
+    assert spec.config.__dataclass_params__.frozen, f"{spec.name}: config must be frozen"  # type: ignore[attr-defined]
+    spec.make_config(None)
+    try:
+        spec.make_config({"no_such_option": 1})
+    except PixelReferError as error:
+        if "no_such_option" in str(error):
+            return
+        raise AssertionError(f"{spec.name}: the refusal of an unknown option does not name it: {error}") from error
+    raise AssertionError(f"{spec.name}: an unknown option was accepted")
+
+
+def plan_is_pure_and_bounded(spec: AdapterSpec) -> None:
+    """Planning twice gives the same; every mask gets a token or more and the same kinds of view; crops keep
+    to the grid and to 4096 patches."""
+    config, usual = spec.make_config(None), None
+    for multiple in (1, 2):
+        geometry = PatchGeometry(patch_size=14, grid_multiple=multiple)
+        for mask in _awkward_masks():
+            first, second = (spec.plan(config, mask, geometry) for _ in range(2))
+            assert first.num_tokens == second.num_tokens >= 1, f"{spec.name}: {first.num_tokens} tokens promised"
+            kinds = [type(view).__name__ for view in first.views]
+            usual = usual or kinds
+            assert kinds == usual, f"{spec.name}: views {kinds} for one mask, {usual} for another"
+            for view, again in zip(first.views, second.views, strict=True):
+                if isinstance(view, CropView) and isinstance(again, CropView):
+                    _check_crop(spec.name, view, again, mask=mask, multiple=multiple)
+
+
+def _check_crop(name: str, crop: CropView, again: CropView, *, mask: RegionMask, multiple: int) -> None:
+    (x0, y0, x1, y1), (h, w), (height, width) = crop.box_xyxy, crop.grid_hw, mask.image_hw
+    same = (crop.box_xyxy, crop.grid_hw) == (again.box_xyxy, again.grid_hw)
+    assert same, f"{name}: the crop is {crop.box_xyxy} on one planning and {again.box_xyxy} on the next"
+    assert np.array_equal(crop.mask, again.mask), f"{name}: planned twice, two masks"
+    inside = 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+    assert inside, f"{name}: the crop {crop.box_xyxy} is not inside its image of {width}x{height} pixels"
+    assert (h % multiple, w % multiple) == (0, 0), (
+        f"{name}: a crop of {h}x{w} patches where the grid must be multiples of {multiple}; "
+        "size it with geometry.whole_patches()"
+    )
+    assert h * w <= 4096, f"{name}: a crop of {h}x{w} patches"
+
+
+# --- a backbone alone ---------------------------------------------------------------------------------------
+
+
+def modules_are_where_the_spec_says(spec: BackboneSpec) -> None:
+    """Every dotted path exists, and every LoRA scope matches linear layers."""
+    model, _ = spec.tiny(0)
+    for part in ("vision_tower", "projector", "decoder", "token_embedding"):
+        path = getattr(spec, part)
+        try:
+            model.get_submodule(path)
+        except AttributeError as error:
+            raise AssertionError(f"{spec.name}: no {part} at '{path}': {error}") from error
+    embedding = model.get_submodule(spec.token_embedding)
+    assert isinstance(embedding, nn.Embedding), (
+        f"{spec.name}: token_embedding '{spec.token_embedding}' is a {type(embedding).__name__}, not an nn.Embedding"
+    )
+    assert "decoder" in spec.lora_targets, f"{spec.name}: lora_targets must have the scope 'decoder'"
+    for scope, pattern in spec.lora_targets.items():
+        matched = {name: module for name, module in model.named_modules() if re.fullmatch(pattern, name)}
+        assert matched, f"{spec.name}: LoRA scope '{scope}' matches nothing"
+        for name, module in matched.items():
+            assert isinstance(module, nn.Linear), f"{spec.name}: scope '{scope}' matches {name}, not a linear layer"
+
+
+def tiny_is_deterministic(spec: BackboneSpec) -> None:
+    """One seed, one model; the global random state is left alone; the type is one that the spec serves."""
+    state = torch.get_rng_state()
+    (one, _), (same, _), (other, _) = spec.tiny(0), spec.tiny(0), spec.tiny(1)
+    assert torch.equal(state, torch.get_rng_state()), f"{spec.name}: tiny() moves torch's global random state"
+    model_type = one.config.model_type
+    served = spec.model_types
+    assert model_type in served, f"{spec.name}: tiny() is a '{model_type}', not one of {served}"
+    assert _same_weights(one, same), f"{spec.name}: tiny(0) gives other weights each time"
+    assert not _same_weights(one, other), f"{spec.name}: tiny(0) and tiny(1) are the same model"
+
+
+def _same_weights(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def crops_come_back_in_raster_order(spec: BackboneSpec) -> None:
+    """A crop with one bright patch lights up that cell of its grid, from the smallest grid of `geometry` on."""
+    model, _ = spec.tiny(0)
+    geometry = spec.geometry(model.config)
+    for shape in ((1, 3), (4, 2), (5, 6), (10, 12)):
+        h, w = grid_hw = (shape[0] * geometry.grid_multiple, shape[1] * geometry.grid_multiple)
+        for cell in ((0, 0), (0, w - 1), (h - 1, 0), (h // 2, w // 3), (h - 1, w - 1)):
+            # Not zeros: layer norm would blow up what little of the bright patch reaches an all-zero one.
+            plain = torch.full((3, *(side * geometry.patch_size for side in grid_hw)), 0.2)
+            bright = plain.clone()
+            rows, columns = (slice(at * geometry.patch_size, (at + 1) * geometry.patch_size) for at in cell)
+            bright[:, rows, columns] = 2.0
+            with torch.no_grad():
+                grids = spec.encode_crops(model, [plain, bright])
+            assert grids.grids_hw == (grid_hw, grid_hw), f"{spec.name}: asked {grid_hw}, got {grids.grids_hw}"
+            width, promised = grids.features.shape[1], spec.vision_width(model.config)
+            assert width == promised, f"{spec.name}: vision_width is {promised}, encode_crops returns {width}"
+            change = (grids[1] - grids[0]).norm(dim=-1)
+            found = divmod(int(change.argmax()), grid_hw[1])
+            assert found == cell, f"{spec.name}: patch {cell} of {grid_hw} lights up {found}"
+
+
+def crops_do_not_see_each_other(spec: BackboneSpec) -> None:
+    """Crops encoded together equal crops encoded alone."""
+    model, _ = spec.tiny(0)
+    patch = spec.geometry(model.config).patch_size
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((4, 6), (2, 2), (6, 4), (4, 6))
+    crops = [torch.randn(3, h * patch, w * patch, generator=generator) for h, w in shapes]
+    with torch.no_grad():
+        together = spec.encode_crops(model, crops)
+        alone = [spec.encode_crops(model, [crop])[0] for crop in crops]
+    for index, grid in enumerate(alone):
+        assert torch.allclose(together[index], grid, atol=1e-5), f"{spec.name}: crop {index} depends on the others"
+
+
+def crops_and_scene_are_the_same_features(spec: BackboneSpec) -> None:
+    """An image encoded as one crop has the features that the native pass gives it, patch by patch."""
+    model, native = spec.tiny(0)
+    patch = spec.geometry(model.config).patch_size
+    pictures = [_blots((90, 130), seed=1), _blots((130, 90), seed=2)]
+    scene, inputs = _native_scene(spec, model, native, pictures)
+    promised, got = spec.scene_grids_hw(model.config, inputs), scene.grids_hw
+    assert promised == got, f"{spec.name}: scene_grids_hw says {promised}, scene_grids {got}"
+    boxes: Sequence[FloatBox] = [(0, 0, *each.size) for each in pictures]
+    if spec.scene_boxes_xyxy:
+        boxes = spec.scene_boxes_xyxy(model.config, inputs)
+    images = native.image_processor
+    mean, std = (torch.tensor(each)[:, None, None] for each in (images.image_mean, images.image_std))
+    crops = []
+    for picture, box, (h, w) in zip(pictures, boxes, scene.grids_hw, strict=True):
+        crop = picture.resize((w * patch, h * patch), Image.Resampling.BICUBIC, box=box)
+        crops.append((torch.from_numpy(np.array(crop)).permute(2, 0, 1) / 255 - mean) / std)
+    with torch.no_grad():
+        grids = spec.encode_crops(model, crops)
+    for index in range(len(crops)):
+        apart = _difference(grids[index], scene[index])
+        assert apart < 0.1, (
+            f"{spec.name}: encode_crops and scene_grids see one picture differently (by {apart:.2f} of what "
+            "its patches differ by; equal is 0). Is one of them in another order than raster order, taken at "
+            "another layer, or fed in another way?"
+        )
+
+
+def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Image.Image]) -> tuple[FeatureGrids, Any]:
+    """The scene's grids of several samples of one image each, captured from the native pass."""
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}
+    text = native.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+    images = [[each] for each in pictures]
+    inputs = native(text=[text] * len(images), images=images, padding=True, return_tensors="pt")
+    return _captured_scene(spec, model, inputs, run=lambda: model(**inputs)), inputs
+
+
+def _captured_scene(spec: BackboneSpec, model: Any, inputs: Any, *, run: Callable[[], Any]) -> FeatureGrids:
+    """The scene's grids, from what the vision tower returns in the last of its calls that `run` makes."""
+    outputs: list[Any] = []
+    tower = model.get_submodule(spec.vision_tower)
+    handle = tower.register_forward_hook(lambda module, args, output: outputs.append(output))
+    with torch.no_grad():
+        run()
+        handle.remove()
+        return spec.scene_grids(model, inputs, outputs[-1])
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """How far two grids are apart, as a share of how far `other`'s patches are from their mean."""
+    return ((one - other).norm() / (other - other.mean(dim=(0, 1))).norm()).item()
+
+
+# --- a pair -------------------------------------------------------------------------------------------------
+
+
+def no_regions_is_the_base_model(adapter: str, backbone: str) -> None:
+    """Without regions: same inputs, logits and generated ids as the bare backbone, bit for bit."""
+    for dtype in (torch.float32, torch.bfloat16):
+        pair = make_pair(adapter, backbone, dtype=dtype)
+        conversation = pair.conversations[2]
+        picture = conversation[0]["content"][0]["image"]
+        bare_messages = [{"role": "user", "content": [{"type": "image"}, conversation[0]["content"][1]]}]
+        text = pair.native.apply_chat_template(bare_messages, add_generation_prompt=True, tokenize=False)
+        native = pair.native(text=[text], images=[[_pil(picture)]], return_tensors="pt")
+        ours = pair.inputs(2)
+        assert "regions" not in ours
+        assert set(ours) == set(native), f"inputs {sorted(ours)} instead of {sorted(native)}"
+        for name, value in native.items():
+            assert torch.equal(ours[name], value), f"input {name} differs from the native processor's"
+        bare = pair.model.backbone
+        with torch.no_grad():
+            expected, got = bare(**native).logits, pair.model(**ours).logits
+        assert torch.equal(expected, got), f"{dtype}: logits differ from the bare backbone's"
+        options: dict[str, Any] = {"max_new_tokens": _NEW_TOKENS, "do_sample": False}
+        same = torch.equal(bare.generate(**native, **options), pair.model.generate(**ours, **options))
+        assert same, f"{dtype}: generated ids differ from the bare backbone's"
+        pair.model.detach()
+
+
+def regions_reach_the_decoder(adapter: str, backbone: str) -> None:
+    """Another region changes the logits after it and none before it; bfloat16 works as float32 does."""
+    for dtype in (torch.float32, torch.bfloat16):
+        pair = make_pair(adapter, backbone, dtype=dtype)
+        conversation = pair.conversations[0]
+        one, other = Region.from_box((2, 2, 40, 30)), Region.from_box((70, 30, 108, 58))
+        inputs = [pair.processor(conversation, [each, pair.regions[0][1]]) for each in (one, other)]
+        with torch.no_grad():
+            logits = [pair.model(**each).logits[0] for each in inputs]
+        assert all(torch.isfinite(each).all() for each in logits), f"{dtype}: logits are not finite"
+        first = (inputs[0]["input_ids"][0] == pair.processor.placeholder_id).nonzero()[0].item()
+        assert torch.equal(logits[0][:first], logits[1][:first]), "a region changes logits before it"
+        assert not torch.equal(logits[0][-1], logits[1][-1]), "a region does not change the last logits"
+        pair.model.detach()
+
+
+def detach_leaves_no_trace(adapter: str, backbone: str) -> None:
+    """After attach, LoRA, training, generation and detach, the backbone is what it was."""
+    pair = make_pair(adapter, backbone)
+    bare = pair.model.detach()
+    inputs = pair.inputs(2)  # a picture and no region: what the bare backbone takes
+    with torch.no_grad():
+        logits = bare(**inputs).logits  # before the portrait: transformers adds hooks of its own at first use
+    before = _portrait(bare)
+    model = RegionModel.attach(bare, adapter=adapter)
+    model.add_lora(scopes=tuple(get_backbone(backbone).lora_targets))
+    model(**_with_answers(pair)).loss.backward()
+    model.generate(**pair.inputs(0), max_new_tokens=2)
+    returned = model.detach()
+    assert returned is bare
+    after = _portrait(bare)
+    for name in before.keys() | after.keys():
+        assert before.get(name) == after.get(name), f"detach left a trace at {name}"
+    assert torch.equal(logits, bare(**inputs).logits), "logits differ after detach"
+
+
+def a_batch_answers_as_its_samples_do(adapter: str, backbone: str) -> None:
+    """Greedy answers of a mixed batch equal those of its samples alone."""
+    pair = make_pair(adapter, backbone)
+    together = pair.answer(pair.inputs())
+    for index in range(len(pair.conversations)):
+        alone = pair.answer(pair.inputs(index))[0]
+        assert torch.equal(together[index], alone), f"sample {index}: {together[index]} in a batch, {alone} alone"
+    pair.model.detach()
+
+
+def generation_works_as_usual(adapter: str, backbone: str) -> None:
+    """Beams, sampling several answers, streaming, and no cache."""
+    pair = make_pair(adapter, backbone)
+    inputs, single = pair.inputs(), pair.inputs(0)
+    greedy = pair.answer(inputs)
+    assert torch.equal(pair.answer(inputs, use_cache=False), greedy), "answers change without the cache"
+    assert pair.answer(inputs, num_beams=3).shape == greedy.shape
+    alone = pair.answer(single, num_beams=3)
+    assert torch.equal(pair.answer(inputs, num_beams=3)[:1], alone), "beam search mixes samples"
+    torch.manual_seed(0)
+    assert len(pair.answer(inputs, do_sample=True, num_return_sequences=2)) == 2 * len(greedy)
+    streamer = _Recorder(pair.processor.tokenizer, skip_prompt=True)
+    ids = pair.answer(single, streamer=streamer)
+    assert streamer.ids == ids[0].tolist(), "streamed ids differ from those returned"
+    pair.model.detach()
+
+
+def promised_is_delivered(adapter: str, backbone: str) -> None:
+    """As many placeholders as object tokens, also for awkward masks; a lost placeholder is refused."""
+    pair = make_pair(adapter, backbone)
+    for mask in _awkward_masks():
+        height, width = mask.image_hw
+        inputs = pair.processor([_user(_picture((height, width)), "<region>")], [Region.from_mask(mask.dense())])
+        with torch.no_grad():
+            assert torch.isfinite(pair.model(**inputs).logits).all(), f"mask of {mask.area} px in {mask.image_hw}"
+    inputs = pair.inputs(0)
+    at = (inputs["input_ids"][0] == pair.processor.placeholder_id).nonzero()[0].item()
+    inputs["input_ids"][0, at] = pair.processor.tokenizer.eos_token_id
+    try:
+        pair.model(**inputs)
+    except SpliceError:
+        pair.model.detach()
+        return
+    raise AssertionError("a sequence that lost a placeholder was accepted")
+
+
+def a_region_is_the_same_in_company(adapter: str, backbone: str) -> None:
+    """The object tokens of a region do not depend on the other regions of the batch."""
+    pair, spec = make_pair(adapter, backbone), get_backbone(backbone)
+    together = _object_tokens(pair, pair.inputs(), spec)
+    for sample, first in ((0, 0), (3, 2)):
+        for number, alone in enumerate(_object_tokens(pair, pair.inputs(sample), spec), start=first):
+            assert torch.allclose(together[number], alone, atol=1e-5), (
+                f"the object tokens of region {number} are others when its sample is alone; does the adapter "
+                "mix regions, or draw random numbers?"
+            )
+    pair.model.detach()
+
+
+def _object_tokens(pair: Pair, inputs: Any, spec: BackboneSpec) -> tuple[Tensor, ...]:
+    """The object tokens of each region of a batch."""
+    batch, scene = inputs["regions"], None
+    if batch.wants_scene:
+        scene = _captured_scene(spec, pair.model.backbone, inputs, run=lambda: pair.model(**inputs))
+    with torch.no_grad():
+        return pair.model.object_tokens(batch, scene).split(batch.counts)
+
+
+def gradients_reach_what_trains(adapter: str, backbone: str) -> None:
+    """Adapter and LoRA get gradients, frozen weights none."""
+    pair = make_pair(adapter, backbone)
+    pair.model.add_lora()
+    pair.model.train()(**_with_answers(pair)).loss.backward()
+    for name, parameter in pair.model.named_parameters():
+        if name.startswith("adapter.") or "lora_" in name:
+            assert parameter.grad is not None, f"no gradient reaches {name}"
+        else:
+            assert parameter.grad is None, f"a gradient reaches the frozen {name}"
+    for name, parameter in pair.model.adapter.named_parameters():
+        assert parameter.grad is not None, f"no gradient reaches adapter.{name}"
+        assert parameter.grad.any(), f"the gradient of adapter.{name} is zero"
+    pair.model.detach()
+
+
+def saving_and_loading_changes_nothing(adapter: str, backbone: str) -> None:
+    """A saved folder, adapter and LoRA included, gives equal logits on a fresh backbone."""
+    pair = make_pair(adapter, backbone)
+    pair.model.add_lora()
+    with torch.no_grad():
+        for name, parameter in pair.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+        expected = pair.model(**pair.inputs()).logits
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        pair.model.save_pretrained(folder, pair.processor)
+        files = [each.suffix for each in folder.rglob("*") if each.is_file()]
+        assert not {".bin", ".pt", ".pth", ".pkl"} & set(files), f"the folder holds pickles: {files}"
+        fresh, _ = get_backbone(backbone).tiny(0)
+        loaded = RegionModel.from_pretrained(folder, backbone=fresh)
+        processor = RegionProcessor.from_pretrained(folder)
+        with torch.no_grad():
+            got = loaded(**processor(pair.conversations, pair.regions)).logits
+    assert torch.equal(expected, got), "logits differ after saving and loading"
+    pair.model.detach()
+    loaded.detach()
+
+
+ADAPTER_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (
+    config_is_frozen_and_strict,
+    plan_is_pure_and_bounded,
+)
+BACKBONE_CHECKS: tuple[Callable[[BackboneSpec], None], ...] = (
+    modules_are_where_the_spec_says,
+    tiny_is_deterministic,
+    crops_come_back_in_raster_order,
+    crops_do_not_see_each_other,
+    crops_and_scene_are_the_same_features,
+)
+PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
+    no_regions_is_the_base_model,
+    regions_reach_the_decoder,
+    promised_is_delivered,
+    a_region_is_the_same_in_company,
+    a_batch_answers_as_its_samples_do,
+    generation_works_as_usual,
+    gradients_reach_what_trains,
+    detach_leaves_no_trace,
+    saving_and_loading_changes_nothing,
+)
+
+
+class _Recorder(TextStreamer):
+    """Keeps the ids that are streamed."""
+
+    def __init__(self, tokenizer: Any, **options: Any) -> None:
+        super().__init__(tokenizer, **options)
+        self.ids: list[int] = []
+
+    def put(self, value: Tensor) -> None:
+        if self.next_tokens_are_prompt:
+            self.next_tokens_are_prompt = False
+            return
+        self.ids += value.flatten().tolist()
+
+    def end(self) -> None:
+        """Nothing to print."""
+
+
+def _user(*parts: Any) -> dict[str, Any]:
+    content = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part} for part in parts
+    ]
+    return {"role": "user", "content": content}
+
+
+def _with_answers(pair: Pair) -> Any:
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "a digit"}]}
+    conversations = [[*conversation, answer] for conversation in pair.conversations]
+    return pair.processor(conversations, pair.regions, labels=True)
+
+
+def _picture(hw: tuple[int, int], *, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*hw, 3), dtype=np.uint8)
+
+
+def _blots(hw: tuple[int, int], *, seed: int) -> Image.Image:
+    """Coloured blots: a picture that differs everywhere and survives resizing."""
+    coarse = Image.fromarray(_picture((6, 6), seed=seed))
+    return coarse.resize((hw[1], hw[0]), Image.Resampling.BICUBIC)
+
+
+def _pil(picture: np.ndarray) -> Image.Image:
+    return Image.fromarray(picture)
+
+
+def _awkward_masks() -> list[Any]:
+    """One pixel, a whole image, an image smaller than a patch, a line, two far corners, a hole."""
+    shapes = []
+    for hw in ((90, 130), (5, 6), (40, 300)):
+        one, whole, line, corners = (np.zeros(hw, dtype=bool) for _ in range(4))
+        one[hw[0] - 1, 0] = whole[:] = line[hw[0] // 2] = corners[0, 0] = corners[-1, -1] = True
+        shapes += [one, whole, line, corners]
+    ring = np.ones((90, 130), dtype=bool)
+    ring[20:70, 30:100] = False
+    return [Region.from_mask(mask).to_mask((mask.shape[0], mask.shape[1])) for mask in [*shapes, ring]]
+
+
+def _portrait(model: nn.Module) -> dict[str, Any]:
+    """Everything about a model that detach must restore: types, attributes, hooks, values, flags."""
+    portrait: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        portrait[f"{name} type"] = type(module)
+        portrait[f"{name} attributes"] = sorted(vars(module))
+        portrait[f"{name} mode"] = module.training
+        hooks = [key for key in vars(module) if key.endswith("_hooks")]
+        portrait[f"{name} hooks"] = {key: len(vars(module)[key]) for key in hooks}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        portrait[f"{name} flag"] = tensor.requires_grad
+        portrait[f"{name} gradient"] = tensor.grad is None
+        portrait[f"{name} value"] = copy.deepcopy(tensor.detach().numpy().tobytes())
+    return portrait

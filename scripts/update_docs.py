@@ -1,0 +1,122 @@
+"""Writes what the docs say about the command line and the built-in plugins from the code itself.
+
+    scripts/update_docs [--check]
+
+`docs/cli.md` is written whole. In `docs/plugins.md` the table of the built-in plugins and that of the conformance
+kit's checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`. With --check nothing
+is written and the exit code is 1 if anything would change.
+"""
+
+import argparse
+import ast
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from pixelrefer_plugin import list_plugins
+from pixelrefer_plugin.cli import main as cli
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+DISTRIBUTION = "pixelrefer-plugin"
+BEGIN, END = "<!-- plugins: begin, written by scripts/update_docs -->", "<!-- plugins: end -->"
+CHECKS_BEGIN, CHECKS_END = "<!-- checks: begin, written by scripts/update_docs -->", "<!-- checks: end -->"
+FILE_BLOCK = re.compile(r"<!-- begin:(?P<file>\S+) -->\n.*?<!-- end -->", re.DOTALL)
+WIDTH = 100
+
+
+def cli_page() -> str:
+    """`docs/cli.md`: the help of every command."""
+    parts = [
+        "# Command line",
+        "Written by `scripts/update_docs` from the commands' own help.",
+        _help(cli, "pixelrefer"),
+    ]
+    for name, command in sorted(cli.commands.items()):
+        parts += [f"## pixelrefer {name}", _help(command, f"pixelrefer {name}")]
+    return "\n\n".join(parts) + "\n"
+
+
+def plugin_table() -> str:
+    """The built-in plugins, whatever else is installed."""
+    rows = ["| name | kind | module | what it is |", "|---|---|---|---|"]
+    for plugin in list_plugins():
+        if plugin.distribution == DISTRIBUTION:
+            rows.append(f"| `{plugin.name}` | {plugin.kind} | `{plugin.module}` | {_first_line(plugin.module)} |")
+    return "\n".join(rows)
+
+
+def checks_table() -> str:
+    """What each check of the conformance kit demands, from its docstring; read without importing torch."""
+    tree = ast.parse((ROOT / "pixelrefer_plugin/testing/conformance.py").read_text(encoding="utf-8"))
+    demands = {node.name: ast.get_docstring(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
+    rows = ["| of | check | what it proves |", "|---|---|---|"]
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Tuple):
+            of = ast.unparse(node.target).removesuffix("_CHECKS").lower()
+            names = [ast.unparse(each) for each in node.value.elts]
+            rows += [f"| {of} | `{name}` | {' '.join(demands[name].split())} |" for name in names]
+    return "\n".join(rows)
+
+
+def with_files(page: str) -> str:
+    """A page with every `<!-- begin:FILE -->` block filled from that file."""
+    return FILE_BLOCK.sub(lambda block: _file_block(block["file"]), page)
+
+
+def plugins_page(current: str) -> str:
+    """`docs/plugins.md` brought up to date."""
+    page = _between(current, BEGIN, END, plugin_table())
+    return with_files(_between(page, CHECKS_BEGIN, CHECKS_END, checks_table()))
+
+
+def _between(page: str, begin: str, end: str, text: str) -> str:
+    before, found_begin, rest = page.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise SystemExit(f"docs/plugins.md must have a line '{begin}' and after it a line '{end}'.")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def _file_block(file: str) -> str:
+    language = {".py": "python", ".toml": "toml"}[Path(file).suffix]
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return f"<!-- begin:{file} -->\n```{language}\n{text}```\n<!-- end -->"
+
+
+def _help(command: click.Command, name: str) -> str:
+    context = click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+    return f"```\n{command.get_help(context)}\n```"
+
+
+def _first_line(module: str) -> str:
+    """The first sentence of a plugin's docstring, read without importing it."""
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0].partition(". ")[0].rstrip(".")
+
+
+def main() -> int:
+    """Write the pages, or with --check say which are out of date."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything would change")
+    check = parser.parse_args().check
+    plugins_file = DOCS / "plugins.md"
+    current = plugins_file.read_text(encoding="utf-8") if plugins_file.exists() else ""
+    pages = {DOCS / "cli.md": cli_page(), plugins_file: plugins_page(current)}
+    stale = [page for page, text in pages.items() if not page.exists() or page.read_text(encoding="utf-8") != text]
+    for page in stale:
+        print(f"{page.relative_to(DOCS.parent)}: {'stale, run scripts/update_docs' if check else 'written'}")
+        if not check:
+            page.parent.mkdir(exist_ok=True)
+            page.write_text(pages[page], encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

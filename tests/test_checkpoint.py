@@ -1,0 +1,183 @@
+"""The model folder: complete and checked when it is read, whole or absent when it is written."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pixelrefer_plugin import CheckpointError, RegionModel, RegionProcessor, get_backbone
+from pixelrefer_plugin import model as model_module
+from pixelrefer_plugin.testing import make_pair
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder with adapter and LoRA, on a backbone that is given when loading."""
+    pair = make_pair("saot", "videollama3")
+    pair.model.add_lora(r=4)
+    pair.model.save_pretrained(tmp_path / "model", pair.processor)
+    yield tmp_path / "model"
+    pair.model.detach()
+
+
+def load(folder, **options):
+    backbone, _ = get_backbone("videollama3").tiny(0)
+    model = RegionModel.from_pretrained(folder, backbone=backbone, **options)
+    model.detach()
+
+
+def edit_manifest(folder, **changes):
+    path = folder / "pixelrefer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_tensors(path, change):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_the_folder_loads(saved):
+    load(saved)
+    assert (saved / "lora" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "pixelrefer.json").write_text("{"), "is not valid JSON"),
+        (lambda f: (f / "pixelrefer.json").write_text("[]"), "must hold a JSON object"),
+        (lambda f: edit_manifest(f, format_version=99), "has format version 99; this pixelrefer-plugin reads up to 1"),
+        (lambda f: edit_manifest(f, colour="red"), r"unknown fields \['colour'\]"),
+        (lambda f: edit_manifest(f, model_type="qwen2_5_vl"), "made for a backbone of type 'qwen2_5_vl', got"),
+        (lambda f: edit_manifest(f, adapter_config={"num_token": 3}), "no option 'num_token'. Its options: num_tokens"),
+        (lambda f: edit_manifest(f, adapter_config={"num_tokens": -1}), "num_tokens must be >= 1, got -1"),
+        (lambda f: (f / "adapter.safetensors").unlink(), "Expected weights at .*adapter.safetensors"),
+        (lambda f: (f / "adapter.safetensors").write_bytes(b"\x10" * 40), "adapter.safetensors' cannot be read"),
+        (lambda f: edit_tensors(f / "adapter.safetensors", lambda t: t.pop("mlp.0.bias")), "missing keys mlp.0.bias"),
+        (
+            lambda f: edit_tensors(f / "adapter.safetensors", lambda t: t.update(extra=torch.zeros(1))),
+            "unexpected extra",
+        ),
+        (
+            lambda f: edit_tensors(f / "adapter.safetensors", lambda t: t.update({"mlp.0.bias": torch.zeros(7)})),
+            r"'mlp.0.bias' is \(7,\), expected \(96,\)",
+        ),
+        (lambda f: (f / "lora" / "adapter_model.safetensors").unlink(), "Expected weights at .*adapter_model"),
+        (lambda f: (f / "lora" / "adapter_config.json").unlink(), "no readable adapter_config.json"),
+        (
+            lambda f: edit_tensors(f / "lora" / "adapter_model.safetensors", lambda t: t.pop(next(iter(t)))),
+            "does not fit: missing keys base_model",
+        ),
+    ],
+)
+def test_damaged_folders_are_refused(saved, damage, message):
+    damage(saved)
+    with pytest.raises(ValueError, match=message):
+        load(saved)
+
+
+def test_a_refused_folder_leaves_the_backbone_free(saved):
+    backbone, _ = get_backbone("videollama3").tiny(0)
+    (saved / "lora" / "adapter_model.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        RegionModel.from_pretrained(saved, backbone=backbone)
+    RegionModel.attach(backbone).detach()
+
+
+def test_another_adapter_is_refused(saved):
+    with pytest.raises(CheckpointError, match="was made with adapter 'saot', not 'maskpool'"):
+        load(saved, adapter="maskpool")
+    with pytest.raises(CheckpointError, match="was made with adapter 'saot', not 'maskpool'"):
+        RegionProcessor.from_pretrained(saved, adapter="maskpool")
+
+
+def test_a_folder_that_does_not_know_its_backbone_says_so(saved):
+    with pytest.raises(CheckpointError, match="does not say where its backbone is. Pass backbone="):
+        RegionModel.from_pretrained(saved)
+
+
+def test_a_missing_processor_is_named(saved):
+    import shutil
+
+    shutil.rmtree(saved / "processor")
+    with pytest.raises(CheckpointError, match="Expected the processor's files at .*processor"):
+        RegionProcessor.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "processor_config.json"])
+def test_a_damaged_processor_is_named(saved, name):
+    (saved / "processor" / name).unlink()
+    with pytest.raises(CheckpointError, match="No processor can be loaded from"):
+        RegionProcessor.from_pretrained(saved)
+
+
+def test_options_of_a_saved_adapter_are_not_ignored(saved):
+    with pytest.raises(CheckpointError, match="brings its adapter's options"):
+        load(saved, adapter_config={"num_tokens": 4})
+
+
+def test_a_backbone_with_missing_weights_is_refused(tmp_path, pair):
+    pair.model.save_pretrained(tmp_path / "model", pair.processor, include_backbone=True)
+    weights = tmp_path / "model" / "backbone" / "model.safetensors"
+    edit_tensors(weights, lambda tensors: tensors.pop("model.projector.readout.0.weight"))
+    with pytest.raises(CheckpointError, match=r"incomplete: missing keys model.projector.readout.0.weight"):
+        RegionModel.from_pretrained(tmp_path / "model")
+    weights.write_bytes(b"\x10" * 100)
+    with pytest.raises(CheckpointError, match="The weights in .* cannot be read"):
+        RegionModel.from_pretrained(tmp_path / "model")
+
+
+def test_nothing_loadable_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="No model can be loaded from"):
+        RegionModel.from_pretrained(tmp_path)
+
+
+def test_an_existing_folder_is_kept(saved, pair):
+    with pytest.raises(CheckpointError, match="exists. Choose another folder"):
+        pair.model.save_pretrained(saved, pair.processor)
+    stranger = saved.parent / "thesis"
+    stranger.mkdir()
+    (stranger / "chapter1.txt").write_text("...")
+    with pytest.raises(CheckpointError, match="is not a pixelrefer model folder; it is not overwritten"):
+        pair.model.save_pretrained(stranger, pair.processor, overwrite=True)
+    assert (stranger / "chapter1.txt").is_file()
+
+
+def test_overwriting_replaces_the_folder(saved, pair):
+    pair.model.save_pretrained(saved, pair.processor, overwrite=True)
+    assert not (saved / "lora").exists()
+    assert [each.name for each in saved.parent.iterdir()] == ["model"]
+
+
+def test_an_interrupted_save_leaves_the_earlier_folder_whole(saved, pair, monkeypatch):
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_module, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        pair.model.save_pretrained(saved, pair.processor, overwrite=True)
+    monkeypatch.undo()
+    load(saved)
+    assert [each.name for each in saved.parent.iterdir()] == ["model"]
+
+
+def test_a_trained_backbone_is_not_left_out(tmp_path):
+    backbone, native = get_backbone("videollama3").tiny(0)
+    model = RegionModel.attach(backbone, train_backbone=True)
+    processor = model.make_processor(native)
+    with pytest.raises(CheckpointError, match="backbone's own weights are trainable"):
+        model.save_pretrained(tmp_path / "model", processor, include_backbone=False)
+    model.save_pretrained(tmp_path / "model", processor)
+    loaded = RegionModel.from_pretrained(tmp_path / "model")
+    for one, other in zip(model.backbone.parameters(), loaded.backbone.parameters(), strict=True):
+        assert torch.equal(one, other)
+    model.detach()
+
+
+def test_a_moved_folder_finds_its_own_backbone(tmp_path, pair):
+    pair.model.save_pretrained(tmp_path / "model", pair.processor, include_backbone=True)
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    RegionModel.from_pretrained(tmp_path / "elsewhere").detach()

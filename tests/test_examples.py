@@ -1,0 +1,259 @@
+"""The examples of docs/plugins.md: they pass the conformance kit, and each common mistake gets a clear message.
+
+An example is installed as pip would, short of copying it: on `sys.path`, with the metadata that its own
+`pyproject.toml` declares. A mistake is an edit of the example's own text.
+"""
+
+import re
+import runpy
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pixelrefer_plugin import PluginError
+from pixelrefer_plugin.plugins import PluginHost
+from pixelrefer_plugin.testing import check_adapter, check_backbone, make_pair
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = {
+    "pixelrefer-croppool": ("croppool", "adapter", "pixelrefer_croppool"),
+    "pixelrefer-qwen2-vl": ("qwen2_vl", "backbone", "pixelrefer_qwen2_vl"),
+}
+MODULES = {module for _, _, module in EXAMPLES.values()}
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Installs an example for one test, with `edits` `{file: (old, new)}` of its text, and returns the host."""
+
+    def installed(distribution, edits=None):
+        source = shutil.copytree(ROOT / "examples" / distribution, tmp_path / distribution)
+        for file, (old, new) in (edits or {}).items():
+            text = (source / file).read_text(encoding="utf-8")
+            assert old in text, f"{file} has no {old!r}"
+            (source / file).write_text(text.replace(old, new), encoding="utf-8")
+        _write_metadata(tmp_path, tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8")))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.syspath_prepend(source)
+        host = PluginHost()
+        monkeypatch.setattr("pixelrefer_plugin.plugins.host", lambda: host)
+        return host
+
+    _forget()
+    yield installed
+    _forget()
+
+
+def _write_metadata(site, pyproject):
+    project = pyproject["project"]
+    folder = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n", encoding="utf-8"
+    )
+    lines = [
+        line
+        for group, points in project["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
+    ]
+    (folder / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _forget():
+    for name in [each for each in sys.modules if each.partition(".")[0] in MODULES]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("distribution", EXAMPLES)
+def test_an_example_is_listed_without_being_imported(install, distribution):
+    name, kind, module = EXAMPLES[distribution]
+    (info,) = [each for each in install(distribution).plugins() if each.name == name]
+    assert (info.kind, info.module, info.distribution) == (kind, module, distribution)
+    assert info.status == "ready"
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize("distribution", EXAMPLES)
+def test_an_example_passes_its_own_tests(install, distribution):
+    install(distribution)
+    tests = runpy.run_path(str(ROOT / "examples" / distribution / "tests" / "test_plugin.py"))
+    found = [test for name, test in tests.items() if name.startswith("test_")]
+    assert found
+    for test in found:
+        test()
+
+
+def test_the_examples_work_together(install):
+    install("pixelrefer-croppool")
+    install("pixelrefer-qwen2-vl")
+    check_backbone("qwen2_vl", adapter="croppool")
+
+
+@pytest.mark.parametrize("distribution", EXAMPLES)
+def test_the_page_shows_every_file_of_an_example(distribution):
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    root = ROOT / "examples" / distribution
+    for file in (file for file in root.rglob("*") if file.suffix in {".py", ".toml"}):
+        name, text = file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")
+        language = {".py": "python", ".toml": "toml"}[file.suffix]
+        block = f"<!-- begin:{name} -->\n```{language}\n{text}```\n<!-- end -->"
+        assert block in page, f"docs/plugins.md does not show {name} as it is; run scripts/update_docs"
+
+
+# What a stranger gets wrong: file, text, text instead of it; the message.
+SPEC, TINY, HOOK = (f"pixelrefer_qwen2_vl/{file}.py" for file in ("backbone", "tiny", "__init__"))
+BACKBONE_MISTAKES = {
+    "patches fed row by row": (
+        (SPEC, "-> (h w mh mw) (c t ph pw)", "-> (h mh w mw) (c t ph pw)"),
+        r"raster_order: qwen2_vl: patch \(0, 5\) of \(2, 6\) lights up",
+    ),
+    "merge groups not undone": (
+        (SPEC, "(h w mh mw) c -> (h mh w mw) c", "(h w mh mw) c -> (h w mh mw) c"),
+        r"raster_order: qwen2_vl: patch \(0, 5\) of \(2, 6\) lights up",
+    ),
+    "scene not in raster order": (
+        (
+            SPEC,
+            "return raster_grids(model, tower_output, scene_grids_hw(model.config, inputs))",
+            "return FeatureGrids(\n        model.model.visual.merger.ln_q(tower_output.last_hidden_state),\n"
+            "        scene_grids_hw(model.config, inputs),\n    )",
+        ),
+        r"same_features: qwen2_vl: encode_crops and scene_grids see one picture differently",
+    ),
+    "channels after time": (
+        (SPEC, "(c t ph pw)", "(t c ph pw)"),
+        r"same_features: qwen2_vl: encode_crops and scene_grids see one picture differently",
+    ),
+    "frame not repeated": (
+        (SPEC, "t=vision.temporal_patch_size", "t=1"),
+        r"raster_order: RuntimeError: The size of tensor a \(12\) must match .* \(24\)",
+    ),
+    "grid_multiple forgotten": (
+        (SPEC, ", grid_multiple=vision.spatial_merge_size", ""),
+        r"raster_order: EinopsError.*\[3, 14, 42\]",
+    ),
+    "width after the merger": (
+        (SPEC, "vision_config.embed_dim", "vision_config.hidden_size * 4"),
+        r"vision_width is 256, encode_crops returns 64",
+    ),
+    "path of an older transformers": (
+        (SPEC, 'vision_tower="model.visual"', 'vision_tower="visual"'),
+        r"says: qwen2_vl: no vision_tower at 'visual'",
+    ),
+    "decoder one level too high": (
+        (SPEC, 'decoder="model.language_model"', 'decoder="model"'),
+        r"Qwen2VLModel was called without inputs_embeds.*`decoder` path",
+    ),
+    "embedding is the head": (
+        (SPEC, "model.language_model.embed_tokens", "lm_head"),
+        r"token_embedding 'lm_head' is a Linear, not an nn.Embedding",
+    ),
+    "LoRA pattern for part of a name": (
+        (SPEC, r"model\.language_model\.layers", r"language_model\.layers"),
+        r"LoRA scope 'decoder' matches nothing",
+    ),
+    "LoRA pattern too wide": (
+        (SPEC, r"merger\.mlp\.[02]", r"merger\.mlp\.\d"),
+        r"scope 'projector' matches model.visual.merger.mlp.1, not a linear layer",
+    ),
+    "tiny not seeded": (
+        (TINY, "torch.manual_seed(seed)", "pass"),
+        r"tiny\(0\) gives other weights each time|tiny\(0\) and tiny\(1\) are the same model",
+    ),
+}
+PLAN = "pixelrefer_croppool/adapter.py"
+ADAPTER_MISTAKES = {
+    "promises more than it delivers": (
+        (PLAN, "TOKENS_PER_REGION = 2", "TOKENS_PER_REGION = 3"),
+        r"'croppool' promised 6 object tokens of width 96 for 2 regions but returned \(4, 96\)",
+    ),
+    "returns regions x tokens": (
+        (PLAN, "weight.dtype)).flatten(0, 1)", "weight.dtype))"),
+        r"'croppool' promised 4 object tokens of width 96 for 2 regions but returned \(2, 2, 96\)",
+    ),
+    "promises nothing": (
+        (PLAN, "TOKENS_PER_REGION = 2", "TOKENS_PER_REGION = 0"),
+        r"RegionPlan.num_tokens must be >= 1, got 0",
+    ),
+    "odd grid": (
+        (PLAN, "geometry.whole_patches(config.side_patches * geometry.patch_size)", "7"),
+        r"croppool: a crop of 7x7 patches where the grid must be multiples of 2; size it with",
+    ),
+    "mask on another grid": (
+        (PLAN, "mask.coverage(box, (side, side))", "mask.coverage(box, (4, 4))"),
+        r"CropView.mask must be one weight per patch, \(8, 8\), got \(4, 4\)",
+    ),
+    "mask empty": (
+        (PLAN, "mask.coverage(box, (side, side))", "(mask.coverage(box, (side, side)) > 1)"),
+        r"CropView.mask must have a patch inside the region",
+    ),
+    "crop beyond the image": (
+        (PLAN, "max(0, x0 - margin)", "x0 - margin"),
+        r"croppool: the crop \(-1, .* is not inside its image of 130x90 pixels",
+    ),
+    "config can be changed": (
+        (PLAN, "@dataclass(frozen=True)", "@dataclass"),
+        r"croppool: config must be frozen",
+    ),
+    "random tokens": (
+        (PLAN, "pooled = torch.stack(", "pooled = torch.rand(1).item() + torch.stack("),
+        r"does the adapter mix regions, or draw random numbers",
+    ),
+}
+LOADING_MISTAKES = {
+    "misspelt hook": (
+        (HOOK, "def register_backbones", "def register_backbone"),
+        r"has a hook that does not exist.*register_backbone.*Hooks are register_adapters, register_backbones",
+    ),
+    "no hookimpl": (
+        (HOOK, "@hookimpl\n", ""),
+        r"implements none of the hooks register_adapters, register_backbones with @hookimpl",
+    ),
+    "model_types is no tuple": (
+        (SPEC, '("qwen2_vl",)', '("qwen2_vl")'),
+        r"model_types must be a tuple of names, got 'qwen2_vl'",
+    ),
+    "a field is missing": ((SPEC, "    tiny=tiny,\n", ""), r"fails to load: TypeError: .*'tiny'"),
+}
+
+
+@pytest.mark.parametrize(("edit", "message"), BACKBONE_MISTAKES.values(), ids=BACKBONE_MISTAKES)
+def test_a_mistake_in_a_backbone_has_a_clear_message(install, edit, message):
+    file, old, new = edit
+    install("pixelrefer-qwen2-vl", {file: (old, new)})
+    with pytest.raises(AssertionError, match=re.compile(message, re.DOTALL)):
+        check_backbone("qwen2_vl")
+
+
+@pytest.mark.parametrize(("edit", "message"), ADAPTER_MISTAKES.values(), ids=ADAPTER_MISTAKES)
+def test_a_mistake_in_an_adapter_has_a_clear_message(install, edit, message):
+    file, old, new = edit
+    install("pixelrefer-croppool", {file: (old, new)})
+    with pytest.raises(AssertionError, match=message):
+        check_adapter("croppool")
+
+
+@pytest.mark.parametrize(("edit", "message"), LOADING_MISTAKES.values(), ids=LOADING_MISTAKES)
+def test_a_plugin_that_does_not_load_says_why(install, edit, message):
+    file, old, new = edit
+    install("pixelrefer-qwen2-vl", {file: (old, new)})
+    with pytest.raises(PluginError, match=f"pixelrefer-qwen2-vl 0.1.0.*{message}"):
+        check_backbone("qwen2_vl")
+
+
+def test_a_misspelt_hook_is_seen_before_the_plugin_is_imported(install):
+    host = install("pixelrefer-qwen2-vl", {HOOK: ("def register_backbones", "def register_backbone")})
+    (info,) = [each for each in host.plugins() if each.name == "qwen2_vl"]
+    assert "no hook is called 'register_backbone'; did you mean 'register_backbones'?" in info.status
+
+
+def test_a_grid_that_the_backbone_does_not_take_is_refused_outside_the_kit_too(install):
+    file, old, new = ADAPTER_MISTAKES["odd grid"][0]
+    install("pixelrefer-croppool", {file: (old, new)})
+    pair = make_pair("croppool", "qwen2_5_vl")
+    with pytest.raises(PluginError, match="a crop of 7x7 patches, but backbone 'qwen2_5_vl' takes multiples of 2"):
+        pair.inputs(0)
+    pair.model.detach()

@@ -1,0 +1,99 @@
+"""What imports what: the package is light, the host knows no plugin, plugins know only the host."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ADAPTERS = sorted(path.name for path in (ROOT / "adapters").glob("pixelrefer_*"))
+BACKBONES = sorted(path.name for path in (ROOT / "backbones").glob("pixelrefer_*"))
+HEAVY = ("torch", "torchvision", "transformers", "peft", "accelerate", "gradio", "matplotlib")
+
+
+def imported_after(code):
+    """The heavy modules in a fresh process that ran `code`."""
+    report = f"; import json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    run = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def click_call(*arguments):
+    return f"from pixelrefer_plugin.cli import main; main({list(arguments)!r}, standalone_mode=False)"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pixelrefer_plugin",
+        "import pixelrefer_plugin; pixelrefer_plugin.Region.from_box((0, 0, 2, 2)).to_mask((4, 4))",
+        "import pixelrefer_plugin; pixelrefer_plugin.list_plugins()",
+        click_call("--help"),
+        click_call("describe", "--help"),
+        click_call("quickstart", "--help"),
+        click_call("plugins"),
+        click_call("plugins", "--json"),
+        click_call("--version"),
+    ],
+    ids=[
+        "package",
+        "regions",
+        "listing",
+        "help",
+        "describe help",
+        "quickstart help",
+        "plugins",
+        "plugins json",
+        "version",
+    ],
+)
+def test_light_things_import_nothing_heavy(code):
+    assert imported_after(code) == []
+
+
+def test_the_check_itself_sees_heavy_imports():
+    assert "torch" in imported_after("import sys; sys.modules['torch'] = sys")
+
+
+def names_used(path):
+    """Every module that a file imports, or names in a string of its own as `import_module` would take it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield (node.module or "").partition(".")[0]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value.partition(".")[0]
+
+
+def used_under(folder, forbidden):
+    return sorted(
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in folder.rglob("*.py")
+        for name in names_used(path)
+        if name in forbidden
+    )
+
+
+def test_the_host_imports_no_plugin():
+    assert ADAPTERS
+    assert BACKBONES
+    assert used_under(ROOT / "pixelrefer_plugin", {*ADAPTERS, *BACKBONES}) == []
+
+
+def test_adapters_know_no_backbone_and_backbones_no_adapter():
+    assert used_under(ROOT / "adapters", set(BACKBONES)) == []
+    assert used_under(ROOT / "backbones", set(ADAPTERS)) == []
+
+
+def test_every_export_exists_and_is_listed():
+    import pixelrefer_plugin
+
+    for name in pixelrefer_plugin.__all__:
+        assert getattr(pixelrefer_plugin, name) is not None
+    assert dir(pixelrefer_plugin) == sorted(pixelrefer_plugin.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        pixelrefer_plugin.nonsense  # noqa: B018

@@ -1,0 +1,163 @@
+"""RegionModel: attaching, detaching, LoRA, heads, and embedding tables without room."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import assistant, picture, user
+
+from pixelrefer_plugin import AttachError, PluginError, Region, RegionModel, SpliceError, get_backbone
+from pixelrefer_plugin.testing import make_pair
+
+BOX = Region.from_box((5, 5, 40, 30))
+QUESTION = [user(picture(60, 90), "what is <region>?")]
+
+
+def test_a_backbone_takes_one_adapter_at_a_time(pair):
+    with pytest.raises(AttachError, match="already has an adapter. Call detach"):
+        RegionModel.attach(pair.model.backbone)
+    backbone = pair.model.detach()
+    RegionModel.attach(backbone, adapter="maskpool").detach()
+
+
+def test_a_forgotten_model_frees_its_backbone():
+    backbone, _ = get_backbone("videollama3").tiny(0)
+    with pytest.raises(PluginError, match="'saotx'.*Did you mean 'saot'"):
+        RegionModel.attach(backbone, adapter="saotx")
+    model = RegionModel.attach(backbone)
+    del model
+    gc.collect()
+    RegionModel.attach(backbone).detach()
+
+
+def test_a_model_type_that_no_plugin_serves():
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    with pytest.raises(PluginError, match=r"serves model type 'qwen2'.*write a backbone plugin: docs/plugins.md"):
+        RegionModel.attach(Qwen2ForCausalLM(config))
+
+
+def test_a_plugin_older_than_transformers_is_named():
+    backbone, _ = get_backbone("qwen2_5_vl").tiny(0)
+    with pytest.raises(AttachError, match="looks for its vision_tower at 'model.vision_model'"):
+        RegionModel.attach(backbone, backbone_plugin="videollama3")
+
+
+def test_attach_freezes_and_detach_restores_flags():
+    backbone, _ = get_backbone("videollama3").tiny(0)
+    first = next(backbone.parameters())
+    first.requires_grad_(False)
+    model = RegionModel.attach(backbone)
+    assert not any(each.requires_grad for each in backbone.parameters())
+    assert all(each.requires_grad for each in model.adapter.parameters())
+    model.detach()
+    assert [each.requires_grad for each in backbone.parameters()].count(False) == 1
+    model = RegionModel.attach(backbone, train_backbone=True)
+    assert sum(each.requires_grad for each in backbone.parameters()) > 10
+    model.detach()
+
+
+def test_lora_scopes_are_checked(pair):
+    with pytest.raises(AttachError, match=r"scopes of 'videollama3' are decoder, projector, vision_tower; got"):
+        pair.model.add_lora(scopes=("head",))
+    pair.model.add_lora()
+    with pytest.raises(AttachError, match="already has LoRA"):
+        pair.model.add_lora()
+
+
+def test_regions_planned_for_another_adapter_are_refused(pair):
+    other = make_pair("maskpool", "videollama3")
+    inputs = other.processor(QUESTION, [BOX])
+    with pytest.raises(SpliceError, match="planned for adapter 'maskpool', this model has 'saot'"):
+        pair.model(**inputs)
+    other.model.detach()
+
+
+def test_an_adapter_that_breaks_its_promise_is_named(pair, monkeypatch):
+    inputs = pair.processor(QUESTION, [BOX])
+    forward = pair.model.adapter.forward
+    monkeypatch.setattr(pair.model.adapter, "forward", lambda views, counts: forward(views, counts)[:-1])
+    with pytest.raises(SpliceError, match=r"'saot' promised 32 object tokens.*returned \(31, 96\)"):
+        pair.model(**inputs)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("backbone", ["videollama3", "qwen2_5_vl", "llava_onevision"])
+def test_tied_and_untied_heads_learn(backbone, tied):
+    bare, native = get_backbone(backbone).tiny(0)
+    config = bare.config
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
+    bare = type(bare)(config)
+    head, table = bare.get_output_embeddings().weight, bare.get_input_embeddings().weight
+    assert (head.data_ptr() == table.data_ptr()) == tied
+    torch.manual_seed(0)
+    model = RegionModel.attach(bare)
+    model.add_lora()
+    inputs = model.make_processor(native)([*QUESTION, assistant("seven")], [BOX], labels=True)
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(8):
+        loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert (head.data_ptr() == table.data_ptr()) == tied
+    model.detach()
+
+
+def test_an_embedding_table_without_spare_rows_is_not_resized():
+    roomy, native = get_backbone("videollama3").tiny(0)
+    full, _ = get_backbone("videollama3").tiny(0)
+    full.resize_token_embeddings(len(native.tokenizer))
+    logits, answers = [], []
+    for bare in (roomy, full):
+        torch.manual_seed(0)
+        model = RegionModel.attach(bare).eval()
+        processor = model.make_processor(native)
+        inputs = processor(QUESTION, [BOX])
+        with torch.no_grad():
+            logits.append(model(**inputs).logits[..., : len(native.tokenizer)])
+        answers.append(model.generate(**inputs, max_new_tokens=3, do_sample=False, suppress_tokens=[1, 2]).shape)
+        model.detach()
+    assert processor.placeholder_id == full.get_input_embeddings().num_embeddings
+    assert torch.equal(*logits)
+    assert answers[0] == answers[1]
+
+
+def test_the_users_processor_is_left_alone(pair):
+    assert pair.processor.placeholder_id >= len(pair.native.tokenizer)
+    assert "<|region_pad|>" not in pair.native.tokenizer.get_vocab()
+
+
+LOAD_AND_PRINT = """
+import sys, torch, numpy as np
+from pixelrefer_plugin import Region, RegionModel, RegionProcessor
+torch.set_num_threads(1)
+model, processor = RegionModel.from_pretrained(sys.argv[1]), RegionProcessor.from_pretrained(sys.argv[1])
+image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+parts = [{"type": "image", "image": image}, {"type": "text", "text": "what is <region>?"}]
+message = {"role": "user", "content": parts}
+with torch.no_grad():
+    np.save(sys.argv[2], model(**processor([message], [Region.from_box((5, 5, 40, 30))])).logits.numpy())
+"""
+
+
+def test_a_saved_folder_gives_equal_logits_in_a_fresh_process(tmp_path):
+    import numpy as np
+
+    pair = make_pair("saot", "videollama3")
+    with torch.no_grad():
+        expected = pair.model(**pair.processor(QUESTION, [BOX])).logits.numpy()
+    pair.model.save_pretrained(tmp_path / "model", pair.processor, include_backbone=True)
+    command = [sys.executable, "-c", LOAD_AND_PRINT, str(tmp_path / "model"), str(tmp_path / "logits.npy")]
+    subprocess.run(command, check=True)
+    assert np.array_equal(np.load(tmp_path / "logits.npy"), expected)
+    pair.model.detach()

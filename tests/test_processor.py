@@ -1,0 +1,155 @@
+"""RegionProcessor: what it writes into the sequence, which labels it makes, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import assistant, picture, user
+
+from pixelrefer_plugin import ImageError, PromptError, Region, RegionError
+from pixelrefer_plugin.processor import PLACEHOLDER
+from pixelrefer_plugin.testing import make_pair
+
+BOX = Region.from_box((5, 5, 40, 30))
+IMAGE = picture(60, 90)
+
+
+def supervised_text(processor, labels):
+    return processor.tokenizer.decode(labels[labels >= 0])
+
+
+def test_placeholders_equal_an_expansion_in_the_text(pair):
+    inputs = pair.processor([user(IMAGE, "what is <region>?")], [BOX])
+    (count,) = inputs["regions"].counts
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"what is [{PLACEHOLDER * count}]?"}]}
+    ]
+    native = pair.processor.native
+    text = native.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    from PIL import Image
+
+    expected = native(text=[text], images=[[Image.fromarray(IMAGE)]], return_tensors="pt")
+    assert torch.equal(inputs["input_ids"], expected["input_ids"])
+    assert torch.equal(inputs["attention_mask"], expected["attention_mask"])
+
+
+def test_content_may_be_a_string(pair):
+    inputs = pair.processor([{"role": "user", "content": "hello"}])
+    assert "hello" in pair.processor.tokenizer.decode(inputs["input_ids"][0])
+    assert "regions" not in inputs
+
+
+@pytest.mark.parametrize("backbone", ["videollama3", "qwen2_5_vl", "llava_onevision"])
+def test_labels_are_the_answers_and_the_tokens_that_end_them(backbone):
+    pair = make_pair("saot", backbone)
+    conversation = [
+        {"role": "system", "content": "be brief"},
+        user(IMAGE, "what is <region>?"),
+        assistant("a red digit"),
+        user("sure?"),
+        assistant("yes, quite sure"),
+    ]
+    inputs = pair.processor([conversation, conversation[:3]], [[BOX], [BOX]], labels=True)
+    end = pair.processor.tokenizer.eos_token
+    assert supervised_text(pair.processor, inputs["labels"][0]) == f"a red digit{end}yes, quite sure{end}"
+    assert supervised_text(pair.processor, inputs["labels"][1]) == f"a red digit{end}"
+    same = inputs["labels"] == inputs["input_ids"]
+    assert (same | (inputs["labels"] == -100)).all()
+    assert not inputs["labels"][inputs["attention_mask"] == 0].ge(0).any()
+    pair.model.detach()
+
+
+def test_prompt_and_answer_are_tokenized_as_generation_will_see_them(pair):
+    question = user(IMAGE, "what is <region>?")
+    prompt = pair.processor([question], [BOX])["input_ids"][0]
+    full = pair.processor([question, assistant(" 7")], [BOX], labels=True)["input_ids"][0]
+    assert torch.equal(full[: len(prompt)], prompt)
+
+
+def test_an_answer_may_point_at_regions(pair):
+    other = Region.from_box((50, 10, 80, 50))
+    inputs = pair.processor(
+        [user(IMAGE, "which one is left?"), assistant("<region>, not <region>.")], [BOX, other], labels=True
+    )
+    placeholders = inputs["input_ids"] == pair.processor.placeholder_id
+    assert int(placeholders.sum()) == sum(inputs["regions"].counts)
+    assert (inputs["labels"][placeholders] == -100).all()
+    text = supervised_text(pair.processor, inputs["labels"][0])
+    assert text == "[], not []." + pair.processor.tokenizer.eos_token
+    assert torch.isfinite(pair.model(**inputs).loss)
+
+
+def test_padding_side(pair):
+    conversations, regions = [[user(IMAGE, "<region>")], [user("hi")]], [[BOX], []]
+    left = pair.processor(conversations, regions)
+    right = pair.processor(conversations, regions, padding_side="right")
+    assert left["attention_mask"][1, 0] == 0
+    assert left["attention_mask"][1, -1] == 1
+    assert right["attention_mask"][1, 0] == 1
+    assert right["attention_mask"][1, -1] == 0
+
+
+def test_regions_on_several_images_keep_their_images(pair):
+    small = picture(20, 30, seed=3)
+    inputs = pair.processor(
+        [user(IMAGE, small, "<region> and <region>")], [BOX.on_image(0), Region.from_box((0, 0, 30, 20), image_index=1)]
+    )
+    sizes = inputs["regions"].views[0].images_hw.tolist()
+    assert sizes == [[60.0, 90.0], [20.0, 30.0]]
+    with pytest.raises(RegionError, match=r"Sample 0, region 1.*outside its image of width 30 and height 20"):
+        pair.processor([user(IMAGE, small, "<region> and <region>")], [BOX, BOX.on_image(1)])
+
+
+def test_a_video_goes_through_the_backbones_own_processor(pair):
+    video = np.stack([picture(56, 56, seed=each) for each in range(4)])
+    message = {"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": "what moves?"}]}
+    message["content"][0]["video_metadata"] = {"fps": 1.0, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3]}
+    inputs = pair.processor([message], do_sample_frames=False)
+    assert "pixel_values_videos" in inputs
+    assert pair.model.generate(**inputs, max_new_tokens=2).shape[1] > inputs["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize(
+    ("conversation", "regions", "message"),
+    [
+        ([user(IMAGE, "what is this?")], [BOX], "texts have 0 <region> but 1 regions were given"),
+        ([user(IMAGE, "<region> <region>")], [BOX], "texts have 2 <region> but 1 regions"),
+        ([user(IMAGE, f"is {PLACEHOLDER} ok?")], [], r"special token '<\|region_pad\|>'"),
+        ([user("see <|image_pad|>")], [], r"special token '<\|image_pad\|>'"),
+        ([user(IMAGE, "<region>")], [BOX.on_image(1)], "lies on image 1, but the conversation has 1 images"),
+        ([user("<region>")], [BOX], "lies on image 0, but the conversation has 0 images"),
+        ([user(IMAGE, "<region>")], [(1, 2, 30, 40)], r"expected a Region, got \(1, 2, 30, 40\). Make one with"),
+        ([], [], "Expected a conversation or a list of conversations, got none"),
+        ([{"role": "user", "content": ["hi"]}], [], "content must be text or a list of parts"),
+        ([{"role": "user"}], [], "must have 'role' and 'content'"),
+        ([{"role": "user", "content": [{"type": "sound"}]}], [], "must be text, image or video"),
+        ([user("hi"), {"role": "assistant", "content": [{"type": "image"}]}], [], "assistant's message must be text"),
+    ],
+    ids=[
+        "fewer",
+        "more",
+        "placeholder",
+        "image token",
+        "no such image",
+        "no image",
+        "no Region",
+        "nothing",
+        "no part",
+        "no content",
+        "sound",
+        "answer",
+    ],
+)
+def test_refused_prompts(pair, conversation, regions, message):
+    with pytest.raises(PromptError, match=message):
+        pair.processor(conversation, regions)
+
+
+def test_refusals_name_the_sample(pair):
+    with pytest.raises(PromptError, match="Sample 1: its texts have 1 <region> but 0"):
+        pair.processor([[user(IMAGE, "<region>")], [user(IMAGE, "<region>")]], [[BOX], []])
+    with pytest.raises(PromptError, match="2 conversations but 1 lists of regions"):
+        pair.processor([[user("a")], [user("b")]], [[]])
+    with pytest.raises(RegionError, match="Sample 0, region 0: The mask is of width 10"):
+        pair.processor([user(IMAGE, "<region>")], [Region.from_mask(np.ones((10, 10)))])
+    with pytest.raises(ImageError, match="Image 'nowhere.png' cannot be read: No such file"):
+        pair.processor([{"role": "user", "content": [{"type": "image", "image": "nowhere.png"}]}])
