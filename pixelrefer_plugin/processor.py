@@ -9,52 +9,24 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, BatchFeature
+from transformers import AutoImageProcessor, BatchFeature
 
 from . import checkpoint
 from .contracts import AdapterSpec, BackboneSpec, CropView
 from .errors import CheckpointError, PluginError, PromptError, RegionError
-from .images import load_image
+from .loading import load_native_processor
+from .messages import PLACEHOLDER, REGION_MARKER, Conversation, Sample, Slot, read_conversation
 from .plugins import backbone_for, get_adapter
 from .region_batch import PlannedRegion, RegionBatch, make_region_batch
 from .regions import Region
 
-REGION_MARKER = "<region>"
-"""What stands for the next region in a user's text."""
-
-PLACEHOLDER = "<|region_pad|>"
-"""The special token that object tokens replace. It never reaches the decoder."""
-
 IGNORE_INDEX = -100
-
-Message = Mapping[str, Any]
-Conversation = Sequence[Message]
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """What one placeholder in the rendered text stands for: the next region, or an assistant's answer."""
-
-    answer: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """One conversation, read: its messages with a placeholder per slot, and what belongs to them."""
-
-    messages: list[dict[str, Any]]
-    slots: list[_Slot]
-    images: list[Image.Image]
-    videos: list[Any]
-    video_metadata: list[Any]
-    regions: list[Region]
 
 
 class RegionProcessor:
@@ -81,6 +53,7 @@ class RegionProcessor:
         self.tokenizer = self.native.tokenizer
         self.tokenizer.add_special_tokens({"extra_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
         self.placeholder_id: int = self.tokenizer.convert_tokens_to_ids(PLACEHOLDER)
+        self._special_ids = frozenset(self.tokenizer.all_special_ids)
         self._config = config
         self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
@@ -127,11 +100,11 @@ class RegionProcessor:
         if len(region_lists) != len(batch):
             raise PromptError(f"Got {len(batch)} conversations but {len(region_lists)} lists of regions.")
         samples = [
-            self._read(conversation, list(of_sample), index)
+            read_conversation(conversation, list(of_sample), index=index, special_tokens=self._media_tokens)
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
-        inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
         planned = self._plan(samples)
+        inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
         self._expand(inputs, samples, planned, labels=labels, side=padding_side or ("right" if labels else "left"))
         if any(planned):
             inputs["regions"] = self._region_batch(samples, planned, inputs)
@@ -174,7 +147,7 @@ class RegionProcessor:
             CheckpointError: files are missing or damaged, or the folder was made with another adapter.
         """
         if not checkpoint.is_model_folder(folder):
-            native, config = _load_native(folder, native_options)
+            native, config = load_native_processor(folder, **native_options)
             return cls(native, config, adapter=adapter or "saot", adapter_config=adapter_config)
         checkpoint.refuse_adapter_config(folder, adapter_config)
         manifest = checkpoint.read_manifest(folder, adapter=adapter)
@@ -183,7 +156,7 @@ class RegionProcessor:
             raise CheckpointError(
                 f"Expected the processor's files at '{files}', found nothing. Is the folder complete?"
             )
-        native, config = _load_native(files, native_options)
+        native, config = load_native_processor(files, **native_options)
         if image_backend(native) != manifest.image_backend:
             native.image_processor = AutoImageProcessor.from_pretrained(files, backend=manifest.image_backend)
         return cls(
@@ -194,84 +167,7 @@ class RegionProcessor:
             backbone_plugin=manifest.backbone,
         )
 
-    def _read(self, conversation: Conversation, regions: list[Region], index: int) -> _Sample:
-        """Check one conversation and put a placeholder for each region and each answer into its texts."""
-        sample = _Sample([], [], [], [], [], regions)
-        for message in conversation:
-            if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-                raise PromptError(f"Sample {index}: a message must have 'role' and 'content', got {message!r}.")
-            parts = self._read_content(message, sample, index)
-            sample.messages.append({"role": message["role"], "content": parts})
-        wanted = sum(_count_markers(slot) for slot in sample.slots)
-        if wanted != len(regions):
-            raise PromptError(
-                f"Sample {index}: its texts have {wanted} {REGION_MARKER} but {len(regions)} regions were given. "
-                f"Each {REGION_MARKER} stands for one region, in order."
-            )
-        for number, region in enumerate(regions):
-            if not isinstance(region, Region):
-                raise PromptError(
-                    f"Sample {index}, region {number}: expected a Region, got {region!r}. "
-                    "Make one with Region.from_box, from_mask, from_polygon, from_points, from_rle or from_scribble."
-                )
-            if region.image_index >= len(sample.images):
-                raise PromptError(
-                    f"Sample {index}, region {number}: it lies on image {region.image_index}, "
-                    f"but the conversation has {len(sample.images)} images."
-                )
-        return sample
-
-    def _read_content(self, message: Message, sample: _Sample, index: int) -> list[dict[str, Any]]:
-        content = message["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        if not isinstance(parts, Sequence) or not all(isinstance(part, Mapping) for part in parts):
-            raise PromptError(f"Sample {index}: a message's content must be text or a list of parts, got {content!r}.")
-        if message["role"] == "assistant":
-            return self._read_answer(parts, sample, index)
-        read: list[dict[str, Any]] = []
-        for part in parts:
-            kind = part.get("type")
-            if kind == "text":
-                read.append({"type": "text", "text": self._read_text(part["text"], sample, index)})
-            elif kind == "image" and "image" in part:
-                sample.images.append(load_image(part["image"]))
-                read.append({"type": "image"})
-            elif kind == "video" and "video" in part:
-                sample.videos.append(part["video"])
-                sample.video_metadata.append(part.get("video_metadata"))
-                read.append({"type": "video"})
-            else:
-                raise PromptError(
-                    f"Sample {index}: a content part must be text, image or video with a key of that name, "
-                    f"got {part!r}."
-                )
-        return read
-
-    def _read_text(self, text: str, sample: _Sample, index: int) -> str:
-        self._refuse_special_tokens(text, index)
-        sample.slots.extend(_Slot() for _ in range(text.count(REGION_MARKER)))
-        return text.replace(REGION_MARKER, f"[{PLACEHOLDER}]")
-
-    def _read_answer(self, parts: Sequence[Any], sample: _Sample, index: int) -> list[dict[str, Any]]:
-        if any(part.get("type") != "text" for part in parts):
-            raise PromptError(f"Sample {index}: an assistant's message must be text.")
-        answer = "".join(part["text"] for part in parts)
-        self._refuse_special_tokens(answer, index)
-        sample.slots.append(_Slot(answer))
-        return [{"type": "text", "text": PLACEHOLDER}]
-
-    def _refuse_special_tokens(self, text: str, index: int) -> None:
-        media = (getattr(self.native, name, None) for name in ("image_token", "video_token"))  # not all read videos
-        for token in (PLACEHOLDER, *media):
-            if token and token in text:
-                raise PromptError(
-                    f"Sample {index}: the text holds the special token {token!r}. "
-                    f"Write {REGION_MARKER} for a region and pass pictures as content parts."
-                )
-
-    def _native_inputs(
-        self, samples: Sequence[_Sample], *, add_generation_prompt: bool, **options: Any
-    ) -> BatchFeature:
+    def _native_inputs(self, samples: Sequence[Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
         """Run the backbone's own processor on the rendered conversations, padded on the right."""
         texts = [
             self.native.apply_chat_template(
@@ -292,7 +188,7 @@ class RegionProcessor:
                 media["video_metadata"] = metadata
         return self.native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
 
-    def _plan(self, samples: Sequence[_Sample]) -> list[list[PlannedRegion]]:
+    def _plan(self, samples: Sequence[Sample]) -> list[list[PlannedRegion]]:
         planned, first_image = [], 0
         for index, sample in enumerate(samples):
             planned.append(
@@ -328,7 +224,7 @@ class RegionProcessor:
             )
 
     def _region_batch(
-        self, samples: Sequence[_Sample], planned: Sequence[Sequence[PlannedRegion]], inputs: BatchFeature
+        self, samples: Sequence[Sample], planned: Sequence[Sequence[PlannedRegion]], inputs: BatchFeature
     ) -> RegionBatch:
         image_processor = self.native.image_processor
         boxes = self._backbone.scene_boxes_xyxy
@@ -348,7 +244,7 @@ class RegionProcessor:
     def _expand(
         self,
         inputs: BatchFeature,
-        samples: Sequence[_Sample],
+        samples: Sequence[Sample],
         planned: Sequence[Sequence[PlannedRegion]],
         *,
         labels: bool,
@@ -371,7 +267,7 @@ class RegionProcessor:
         inputs: BatchFeature,
         per_token: Sequence[str],
         *,
-        sample: _Sample,
+        sample: Sample,
         regions: Sequence[PlannedRegion],
         index: int,
     ) -> dict[str, list[int]]:
@@ -408,7 +304,7 @@ class RegionProcessor:
         ids = tokens["input_ids"][part]
         out["labels"] += ids if supervised else [IGNORE_INDEX] * len(ids)
 
-    def _slot_ids(self, slot: _Slot, counts: Any) -> list[int]:
+    def _slot_ids(self, slot: Slot, counts: Any) -> list[int]:
         if slot.answer is None:
             return [self.placeholder_id] * next(counts)
         pieces = slot.answer.split(REGION_MARKER)
@@ -423,8 +319,10 @@ class RegionProcessor:
         return ids
 
     @property
-    def _special_ids(self) -> set[int]:
-        return set(self.tokenizer.all_special_ids)
+    def _media_tokens(self) -> list[str]:
+        """The native processor's tokens for pictures and videos; not every backbone has both."""
+        tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
+        return [token for token in tokens if token]
 
     @property
     def _pad_id(self) -> int:
@@ -432,22 +330,9 @@ class RegionProcessor:
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
 
-def _load_native(source: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The native processor and the backbone's config from a folder or the hub."""
-    where = {key: options[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in options}
-    try:
-        return AutoProcessor.from_pretrained(source, **options), AutoConfig.from_pretrained(source, **where)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"No processor can be loaded from '{source}': {error}") from error
-
-
 def image_backend(native: Any) -> str:
     """`pil` or `torchvision`: which of transformers' two image processors `native` holds."""
     return "pil" if type(native.image_processor).__name__.endswith("Pil") else "torchvision"
-
-
-def _count_markers(slot: _Slot) -> int:
-    return 1 if slot.answer is None else slot.answer.count(REGION_MARKER)
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, side: str) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from conftest import assistant, picture, user
 
 from pixelrefer_plugin import ImageError, PromptError, Region, RegionError
-from pixelrefer_plugin.processor import PLACEHOLDER
+from pixelrefer_plugin.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
 
 BOX = Region.from_box((5, 5, 40, 30))

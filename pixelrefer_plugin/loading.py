@@ -1,0 +1,63 @@
+"""Loads plain backbones and their processors by transformers' native classes. Code from the hub is never run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoProcessor
+
+from . import checkpoint
+from .errors import CheckpointError
+from .plugins import backbone_for
+
+
+def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str | None = None, **options: Any) -> Any:
+    """Load a plain backbone with the native class that its plugin names. Code from the hub is never run.
+
+    Args:
+        name_or_path: hub id or folder.
+        backbone_plugin: name of the backbone plugin; by default found by the checkpoint's model type.
+        **options: options of its `from_pretrained`; `dtype` defaults to the checkpoint's own.
+
+    Raises:
+        PluginError: no plugin serves this kind of model.
+        CheckpointError: nothing loadable is there.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, **_where(options))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"No model can be loaded from '{name_or_path}': {error}") from error
+    spec = backbone_for(config.model_type, backbone_plugin)
+    options.setdefault("dtype", "auto")
+    try:
+        model, report = spec.model_class.from_pretrained(name_or_path, output_loading_info=True, **options)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"The weights in '{name_or_path}' cannot be read: {error}") from error
+    # transformers fills what is missing with random weights and only warns.
+    checkpoint.require_no_missing(report["missing_keys"], source=name_or_path)
+    return model
+
+
+def load_native_processor(name_or_path: str | os.PathLike[str], **options: Any) -> tuple[Any, Any]:
+    """Load a backbone's own processor and its config.
+
+    Args:
+        name_or_path: hub id or folder.
+        **options: options of `AutoProcessor.from_pretrained`.
+
+    Raises:
+        CheckpointError: files are missing or damaged.
+    """
+    try:
+        native = AutoProcessor.from_pretrained(name_or_path, **options)
+        return native, AutoConfig.from_pretrained(name_or_path, **_where(options))
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"No processor can be loaded from '{name_or_path}': {error}") from error
+
+
+def _where(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the loading options that say where files come from."""
+    return {key: options[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in options}
