@@ -1,0 +1,80 @@
+"""The main job. The short run proves that every part works, the slow one that it learns."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from pixelrefer_plugin import RegionModel, RegionProcessor
+from pixelrefer_plugin.cli import main
+from pixelrefer_plugin.quickstart.run import Answers, QuickstartOptions, run_quickstart
+from pixelrefer_plugin.quickstart.scenes import make_scene
+
+
+def short(tmp_path, **options):
+    return QuickstartOptions(
+        **{"steps": 2, "eval_scenes": 2, "pictures_per_step": 2, "out": tmp_path / "out", **options}
+    )
+
+
+def test_it_trains_evaluates_draws_saves_and_reloads(tmp_path):
+    metrics = run_quickstart(short(tmp_path))
+    out = tmp_path / "out"
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert metrics["reloaded_answers_identical"]
+    assert metrics["accuracy"].keys() == metrics["accuracy_before"].keys()
+    assert metrics["steps"] == 2
+    for name in ("answers.png", "loss.png"):
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 300
+    RegionProcessor.from_pretrained(out / "model")
+    RegionModel.from_pretrained(out / "model").detach()
+
+
+@pytest.mark.parametrize("adapter", ["maskpool", "saot"])
+@pytest.mark.parametrize("backbone", ["videollama3", "qwen2_5_vl", "llava_onevision"])
+def test_every_pair_runs_from_scratch(tmp_path, backbone, adapter):
+    metrics = run_quickstart(
+        short(tmp_path, steps=1, eval_scenes=1, backbone=backbone, adapter=adapter, from_scratch=True)
+    )
+    assert metrics["reloaded_answers_identical"]
+
+
+def test_the_seed_decides(tmp_path):
+    one, same, other = (
+        run_quickstart(short(tmp_path, seed=seed, out=tmp_path / name))["final_loss"]
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert one == same != other
+
+
+def test_accuracy_counts_by_size():
+    import numpy as np
+
+    scene = make_scene("held-out", np.random.default_rng(0))
+    right = Answers([scene], [[str(digit.label) for digit in scene.digits]])
+    wrong = Answers([scene], [["?" for _ in scene.digits]])
+    assert right.by_size()["all"] == 1.0
+    assert wrong.by_size()["all"] == 0.0
+
+
+def test_bad_options_are_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    result = CliRunner().invoke(main, ["quickstart", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "exists. Choose another with --out, or allow --overwrite" in result.output
+    result = CliRunner().invoke(main, ["quickstart", "--adapter", "saott", "--out", str(tmp_path / "new")])
+    assert result.exit_code == 2
+    assert "Did you mean 'saot'" in result.output
+    assert not (tmp_path / "new").exists()
+    result = CliRunner().invoke(main, ["quickstart", "--steps", "0", "--out", str(tmp_path / "new")])
+    assert result.exit_code == 2
+
+
+@pytest.mark.slow
+def test_the_default_quickstart_reaches_its_bar(tmp_path):
+    metrics = run_quickstart(QuickstartOptions(out=tmp_path / "out"))
+    assert metrics["accuracy"]["all"] >= 0.90
+    assert metrics["accuracy_before"]["all"] <= 0.25
+    assert metrics["reloaded_answers_identical"]
