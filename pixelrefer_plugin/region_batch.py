@@ -109,8 +109,9 @@ class RegionBatch:
 
     def normalised_crops(self, dtype: torch.dtype) -> list[Tensor]:
         """The crops as the backbone's image processor would normalise them, `(3, H, W)` of `dtype`."""
-        mean, std = self.pixel_mean[:, None, None] * 255, self.pixel_std[:, None, None] * 255
-        return [crop.float().sub_(mean).div_(std).to(dtype) for crop in self.crops]
+        scale = 1 / (255 * self.pixel_std[:, None, None])
+        shift = -self.pixel_mean[:, None, None] / self.pixel_std[:, None, None]
+        return [(crop * scale).add_(shift).to(dtype) for crop in self.crops]
 
 
 def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -155,7 +155,7 @@ class Region:
                 "A mask of floats must hold 0 and 1 only. Pass booleans: threshold probabilities "
                 "(mask > 0.5) or logits (mask > 0)."
             )
-        return cls("mask", RegionMask.from_dense(array != 0), image_index)
+        return cls("mask", RegionMask.from_dense(array.astype(bool, copy=False)), image_index)
 
     @classmethod
     def from_box(cls, box_xyxy: Sequence[float], *, image_index: int = 0) -> Region:
