@@ -71,6 +71,18 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
 
+_FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
+    "adapter": str,
+    "adapter_config": dict,
+    "backbone": str,
+    "backbone_id": str,
+    "backbone_revision": (str, type(None)),
+    "model_type": str,
+    "image_backend": str,
+    "lora": bool,
+}
+
+
 def library_versions() -> dict[str, str]:
     """The versions worth knowing when a folder behaves differently elsewhere."""
     return {name: metadata.version(name) for name in ("pixelrefer-plugin", "torch", "transformers", "peft")}
@@ -101,7 +113,7 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}.")
     version = data.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version!r}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U pixelrefer-plugin."
@@ -110,6 +122,9 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
     if set(data) != known:
         missing, extra = sorted(known - set(data)), sorted(set(data) - known)
         raise CheckpointError(f"{path} has missing fields {missing} and unknown fields {extra}.")
+    for name, kinds in _FIELD_TYPES.items():
+        if not isinstance(data[name], kinds):
+            raise CheckpointError(f"{path}: '{name}' is {data[name]!r}, a {type(data[name]).__name__}.")
     if adapter is not None and data["adapter"] != adapter:
         raise CheckpointError(
             f"'{folder}' was made with adapter '{data['adapter']}', not '{adapter}'. "
@@ -132,7 +147,7 @@ def written_whole(folder: str | os.PathLike[str], *, overwrite: bool = False) ->
     Raises:
         CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours.
     """
-    target = Path(folder)
+    target = Path(folder).resolve()
     if target.exists():
         if not overwrite:
             raise CheckpointError(f"'{target}' exists. Choose another folder, or allow overwriting it.")

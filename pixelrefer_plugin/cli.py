@@ -267,7 +267,8 @@ class _LoadedModel:
         from .checkpoint import is_model_folder
         from .plugins import get_adapter
 
-        if source.startswith(("/", "./", "../")) and not Path(source).is_dir():
+        is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1  # a hub id is NAME or OWNER/NAME
+        if is_path and not Path(source).is_dir():
             raise CheckpointError(f"Expected a model folder at '{source}', found none.")
         if not is_model_folder(source):
             name = get_adapter(adapter or "saot").name

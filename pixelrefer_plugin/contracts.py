@@ -187,7 +187,10 @@ class AdapterSpec:
             raise PixelReferError(
                 f"Adapter '{self.name}' has no option {', '.join(map(repr, unknown))}. Its options: {', '.join(known)}."
             )
-        return self.config(**(options or {}))
+        try:
+            return self.config(**(options or {}))
+        except TypeError as error:  # a check compared a value of the wrong type
+            raise PixelReferError(f"Adapter '{self.name}' was given an option of the wrong type: {error}.") from error
 
 
 def check_field(condition: bool, config: Any, name: str, rule: str) -> None:

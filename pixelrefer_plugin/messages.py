@@ -76,6 +76,8 @@ def read_conversation(
     """
     try:
         reader = _Reader(Sample(regions), (PLACEHOLDER, *special_tokens))
+        if not conversation:
+            raise PromptError("the conversation has no message.")
         for message in conversation:
             reader.read(message)
         _check_regions(reader.sample)
@@ -144,12 +146,14 @@ class _Reader:
     def _answer(self, parts: Sequence[Message]) -> Iterator[dict[str, Any]]:
         if any(part.get("type") != "text" or "text" not in part for part in parts):
             raise PromptError(f"an assistant's message must be text, got {list(parts)!r}.")
-        answer = "".join(part["text"] for part in parts)
+        answer = "".join(str(part["text"]) for part in parts)
         self._refuse_special_tokens(answer)
         self.sample.slots.append(Slot(answer))
         yield {"type": "text", "text": PLACEHOLDER}
 
     def _refuse_special_tokens(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise PromptError(f"a text part must be a string, got {text!r}.")
         for token in self.refused:
             if token in text:
                 raise PromptError(

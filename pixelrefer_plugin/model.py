@@ -6,6 +6,7 @@ It knows the contracts only: which backbone and which adapter it has is the plug
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -29,6 +30,9 @@ from .splice import number_slots, spliced
 
 # Which backbones have an adapter, without a mark on the backbone itself.
 _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDictionary()
+
+# Hooks of one call must not be there while another thread registers its own: torch does not guard that.
+_ONE_CALL: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 
 # Stands in for placeholder ids beyond the embedding table; its embedding is overwritten by the splice.
 _READABLE_ID = 0
@@ -55,6 +59,8 @@ class RegionModel(nn.Module):
             adapter_config, vision_width=self._vision_width, decoder_width=self._decoder_width
         ).to(embedding.weight.device)
         self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}
+        # Whether the backbone's weights are nobody else's: trained here, or loaded from a model folder of ours.
+        self._owns_backbone = False
         self._lora: list[Any] = []  # a list hides PEFT's wrapper from nn.Module: the backbone is already here
 
     @classmethod
@@ -95,12 +101,16 @@ class RegionModel(nn.Module):
             adapter_config=adapter_spec.make_config(adapter_config),
         )
         _ATTACHED[backbone] = ref(model)
+        model._owns_backbone = train_backbone
         if not train_backbone:
             backbone.requires_grad_(False)
         return model
 
     def detach(self) -> Any:
         """Take the adapter and LoRA off again and return the backbone as it was before `attach`."""
+        owner = _ATTACHED.get(self.backbone)
+        if owner is None or owner() is not self:
+            return self.backbone  # detached before; another model may have it by now
         if self._lora:
             self._lora.pop().unload()
         for name, parameter in self.backbone.named_parameters():
@@ -124,13 +134,16 @@ class RegionModel(nn.Module):
         device: torch.device = self._embedding().weight.device
         return device
 
-    def forward(self, *, input_ids: Tensor, regions: RegionBatch | None = None, **inputs: Any) -> Any:
+    def forward(
+        self, *, input_ids: Tensor, labels: Tensor | None = None, regions: RegionBatch | None = None, **inputs: Any
+    ) -> Any:
         """The backbone's own forward, with object tokens where the placeholders stand.
 
         Args:
             input_ids: `(batch, length)`, as `RegionProcessor` makes them.
+            labels: `(batch, length)`, -100 where nothing is to be learnt.
             regions: the batch's regions; without any this is the backbone, bit for bit.
-            **inputs: whatever else the backbone takes, `labels` among it.
+            **inputs: whatever else the backbone takes.
 
         Returns:
             The backbone's own output; with `labels` it has a `loss`.
@@ -138,8 +151,18 @@ class RegionModel(nn.Module):
         Raises:
             SpliceError: placeholders and object tokens do not match.
         """
+        if labels is not None:
+            inputs["labels"] = labels
         with self._regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone(input_ids=readable_ids, **inputs)
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """The backbone's own, as the Hugging Face `Trainer` calls it."""
+        self.backbone.gradient_checkpointing_enable(**options)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """The backbone's own."""
+        self.backbone.gradient_checkpointing_disable()
 
     @torch.no_grad()
     def generate(self, *, input_ids: Tensor, regions: RegionBatch | None = None, **inputs: Any) -> Any:
@@ -214,17 +237,20 @@ class RegionModel(nn.Module):
             folder: where; must not exist unless `overwrite`.
             processor: the processor that the model was trained with.
             overwrite: replace an earlier model folder.
-            include_backbone: write the backbone too. By default only when its own weights were trained.
+            include_backbone: write the backbone too. By default only when its own weights were trained here, or
+                came out of a model folder.
 
         Raises:
             CheckpointError: the folder exists, or the backbone was trained and shall not be written.
         """
-        trained = any(each.requires_grad for name, each in self.backbone.named_parameters() if "lora_" not in name)
+        trained = self._owns_backbone or any(
+            each.requires_grad for name, each in self.backbone.named_parameters() if "lora_" not in name
+        )
         include = trained if include_backbone is None else include_backbone
         if trained and not include:
             raise CheckpointError(
-                "The backbone's own weights are trainable; without them the folder would not "
-                "give this model back. Pass include_backbone=True, or freeze the backbone."
+                "The backbone's own weights were trained; without them the folder would not "
+                "give this model back. Leave include_backbone out, or pass True."
             )
         if include and self._lora:
             raise CheckpointError(
@@ -235,7 +261,7 @@ class RegionModel(nn.Module):
             save_file(_contiguous(self.adapter.state_dict()), made / checkpoint.ADAPTER_FILE)
             processor.save_pretrained(made / checkpoint.PROCESSOR_FOLDER)
             if self._lora:
-                self._lora[0].save_pretrained(made / checkpoint.LORA_FOLDER)
+                self._lora[0].save_pretrained(made / checkpoint.LORA_FOLDER, save_embedding_layers=False)
             if include:
                 self.backbone.save_pretrained(made / checkpoint.BACKBONE_FOLDER)
 
@@ -285,6 +311,7 @@ class RegionModel(nn.Module):
             adapter_config=manifest.adapter_config,
             backbone_plugin=manifest.backbone,
         )
+        model._owns_backbone = manifest.backbone_id == checkpoint.BACKBONE_FOLDER
         try:
             model._load_weights(root, manifest)
         except Exception:
@@ -308,12 +335,14 @@ class RegionModel(nn.Module):
         weights = checkpoint.read_tensors(source)
         try:
             config = LoraConfig.from_pretrained(str(folder))
-        except (ValueError, OSError) as error:
+            config.inference_mode = False
+            wrapped = get_peft_model(self.backbone, config)
+        except (ValueError, TypeError, KeyError, OSError) as error:
             raise CheckpointError(f"'{folder}' has no readable adapter_config.json: {error}.") from error
-        config.inference_mode = False
-        wrapped = get_peft_model(self.backbone, config)
         self._lora.append(wrapped)
-        checkpoint.require_same_tensors(weights, get_peft_model_state_dict(wrapped), source=source)
+        checkpoint.require_same_tensors(
+            weights, get_peft_model_state_dict(wrapped, save_embedding_layers=False), source=source
+        )
         set_peft_model_state_dict(wrapped, weights)
 
     def _manifest(self, processor: RegionProcessor, include_backbone: bool) -> checkpoint.Manifest:
@@ -350,6 +379,11 @@ class RegionModel(nn.Module):
             raise SpliceError(
                 f"The regions were planned for adapter '{regions.adapter}', this model has '{self._adapter_spec.name}'."
             )
+        with _ONE_CALL.setdefault(self.backbone, threading.RLock()):
+            yield from self._splice_in(input_ids, regions, inputs)
+
+    def _splice_in(self, input_ids: Tensor, regions: RegionBatch, inputs: Mapping[str, Any]) -> Iterator[Tensor]:
+        """The body of `_regions_in`, while no other thread splices into this backbone."""
         slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
         regions = regions.to(self.device, non_blocking=True)
         crops = self._encode(regions)

@@ -92,11 +92,17 @@ class RegionProcessor:
             RegionError: a region that does not fit its image; the message names sample and region.
             ImageError: a picture that cannot be read.
         """
+        if not isinstance(conversations, Sequence) or isinstance(conversations, str):
+            raise PromptError(f"Expected a list of messages or of conversations, got {conversations!r}.")
+        if padding_side not in (None, "left", "right"):
+            raise PromptError(f"padding_side must be 'left' or 'right', got {padding_side!r}.")
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         batch: Sequence[Any] = [conversations] if single else conversations
         if not batch:
             raise PromptError("Expected a conversation or a list of conversations, got none.")
         region_lists = [regions or []] if single else (regions or [[] for _ in batch])
+        if not all(isinstance(each, Sequence) for each in (region_lists, *region_lists)):
+            raise PromptError("Expected a list of regions for one conversation, and a list of such lists for a batch.")
         if len(region_lists) != len(batch):
             raise PromptError(f"Got {len(batch)} conversations but {len(region_lists)} lists of regions.")
         samples = [
@@ -106,6 +112,8 @@ class RegionProcessor:
         planned = self._plan(samples)
         inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
         self._expand(inputs, samples, planned, labels=labels, side=padding_side or ("right" if labels else "left"))
+        if labels and not (inputs["labels"] != IGNORE_INDEX).any():
+            raise PromptError("labels=True, but no conversation has an answer of the assistant to learn from.")
         if any(planned):
             inputs["regions"] = self._region_batch(samples, planned, inputs)
         return inputs

@@ -5,6 +5,7 @@ A hook on the vision tower that exists for one call, like the splice.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -39,12 +40,15 @@ def captured_scene(
     calls: list[Mapping[str, Any]] = [inputs]
     outputs: list[tuple[Mapping[str, Any], Any]] = []
 
-    def see_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls[0] = inputs if outputs else kwargs
+    caller = threading.get_ident()
+
+    def see_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        if threading.get_ident() == caller and kwargs is not None:
+            calls[0] = inputs if outputs else kwargs
 
     def see_tower(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         # The images' pass is the tower's first call; a video's would be the second.
-        if not outputs:
+        if not outputs and threading.get_ident() == caller:
             outputs.append((calls[0], output))
 
     def scene() -> FeatureGrids:

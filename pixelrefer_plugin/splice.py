@@ -7,6 +7,7 @@ positions and embeddings; no adapter, no backbone.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,10 +32,13 @@ def spliced(decoder: nn.Module, slots: Tensor, object_tokens: Callable[[], Tenso
         SpliceError: the decoder is called without `inputs_embeds`.
     """
     made: list[Tensor] = []
+    caller = threading.get_ident()
 
     def write(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if threading.get_ident() != caller or kwargs is None:  # another thread's call of the same model
+            return None
         embeds = kwargs.get("inputs_embeds")
         if embeds is None:
             raise SpliceError(

@@ -49,6 +49,10 @@ def test_the_folder_loads(saved):
         (lambda f: (f / "pixelrefer.json").write_text("{"), "is not valid JSON"),
         (lambda f: (f / "pixelrefer.json").write_text("[]"), "must hold a JSON object"),
         (lambda f: edit_manifest(f, format_version=99), "has format version 99; this pixelrefer-plugin reads up to 1"),
+        (lambda f: edit_manifest(f, format_version=-1), "has format version -1"),
+        (lambda f: edit_manifest(f, adapter=3), "'adapter' is 3, a int"),
+        (lambda f: edit_manifest(f, adapter_config={"num_tokens": "x"}), "option of the wrong type"),
+        (lambda f: (f / "lora" / "adapter_config.json").write_text("{}"), "no readable adapter_config.json"),
         (lambda f: edit_manifest(f, colour="red"), r"unknown fields \['colour'\]"),
         (lambda f: edit_manifest(f, model_type="qwen2_5_vl"), "made for a backbone of type 'qwen2_5_vl', got"),
         (lambda f: edit_manifest(f, adapter_config={"num_token": 3}), "no option 'num_token'. Its options: num_tokens"),
@@ -168,13 +172,27 @@ def test_a_trained_backbone_is_not_left_out(tmp_path):
     backbone, native = get_backbone("videollama3").tiny(0)
     model = RegionModel.attach(backbone, train_backbone=True)
     processor = model.make_processor(native)
-    with pytest.raises(CheckpointError, match="backbone's own weights are trainable"):
+    with pytest.raises(CheckpointError, match="backbone's own weights were trained"):
         model.save_pretrained(tmp_path / "model", processor, include_backbone=False)
     model.save_pretrained(tmp_path / "model", processor)
     loaded = RegionModel.from_pretrained(tmp_path / "model")
     for one, other in zip(model.backbone.parameters(), loaded.backbone.parameters(), strict=True):
         assert torch.equal(one, other)
     model.detach()
+    loaded.save_pretrained(tmp_path / "model", processor, overwrite=True)  # over the folder it came from
+    loaded.detach()
+    (tmp_path / "model").rename(tmp_path / "moved")
+    again = RegionModel.from_pretrained(tmp_path / "moved")
+    assert torch.equal(next(again.backbone.parameters()), next(model.backbone.parameters()))
+    again.detach()
+
+
+def test_a_link_to_a_folder_stays_a_link(saved, pair):
+    link = saved.parent / "latest"
+    link.symlink_to(saved)
+    pair.model.save_pretrained(link, pair.processor, overwrite=True)
+    assert link.is_symlink()
+    assert not (saved / "lora").exists()
 
 
 def test_a_moved_folder_finds_its_own_backbone(tmp_path, pair):

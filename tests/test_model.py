@@ -49,6 +49,36 @@ def test_a_plugin_older_than_transformers_is_named():
         RegionModel.attach(backbone, backbone_plugin="videollama3")
 
 
+def test_a_second_detach_leaves_the_next_model_alone():
+    backbone, _ = get_backbone("videollama3").tiny(0)
+    first = RegionModel.attach(backbone)
+    first.detach()
+    second = RegionModel.attach(backbone)
+    first.detach()
+    with pytest.raises(AttachError, match="already has an adapter"):
+        RegionModel.attach(backbone)
+    second.detach()
+
+
+@pytest.mark.parametrize("adapter", ["saot", "maskpool"])
+def test_threads_keep_their_own_regions(adapter):
+    from concurrent.futures import ThreadPoolExecutor
+
+    pair = make_pair(adapter, "videollama3")
+    other = Region.from_box((40, 5, 85, 55))
+    inputs = [pair.processor(QUESTION, [region]) for region in (BOX, other)] * 4
+
+    def logits(each):
+        with torch.no_grad():
+            return pair.model(**each).logits
+
+    expected = [logits(each) for each in inputs]
+    with ThreadPoolExecutor(2) as pool:
+        for got, wanted in zip(pool.map(logits, inputs), expected, strict=True):
+            assert torch.equal(got, wanted)
+    pair.model.detach()
+
+
 def test_attach_freezes_and_detach_restores_flags():
     backbone, _ = get_backbone("videollama3").tiny(0)
     first = next(backbone.parameters())

@@ -144,6 +144,29 @@ def test_refused_prompts(pair, conversation, regions, message):
         pair.processor(conversation, regions)
 
 
+@pytest.mark.parametrize(
+    ("conversations", "regions", "message"),
+    [
+        ([user(IMAGE, "<region>")], BOX, "Expected a list of regions"),
+        ([[user(IMAGE, "<region>")]], [BOX], "Expected a list of regions for one conversation, and a list of such"),
+        (user(IMAGE, "<region>"), [BOX], "Expected a list of messages or of conversations"),
+        ("what is <region>?", [BOX], "Expected a list of messages"),
+        ([[]], [[]], "Sample 0: the conversation has no message"),
+        ([{"role": "user", "content": [{"type": "text", "text": 5}]}], [], "a text part must be a string, got 5"),
+    ],
+)
+def test_the_commonest_mistakes_have_clear_errors(pair, conversations, regions, message):
+    with pytest.raises(PromptError, match=message):
+        pair.processor(conversations, regions)
+
+
+def test_a_batch_without_answers_makes_no_labels(pair):
+    with pytest.raises(PromptError, match="no conversation has an answer of the assistant"):
+        pair.processor([user(IMAGE, "<region>")], [BOX], labels=True)
+    with pytest.raises(PromptError, match="padding_side must be 'left' or 'right', got 'lft'"):
+        pair.processor([user(IMAGE, "<region>")], [BOX], padding_side="lft")
+
+
 def test_refusals_name_the_sample(pair):
     with pytest.raises(PromptError, match="Sample 1: its texts have 1 <region> but 0"):
         pair.processor([[user(IMAGE, "<region>")], [user(IMAGE, "<region>")]], [[BOX], []])
