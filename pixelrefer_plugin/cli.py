@@ -335,7 +335,7 @@ def _torch_device(device: str) -> str:
 @click.option("--adapter", default="saot", show_default=True, help="Adapter plugin.")
 @click.option("--from-scratch", is_flag=True, help="Start from random weights; everything trains.")
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps, in place of the default number.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of data, weights and order.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of data, weights and order.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -118,9 +118,9 @@ class RegionProcessor:
             inputs["regions"] = self._region_batch(samples, planned, inputs)
         return inputs
 
-    def decode(self, generated: Tensor, inputs: Mapping[str, Any]) -> list[str]:
+    def decode(self, generated: Any, inputs: Mapping[str, Any]) -> list[str]:
         """The answers of `RegionModel.generate`, without the prompt and without special tokens."""
-        answers = generated[:, inputs["input_ids"].shape[1] :]
+        answers = getattr(generated, "sequences", generated)[:, inputs["input_ids"].shape[1] :]
         texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [text.strip() for text in texts]
 

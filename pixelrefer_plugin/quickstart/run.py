@@ -74,6 +74,7 @@ class QuickstartOptions:
 
     def __post_init__(self) -> None:
         check_field(self.steps >= 1, self, "steps", ">= 1")
+        check_field(self.seed >= 0, self, "seed", ">= 0")
         check_field(self.pictures_per_step >= 1, self, "pictures_per_step", ">= 1")
         check_field(self.eval_scenes >= 1, self, "eval_scenes", ">= 1")
 
