@@ -113,6 +113,7 @@ class RegionModel(nn.Module):
             return self.backbone  # detached before; another model may have it by now
         if self._lora:
             self._lora.pop().unload()
+            self._remove_added_hooks()
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(self._was_trainable[name])
         _ATTACHED.pop(self.backbone, None)
@@ -208,7 +209,7 @@ class RegionModel(nn.Module):
         Raises:
             AttachError: LoRA is there already, a scope is unknown, or its pattern matches no layer.
         """
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
         if self._lora:
             raise AttachError("This model already has LoRA. Call detach() and attach again to change it.")
@@ -219,7 +220,7 @@ class RegionModel(nn.Module):
         targets = "|".join(f"(?:{self._backbone_spec.lora_targets[scope]})" for scope in scopes)
         config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
         try:
-            self._lora.append(get_peft_model(self.backbone, config))
+            self._lora.append(self._wrap(config))
         except ValueError as error:
             raise AttachError(f"LoRA cannot be added in scopes {list(scopes)}: {error}") from error
 
@@ -319,6 +320,21 @@ class RegionModel(nn.Module):
             raise
         return model.eval()
 
+    def _wrap(self, config: Any) -> Any:
+        """PEFT's wrapper. Under gradient checkpointing it hooks the embeddings too: remember which hooks were there."""
+        from peft import get_peft_model
+
+        self._hooks_before = {id(module): set(module._forward_hooks) for module in self.backbone.modules()}
+        self._attributes_before = set(vars(self.backbone))
+        return get_peft_model(self.backbone, config)
+
+    def _remove_added_hooks(self) -> None:
+        for module in self.backbone.modules():
+            for key in set(module._forward_hooks) - self._hooks_before.get(id(module), set()):
+                del module._forward_hooks[key]
+        for name in set(vars(self.backbone)) - self._attributes_before:
+            delattr(self.backbone, name)
+
     def _load_weights(self, root: Path, manifest: checkpoint.Manifest) -> None:
         source = root / checkpoint.ADAPTER_FILE
         weights = checkpoint.read_tensors(source)
@@ -329,14 +345,14 @@ class RegionModel(nn.Module):
 
     def _load_lora(self, folder: Path) -> None:
         """PEFT's own files, checked key by key: PEFT alone would only warn and leave LoRA at zero."""
-        from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+        from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 
         source = folder / checkpoint.LORA_FILE
         weights = checkpoint.read_tensors(source)
         try:
             config = LoraConfig.from_pretrained(str(folder))
             config.inference_mode = False
-            wrapped = get_peft_model(self.backbone, config)
+            wrapped = self._wrap(config)
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise CheckpointError(f"'{folder}' has no readable adapter_config.json: {error}.") from error
         self._lora.append(wrapped)

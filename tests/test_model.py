@@ -93,6 +93,23 @@ def test_attach_freezes_and_detach_restores_flags():
     model.detach()
 
 
+@pytest.mark.filterwarnings("ignore:.*checkpointing.*deprecated:FutureWarning")  # the older name works in every version
+@pytest.mark.parametrize("backbone", ["videollama3", "qwen2_5_vl", "llava_onevision"])
+def test_detach_removes_what_lora_adds_under_gradient_checkpointing(backbone):
+    bare, _ = get_backbone(backbone).tiny(0)
+    bare.gradient_checkpointing_enable()
+
+    def portrait():
+        return {name: (sorted(vars(each)), len(each._forward_hooks)) for name, each in bare.named_modules()}
+
+    before = portrait()
+    model = RegionModel.attach(bare)
+    model.add_lora()
+    assert portrait() != before
+    model.detach()
+    assert portrait() == before
+
+
 def test_lora_scopes_are_checked(pair):
     with pytest.raises(AttachError, match=r"scopes of 'videollama3' are decoder, projector, vision_tower; got"):
         pair.model.add_lora(scopes=("head",))
