@@ -113,7 +113,7 @@ def plan_and_crop(masks, image, watch):
         regions = [Region.from_mask(mask).to_mask(IMAGE_HW) for mask in masks]
     with watch("plan"):
         plans = [SAOT.plan(CONFIG, mask, GEOMETRY) for mask in regions]
-    planned = [region_batch.PlannedRegion(mask, plan, 0) for mask, plan in zip(regions, plans, strict=True)]
+    planned = [[region_batch.PlannedRegion(mask, plan, 0)] for mask, plan in zip(regions, plans, strict=True)]
     with (
         watch("crop and layout"),
         patch.object(region_batch, "_cut", watch.wrap("crop", region_batch._cut)),
@@ -122,9 +122,7 @@ def plan_and_crop(masks, image, watch):
             [planned],
             adapter="saot",
             placeholder_id=0,
-            images=[image],
-            images_per_sample=[1],
-            scene_grids_hw=[(1, 1)],
+            pictures=[image],
             geometry=GEOMETRY,
             pixel_mean=[0.5] * 3,
             pixel_std=[0.5] * 3,

@@ -21,7 +21,9 @@ from .errors import (
     PluginError,
     PromptError,
     RegionError,
+    SourceError,
     SpliceError,
+    VideoError,
 )
 from .hookspecs import hookimpl
 
@@ -34,14 +36,19 @@ if TYPE_CHECKING:
         FeatureGrids,
         PatchGeometry,
         RegionPlan,
+        RegionSource,
+        RegionSourceSpec,
         SceneView,
+        VideoScene,
         check_field,
     )
     from .images import load_image
     from .model import RegionModel
     from .plugins import get_adapter, get_backbone, list_plugins
     from .processor import RegionProcessor
-    from .regions import Box, Region, RegionMask
+    from .regions import Box, Region, RegionMask, VideoRegion
+    from .sources import load_region_source
+    from .video import FrameSampling, Video, load_video
 
 __version__ = "0.1.0"
 
@@ -52,18 +59,26 @@ _HOME = {
     "CropView": "contracts",
     "EncodedView": "contracts",
     "FeatureGrids": "contracts",
+    "FrameSampling": "video",
     "PatchGeometry": "contracts",
     "Region": "regions",
     "RegionMask": "regions",
     "RegionModel": "model",
     "RegionPlan": "contracts",
     "RegionProcessor": "processor",
+    "RegionSource": "contracts",
+    "RegionSourceSpec": "contracts",
     "SceneView": "contracts",
+    "Video": "video",
+    "VideoRegion": "regions",
+    "VideoScene": "contracts",
     "check_field": "contracts",
     "get_adapter": "plugins",
     "get_backbone": "plugins",
     "list_plugins": "plugins",
     "load_image": "images",
+    "load_region_source": "sources",
+    "load_video": "video",
 }
 
 __all__ = [
@@ -75,6 +90,7 @@ __all__ = [
     "CropView",
     "EncodedView",
     "FeatureGrids",
+    "FrameSampling",
     "ImageError",
     "PatchGeometry",
     "PixelReferError",
@@ -86,14 +102,23 @@ __all__ = [
     "RegionModel",
     "RegionPlan",
     "RegionProcessor",
+    "RegionSource",
+    "RegionSourceSpec",
     "SceneView",
+    "SourceError",
     "SpliceError",
+    "Video",
+    "VideoError",
+    "VideoRegion",
+    "VideoScene",
     "check_field",
     "get_adapter",
     "get_backbone",
     "hookimpl",
     "list_plugins",
     "load_image",
+    "load_region_source",
+    "load_video",
 ]
 
 

@@ -53,6 +53,7 @@ class Manifest:
         image_backend: `pil` or `torchvision`, the library that resized the images in training; the two differ,
             and transformers' processor files do not say which it was.
         lora: whether LoRA weights belong to the model.
+        frame_sampling: which frames of a video the processor reads, as `FrameSampling`'s options.
         versions: the libraries that wrote the folder.
         format_version: of this layout.
     """
@@ -67,6 +68,7 @@ class Manifest:
     decoder_width: int
     image_backend: str
     lora: bool
+    frame_sampling: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -80,6 +82,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "model_type": str,
     "image_backend": str,
     "lora": bool,
+    "frame_sampling": dict,
 }
 
 
@@ -118,6 +121,7 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
             f"{path} has format version {version!r}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U pixelrefer-plugin."
         )
+    data.setdefault("frame_sampling", {})  # folders from before videos
     known = {item.name for item in fields(Manifest)}
     if set(data) != known:
         missing, extra = sorted(known - set(data)), sorted(set(data) - known)

@@ -9,18 +9,26 @@ pairs inside a mask, C vision width, D decoder width.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from .errors import PixelReferError
-from .regions import Box, FloatBox, RegionMask
+from .regions import Box, FloatBox, Region, RegionMask, VideoRegion
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import nn
+
+    from .video import Video
+
+Framework = Literal["vision-object", "object-only"]
+"""What the decoder sees: scene tokens and object tokens, or object tokens alone."""
+
+_FRAMEWORKS = ("vision-object", "object-only")
 
 
 @dataclass(frozen=True)
@@ -49,14 +57,17 @@ class CropView:
     Attributes:
         box_xyxy: the part, in original pixels, end-exclusive.
         grid_hw: patches it is resized to; its pixels are `grid_hw * patch_size`.
-        mask: `(h, w)` float32 weights of the patches that belong to the region; zero elsewhere.
+        mask: `(h, w)` float32 weights of the patches that belong to the region; zero elsewhere. None where
+            the adapter reads the whole grid: the view then has no (region, patch) pairs.
     """
 
     box_xyxy: Box
     grid_hw: tuple[int, int]
-    mask: np.ndarray
+    mask: np.ndarray | None
 
     def __post_init__(self) -> None:
+        if self.mask is None:
+            return
         if self.mask.shape != tuple(self.grid_hw):
             raise PixelReferError(
                 f"CropView.mask must be one weight per patch, {tuple(self.grid_hw)}, got {self.mask.shape}."
@@ -155,18 +166,32 @@ class EncodedView:
 class AdapterSpec:
     """An adapter: how a region becomes object tokens.
 
+    A region of a video is planned and tokenized frame by frame, as if each of its frames were an image.
+
     Attributes:
         name: what users call it.
         config: frozen dataclass of its options, each with a default; checks itself in `__post_init__`.
         plan: `plan(config, mask, geometry) -> RegionPlan`. Pure, on the CPU, one region at a time.
         build: `build(config, vision_width=C, decoder_width=D) -> nn.Module`. The module is called with one
             `EncodedView` per view and `counts`, the tokens promised per region, and returns `(sum(counts), D)`.
+            A module with a method `set_attn_implementation(name)` is told what the backbone was loaded with.
+        framework: `vision-object` when scene tokens stay in the sequence. `object-only` when the decoder sees
+            object tokens and text alone: the backbone's own image path is not run, so no view may be a
+            `SceneView`.
     """
 
     name: str
     config: type[Any]
     plan: Callable[[Any, RegionMask, PatchGeometry], RegionPlan]
     build: Callable[..., nn.Module]
+    framework: Framework = "vision-object"
+
+    def __post_init__(self) -> None:
+        if self.framework not in _FRAMEWORKS:
+            raise PixelReferError(
+                f"AdapterSpec.framework of '{self.name}' must be {' or '.join(map(repr, _FRAMEWORKS))}, "
+                f"got {self.framework!r}."
+            )
 
     def make_config(self, options: Mapping[str, Any] | Any | None = None) -> Any:
         """A checked config from keyword options, from a config object, or the default one.
@@ -174,23 +199,62 @@ class AdapterSpec:
         Raises:
             PixelReferError: an unknown option (the known ones are listed) or a value that breaks a rule.
         """
-        if isinstance(options, self.config):
-            return options
-        if options is not None and not isinstance(options, Mapping):
-            raise PixelReferError(
-                f"Options of adapter '{self.name}' must be a mapping or a {self.config.__name__}, "
-                f"got {type(options).__name__}."
-            )
-        known = [item.name for item in dataclasses.fields(self.config)]
-        unknown = sorted(set(options or {}) - set(known))
-        if unknown:
-            raise PixelReferError(
-                f"Adapter '{self.name}' has no option {', '.join(map(repr, unknown))}. Its options: {', '.join(known)}."
-            )
-        try:
-            return self.config(**(options or {}))
-        except TypeError as error:  # a check compared a value of the wrong type
-            raise PixelReferError(f"Adapter '{self.name}' was given an option of the wrong type: {error}.") from error
+        return _make_config(self.config, options, owner=f"adapter '{self.name}'")
+
+
+class RegionSource(Protocol):
+    """Turns prompts (boxes, clicks, rough masks) into masks. What a `RegionSourceSpec` builds.
+
+    Prompts lie inside their pictures and on sampled frames: the host sees to that, and names an object for which
+    None is returned.
+    """
+
+    def segment(self, image: Image.Image, prompts: Sequence[Region]) -> Sequence[Region | None]:
+        """The mask of each prompt on one picture, which is encoded once; None where nothing is found."""
+        ...
+
+    def track(self, video: Video, prompts: Sequence[VideoRegion]) -> Sequence[VideoRegion | None]:
+        """The mask of each prompt on every sampled frame where the object is seen, before and after the
+        frames that the prompt names; all objects in one pass. None where it is seen nowhere."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionSourceSpec:
+    """A region source: a model that finds an object's mask from a box or clicks.
+
+    Attributes:
+        name: what users call it.
+        config: frozen dataclass of its options, each with a default; checks itself in `__post_init__`.
+        build: `build(config) -> RegionSource`: loads the model.
+    """
+
+    name: str
+    config: type[Any]
+    build: Callable[[Any], RegionSource]
+
+    def make_config(self, options: Mapping[str, Any] | Any | None = None) -> Any:
+        """As `AdapterSpec.make_config`."""
+        return _make_config(self.config, options, owner=f"region source '{self.name}'")
+
+
+def _make_config(config: type[Any], options: Mapping[str, Any] | Any | None, *, owner: str) -> Any:
+    if isinstance(options, config):
+        return options
+    if options is not None and not isinstance(options, Mapping):
+        raise PixelReferError(
+            f"Options of {owner} must be a mapping or a {config.__name__}, got {type(options).__name__}."
+        )
+    known = [item.name for item in dataclasses.fields(config)]
+    unknown = sorted(set(options or {}) - set(known))
+    if unknown:
+        raise PixelReferError(
+            f"{owner.capitalize()} has no option {', '.join(map(repr, unknown))}. Its options: {', '.join(known)}."
+        )
+    try:
+        return config(**(options or {}))
+    except TypeError as error:  # a check compared a value of the wrong type
+        raise PixelReferError(f"{owner.capitalize()} was given an option of the wrong type: {error}.") from error
 
 
 def check_field(condition: bool, config: Any, name: str, rule: str) -> None:
@@ -201,6 +265,27 @@ def check_field(condition: bool, config: Any, name: str, rule: str) -> None:
     """
     if not condition:
         raise PixelReferError(f"{type(config).__name__}.{name} must be {rule}, got {getattr(config, name)!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoScene:
+    """How a backbone's own vision pass sees videos, for adapters that read its features (`SceneView`).
+
+    The tower is called once for all videos of a batch, after its call for the images where there are any.
+
+    Attributes:
+        grids: `grids(model, inputs, tower_output) -> FeatureGrids`, video after video in the order of time.
+        grids_hw: `grids_hw(config, inputs) -> ((h, w), ...)`, those grids' sizes, known beforehand.
+        frames_per_grid: `frames_per_grid(config) -> int`, consecutive frames that one grid stands for; a last
+            grid may stand for fewer.
+        box_xyxy: `box_xyxy(config, frame_hw) -> (x0, y0, x1, y1)`, what a grid spans, in pixels of its frame.
+            None: the whole frame.
+    """
+
+    grids: Callable[[Any, Mapping[str, Any], Any], FeatureGrids]
+    grids_hw: Callable[[Any, Mapping[str, Any]], tuple[tuple[int, int], ...]]
+    frames_per_grid: Callable[[Any], int]
+    box_xyxy: Callable[[Any, tuple[int, int]], FloatBox] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +316,8 @@ class BackboneSpec:
             image.
         lora_targets: regular expressions of the linear layers that LoRA may adapt, per scope: `decoder`,
             and where wanted `projector`, `vision_tower`.
+        video_scene: how its own pass sees videos. None: it takes none, or adapters cannot read its features of
+            them; those that read crops only do not need it.
         tiny: `tiny(seed) -> (model, processor)`: the real classes with a tiny random config, made in memory.
     """
 
@@ -249,6 +336,7 @@ class BackboneSpec:
     lora_targets: Mapping[str, str]
     tiny: Callable[[int], tuple[Any, Any]]
     scene_boxes_xyxy: Callable[[Any, Mapping[str, Any]], tuple[FloatBox, ...]] | None = None
+    video_scene: VideoScene | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model_types, str):  # ("qwen2_vl") is no tuple, and `in` would match parts of it

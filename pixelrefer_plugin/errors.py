@@ -20,6 +20,26 @@ class ImageError(PixelReferError):
     """A picture cannot be read."""
 
 
+class VideoError(PixelReferError):
+    """A video cannot be read, or a frame of it is not there."""
+
+
+class FrameError(VideoError):
+    """A video does not have a frame, or it was not sampled.
+
+    Attributes:
+        frame: index of that frame in the source, where known.
+    """
+
+    def __init__(self, message: str, *, frame: int | None = None) -> None:
+        super().__init__(message)
+        self.frame = frame
+
+
+class SourceError(PixelReferError):
+    """A region source is not installed, cannot be loaded, or finds nothing where it was asked to look."""
+
+
 class PromptError(PixelReferError):
     """Text, media and regions of a sample do not belong together."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pluggy import HookimplMarker, HookspecMarker
 
 if TYPE_CHECKING:
-    from .contracts import AdapterSpec, BackboneSpec
+    from .contracts import AdapterSpec, BackboneSpec, RegionSourceSpec
 
 PROJECT = "pixelrefer_plugin"
 
@@ -27,4 +27,12 @@ def register_backbones(register: "Callable[[BackboneSpec], None]") -> None:
     """Register backbones: how one family of multimodal LLMs is read and fed.
 
     Call `register(BackboneSpec(name=..., model_types=..., ...))` once per backbone.
+    """
+
+
+@hookspec
+def register_region_sources(register: "Callable[[RegionSourceSpec], None]") -> None:
+    """Register region sources: models that find an object's mask from a box or clicks.
+
+    Call `register(RegionSourceSpec(name=..., config=..., build=...))` once per source.
     """

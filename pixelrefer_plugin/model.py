@@ -55,9 +55,12 @@ class RegionModel(nn.Module):
         embedding = backbone.get_submodule(backbone_spec.token_embedding)
         self._decoder_width = embedding.embedding_dim
         self._vision_width = backbone_spec.vision_width(backbone.config)
-        self.adapter = adapter_spec.build(
+        adapter: Any = adapter_spec.build(
             adapter_config, vision_width=self._vision_width, decoder_width=self._decoder_width
-        ).to(embedding.weight.device)
+        )
+        if hasattr(adapter, "set_attn_implementation"):
+            adapter.set_attn_implementation(backbone.config._attn_implementation)
+        self.adapter: nn.Module = adapter.to(embedding.weight.device)
         self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}
         # Whether the backbone's weights are nobody else's: trained here, or loaded from a model folder of ours.
         self._owns_backbone = False
@@ -185,7 +188,7 @@ class RegionModel(nn.Module):
 
         Args:
             regions: the planned regions, on any device.
-            scene: the backbone's own features of each image, for an adapter that reads them.
+            scene: the backbone's own features, the grids of `regions.scene`, for an adapter that reads them.
 
         Returns:
             `(sum(regions.counts), D)`.
@@ -376,6 +379,7 @@ class RegionModel(nn.Module):
             decoder_width=self._decoder_width,
             image_backend=processor.image_backend,
             lora=bool(self._lora),
+            frame_sampling=asdict(processor.sampling),
             versions=checkpoint.library_versions(),
         )
 
@@ -403,7 +407,7 @@ class RegionModel(nn.Module):
         slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
         regions = regions.to(self.device, non_blocking=True)
         crops = self._encode(regions)
-        with captured_scene(self.backbone, self._backbone_spec, regions, inputs) as scene:
+        with captured_scene(self.backbone, self._backbone_spec, regions.scene, inputs) as scene:
             decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
             with spliced(decoder, slots, lambda: self._tokenize(regions, crops, scene())):
                 yield self._readable(input_ids, regions.placeholder_id)

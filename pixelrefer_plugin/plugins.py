@@ -17,7 +17,7 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import pluggy
 
@@ -25,15 +25,28 @@ from . import hookspecs
 from .errors import PluginError
 
 if TYPE_CHECKING:
-    from .contracts import AdapterSpec, BackboneSpec
+    from .contracts import AdapterSpec, BackboneSpec, RegionSourceSpec
 
 logger = logging.getLogger(__name__)
 
 GROUP = hookspecs.PROJECT
 
-Kind = Literal["adapter", "backbone"]
-_KIND_OF_HOOK: dict[str, Kind] = {"register_adapters": "adapter", "register_backbones": "backbone"}
-_HOOKS = ", ".join(_KIND_OF_HOOK)
+Kind = Literal["adapter", "backbone", "region source"]
+
+
+class _Hook(NamedTuple):
+    """What a hook registers: things of one kind, each described by a class of `contracts`."""
+
+    kind: Kind
+    spec: str  # by name: listing plugins imports no contracts
+
+
+_HOOKS = {
+    "register_adapters": _Hook("adapter", "AdapterSpec"),
+    "register_backbones": _Hook("backbone", "BackboneSpec"),
+    "register_region_sources": _Hook("region source", "RegionSourceSpec"),
+}
+_HOOK_NAMES = ", ".join(_HOOKS)
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,8 @@ class PluginInfo:
 
     Attributes:
         name: the entry point's name.
-        kind: `adapter`, `backbone`, `adapter+backbone`, or `unknown` where the source does not tell.
+        kind: `adapter`, `backbone`, `region source`, several of them joined by `+`, or `unknown` where the
+            source does not tell.
         module: the module that the entry point names.
         distribution: the distribution that declares it.
         version: that distribution's version.
@@ -128,13 +142,17 @@ class PluginHost:
         """The backbone registered under `name`; raises `PluginError` with the nearest name."""
         return cast("BackboneSpec", self._get("backbone", name))
 
+    def region_source(self, name: str) -> RegionSourceSpec:
+        """The region source registered under `name`; raises `PluginError` with the nearest name."""
+        return cast("RegionSourceSpec", self._get("region source", name))
+
     def backbone_for(self, model_type: str) -> BackboneSpec:
         """The backbone that serves a Hugging Face `config.model_type`.
 
         Raises:
             PluginError: no installed plugin serves it, or more than one does.
         """
-        self._load_each(plugin for plugin in self._plugins if plugin.source.kind != "adapter")
+        self._load_each(plugin for plugin in self._plugins if plugin.source.may_have("backbone"))
         backbones = list(self._registered("backbone"))
         serving = [(plugin, spec) for plugin, spec in backbones if model_type in spec.model_types]
         if len(serving) > 1:
@@ -242,13 +260,13 @@ def _run_hooks(module: Any) -> dict[Kind, list[Any]]:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError(
-            f"has a hook that does not exist or has wrong arguments: {error}. Hooks are {_HOOKS}"
+            f"has a hook that does not exist or has wrong arguments: {error}. Hooks are {_HOOK_NAMES}"
         ) from error
     if not manager.get_hookcallers(module):
-        raise PluginError(f"implements none of the hooks {_HOOKS} with @hookimpl")
-    specs: dict[Kind, list[Any]] = {"adapter": [], "backbone": []}
-    for hook, kind in _KIND_OF_HOOK.items():
-        getattr(manager.hook, hook)(register=_Registrar(kind, specs[kind]))
+        raise PluginError(f"implements none of the hooks {_HOOK_NAMES} with @hookimpl")
+    specs: dict[Kind, list[Any]] = {hook.kind: [] for hook in _HOOKS.values()}
+    for name, hook in _HOOKS.items():
+        getattr(manager.hook, name)(register=_Registrar(hook, specs[hook.kind]))
     if not any(specs.values()):
         raise PluginError("registers nothing: its hooks never call register")
     return specs
@@ -258,26 +276,34 @@ def _run_hooks(module: Any) -> dict[Kind, list[Any]]:
 class _Registrar:
     """The `register` that a hook is given: takes specs of one kind, each name once."""
 
-    kind: Kind
+    hook: _Hook
     specs: list[Any]
 
-    def __call__(self, spec: AdapterSpec | BackboneSpec) -> None:
-        from .contracts import AdapterSpec, BackboneSpec
+    def __call__(self, spec: Any) -> None:
+        from . import contracts
 
-        wanted = AdapterSpec if self.kind == "adapter" else BackboneSpec
-        if not isinstance(spec, wanted):
-            raise PluginError(f"must register {wanted.__name__} objects as {self.kind}s, got {spec!r}")
+        if not isinstance(spec, getattr(contracts, self.hook.spec)):
+            raise PluginError(f"must register {self.hook.spec} objects as {self.hook.kind}s, got {spec!r}")
         if any(spec.name == earlier.name for earlier in self.specs):
-            raise PluginError(f"registers the {self.kind} '{spec.name}' twice")
+            raise PluginError(f"registers the {self.hook.kind} '{spec.name}' twice")
         self.specs.append(spec)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What a plugin's source text tells: its kind, and the first defect visible without importing it."""
+    """What a plugin's source text tells: its kinds, and the first defect visible without importing it."""
 
-    kind: str = "unknown"
+    kinds: tuple[Kind, ...] = ()
     defect: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The kinds as users see them."""
+        return "+".join(self.kinds) or "unknown"
+
+    def may_have(self, kind: Kind) -> bool:
+        """Whether the plugin registers something of this kind, as far as its source tells."""
+        return not self.kinds or kind in self.kinds
 
 
 def _read_source(module: str) -> _Source:
@@ -291,8 +317,8 @@ def _read_source(module: str) -> _Source:
     except (SyntaxError, ValueError, OSError) as error:
         return _Source(defect=f"{type(error).__name__}: {error}")
     hooks = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and _is_hook(node)]
-    kinds = sorted({_KIND_OF_HOOK[name] for name in hooks if name in _KIND_OF_HOOK})
-    return _Source("+".join(kinds) or "unknown", _misspelt(hooks) or _missing_import(tree))
+    kinds = sorted({_HOOKS[name].kind for name in hooks if name in _HOOKS})
+    return _Source(tuple(kinds), _misspelt(hooks) or _missing_import(tree))
 
 
 def _find_without_importing(module: str) -> ModuleSpec | None:
@@ -317,9 +343,9 @@ def _is_hook(node: ast.FunctionDef) -> bool:
 
 def _misspelt(hooks: Iterable[str]) -> str:
     for name in hooks:
-        if name not in _KIND_OF_HOOK:
-            near = difflib.get_close_matches(name, _KIND_OF_HOOK, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; hooks are {_HOOKS}"
+        if name not in _HOOKS:
+            near = difflib.get_close_matches(name, _HOOKS, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; hooks are {_HOOK_NAMES}"
             return f"no hook is called '{name}'{hint}"
     return ""
 
@@ -374,6 +400,11 @@ def get_adapter(name: str) -> AdapterSpec:
 def get_backbone(name: str) -> BackboneSpec:
     """The backbone called `name`. Raises `PluginError` that suggests the nearest name."""
     return host().backbone(name)
+
+
+def get_region_source(name: str) -> RegionSourceSpec:
+    """The region source called `name`. Raises `PluginError` that suggests the nearest name."""
+    return host().region_source(name)
 
 
 def backbone_for(model_type: str, name: str | None = None) -> BackboneSpec:

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, BatchFeature
+from transformers.video_utils import VideoMetadata
 
 from . import checkpoint
-from .contracts import AdapterSpec, BackboneSpec, CropView
+from .contracts import AdapterSpec, BackboneSpec, CropView, SceneView
 from .errors import CheckpointError, PluginError, PromptError, RegionError
 from .loading import load_native_processor
-from .messages import PLACEHOLDER, REGION_MARKER, Conversation, Sample, Slot, read_conversation
+from .messages import PLACEHOLDER, Conversation, PromptStyle, Sample, Slot, read_conversation
 from .plugins import backbone_for, get_adapter
-from .region_batch import PlannedRegion, RegionBatch, make_region_batch
+from .region_batch import Picture, PlannedRegion, RegionBatch, VideoFrame, make_region_batch
 from .regions import Region
+from .scene import plan_scene
+from .video import FrameSampling, Video
 
 IGNORE_INDEX = -100
 
@@ -38,6 +42,7 @@ class RegionProcessor:
         adapter: name of the adapter.
         adapter_config: its options, as a mapping or its config object.
         backbone_plugin: name of the backbone plugin; by default found by `config.model_type`.
+        sampling: which frames of a video are read; by default 16, spread evenly.
     """
 
     def __init__(
@@ -48,7 +53,9 @@ class RegionProcessor:
         adapter: str = "saot",
         adapter_config: Mapping[str, Any] | Any | None = None,
         backbone_plugin: str | None = None,
+        sampling: FrameSampling | None = None,
     ) -> None:
+        self.sampling = sampling or FrameSampling()
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
         self.tokenizer.add_special_tokens({"extra_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
@@ -66,6 +73,7 @@ class RegionProcessor:
         regions: Sequence[Any] | None = None,
         *,
         labels: bool = False,
+        sampling: FrameSampling | None = None,
         padding_side: str | None = None,
         **native_options: Any,
     ) -> BatchFeature:
@@ -74,12 +82,16 @@ class RegionProcessor:
         Args:
             conversations: messages `{"role": ..., "content": ...}`; content is text, or parts
                 `{"type": "text", "text": ...}`, `{"type": "image", "image": path, picture or array}`,
-                `{"type": "video", "video": decoded frames, "video_metadata": ...}`. `<region>` in a text
-                stands for the next region.
+                `{"type": "video", "video": path, folder of frames, array or Video}`, the latter with `fps` or
+                `times_s` where the frames alone do not tell. `<region>` in a text stands for the next region.
             regions: the regions of the conversation in the order of their `<region>`s, or one such list per
-                conversation. `Region.image_index` counts the images of its own conversation.
+                conversation: a `Region` on an image, a `VideoRegion` or `{frame index: Region}` on a video.
+                `image_index` and `video_index` count the images and the videos of their own conversation.
+                With an Object-Only adapter, regions take the place of the pictures they lie on.
             labels: add `labels` for training: the answers of the assistant and the token that ends each,
                 everything else -100. Otherwise a prompt for generation is made.
+            sampling: which frames of videos are read, in place of the processor's own rule. Frames that
+                regions name are always among them.
             padding_side: by default `right` with labels and `left` without, as generation needs.
             **native_options: options of the backbone's own processor.
 
@@ -91,6 +103,7 @@ class RegionProcessor:
                 special token in a text, or a template that does not render a message.
             RegionError: a region that does not fit its image; the message names sample and region.
             ImageError: a picture that cannot be read.
+            VideoError: a video that cannot be read, or a frame that it does not have.
         """
         if not isinstance(conversations, Sequence) or isinstance(conversations, str):
             raise PromptError(f"Expected a list of messages or of conversations, got {conversations!r}.")
@@ -105,8 +118,13 @@ class RegionProcessor:
             raise PromptError("Expected a list of regions for one conversation, and a list of such lists for a batch.")
         if len(region_lists) != len(batch):
             raise PromptError(f"Got {len(batch)} conversations but {len(region_lists)} lists of regions.")
+        style = PromptStyle(
+            object_only=self._adapter.framework == "object-only",
+            special_tokens=self._media_tokens,
+            sampling=sampling or self.sampling,
+        )
         samples = [
-            read_conversation(conversation, list(of_sample), index=index, special_tokens=self._media_tokens)
+            read_conversation(conversation, list(of_sample), index=index, style=style)
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
         planned = self._plan(samples)
@@ -173,6 +191,7 @@ class RegionProcessor:
             adapter=manifest.adapter,
             adapter_config=manifest.adapter_config,
             backbone_plugin=manifest.backbone,
+            sampling=FrameSampling(**manifest.frame_sampling),
         )
 
     def _native_inputs(self, samples: Sequence[Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
@@ -183,44 +202,51 @@ class RegionProcessor:
             )
             for sample in samples
         ]
+        shown = [sample for sample in samples if sample.shows_media]
         media: dict[str, Any] = {}
-        if any(sample.images for sample in samples):
-            media["images"] = [sample.images for sample in samples if sample.images]
-        if any(sample.videos for sample in samples):
-            media["videos"] = [video for sample in samples for video in sample.videos]
-            metadata = [item for sample in samples for item in sample.video_metadata]
-            known = [item is not None for item in metadata]
-            if any(known) and not all(known):
-                raise PromptError("Give video_metadata for every video of a batch, or for none.")
-            if all(known):
-                media["video_metadata"] = metadata
-        return self.native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
+        if any(sample.images for sample in shown):
+            media["images"] = [sample.images for sample in shown if sample.images]
+        if any(sample.videos for sample in shown):
+            videos = [video for sample in shown for video in sample.videos]
+            media["videos"] = [np.require(video.frames_nhwc, requirements="W") for video in videos]  # torch wants it so
+            media["video_metadata"] = [_native_metadata(video) for video in videos]
+            media["do_sample_frames"] = False  # they are sampled
+        try:
+            return self.native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
+        except ValueError as error:
+            raise PromptError(f"The backbone's own processor refuses this batch: {error}") from error
 
-    def _plan(self, samples: Sequence[Sample]) -> list[list[PlannedRegion]]:
-        planned, first_image = [], 0
+    def _plan(self, samples: Sequence[Sample]) -> list[list[list[PlannedRegion]]]:
+        """Per sample and region the plan of each picture that the region lies on."""
+        first_image = 0
+        first_frame = sum(len(sample.images) for sample in samples)  # frames come after all images
+        planned = []
         for index, sample in enumerate(samples):
             planned.append(
                 [
-                    self._plan_region(region, sample.images, where=(index, number), first_image=first_image)
-                    for number, region in enumerate(sample.regions)
+                    [self._plan_region(placed, f"Sample {index}, region {number}") for placed in placed_regions]
+                    for number, placed_regions in enumerate(_place(sample, first_image, first_frame))
                 ]
             )
             first_image += len(sample.images)
+            first_frame += sum(map(len, sample.videos))
         return planned
 
-    def _plan_region(
-        self, region: Region, images: Sequence[Image.Image], *, where: tuple[int, int], first_image: int
-    ) -> PlannedRegion:
-        width, height = images[region.image_index].size
+    def _plan_region(self, placed: _Placed, where: str) -> PlannedRegion:
         try:
-            mask = region.to_mask((height, width))
+            mask = placed.region.to_mask(placed.image_hw)
         except RegionError as error:
-            raise RegionError(f"Sample {where[0]}, region {where[1]}: {error}") from error
+            raise RegionError(f"{where}{placed.frame}: {error}") from error
         plan = self._adapter.plan(self._adapter_config, mask, self._geometry)
         for view in plan.views:
             if isinstance(view, CropView):
                 self._require_allowed(view.grid_hw)
-        return PlannedRegion(mask=mask, plan=plan, image=first_image + region.image_index)
+            elif self._adapter.framework == "object-only":
+                raise PluginError(
+                    f"Adapter '{self._adapter.name}' is Object-Only but asks for a SceneView: the backbone's own "
+                    "image path is not run. Its plan should ask for crops."
+                )
+        return PlannedRegion(mask=mask, plan=plan, picture=placed.picture)
 
     def _require_allowed(self, grid_hw: tuple[int, int]) -> None:
         multiple = self._geometry.grid_multiple
@@ -232,28 +258,31 @@ class RegionProcessor:
             )
 
     def _region_batch(
-        self, samples: Sequence[Sample], planned: Sequence[Sequence[PlannedRegion]], inputs: BatchFeature
+        self, samples: Sequence[Sample], planned: Sequence[Sequence[Sequence[PlannedRegion]]], inputs: BatchFeature
     ) -> RegionBatch:
         image_processor = self.native.image_processor
-        boxes = self._backbone.scene_boxes_xyxy
+        pictures: list[Picture] = [image for sample in samples for image in sample.images]
+        videos = [video for sample in samples for video in sample.videos]
+        pictures += [VideoFrame(video, position) for video in videos for position in range(len(video))]
+        first = next(region for sample in planned for frames in sample for region in frames)
+        wants_scene = any(isinstance(view, SceneView) for view in first.plan.views)
         return make_region_batch(
             planned,
             adapter=self._adapter.name,
             placeholder_id=self.placeholder_id,
-            images=[image for sample in samples for image in sample.images],
-            images_per_sample=[len(sample.images) for sample in samples],
-            scene_grids_hw=self._backbone.scene_grids_hw(self._config, inputs),
+            pictures=pictures,
+            scene=plan_scene(samples, self._backbone, self._config, inputs) if wants_scene else None,
+            videos=videos,
             geometry=self._geometry,
             pixel_mean=image_processor.image_mean,
             pixel_std=image_processor.image_std,
-            scene_boxes_xyxy=boxes and boxes(self._config, inputs),
         )
 
     def _expand(
         self,
         inputs: BatchFeature,
         samples: Sequence[Sample],
-        planned: Sequence[Sequence[PlannedRegion]],
+        planned: Sequence[Sequence[Sequence[PlannedRegion]]],
         *,
         labels: bool,
         side: str,
@@ -262,7 +291,7 @@ class RegionProcessor:
         shape = inputs["input_ids"].shape
         per_token = [name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape == shape]
         rows = [
-            self._expand_row(row, inputs, per_token, sample=sample, regions=regions, index=row)
+            self._expand_row(row, inputs, per_token, sample=sample, counts=_counts(regions))
             for row, (sample, regions) in enumerate(zip(samples, planned, strict=True))
         ]
         padding = {"input_ids": self._pad_id, "labels": IGNORE_INDEX}
@@ -276,8 +305,7 @@ class RegionProcessor:
         per_token: Sequence[str],
         *,
         sample: Sample,
-        regions: Sequence[PlannedRegion],
-        index: int,
+        counts: Iterator[int],
     ) -> dict[str, list[int]]:
         real = inputs["attention_mask"][row].bool()
         tokens = {name: inputs[name][row][real].tolist() for name in per_token}
@@ -285,9 +313,8 @@ class RegionProcessor:
         at = [position for position, token in enumerate(input_ids) if token == self.placeholder_id]
         if len(at) != len(sample.slots):
             raise PromptError(
-                f"Sample {index}: the chat template rendered {len(at)} of {len(sample.slots)} regions and answers."
+                f"Sample {row}: the chat template rendered {len(at)} of {len(sample.slots)} regions and answers."
             )
-        counts = iter([region.plan.num_tokens for region in regions])
         out: dict[str, list[int]] = {name: [] for name in [*per_token, "labels"]}
         start = 0
         for position, slot in zip(at, sample.slots, strict=True):
@@ -312,14 +339,13 @@ class RegionProcessor:
         ids = tokens["input_ids"][part]
         out["labels"] += ids if supervised else [IGNORE_INDEX] * len(ids)
 
-    def _slot_ids(self, slot: Slot, counts: Any) -> list[int]:
+    def _slot_ids(self, slot: Slot, counts: Iterator[int]) -> list[int]:
         if slot.answer is None:
             return [self.placeholder_id] * next(counts)
-        pieces = slot.answer.split(REGION_MARKER)
-        ids = self._tokenize(pieces[0] + ("[" if len(pieces) > 1 else ""))
-        for number, piece in enumerate(pieces[1:], start=1):
-            closing = "]" + piece + ("[" if number < len(pieces) - 1 else "")
-            ids += [self.placeholder_id] * next(counts) + self._tokenize(closing)
+        first, *others = slot.answer.split(PLACEHOLDER)
+        ids = self._tokenize(first)
+        for text in others:
+            ids += [self.placeholder_id] * next(counts) + self._tokenize(text)
         return ids
 
     def _tokenize(self, text: str) -> list[int]:
@@ -327,15 +353,59 @@ class RegionProcessor:
         return ids
 
     @property
-    def _media_tokens(self) -> list[str]:
+    def _media_tokens(self) -> tuple[str, ...]:
         """The native processor's tokens for pictures and videos; not every backbone has both."""
         tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
-        return [token for token in tokens if token]
+        return tuple(token for token in tokens if token)
 
     @property
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+
+def _counts(regions: Sequence[Sequence[PlannedRegion]]) -> Iterator[int]:
+    """The tokens promised for each placeholder of a sample's texts."""
+    return (planned.plan.num_tokens for region in regions for planned in region)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A region on one picture of the batch; `frame` tells which of a video, for messages."""
+
+    region: Region
+    image_hw: tuple[int, int]
+    picture: int
+    frame: str = ""
+
+
+def _place(sample: Sample, first_image: int, first_frame: int) -> Iterator[list[_Placed]]:
+    """Each region of a sample on its picture, or on those of its frames."""
+    first_of_video = [first_frame, *(first_frame + np.cumsum([len(video) for video in sample.videos]))]
+    for region in sample.regions:
+        if isinstance(region, Region):
+            width, height = sample.images[region.image_index].size
+            yield [_Placed(region, (height, width), first_image + region.image_index)]
+        else:
+            video, first = sample.videos[region.video_index], int(first_of_video[region.video_index])
+            yield [
+                _Placed(each, video.image_hw, first + video.position(frame), f", frame {frame}")
+                for frame, each in region.frames.items()
+            ]
+
+
+def _native_metadata(video: Video) -> VideoMetadata:
+    """What transformers knows of a video's time.
+
+    It takes a frame's time to be its index over the frame rate, which is wrong where the rate varies: what it
+    gets as indices are the true times in units of a frame.
+    """
+    return VideoMetadata(
+        total_num_frames=video.num_source_frames,
+        fps=video.fps,
+        duration=video.duration_s,
+        frames_indices=[time_s * video.fps for time_s in video.times_s],  # type: ignore[misc]
+    )
 
 
 def image_backend(native: Any) -> str:

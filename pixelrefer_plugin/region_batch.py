@@ -1,6 +1,8 @@
 """`RegionBatch`: the regions of a batch, planned and cut out, ready for the vision tower and the adapter.
 
 Built on the CPU by the processor, read by the model. It knows plans, crops and masks; no model, no text.
+
+A *picture* here is an image or a frame of a video. A region of a video is there once for each of its frames.
 """
 
 from __future__ import annotations
@@ -19,21 +21,52 @@ from torch import Tensor
 
 from .contracts import CropView, EncodedView, FeatureGrids, PatchGeometry, RegionPlan, SceneView
 from .regions import Box, FloatBox, RegionMask
+from .video import Video
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
+    """A sampled frame of a video; its picture is made when it is needed, and not kept."""
+
+    video: Video
+    position: int
+
+
+Picture = Image.Image | VideoFrame
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedRegion:
-    """One region with its mask and its plan.
+    """One region on one picture, with its mask and its plan.
 
     Attributes:
-        mask: its pixels on its image.
+        mask: its pixels on its picture.
         plan: what the adapter asks for.
-        image: that image's index among all images of the batch.
+        picture: that picture's index among all pictures of the batch.
     """
 
     mask: RegionMask
     plan: RegionPlan
-    image: int
+    picture: int
+
+
+@dataclass(frozen=True)
+class SceneLayout:
+    """How the backbone's own vision pass will see the pictures of a batch.
+
+    Attributes:
+        grids_hw: rows and columns of each grid: the images', then the videos'.
+        grid_of_picture: which grid shows each picture; frames may share one.
+        boxes_xyxy: per picture what its grid spans, in its original pixels.
+        image_grids_per_sample: how many of the images' grids belong to each sample.
+        video_grids_per_sample: how many of the videos' grids belong to each sample.
+    """
+
+    grids_hw: tuple[tuple[int, int], ...]
+    grid_of_picture: tuple[int, ...]
+    boxes_xyxy: tuple[FloatBox, ...]
+    image_grids_per_sample: tuple[int, ...]
+    video_grids_per_sample: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +96,17 @@ class ViewLayout:
 
 @dataclass(frozen=True, eq=False)
 class RegionBatch:
-    """The regions of a batch, sample by sample, in the order of their `<region>`s.
+    """The regions of a batch, sample by sample, in the order of their `<region>`s; a video's frame by frame.
 
     Attributes:
         adapter: name of the adapter whose plan this is.
         placeholder_id: id of the token that stands for each object token.
-        counts: object tokens promised per region.
+        counts: object tokens promised per region and frame.
+        frames_per_region: frames of each region, 1 for one on an image; they add up to the length of `counts`.
         regions_per_sample: regions of each sample, 0 where it has none.
-        images_per_sample: images of each sample.
+        scene: how the backbone's own pass sees the pictures; None where the adapter does not read it.
+        frame_indices: per video of the batch the indices of its sampled frames.
+        frame_times_s: per video when each of them is shown, in seconds.
         crops: distinct crops, `(3, H, W)` uint8, view by view.
         crop_grids_hw: patches of each crop.
         pixel_mean: `(3,)` float32 in [0, 1], what the backbone's image processor subtracts.
@@ -81,23 +117,24 @@ class RegionBatch:
     adapter: str
     placeholder_id: int
     counts: tuple[int, ...]
+    frames_per_region: tuple[int, ...]
     regions_per_sample: tuple[int, ...]
-    images_per_sample: tuple[int, ...]
+    scene: SceneLayout | None
+    frame_indices: tuple[tuple[int, ...], ...]
+    frame_times_s: tuple[tuple[float, ...], ...]
     crops: tuple[Tensor, ...]
     crop_grids_hw: tuple[tuple[int, int], ...]
     pixel_mean: Tensor
     pixel_std: Tensor
     views: tuple[ViewLayout, ...]
 
-    @property
-    def wants_scene(self) -> bool:
-        """Whether the adapter reads features of the backbone's own vision pass."""
-        return any(view.crops is None for view in self.views)
+    def tokens_per_region(self) -> list[int]:
+        """Object tokens promised for each region, those of all its frames together."""
+        return _sums(self.counts, self.frames_per_region)
 
     def tokens_per_sample(self) -> list[int]:
         """Object tokens promised in each sample."""
-        ends = np.cumsum([0, *self.regions_per_sample])
-        return [sum(self.counts[start:end]) for start, end in pairwise(ends)]
+        return _sums(self.tokens_per_region(), self.regions_per_sample)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> RegionBatch:
         """The same batch with its tensors on `device`."""
@@ -114,6 +151,11 @@ class RegionBatch:
         return [(crop * scale).add_(shift).to(dtype) for crop in self.crops]
 
 
+def _sums(values: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    """The sum of each of consecutive runs of `lengths`."""
+    return [sum(values[start:end]) for start, end in pairwise(np.cumsum([0, *lengths]))]
+
+
 def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """`value` with `function` applied to every tensor in its dataclasses and tuples."""
     if isinstance(value, Tensor):
@@ -127,48 +169,49 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def make_region_batch(
-    samples: Sequence[Sequence[PlannedRegion]],
+    samples: Sequence[Sequence[Sequence[PlannedRegion]]],
     *,
     adapter: str,
     placeholder_id: int,
-    images: Sequence[Image.Image],
-    images_per_sample: Sequence[int],
-    scene_grids_hw: Sequence[tuple[int, int]],
+    pictures: Sequence[Picture],
     geometry: PatchGeometry,
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
-    scene_boxes_xyxy: Sequence[FloatBox] | None = None,
+    scene: SceneLayout | None = None,
+    videos: Sequence[Video] = (),
 ) -> RegionBatch:
     """Cut out what the plans ask for and lay the masks out as coordinates.
 
     Args:
-        samples: the planned regions of each sample.
+        samples: the planned regions of each sample, each on its image or on its frames.
         adapter: name of the adapter that planned them.
         placeholder_id: id of the placeholder token.
-        images: all images of the batch, upright RGB, sample after sample.
-        images_per_sample: how many of them each sample has.
-        scene_grids_hw: the grid on which the backbone's own pass sees each image.
+        pictures: all pictures of the batch, upright RGB, the images' before the videos' frames.
         geometry: the backbone's patches.
         pixel_mean: the image processor's mean, RGB in [0, 1].
         pixel_std: its standard deviation.
-        scene_boxes_xyxy: what each of those grids spans, in pixels of its image; by default the whole image.
+        scene: how the backbone's own pass sees them, where a plan has a `SceneView`.
+        videos: the videos of the batch.
     """
-    regions = [region for sample in samples for region in sample]
+    regions = [planned for sample in samples for region in sample for planned in region]
     crops: list[_Crop] = []
     views = []
     for index in range(len(regions[0].plan.views)):
         if isinstance(regions[0].plan.views[index], SceneView):
-            boxes = scene_boxes_xyxy or [(0, 0, *image.size) for image in images]
-            views.append(_scene_layout(regions, scene_grids_hw, boxes))
+            assert scene is not None
+            views.append(_scene_layout(regions, scene))
         else:
             views.append(_crop_layout(regions, index, crops))
     return RegionBatch(
         adapter=adapter,
         placeholder_id=placeholder_id,
         counts=tuple(region.plan.num_tokens for region in regions),
+        frames_per_region=tuple(len(region) for sample in samples for region in sample),
         regions_per_sample=tuple(len(sample) for sample in samples),
-        images_per_sample=tuple(images_per_sample),
-        crops=_cut(crops, images, geometry.patch_size),
+        scene=scene,
+        frame_indices=tuple(video.frame_indices for video in videos),
+        frame_times_s=tuple(video.times_s for video in videos),
+        crops=_cut(crops, pictures, geometry.patch_size),
         crop_grids_hw=tuple(crop.grid_hw for crop in crops),
         pixel_mean=torch.tensor(pixel_mean, dtype=torch.float32),
         pixel_std=torch.tensor(pixel_std, dtype=torch.float32),
@@ -180,17 +223,19 @@ def make_region_batch(
 class _Crop:
     """What makes a crop; regions that ask for the same one share it."""
 
-    image: int
+    picture: int
     box_xyxy: Box
     grid_hw: tuple[int, int]
 
 
-def _cut(crops: Sequence[_Crop], images: Sequence[Image.Image], patch_size: int) -> tuple[Tensor, ...]:
+def _cut(crops: Sequence[_Crop], pictures: Sequence[Picture], patch_size: int) -> tuple[Tensor, ...]:
     """The crops' pixels, `(3, H, W)` uint8, resized by Pillow on as many threads as torch would use."""
 
     def pixels(crop: _Crop) -> Tensor:
         height, width = (side * patch_size for side in crop.grid_hw)
-        resized = images[crop.image].resize((width, height), Image.Resampling.BICUBIC, box=crop.box_xyxy)
+        picture = pictures[crop.picture]
+        image = picture.video.picture(picture.position) if isinstance(picture, VideoFrame) else picture
+        resized = image.resize((width, height), Image.Resampling.BICUBIC, box=crop.box_xyxy)
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
     threads = min(len(crops), torch.get_num_threads())
@@ -209,7 +254,7 @@ def _crop_layout(regions: Sequence[PlannedRegion], index: int, crops: list[_Crop
     for region in regions:
         view = region.plan.views[index]
         assert isinstance(view, CropView), f"view {index} of every region must be of one kind, got {view!r}"
-        crop = _Crop(region.image, view.box_xyxy, view.grid_hw)
+        crop = _Crop(region.picture, view.box_xyxy, view.grid_hw)
         views.append(view)
         grid_of_region.append(grid_of.setdefault(crop, len(grid_of)))
     crops.extend(grid_of)
@@ -223,20 +268,16 @@ def _crop_layout(regions: Sequence[PlannedRegion], index: int, crops: list[_Crop
     )
 
 
-def _scene_layout(
-    regions: Sequence[PlannedRegion],
-    scene_grids_hw: Sequence[tuple[int, int]],
-    scene_boxes_xyxy: Sequence[FloatBox],
-) -> ViewLayout:
-    boxes = [scene_boxes_xyxy[region.image] for region in regions]
-    grids = [scene_grids_hw[region.image] for region in regions]
-    placed = zip(regions, boxes, grids, strict=True)
+def _scene_layout(regions: Sequence[PlannedRegion], scene: SceneLayout) -> ViewLayout:
+    boxes = [scene.boxes_xyxy[region.picture] for region in regions]
+    grid_of_region = [scene.grid_of_picture[region.picture] for region in regions]
+    placed = zip(regions, boxes, grid_of_region, strict=True)
     return _layout(
         regions,
         crops=None,
-        grids_hw=tuple(scene_grids_hw),
-        grid_of_region=[region.image for region in regions],
-        masks=[_scene_mask(region.mask, box, grid_hw) for region, box, grid_hw in placed],
+        grids_hw=scene.grids_hw,
+        grid_of_region=grid_of_region,
+        masks=[_scene_mask(region.mask, box, scene.grids_hw[grid]) for region, box, grid in placed],
         boxes_xyxy=boxes,
     )
 
@@ -253,21 +294,25 @@ def _scene_mask(mask: RegionMask, box_xyxy: FloatBox, grid_hw: tuple[int, int]) 
     return coverage
 
 
+_NO_PAIRS = np.zeros((1, 1), dtype=np.float32)  # stands in for the mask of a view that is read whole
+
+
 def _layout(
     regions: Sequence[PlannedRegion],
     *,
     crops: slice | None,
     grids_hw: tuple[tuple[int, int], ...],
     grid_of_region: Sequence[int],
-    masks: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray | None],
     boxes_xyxy: Sequence[FloatBox],
 ) -> ViewLayout:
     """Masks as (region, patch) pairs: the rows of the concatenated features that each region reads."""
     first_row = np.cumsum([0, *(h * w for h, w in grids_hw)])
-    inside = [np.flatnonzero(mask) for mask in masks]
-    weights = [mask.ravel()[rows] for mask, rows in zip(masks, inside, strict=True)]
+    present = [_NO_PAIRS if mask is None else mask for mask in masks]
+    inside = [np.flatnonzero(mask) for mask in present]
+    weights = [mask.ravel()[rows] for mask, rows in zip(present, inside, strict=True)]
     per_region = [len(each) for each in inside]
-    widths = np.array([mask.shape[1] for mask in masks])
+    widths = np.array([mask.shape[1] for mask in present])
     region_of_patch = np.repeat(np.arange(len(regions)), per_region)
     flat = np.concatenate(inside)
     return ViewLayout(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -268,6 +269,43 @@ class Region:
             RegionError: it was made for an image of another size, lies outside, or covers no pixel.
         """
         return _RASTERIZERS[self.kind](self.data, image_hw)
+
+
+@dataclass(frozen=True)
+class VideoRegion:
+    """One object of a video: what the user points at, on one frame, on some, or on all.
+
+    Attributes:
+        frames: frame index in the video -> the region there, ascending, read-only. Indices count all the
+            frames of the source, from 0, not the sampled ones. The frames named are always sampled.
+        video_index: which video of the sample it lies on.
+    """
+
+    frames: Mapping[int, Region]
+    video_index: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frames, Mapping) or not self.frames:
+            raise RegionError(f"A VideoRegion maps one frame or more to regions, got {_short(self.frames)}.")
+        for frame, region in self.frames.items():
+            if isinstance(frame, bool) or not isinstance(frame, int | np.integer) or frame < 0:
+                raise RegionError(f"A VideoRegion's frames must be integers >= 0, got {frame!r}.")
+            if not isinstance(region, Region):
+                raise RegionError(f"A VideoRegion has a Region on each frame, got {_short(region)} on frame {frame}.")
+        if not isinstance(self.video_index, int | np.integer) or self.video_index < 0:
+            raise RegionError(f"VideoRegion.video_index must be an integer >= 0, got {self.video_index!r}.")
+        ordered = {int(frame): self.frames[frame] for frame in sorted(self.frames)}
+        object.__setattr__(self, "frames", MappingProxyType(ordered))
+
+    def on_video(self, video_index: int) -> VideoRegion:
+        """The same object on another video of the sample."""
+        return replace(self, video_index=video_index)
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.frames.items()), self.video_index))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a read-only mapping cannot be pickled
+        return VideoRegion, (dict(self.frames), self.video_index)
 
 
 def _mask_to_mask(mask: RegionMask, image_hw: tuple[int, int]) -> RegionMask:

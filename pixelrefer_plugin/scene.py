@@ -1,44 +1,97 @@
 """The scene's features, captured from the backbone's own vision pass instead of being computed again.
 
-A hook on the vision tower that exists for one call, like the splice.
+Planned by the processor, captured by a hook on the vision tower that exists for one call, like the splice.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from .contracts import BackboneSpec, FeatureGrids
-from .errors import SpliceError
-from .region_batch import RegionBatch
+from .contracts import BackboneSpec, FeatureGrids, VideoScene
+from .errors import PluginError, SpliceError
+from .messages import Sample
+from .region_batch import SceneLayout
+from .regions import FloatBox
+
+
+def plan_scene(samples: Sequence[Sample], spec: BackboneSpec, config: Any, inputs: Mapping[str, Any]) -> SceneLayout:
+    """Where the backbone's own pass will show each picture of a batch.
+
+    Args:
+        samples: the batch's samples, all of whose pictures the backbone is shown.
+        spec: the backbone plugin's spec.
+        config: the backbone's config.
+        inputs: the native tensors.
+
+    Raises:
+        PluginError: there are videos, and the plugin does not say how the backbone sees them.
+    """
+    images = [image for sample in samples for image in sample.images]
+    videos = [video for sample in samples for video in sample.videos]
+    grids_hw = spec.scene_grids_hw(config, inputs)
+    grid_of_picture = list(range(len(images)))
+    boxes: list[FloatBox] = [(0, 0, *image.size) for image in images]
+    if spec.scene_boxes_xyxy and images:
+        boxes = list(spec.scene_boxes_xyxy(config, inputs))
+    frames_per_grid = 1
+    if videos:
+        scene = _video_scene(spec)
+        frames_per_grid = scene.frames_per_grid(config)
+        for video in videos:
+            first = grid_of_picture[-1] + 1 if grid_of_picture else 0
+            grid_of_picture += [first + position // frames_per_grid for position in range(len(video))]
+            height, width = video.image_hw
+            box = scene.box_xyxy(config, video.image_hw) if scene.box_xyxy else (0, 0, width, height)
+            boxes += [box] * len(video)
+        grids_hw += scene.grids_hw(config, inputs)
+    return SceneLayout(
+        grids_hw=tuple(grids_hw),
+        grid_of_picture=tuple(grid_of_picture),
+        boxes_xyxy=tuple(boxes),
+        image_grids_per_sample=tuple(len(sample.images) for sample in samples),
+        video_grids_per_sample=tuple(
+            sum(-(-len(video) // frames_per_grid) for video in sample.videos) for sample in samples
+        ),
+    )
+
+
+def _video_scene(spec: BackboneSpec) -> VideoScene:
+    if spec.video_scene is None:
+        raise PluginError(
+            f"Backbone plugin '{spec.name}' does not say how its own pass sees videos (BackboneSpec.video_scene), "
+            "whose features this adapter reads. An adapter that reads crops, such as 'saot', works."
+        )
+    return spec.video_scene
 
 
 @contextmanager
 def captured_scene(
-    backbone: Any, spec: BackboneSpec, regions: RegionBatch, inputs: Mapping[str, Any]
+    backbone: Any, spec: BackboneSpec, layout: SceneLayout | None, inputs: Mapping[str, Any]
 ) -> Iterator[Callable[[], FeatureGrids | None]]:
     """Keep what the vision tower returns within this context, where the regions' adapter reads it.
 
     Args:
         backbone: the model that will be called.
         spec: its plugin's spec.
-        regions: the regions of the call.
+        layout: what was planned; None where no view wants the scene.
         inputs: the native tensors of the call.
 
     Yields:
-        A function that returns one grid per image, once the tower has run; None where no view wants the scene.
+        A function that returns the planned grids, once the tower has run.
     """
-    if not regions.wants_scene:
+    if layout is None:
         yield lambda: None
         return
     # Some versions of transformers' beam search repeat the images before the tower sees them, others after.
     calls: list[Mapping[str, Any]] = [inputs]
     outputs: list[tuple[Mapping[str, Any], Any]] = []
+    wanted = [each for each in (layout.image_grids_per_sample, layout.video_grids_per_sample) if any(each)]
 
     caller = threading.get_ident()
 
@@ -47,17 +100,24 @@ def captured_scene(
             calls[0] = inputs if outputs else kwargs
 
     def see_tower(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        # The images' pass is the tower's first call; a video's would be the second.
-        if not outputs and threading.get_ident() == caller:
+        # The tower's first call is the images', the next the videos'; without a cache there are more of the same.
+        if len(outputs) < len(wanted) and threading.get_ident() == caller:
             outputs.append((calls[0], output))
 
     def scene() -> FeatureGrids:
-        if not outputs:
+        if len(outputs) < len(wanted):
             raise SpliceError(
                 f"Backbone '{spec.name}' reached its decoder without calling its vision tower '{spec.vision_tower}', "
                 "whose features the adapter reads. Were the pictures' tensors left out?"
             )
-        return _first_copies(spec.scene_grids(backbone, *outputs[0]), regions.images_per_sample)
+        parts, of_tower = [], iter(outputs)
+        if any(layout.image_grids_per_sample):
+            grids = spec.scene_grids(backbone, *next(of_tower))
+            parts.append(_first_copies(grids, layout.image_grids_per_sample))
+        if any(layout.video_grids_per_sample):
+            grids = _video_scene(spec).grids(backbone, *next(of_tower))
+            parts.append(_first_copies(grids, layout.video_grids_per_sample))
+        return _joined(parts)
 
     tower = backbone.get_submodule(spec.vision_tower)
     hooks = (
@@ -71,15 +131,21 @@ def captured_scene(
             hook.remove()
 
 
-def _first_copies(grids: FeatureGrids, images_per_sample: tuple[int, ...]) -> FeatureGrids:
-    """One grid per image, where the images of each sample may be there several times (beam search)."""
-    copies = len(grids) // sum(images_per_sample)
+def _first_copies(grids: FeatureGrids, grids_per_sample: tuple[int, ...]) -> FeatureGrids:
+    """Each grid once, where those of each sample may be there several times (beam search)."""
+    copies = len(grids) // sum(grids_per_sample)
     if copies == 1:
         return grids
     kept: list[int] = []
     start = 0
-    for count in images_per_sample:
+    for count in grids_per_sample:
         kept += range(start, start + count)
         start += copies * count
     features = torch.cat([grids[index].flatten(0, 1) for index in kept])
     return FeatureGrids(features, tuple(grids.grids_hw[index] for index in kept))
+
+
+def _joined(parts: Sequence[FeatureGrids]) -> FeatureGrids:
+    if len(parts) == 1:
+        return parts[0]
+    return FeatureGrids(torch.cat([part.features for part in parts]), sum((part.grids_hw for part in parts), ()))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # Tiny models gain nothing from threads, and two test processes on two cores lose a lot to spinning ones.
 torch.set_num_threads(1)
@@ -14,16 +15,41 @@ def picture(height, width, seed=0):
 
 
 def user(*parts):
-    """A user's message of texts and pictures."""
-    content = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part} for part in parts
-    ]
+    """A user's message of texts, pictures, and parts that are written out."""
+    kinds = {str: "text", dict: None}
+    content = []
+    for part in parts:
+        kind = kinds.get(type(part), "image")
+        content.append({"type": kind, kind: part} if kind else part)
     return {"role": "user", "content": content}
 
 
 def assistant(text):
     """An assistant's message."""
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def scene_of(images, grids_hw):
+    """The scene of one sample's images, each seen whole on its grid."""
+    from pixelrefer_plugin.region_batch import SceneLayout
+
+    return SceneLayout(
+        grids_hw=tuple(grids_hw),
+        grid_of_picture=tuple(range(len(images))),
+        boxes_xyxy=tuple((0, 0, *image.size) for image in images),
+        image_grids_per_sample=(len(images),),
+        video_grids_per_sample=(0,),
+    )
+
+
+class CountOps(TorchDispatchMode):
+    """Counts the torch operations that run inside it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture

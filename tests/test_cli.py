@@ -9,11 +9,15 @@ from pathlib import Path
 import huggingface_hub.constants
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
+from test_sam2 import tiny_transformers
+from videos import grey_frames, truncate, write_video
 
-from pixelrefer_plugin import RegionModel, cli, get_backbone, plugins
+from pixelrefer_plugin import FrameSampling, RegionModel, RegionProcessor, cli, get_backbone, load_video, plugins
 from pixelrefer_plugin.cli import main
+from pixelrefer_plugin.cli.asking import LoadedModel
 from pixelrefer_plugin.quickstart import run as quickstart_run
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +48,34 @@ def files(tmp_path_factory):
     model = RegionModel.attach(backbone, adapter="saot")
     model.save_pretrained(made.model, model.make_processor(native), include_backbone=True)
     model.detach()
+    write_media(made)
     return made
+
+
+def write_media(made):
+    """Moving pictures of 64x48, all of ten frames; 10 a second where the kind tells. And such as cannot be read."""
+    frames = [Image.fromarray(frame) for frame in grey_frames(10)]
+    write_video(made.root / "video.mp4", 10, fps=10)
+    Path(made.frames).mkdir()
+    for index, frame in enumerate(frames):
+        frame.save(made.root / "frames" / f"{index}.png")
+    frames[0].save(made.moving__gif, save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(made.still__gif)
+    truncate(write_video(made.root / "truncated.mp4", 10, fps=10), 0.6)
+    Path(made.broken__mp4).write_bytes(b"no video")
+    Path(made.broken__jpg).write_bytes(b"no picture")
+    Path(made.empty).mkdir()
+
+
+@pytest.fixture(scope="module")
+def sam2(tmp_path_factory):
+    """Options that find masks with a tiny random SAM 2, and with one that never sees an object."""
+    folder = tmp_path_factory.mktemp("sam2")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tiny_transformers(folder / "seeing", sees=True)
+        tiny_transformers(folder / "blind", sees=False)
+    return lambda name="seeing": ("--source-option", f"checkpoint={folder / name}")
 
 
 @pytest.fixture
@@ -60,6 +91,25 @@ def describe(run, files):
     return lambda *arguments, model="model": run(
         "describe", files.astronaut__png, "--model", getattr(files, model), "--max-new-tokens", 4, *arguments
     )
+
+
+@pytest.fixture
+def describe_video(run, files):
+    """Runs `pixelrefer describe` on a video, with short answers, and reads its JSON."""
+
+    def describe(*arguments, video="video.mp4", model="model"):
+        media = ("describe", files.root / video, "--model", getattr(files, model))
+        result = run(*media, "--max-new-tokens", 2, "--json", *arguments)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    return describe
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fails the test where a model would be loaded."""
+    monkeypatch.setattr(LoadedModel, "open", lambda *args, **kwargs: pytest.fail("the model is loaded"))
 
 
 def error_line(result, exit_code=2):
@@ -107,8 +157,8 @@ def test_plugins_table(run):
     header, *rows = run("plugins").output.splitlines()
     assert header.split() == ["name", "kind", "distribution", "version", "status"]
     assert "saot" in [row.split()[0] for row in rows]
-    start = header.index("kind")
-    assert {row[start:].split()[0] for row in rows} <= {"adapter", "backbone", "adapter+backbone"}
+    kinds = slice(header.index("kind"), header.index("distribution"))
+    assert {row[kinds].strip() for row in rows} <= {"adapter", "backbone", "region source", "adapter+backbone"}
 
 
 def test_plugins_json(run):
@@ -260,9 +310,17 @@ def test_an_unknown_adapter_suggests_the_nearest(describe):
 
 @pytest.mark.parametrize(
     ("image", "message"),
-    [("gone.png", "Image '{}' cannot be read: No such file"), ("rle.json", "Image '{}' is not a picture")],
+    [
+        ("gone.png", "Image '{}' cannot be read: No such file"),
+        ("gone.mp4", "Video '{}' does not exist"),
+        ("broken.jpg", "Image '{}' is not a picture"),
+        ("broken.mp4", "Video '{}' cannot be read"),
+        ("truncated.mp4", "Video '{}' "),
+        ("rle.json", "Video '{}' cannot be read"),
+        ("empty", "Folder '{}' has no frames"),
+    ],
 )
-def test_bad_images(run, files, image, message):
+def test_bad_media(run, files, image, message):
     path = str(files.root / image)
     result = run("describe", path, "--model", files.model, "--box", "1,1,9,9")
     assert message.format(path) in error_line(result)
@@ -312,6 +370,266 @@ def test_a_network_failure_is_one_line(describe, monkeypatch):
 
     monkeypatch.setattr(RegionModel, "from_pretrained", fail)
     assert error_line(describe("--box", "1,1,9,9")).endswith("cannot be loaded: the hub is away")
+
+
+# -- describe, of videos -----------------------------------------------------------------------------------
+
+
+def test_a_region_of_a_video_lies_on_the_first_frame(describe_video, files):
+    found = describe_video("--box", "5,5,30,40")
+    assert found["video"] == files.video__mp4
+    assert "image" not in found
+    assert found["frames"]["indices"] == list(range(10))
+    assert found["frames"]["times_s"] == pytest.approx([index / 10 for index in range(10)])
+    (region,) = found["regions"]
+    tokens = region.pop("tokens")
+    assert 1 <= tokens <= 32
+    assert region == {"kind": "box", "given": "5,5,30,40", "frames": [0]}
+    assert len(found["answers"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("at", "frame"), [("0", 0), ("7", 7), ("9", 9), ("0s", 0), ("0.35s", 3), ("0.7s", 7), ("0.99s", 9)]
+)
+def test_at_a_frame_or_a_time(describe_video, at, frame):
+    found = describe_video("--box", "5,5,30,40", "--at", at, "--frames", 2)
+    assert found["regions"][0]["frames"] == [frame]
+    assert found["frames"]["indices"] == sorted({0, frame, 9})
+
+
+def test_each_at_belongs_to_the_region_before_it(describe_video):
+    found = describe_video(
+        "--points", "9,9", "--at", 4, "--box", "5,5,30,40", "--points", "20,20", "--at", "0.2s",
+        "--polygon", "10,10,40,20,20,40", "--box", "1,1,9,9", "--at", 9,
+    )  # fmt: skip
+    assert [(region["kind"], region["frames"]) for region in found["regions"]] == [
+        ("points", [4]),
+        ("box", [0]),
+        ("points", [2]),
+        ("polygon", [0]),
+        ("box", [9]),
+    ]
+
+
+def test_several_objects_in_different_spans_in_one_prompt(describe_video):
+    question = "Is <region> there before <region>?"
+    found = describe_video("--box", "5,5,30,40", "--at", 8, "--points", "9,9", "--at", 1, "--prompt", question)
+    assert found["prompt"] == question
+    assert len(found["answers"]) == 1
+    assert [region["frames"] for region in found["regions"]] == [[8], [1]]
+    assert all(region["tokens"] >= 1 for region in found["regions"])
+
+
+def test_the_answer_is_the_librarys(describe_video, files):
+    found = describe_video("--box", "5,5,30,40", "--at", 8, "--prompt", "<region>?", "--frames", 3)
+    model = RegionModel.from_pretrained(files.model).eval()
+    processor = RegionProcessor.from_pretrained(files.model)
+    parts = [{"type": "video", "video": files.video__mp4}, {"type": "text", "text": "<region>?"}]
+    region = {8: cli.options.RegionType("box").convert("5,5,30,40", None, None).region}
+    messages = [{"role": "user", "content": parts}]
+    inputs = processor(messages, [region], sampling=FrameSampling(num_frames=3))
+    answers = processor.decode(model.generate(**inputs, max_new_tokens=2, do_sample=False), inputs)
+    assert found["answers"] == answers
+
+
+def test_a_video_without_regions(describe_video):
+    found = describe_video("--prompt", "what moves?", "--frames", 2)
+    assert found["regions"] == []
+    assert found["frames"]["indices"] == [0, 9]
+
+
+def test_titles_tell_the_frame(run, files):
+    arguments = ["--box", "5,5,30,40", "--at", "0.5s", "--points", "9,9", "--frames", 2, "--max-new-tokens", 2]
+    result = run("describe", files.video__mp4, "--model", files.model, *arguments)
+    assert result.exit_code == 0, result.output
+    titles = [line for line in result.stdout.splitlines() if line.startswith(("box ", "points "))]
+    assert titles == ["box 5,5,30,40 at 0.5s", "points 9,9"]
+
+
+@pytest.mark.parametrize(
+    ("options", "indices"),
+    [
+        (["--frames", 1], [0]),
+        (["--frames", 4], [0, 3, 6, 9]),
+        (["--frames", 300], list(range(10))),
+        (["--fps", 5], [0, 2, 4, 6, 8]),
+        (["--fps", 0.5], [0]),
+    ],
+    ids=["one", "some", "more than there are", "fps", "slow fps"],
+)
+def test_sampling(describe_video, options, indices):
+    assert describe_video("--box", "5,5,30,40", *options)["frames"]["indices"] == indices
+
+
+def test_frames_are_sampled_as_the_model_was_trained(describe_video, files):
+    model = RegionModel.from_pretrained(files.model)
+    processor = RegionProcessor.from_pretrained(files.model)
+    processor.sampling = FrameSampling(num_frames=3)
+    model.save_pretrained(files.trained, processor, include_backbone=True)
+    assert describe_video("--box", "5,5,30,40", model="trained")["frames"]["indices"] == [0, 4, 9]
+    assert describe_video("--box", "5,5,30,40", "--frames", 2, model="trained")["frames"]["indices"] == [0, 9]
+
+
+def test_a_folder_of_frames(describe_video, run, files):
+    found = describe_video("--box", "5,5,30,40", "--at", "1s", "--frame-rate", 5, "--frames", 2, video="frames")
+    assert found["video"] == files.frames
+    assert found["frames"] == {"indices": [0, 5, 9], "times_s": [0.0, 1.0, 1.8]}
+    result = run("describe", files.frames, "--model", files.model, "--box", "5,5,30,40", "--at", "2s", "--json")
+    assert "taken as 1 frame per second. Give --frame-rate." in result.stderr
+    assert json.loads(result.stdout)["regions"][0]["frames"] == [2]
+
+
+def test_an_animated_gif_is_a_video_and_a_still_one_a_picture(describe_video):
+    moving = describe_video("--box", "5,5,30,40", "--at", 3, video="moving.gif")
+    assert moving["frames"]["indices"] == list(range(10))
+    assert "image" in describe_video("--box", "5,5,30,40", video="still.gif")
+
+
+# -- describe, with a region source ------------------------------------------------------------------------
+
+
+def test_track_follows_each_region_through_the_sampled_frames(describe_video, sam2):
+    found = describe_video("--box", "5,5,30,40", "--points", "40,20", "--at", 4, "--track", "--frames", 3, *sam2())
+    assert found["frames"]["indices"] == [0, 4, 9]
+    alone = describe_video("--box", "5,5,30,40", "--frames", 3)["regions"][0]["tokens"]
+    for region in found["regions"]:
+        assert len(region["frames"]) >= 2
+        assert set(region["frames"]) <= {0, 4, 9}
+        assert 1 <= region["tokens"] <= 32 * len(region["frames"])
+    assert found["regions"][0]["tokens"] != alone
+
+
+def test_a_source_finds_masks_without_tracking(describe_video, describe, sam2, files, tmp_path):
+    found = describe_video("--box", "5,5,30,40", "--at", 4, "--points", "9,9", "--source", "sam2", *sam2())
+    assert [region["frames"] for region in found["regions"]] == [[4], [0]]
+    overlays = [tmp_path / "box.png", tmp_path / "mask.png"]
+    assert describe("--box", "10,20,60,90", "--save-overlay", overlays[0]).exit_code == 0
+    result = describe("--box", "10,20,60,90", "--source", "sam2", *sam2(), "--save-overlay", overlays[1])
+    assert result.exit_code == 0, result.output
+    assert overlays[0].read_bytes() != overlays[1].read_bytes()
+
+
+def test_source_options_are_json_or_text(run, files, no_model):
+    command = ["describe", files.video__mp4, "--model", files.model, "--box", "1,1,9,9", "--track", "--source-option"]
+    assert "Sam2Config.engine must be one of auto, sam2, transformers, got 7" in error_line(run(*command, "engine=7"))
+    assert "got 'x=y'" in error_line(run(*command, "engine=x=y"))
+    assert "Sam2Config.overrides must be a sequence of strings, got 'x'" in error_line(run(*command, "overrides=x"))
+    result = run(*command, 'overrides=["++model.image_size=256"]', "--source-option", "engine=transformers")
+    assert "takes no config_file or overrides" in error_line(result)
+
+
+def test_an_object_that_is_nowhere_names_itself(run, files, sam2, no_model):
+    command = ["describe", files.video__mp4, "--model", files.model, "--box", "1,1,9,9", "--points", "9,9", "--at", 3]
+    line = error_line(run(*command, "--track", *sam2("blind")))
+    assert "object 0: region source 'sam2' finds it nowhere on any sampled frame" in line
+    assert "(Objects: 0: --box 1,1,9,9, 1: --points 9,9 --at 3.)" in line
+    line = error_line(run(*command, "--source", "sam2", *sam2("blind")))
+    assert "finds it nowhere on the image" in line
+    assert "(Objects: 0: --box 1,1,9,9.)" in line
+
+
+def test_sam2_that_is_not_installed(run, files, monkeypatch, no_model):
+    monkeypatch.setitem(sys.modules, "sam2.build_sam", None)
+    monkeypatch.setitem(sys.modules, "sam2", None)
+    command = ["describe", files.video__mp4, "--model", files.model, "--box", "1,1,9,9", "--track"]
+    line = error_line(run(*command, "--source-option", "engine=sam2"))
+    assert "not installed: pip install 'pixelrefer-plugin[sam2]'" in line
+
+
+# -- describe, overlays ------------------------------------------------------------------------------------
+
+
+def test_the_overlay_of_a_picture(describe, tmp_path):
+    found = json.loads(describe("--box", "10,20,60,90", "--json", "--save-overlay", tmp_path / "a.jpg").stdout)
+    assert found["overlay"] == str(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as overlay:
+        assert overlay.size == (200, 160)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_the_overlay_of_a_video_shows_the_sampled_frames(describe_video, tmp_path, suffix):
+    target = tmp_path / f"a.{suffix}"
+    found = describe_video("--box", "5,5,30,40", "--at", 4, "--frames", 3, "--save-overlay", target)
+    assert found["overlay"] == str(target)
+    frames = load_video(target).frames_nhwc.astype(int)
+    assert [spread > 80 for spread in np.ptp(frames, axis=(1, 2, 3))] == [False, True, False]
+
+
+def test_json_names_no_overlay_where_there_is_none(describe_video):
+    assert "overlay" not in describe_video("--box", "5,5,30,40")
+
+
+# -- describe, bad input about videos ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--box", "1,1,9,9", "--at", "10"], "--box 1,1,9,9 --at 10: the video has 10 frames, counted from 0"),
+        (["--points", "9,9", "--box", "1,1,9,9", "--at", "-1"], "--box 1,1,9,9 --at -1: the video has 10 frames"),
+        (["--points", "1,2", "--at", "1s"], "--points 1,2 --at 1s: No frame is on screen at 1.0 s: the video has 10"),
+        (["--points", "1,2", "--at", "-1s"], "--points 1,2 --at -1s: No frame is on screen"),
+        (["--points", "1,2", "--at", "nans"], "--points 1,2 --at nans: No frame is on screen"),
+        (["--points", "1,2", "--at", "1.5"], "Invalid value for '--at': Expected a frame such as 12, or seconds"),
+        (["--points", "1,2", "--at", "s"], "Expected a frame such as 12, or seconds such as 3.5s, got 's'"),
+        (["--at", "3", "--points", "1,2"], "--at 3 follows no region of its own"),
+        (["--points", "1,2", "--at", "3", "--at", "4"], "--at 4 follows no region of its own"),
+        (["--points", "90,20", "--at", "3"], "--points 90,20 --at 3: The point reaches (90, 20), outside"),
+        (["--box", "1,1,9,9", "--box", "1,1,99,9"], "--box 1,1,99,9: The box (1.0, 1.0, 99.0, 9.0) reaches (99, 9)"),
+        (["--rle", '{"size": [2, 2], "counts": [1, 3]}', "--at", "2"], "width 2 and height 2 but its image is"),
+        (["--box", "1,1,9,9", "--fps", "0"], "Invalid value for '--fps'"),
+        (["--box", "1,1,9,9", "--fps", "nan"], "FrameSampling.fps must be a finite number > 0, got nan"),
+        (["--box", "1,1,9,9", "--frames", "0"], "Invalid value for '--frames'"),
+        (["--box", "1,1,9,9", "--frames", "4", "--fps", "2"], "--fps and --frames exclude each other"),
+        (["--box", "1,1,9,9", "--frame-rate", "2"], "--frame-rate is for folders of frames"),
+        (["--prompt", "what?", "--track"], "--track needs a region"),
+        (["--prompt", "what?", "--source", "sam2"], "--source needs a region"),
+        (["--prompt", "what?", "--save-overlay", "a.gif"], "--save-overlay needs a region"),
+        (["--box", "1,1,9,9", "--source-option", "a=1"], "--source-option needs --source or --track"),
+        (["--box", "1,1,9,9", "--track", "--source-option", "a"], "Expected key=value, got 'a'"),
+        (["--box", "1,1,9,9", "--track", "--source-option", "a=1"], "Region source 'sam2' has no option 'a'"),
+        (["--box", "1,1,9,9", "--source", "sam3"], "No region source is called 'sam3'. Did you mean 'sam2'?"),
+        (["--box", "1,1,9,9", "--save-overlay", "a.png"], "a video is a file of type .mp4 or .gif, got 'a.png'"),
+        (["--box", "1,1,9,9", "--save-overlay", "gone/a.mp4"], "there is no folder 'gone'"),
+        (["--box", "1,1,9,9", "--prompt", "<region> <region>"], "The prompt has 2 <region> but 1 regions were given"),
+        ([], "Give a region (--box, --mask, --polygon, ...), or a --prompt"),
+    ],
+)  # fmt: skip
+def test_bad_input_about_videos_is_found_before_the_model_is_loaded(run, files, no_model, arguments, message):
+    assert message in error_line(run("describe", files.video__mp4, "--model", files.model, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--at", "0"], "--at is for videos, but '{}' is a picture"),
+        (["--track"], "--track is for videos, but '{}' is a picture"),
+        (["--frames", "4"], "--frames is for videos, but '{}' is a picture"),
+        (["--fps", "4"], "--fps is for videos, but '{}' is a picture"),
+        (["--frame-rate", "4"], "--frame-rate is for videos, but '{}' is a picture"),
+        (["--save-overlay", "a.mp4"], "a picture is a file of type .png or .jpg or .jpeg, got 'a.mp4'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_options_for_videos_on_a_picture(run, files, no_model, arguments, message):
+    path = files.astronaut__png
+    result = run("describe", path, "--model", files.model, "--box", "1,1,9,9", *arguments)
+    assert message.format(path) in error_line(result)
+
+
+def test_an_overlay_never_replaces_what_is_read(run, files, no_model):
+    picture, mask = Path(files.astronaut__png), Path(files.mask__png)
+    before = picture.read_bytes(), mask.read_bytes()
+    for target in (picture, mask):
+        result = run("describe", picture, "--model", files.model, "--mask", mask, "--save-overlay", target)
+        assert f"--save-overlay would replace '{target}', which is read" in error_line(result)
+    assert (picture.read_bytes(), mask.read_bytes()) == before
+
+
+def test_a_mask_of_another_size_names_itself(run, files, no_model):
+    result = run("describe", files.video__mp4, "--model", files.model, "--mask", files.mask__png, "--at", 2)
+    line = error_line(result)
+    assert f"--mask {files.mask__png} --at 2: The mask is of width 200 and height 160 but its image is of" in line
 
 
 # -- quickstart --------------------------------------------------------------------------------------------

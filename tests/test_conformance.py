@@ -6,7 +6,7 @@ from pixelrefer_plugin import get_adapter, get_backbone
 from pixelrefer_plugin.testing import ADAPTER_CHECKS, BACKBONE_CHECKS, PAIR_CHECKS
 
 # A new plugin adds one name.
-ADAPTERS = ["maskpool", "saot"]
+ADAPTERS = ["maskpool", "saot", "oci"]
 BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
 
 

@@ -210,7 +210,7 @@ LOADING_MISTAKES = {
     ),
     "no hookimpl": (
         (HOOK, "@hookimpl\n", ""),
-        r"implements none of the hooks register_adapters, register_backbones with @hookimpl",
+        r"implements none of the hooks register_adapters, register_backbones, .* with @hookimpl",
     ),
     "model_types is no tuple": (
         (SPEC, '("qwen2_vl",)', '("qwen2_vl")'),

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ADAPTERS = sorted(path.name for path in (ROOT / "adapters").glob("pixelrefer_*"))
 BACKBONES = sorted(path.name for path in (ROOT / "backbones").glob("pixelrefer_*"))
+REGION_SOURCES = sorted(path.name for path in (ROOT / "region_sources").glob("pixelrefer_*"))
 HEAVY = ("torch", "torchvision", "transformers", "peft", "accelerate", "gradio", "matplotlib")
 
 
@@ -81,12 +82,14 @@ def used_under(folder, forbidden):
 def test_the_host_imports_no_plugin():
     assert ADAPTERS
     assert BACKBONES
-    assert used_under(ROOT / "pixelrefer_plugin", {*ADAPTERS, *BACKBONES}) == []
+    assert REGION_SOURCES
+    assert used_under(ROOT / "pixelrefer_plugin", {*ADAPTERS, *BACKBONES, *REGION_SOURCES}) == []
 
 
-def test_adapters_know_no_backbone_and_backbones_no_adapter():
-    assert used_under(ROOT / "adapters", set(BACKBONES)) == []
-    assert used_under(ROOT / "backbones", set(ADAPTERS)) == []
+def test_plugins_of_a_kind_know_none_of_another():
+    assert used_under(ROOT / "adapters", {*BACKBONES, *REGION_SOURCES}) == []
+    assert used_under(ROOT / "backbones", {*ADAPTERS, *REGION_SOURCES}) == []
+    assert used_under(ROOT / "region_sources", {*ADAPTERS, *BACKBONES}) == []
 
 
 def test_every_export_exists_and_is_listed():

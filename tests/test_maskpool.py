@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import scene_of
 from PIL import Image
 
 from pixelrefer_plugin import FeatureGrids, PatchGeometry, RegionMask, get_adapter
@@ -31,23 +32,18 @@ WHOLE = (1, RegionMask(np.ones((40, 40), bool), (0, 0, 40, 40), (40, 40)))
 
 
 def encode(regions, features):
+    images = [Image.new("RGB", (width, height)) for height, width in IMAGES_HW]
+    config = MASKPOOL.make_config()
     batch = make_region_batch(
-        [
-            [
-                PlannedRegion(mask, MASKPOOL.plan(MASKPOOL.make_config(), mask, GEOMETRY), image)
-                for image, mask in regions
-            ]
-        ],
+        [[[PlannedRegion(mask, MASKPOOL.plan(config, mask, GEOMETRY), image)] for image, mask in regions]],
         adapter="maskpool",
         placeholder_id=9,
-        images=[Image.new("RGB", (width, height)) for height, width in IMAGES_HW],
-        images_per_sample=[2],
-        scene_grids_hw=GRIDS_HW,
+        pictures=images,
+        scene=scene_of(images, GRIDS_HW),
         geometry=GEOMETRY,
         pixel_mean=[0.5] * 3,
         pixel_std=[0.5] * 3,
     )
-    assert batch.wants_scene
     assert batch.crops == ()
     (layout,) = batch.views
     return (layout.encoded(FeatureGrids(features, layout.grids_hw)),), batch.counts

@@ -47,6 +47,14 @@ def register_backbones(register):
     register(BackboneSpec(name={name!r}, model_types=({model_type!r},), **dict.fromkeys(REST.split())))
 """
 
+SOURCE = """
+from pixelrefer_plugin import RegionSourceSpec, hookimpl
+
+@hookimpl
+def register_region_sources(register):
+    register(RegionSourceSpec(name={name!r}, config=object, build=None))
+"""
+
 
 class Site:
     """A folder of distributions, as `site-packages` is one."""
@@ -98,7 +106,9 @@ def test_builtin_plugins_come_in_by_entry_points():
     kinds = {plugin.name: plugin.kind for plugin in list_plugins() if plugin.distribution == "pixelrefer-plugin"}
     assert kinds == {
         "maskpool": "adapter",
+        "oci": "adapter",
         "saot": "adapter",
+        "sam2": "region source",
         "llava_onevision": "backbone",
         "qwen2_5_vl": "backbone",
         "videollama3": "backbone",
@@ -121,10 +131,11 @@ def test_listing_says_name_kind_module_distribution_version_status(site):
     [
         (ADAPTER.format(name="a"), "adapter"),
         (BACKBONE.format(name="b", model_type="m"), "backbone"),
+        (SOURCE.format(name="s"), "region source"),
         (ADAPTER.format(name="a") + BACKBONE.format(name="b", model_type="m"), "adapter+backbone"),
         ("from plug_elsewhere import register_adapters", "unknown"),
     ],
-    ids=["adapter", "backbone", "both", "hook defined elsewhere"],
+    ids=["adapter", "backbone", "region source", "both", "hook defined elsewhere"],
 )
 def test_kind_is_read_from_the_source(site, source, kind):
     site.install("acme", name="acme", source=source)
@@ -184,6 +195,10 @@ BROKEN = {
     "spec of the other kind": (
         BACKBONE.replace("register_backbones", "register_adapters").replace("{model_type!r}", "'m'"),
         "must register AdapterSpec objects as adapters",
+    ),
+    "adapter as region source": (
+        ADAPTER.replace("register_adapters", "register_region_sources"),
+        "must register RegionSourceSpec objects as region sources",
     ),
     "registers a name twice": (
         ADAPTER + "    register(AdapterSpec(name={name!r}, config=object, plan=None, build=None))",
@@ -317,6 +332,12 @@ def test_an_unknown_name_lists_what_there_is():
         host().backbone("xyz")
 
 
+def test_an_unknown_region_source_lists_what_there_is(site):
+    site.install("acme", name="acme", source=SOURCE.format(name="acme"))
+    with pytest.raises(PluginError, match=r"No region source is called 'acne'\. Did you mean 'acme'\?"):
+        site.host().region_source("acne")
+
+
 def test_no_plugins_at_all(site):
     with pytest.raises(PluginError, match=r"Installed adapters: none\."):
         site.host().adapter("saot")
@@ -328,10 +349,11 @@ def test_no_plugins_at_all(site):
 def test_backbone_by_model_type(site):
     site.install("one", name="one", source=BACKBONE.format(name="one", model_type="one_vl"))
     adapter = site.install("two", name="two", source=ADAPTER.format(name="two"))
+    source = site.install("three", name="three", source=SOURCE.format(name="three"))
     spec = site.host().backbone_for("one_vl")
     assert isinstance(spec, BackboneSpec)
     assert spec.name == "one"
-    assert adapter not in sys.modules
+    assert not {adapter, source} & set(sys.modules)
 
 
 def test_an_unserved_model_type_says_how_to_serve_it():
@@ -372,6 +394,7 @@ def test_a_model_type_served_twice_is_used_by_name(site, monkeypatch):
 EXERCISED = {
     "register_adapters": lambda served: served.adapter("acme"),
     "register_backbones": lambda served: served.backbone("acme"),
+    "register_region_sources": lambda served: served.region_source("acme"),
 }
 
 
@@ -381,7 +404,8 @@ def test_every_hook_has_a_test():
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_called(site, hook):
-    source = {"register_adapters": ADAPTER, "register_backbones": BACKBONE}[hook]
+    sources = {"register_adapters": ADAPTER, "register_backbones": BACKBONE, "register_region_sources": SOURCE}
+    source = sources[hook]
     site.install("acme", name="acme", source=source.format(name="acme", model_type="m"))
     assert EXERCISED[hook](site.host()).name == "acme"
 

@@ -99,15 +99,6 @@ def test_regions_on_several_images_keep_their_images(pair):
         pair.processor([user(IMAGE, small, "<region> and <region>")], [BOX, BOX.on_image(1)])
 
 
-def test_a_video_goes_through_the_backbones_own_processor(pair):
-    video = np.stack([picture(56, 56, seed=each) for each in range(4)])
-    message = {"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": "what moves?"}]}
-    message["content"][0]["video_metadata"] = {"fps": 1.0, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3]}
-    inputs = pair.processor([message], do_sample_frames=False)
-    assert "pixel_values_videos" in inputs
-    assert pair.model.generate(**inputs, max_new_tokens=2).shape[1] > inputs["input_ids"].shape[1]
-
-
 @pytest.mark.parametrize(
     ("conversation", "regions", "message"),
     [
@@ -117,7 +108,7 @@ def test_a_video_goes_through_the_backbones_own_processor(pair):
         ([user("see <|image_pad|>")], [], r"special token '<\|image_pad\|>'"),
         ([user(IMAGE, "<region>")], [BOX.on_image(1)], "lies on image 1, but the conversation has 1 images"),
         ([user("<region>")], [BOX], "lies on image 0, but the conversation has 0 images"),
-        ([user(IMAGE, "<region>")], [(1, 2, 30, 40)], r"expected a Region, got \(1, 2, 30, 40\). Make one with"),
+        ([user(IMAGE, "<region>")], [(1, 2, 30, 40)], r"expected a Region, or .* got \(1, 2, 30, 40\). Make one with"),
         ([], [], "Expected a conversation or a list of conversations, got none"),
         ([{"role": "user", "content": ["hi"]}], [], "content must be text or a list of parts"),
         ([{"role": "user"}], [], "must have 'role' and 'content'"),

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from conftest import scene_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -44,15 +45,14 @@ def box_mask(box_xyxy, image_hw):
 def make_batch(adapter, regions, images, *, geometry=GEOMETRY, samples=None, scene_grids_hw=None, config=None):
     """The batch of `(image, mask)` regions, by default all of one sample."""
     config = config or adapter.make_config()
-    planned = [PlannedRegion(mask, adapter.plan(config, mask, geometry), image) for image, mask in regions]
+    planned = [[PlannedRegion(mask, adapter.plan(config, mask, geometry), image)] for image, mask in regions]
     starts = np.cumsum([0, *(samples or [len(planned)])])
     return make_region_batch(
         [planned[start:end] for start, end in pairwise(starts)],
         adapter=adapter.name,
         placeholder_id=9,
-        images=images,
-        images_per_sample=[len(images)],
-        scene_grids_hw=scene_grids_hw or [(3, 4)] * len(images),
+        pictures=images,
+        scene=scene_of(images, scene_grids_hw or [(3, 4)] * len(images)),
         geometry=geometry,
         pixel_mean=[0.4, 0.5, 0.6],
         pixel_std=[0.2, 0.3, 0.4],
@@ -321,7 +321,6 @@ def test_views_share_the_whole_image_among_its_regions():
     assert whole.grid_of_region == (0, 1, 0, 1)
     assert batch.crop_grids_hw == ((2, 2),) * 3 + ((3, 3),) * 2
     assert len(batch.crops) == 5
-    assert not batch.wants_scene
 
 
 @torch.no_grad()

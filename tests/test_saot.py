@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import CountOps
 from pixelrefer_saot.kmeans import aggregate
 from pixelrefer_saot.module import Saot, relative_positions
 from torch.nn.functional import interpolate
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pixelrefer_plugin import (
     EncodedView,
@@ -38,12 +38,10 @@ def batch_of(masks, config=CONFIG, geometry=GEOMETRY) -> RegionBatch:
 
     height, width = masks[0].image_hw
     return make_region_batch(
-        [[PlannedRegion(mask, SAOT.plan(config, mask, geometry), image=0) for mask in masks]],
+        [[[PlannedRegion(mask, SAOT.plan(config, mask, geometry), picture=0)] for mask in masks]],
         adapter="saot",
         placeholder_id=9,
-        images=[Image.new("RGB", (width, height))],
-        images_per_sample=[1],
-        scene_grids_hw=[(1, 1)],
+        pictures=[Image.new("RGB", (width, height))],
         geometry=geometry,
         pixel_mean=[0.5] * 3,
         pixel_std=[0.5] * 3,
@@ -347,17 +345,9 @@ def test_autocast_does_not_change_the_means():
     assert torch.equal(means, expected)
 
 
-class _CountOps(TorchDispatchMode):
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
 def test_there_is_no_loop_over_clusters_tokens_or_objects_of_a_size():
     def ops(objects, tokens, clusters):
-        with _CountOps() as counter:
+        with CountOps() as counter:
             aggregate(list(torch.randn(objects, tokens, 4)), num_clusters=clusters, iterations=5)
         return counter.count
 

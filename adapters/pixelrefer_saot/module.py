@@ -46,10 +46,17 @@ class Saot(nn.Module):
             `(sum(counts), D)`, region by region.
         """
         (crops,) = views
+        return self.mlp(self.object_features(crops, counts))
+
+    def object_features(self, crops: EncodedView, counts: tuple[int, ...]) -> Tensor:
+        """The tokens before the MLP, still of the tower's width: eq. 5 and 6.
+
+        Returns:
+            `(sum(counts), C)`, region by region.
+        """
         features = crops.grids.features[crops.patch_rows].to(self.position.weight.dtype)
         features += self.position(relative_positions(crops).to(features.dtype))  # eq. 5; in place, on a copy
-        tokens = self._aggregate(features.split(crops.patches_per_region), counts)
-        return self.mlp(tokens)
+        return self._aggregate(features.split(crops.patches_per_region), counts)
 
     def _aggregate(self, per_region: tuple[Tensor, ...], counts: tuple[int, ...]) -> Tensor:
         """Cluster means for regions with more patches than tokens, the patches themselves for the others."""

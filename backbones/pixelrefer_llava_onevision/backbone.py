@@ -9,7 +9,7 @@ import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
 
-from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry, PixelReferError
+from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry, PixelReferError, VideoScene
 
 from .tiny import tiny
 
@@ -61,13 +61,34 @@ def scene_boxes_xyxy(config, inputs):
     Where the square is not whole patches (384 px, 14 px each), the tower leaves out what is over at its right
     and bottom.
     """
-    seen = _base_grid_side(config) * config.vision_config.patch_size / config.vision_config.image_size
+    seen = _seen_share(config)
     boxes = []
     for (h, w), alone in zip(inputs["image_sizes"].tolist(), _is_alone(inputs), strict=True):
         width, height = (w, h) if alone else (max(w, h), max(w, h))
         left, top = -((width - w) // 2), -((height - h) // 2)
         boxes.append((left, top, left + seen * width, top + seen * height))
     return tuple(boxes)
+
+
+def video_grids_hw(config, inputs):
+    """Every frame is squashed to the base view's square; its features are those before the native pooling."""
+    side = _base_grid_side(config)
+    videos, frames = inputs["pixel_values_videos"].shape[:2]
+    return ((side, side),) * (videos * frames)
+
+
+def video_grids(model, inputs, tower_output):
+    grids_hw = video_grids_hw(model.config, inputs)
+    return FeatureGrids(_features(model.config, tower_output, grids_hw[0]).flatten(0, 1), grids_hw)
+
+
+def video_box_xyxy(config, frame_hw):
+    seen = _seen_share(config)
+    return (0, 0, seen * frame_hw[1], seen * frame_hw[0])
+
+
+def _seen_share(config):
+    return _base_grid_side(config) * config.vision_config.patch_size / config.vision_config.image_size
 
 
 def _features(config, tower_output, grid_hw):
@@ -129,4 +150,10 @@ SPEC = BackboneSpec(
         r"\.(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.fc\d)",
     },
     tiny=tiny,
+    video_scene=VideoScene(
+        grids=video_grids,
+        grids_hw=video_grids_hw,
+        frames_per_grid=lambda config: 1,
+        box_xyxy=video_box_xyxy,
+    ),
 )

@@ -9,7 +9,7 @@ import torch
 from einops import repeat
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry
+from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry, VideoScene
 
 from .tiny import tiny
 
@@ -48,13 +48,26 @@ def encode_crops(model, crops):
 
 def scene_grids_hw(config, inputs):
     """The patch grids, before the merger."""
-    if "image_grid_thw" not in inputs:
-        return ()
-    return tuple((h, w) for _, h, w in inputs["image_grid_thw"].tolist())
+    return _grids_hw(inputs, "image_grid_thw")
 
 
 def scene_grids(model, inputs, tower_output):
     return _raster_grids(model, tower_output, scene_grids_hw(model.config, inputs))
+
+
+def video_grids_hw(config, inputs):
+    """One grid for every two frames, which the tower takes together."""
+    return _grids_hw(inputs, "video_grid_thw")
+
+
+def video_grids(model, inputs, tower_output):
+    return _raster_grids(model, tower_output, video_grids_hw(model.config, inputs))
+
+
+def _grids_hw(inputs, name):
+    if name not in inputs:
+        return ()
+    return tuple((h, w) for t, h, w in inputs[name].tolist() for _ in range(t))
 
 
 def _raster_grids(model, tower_output, grids_hw):
@@ -105,4 +118,9 @@ SPEC = BackboneSpec(
         "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)",
     },
     tiny=tiny,
+    video_scene=VideoScene(
+        grids=video_grids,
+        grids_hw=video_grids_hw,
+        frames_per_grid=lambda config: config.vision_config.temporal_patch_size,
+    ),
 )

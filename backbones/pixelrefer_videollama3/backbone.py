@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from transformers import VideoLlama3ForConditionalGeneration
 
-from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry
+from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry, VideoScene
 
 from .tiny import tiny
 
@@ -35,15 +35,29 @@ def encode_crops(model, crops):
 
 
 def scene_grids_hw(config, inputs):
-    if "image_grid_thw" not in inputs:
-        return ()
-    merged = zip(inputs["image_grid_thw"].tolist(), inputs["image_merge_sizes"].tolist(), strict=True)
-    return tuple((h // merge, w // merge) for (_, h, w), merge in merged)
+    return _merged_grids_hw(inputs, "image")
 
 
 def scene_grids(model, inputs, tower_output):
     """The tower's output is in raster order after its own downsampling."""
     return FeatureGrids(tower_output.last_hidden_state, scene_grids_hw(model.config, inputs))
+
+
+def video_grids_hw(config, inputs):
+    return _merged_grids_hw(inputs, "video")
+
+
+def video_grids(model, inputs, tower_output):
+    """Every frame's grid, also of those whose tokens the native pass then drops as repetitions."""
+    return FeatureGrids(tower_output.last_hidden_state, video_grids_hw(model.config, inputs))
+
+
+def _merged_grids_hw(inputs, kind):
+    """One grid per image or frame, after the tower's downsampling."""
+    if f"{kind}_grid_thw" not in inputs:
+        return ()
+    merged = zip(inputs[f"{kind}_grid_thw"].tolist(), inputs[f"{kind}_merge_sizes"].tolist(), strict=True)
+    return tuple((h // merge, w // merge) for (t, h, w), merge in merged for _ in range(t))
 
 
 SPEC = BackboneSpec(
@@ -65,4 +79,5 @@ SPEC = BackboneSpec(
         "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc\d)",
     },
     tiny=tiny,
+    video_scene=VideoScene(grids=video_grids, grids_hw=video_grids_hw, frames_per_grid=lambda config: 1),
 )

@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,19 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import TextStreamer
 
-from ..contracts import AdapterSpec, BackboneSpec, CropView, FeatureGrids, PatchGeometry
+from ..contracts import AdapterSpec, BackboneSpec, CropView, FeatureGrids, PatchGeometry, SceneView, VideoScene
 from ..errors import PixelReferError, SpliceError
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
-from ..regions import FloatBox, Region, RegionMask
+from ..regions import FloatBox, Region, RegionMask, VideoRegion
+from ..scene import captured_scene
 
 DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
 
 _NEW_TOKENS = 6
+_VIDEO_BOXES = {0: Region.from_box((8, 8, 30, 40)), 4: Region.from_box((40, 10, 62, 40))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Pair:
         processor: its processor.
         native: the backbone's own processor, untouched.
         conversations: a batch of mixed kinds: two regions on one image, text only, an image without regions,
-            regions on two images.
+            regions on two images and, where the backbone takes videos, two objects in different spans of one.
         regions: the regions of each.
     """
 
@@ -50,7 +52,7 @@ class Pair:
     processor: RegionProcessor
     native: Any
     conversations: list[list[dict[str, Any]]]
-    regions: list[list[Region]]
+    regions: list[list[Any]]
 
     def inputs(self, index: int | None = None, **options: Any) -> Any:
         """Model inputs of one of the conversations, or of all as a batch."""
@@ -60,7 +62,11 @@ class Pair:
 
     def answer(self, inputs: Any, **options: Any) -> Tensor:
         """The ids generated for `inputs`, without the prompt; greedy unless `options` say otherwise."""
-        options = {"do_sample": False, "max_new_tokens": _NEW_TOKENS, "min_new_tokens": _NEW_TOKENS, **options}
+        tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
+        media = [self.processor.tokenizer.convert_tokens_to_ids(token) for token in tokens if token]
+        # A random model says anything, also that here is a picture; without a cache it then looks for one.
+        options = {"do_sample": False, "suppress_tokens": media, **options}
+        options = {"max_new_tokens": _NEW_TOKENS, "min_new_tokens": _NEW_TOKENS, **options}
         generated: Tensor = self.model.generate(**inputs, **options)
         return generated[:, inputs["input_ids"].shape[1] :]
 
@@ -78,13 +84,26 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
         [_user(tall, "describe the picture")],
         [_user(wide, tall, "compare <region> to <region>")],
     ]
-    regions = [
+    regions: list[list[Any]] = [
         [Region.from_box((8, 8, 60, 50)), Region.from_points([(100, 40)], radius_px=6)],
         [],
         [],
         [Region.from_box((30, 20, 34, 23)), Region.from_box((5, 5, 55, 100), image_index=1)],
     ]
+    if _takes_videos(native) and (get_backbone(backbone).video_scene or not _reads_scene(get_adapter(adapter))):
+        conversations.append([_user(_video(), "what does <region> do, and <region>?")])
+        regions.append([VideoRegion(_VIDEO_BOXES), VideoRegion({3: Region.from_points([(50, 30)])})])
     return Pair(model, model.make_processor(native), native, conversations, regions)
+
+
+def _takes_videos(native: Any) -> bool:
+    return getattr(native, "video_processor", None) is not None
+
+
+def _reads_scene(spec: AdapterSpec) -> bool:
+    """Whether an adapter's plans ask for features of the backbone's own pass."""
+    plan = spec.plan(spec.make_config(None), _awkward_masks()[0], PatchGeometry(patch_size=14, grid_multiple=2))
+    return any(isinstance(view, SceneView) for view in plan.views)
 
 
 def check_backbone(name: str, *, adapter: str = DEFAULT_ADAPTER) -> list[str]:
@@ -162,6 +181,8 @@ def plan_is_pure_and_bounded(spec: AdapterSpec) -> None:
             assert first.num_tokens == second.num_tokens >= 1, f"{spec.name}: {first.num_tokens} tokens promised"
             kinds = [type(view).__name__ for view in first.views]
             usual = usual or kinds
+            hidden = spec.framework == "object-only" and "SceneView" in kinds
+            assert not hidden, f"{spec.name}: Object-Only, yet it asks for the scene, which is not run"
             assert kinds == usual, f"{spec.name}: views {kinds} for one mask, {usual} for another"
             for view, again in zip(first.views, second.views, strict=True):
                 if isinstance(view, CropView) and isinstance(again, CropView):
@@ -172,7 +193,8 @@ def _check_crop(name: str, crop: CropView, again: CropView, *, mask: RegionMask,
     (x0, y0, x1, y1), (h, w), (height, width) = crop.box_xyxy, crop.grid_hw, mask.image_hw
     same = (crop.box_xyxy, crop.grid_hw) == (again.box_xyxy, again.grid_hw)
     assert same, f"{name}: the crop is {crop.box_xyxy} on one planning and {again.box_xyxy} on the next"
-    assert np.array_equal(crop.mask, again.mask), f"{name}: planned twice, two masks"
+    same = (crop.mask is again.mask is None) or np.array_equal(np.asarray(crop.mask), np.asarray(again.mask))
+    assert same, f"{name}: planned twice, two masks"
     inside = 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
     assert inside, f"{name}: the crop {crop.box_xyxy} is not inside its image of {width}x{height} pixels"
     assert (h % multiple, w % multiple) == (0, 0), (
@@ -292,18 +314,63 @@ def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Im
     text = native.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     images = [[each] for each in pictures]
     inputs = native(text=[text] * len(images), images=images, padding=True, return_tensors="pt")
-    return _captured_scene(spec, model, inputs, run=lambda: model(**inputs)), inputs
+    return spec.scene_grids(model, inputs, _tower_output(spec, model, inputs)), inputs
 
 
-def _captured_scene(spec: BackboneSpec, model: Any, inputs: Any, *, run: Callable[[], Any]) -> FeatureGrids:
-    """The scene's grids, from what the vision tower returns in the last of its calls that `run` makes."""
+def frames_are_where_video_scene_says(spec: BackboneSpec) -> None:
+    """Where there is a `video_scene`: a frame with one bright cell lights up that cell of its own grid."""
+    if spec.video_scene is None:
+        return
+    model, native = spec.tiny(0)
+    plain = np.full((4, 112, 168, 3), 100, dtype=np.uint8)
+    still = _video_scene_grids(spec, spec.video_scene, model, native, plain)
+    frames_per_grid = spec.video_scene.frames_per_grid(model.config)
+    height, width = plain.shape[1:3]
+    box = spec.video_scene.box_xyxy(model.config, (height, width)) if spec.video_scene.box_xyxy else None
+    x0, y0, x1, y1 = box or (0, 0, width, height)
+    for frame in range(len(plain)):
+        h, w = still.grids_hw[frame // frames_per_grid]
+        for row, column in ((0, 0), (h - 1, 0), (h // 2, w // 3), (h - 1, w - 1)):
+            rows = slice(*(round(y0 + at * (y1 - y0) / h) for at in (row, row + 1)))
+            columns = slice(*(round(x0 + at * (x1 - x0) / w) for at in (column, column + 1)))
+            bright = plain.copy()
+            bright[frame, rows, columns] = 255
+            moved = _video_scene_grids(spec, spec.video_scene, model, native, bright)
+            change = [(moved[index] - still[index]).norm(dim=-1) for index in range(len(still))]
+            grid = max(range(len(change)), key=lambda index: change[index].max().item())
+            found = (grid, *divmod(int(change[grid].argmax()), w))
+            expected = (frame // frames_per_grid, row, column)
+            assert found == expected, (
+                f"{spec.name}: cell {(row, column)} of frame {frame} lights up grid, row, column {found}, "
+                f"expected {expected}"
+            )
+
+
+def _video_scene_grids(
+    spec: BackboneSpec, scene: VideoScene, model: Any, native: Any, frames_nhwc: np.ndarray
+) -> FeatureGrids:
+    """The grids of one video, from the native pass."""
+    message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "what is it?"}]}
+    text = native.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+    metadata = {"fps": 1.0, "total_num_frames": len(frames_nhwc), "frames_indices": list(range(len(frames_nhwc)))}
+    inputs = native(
+        text=[text], videos=[frames_nhwc], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt"
+    )
+    grids = scene.grids(model, inputs, _tower_output(spec, model, inputs))
+    promised, got = scene.grids_hw(model.config, inputs), grids.grids_hw
+    assert promised == got, f"{spec.name}: video_scene.grids_hw says {promised}, grids {got}"
+    return grids
+
+
+def _tower_output(spec: BackboneSpec, model: Any, inputs: Any) -> Any:
+    """What the vision tower returns in the native pass."""
     outputs: list[Any] = []
     tower = model.get_submodule(spec.vision_tower)
     handle = tower.register_forward_hook(lambda module, args, output: outputs.append(output))
     with torch.no_grad():
-        run()
-        handle.remove()
-        return spec.scene_grids(model, inputs, outputs[-1])
+        model(**inputs)
+    handle.remove()
+    return outputs[-1]
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
@@ -318,24 +385,37 @@ def no_regions_is_the_base_model(adapter: str, backbone: str) -> None:
     """Without regions: same inputs, logits and generated ids as the bare backbone, bit for bit."""
     for dtype in (torch.float32, torch.bfloat16):
         pair = make_pair(adapter, backbone, dtype=dtype)
-        conversation = pair.conversations[2]
-        picture = conversation[0]["content"][0]["image"]
-        bare_messages = [{"role": "user", "content": [{"type": "image"}, conversation[0]["content"][1]]}]
-        text = pair.native.apply_chat_template(bare_messages, add_generation_prompt=True, tokenize=False)
-        native = pair.native(text=[text], images=[[_pil(picture)]], return_tensors="pt")
-        ours = pair.inputs(2)
-        assert "regions" not in ours
-        assert set(ours) == set(native), f"inputs {sorted(ours)} instead of {sorted(native)}"
-        for name, value in native.items():
-            assert torch.equal(ours[name], value), f"input {name} differs from the native processor's"
         bare = pair.model.backbone
-        with torch.no_grad():
-            expected, got = bare(**native).logits, pair.model(**ours).logits
-        assert torch.equal(expected, got), f"{dtype}: logits differ from the bare backbone's"
-        options: dict[str, Any] = {"max_new_tokens": _NEW_TOKENS, "do_sample": False}
-        same = torch.equal(bare.generate(**native, **options), pair.model.generate(**ours, **options))
-        assert same, f"{dtype}: generated ids differ from the bare backbone's"
+        for kind, ours, native in _without_regions(pair):
+            assert "regions" not in ours
+            assert set(ours) == set(native), f"{kind}: inputs {sorted(ours)} instead of {sorted(native)}"
+            for name, value in native.items():
+                assert torch.equal(ours[name], value), f"{kind}: input {name} differs from the native processor's"
+            with torch.no_grad():
+                expected, got = bare(**native).logits, pair.model(**ours).logits
+            assert torch.equal(expected, got), f"{kind}, {dtype}: logits differ from the bare backbone's"
+            options: dict[str, Any] = {"max_new_tokens": _NEW_TOKENS, "do_sample": False}
+            same = torch.equal(bare.generate(**native, **options), pair.model.generate(**ours, **options))
+            assert same, f"{kind}, {dtype}: generated ids differ from the bare backbone's"
         pair.model.detach()
+
+
+def _without_regions(pair: Pair) -> Iterator[tuple[str, Any, Any]]:
+    """A picture and, where the backbone takes them, a video: inputs of our processor and of the native one."""
+
+    def native(kind: str, **media: Any) -> Any:
+        parts = [{"type": kind}, {"type": "text", "text": "describe it"}]
+        message = {"role": "user", "content": parts}
+        text = pair.native.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+        return pair.native(text=[text], **media, return_tensors="pt")
+
+    picture = _picture((110, 60), seed=2)
+    yield "picture", pair.processor([_user(picture, "describe it")]), native("image", images=[[_pil(picture)]])
+    if _takes_videos(pair.native):
+        video = _video()
+        metadata = {"fps": 2.0, "total_num_frames": len(video["video"]), "frames_indices": [0, 1, 2, 3, 4]}
+        expected = native("video", videos=[video["video"]], video_metadata=[metadata], do_sample_frames=False)
+        yield "video", pair.processor([_user(video, "describe it")]), expected
 
 
 def regions_reach_the_decoder(adapter: str, backbone: str) -> None:
@@ -401,6 +481,31 @@ def generation_works_as_usual(adapter: str, backbone: str) -> None:
     pair.model.detach()
 
 
+def the_framework_is_kept(adapter: str, backbone: str) -> None:
+    """Vision-Object leaves the native inputs as they are; Object-Only shows the decoder text and object tokens
+    alone, however large the picture, and only the conversations without regions their pictures."""
+    pair, lengths = make_pair(adapter, backbone), []
+    question, region = "what is <region>?", Region.from_box((8, 8, 30, 40))
+    for hw in ((60, 60), (120, 180)):
+        inputs = pair.processor([_user(_picture(hw), question)], [region])
+        promised = sum(inputs["regions"].counts)
+        lengths.append(inputs["input_ids"].shape[1] - promised)
+        shown = "pixel_values" in inputs
+    only_text = pair.processor([_user(question.replace("<region>", "[]"))])["input_ids"].shape[1]
+    if get_adapter(adapter).framework == "vision-object":
+        assert shown, "a Vision-Object adapter's batch lacks the picture"
+    else:
+        assert not shown, "an Object-Only adapter's batch holds the picture"
+        assert len(set(lengths)) == 1, f"the length of the sequence depends on the picture's size: {lengths}"
+        assert lengths[0] <= only_text + 1, f"{lengths[0]} tokens besides the object's, where the text has {only_text}"
+        mixed = pair.processor([pair.conversations[0], pair.conversations[2]], [pair.regions[0], []])
+        alone = pair.processor(pair.conversations[2])
+        assert torch.equal(mixed["pixel_values"], alone["pixel_values"]), (
+            "a batch shows other pictures than its samples"
+        )
+    pair.model.detach()
+
+
 def promised_is_delivered(adapter: str, backbone: str) -> None:
     """As many placeholders as object tokens, also for awkward masks; a lost placeholder is refused."""
     pair = make_pair(adapter, backbone)
@@ -424,7 +529,8 @@ def a_region_is_the_same_in_company(adapter: str, backbone: str) -> None:
     """The object tokens of a region do not depend on the other regions of the batch."""
     pair, spec = make_pair(adapter, backbone), get_backbone(backbone)
     together = _object_tokens(pair, pair.inputs(), spec)
-    for sample, first in ((0, 0), (3, 2)):
+    samples = ((0, 0), (3, 2), (4, 4))[: len(pair.conversations) - 2]
+    for sample, first in samples:
         for number, alone in enumerate(_object_tokens(pair, pair.inputs(sample), spec), start=first):
             assert torch.allclose(together[number], alone, atol=1e-5), (
                 f"the object tokens of region {number} are others when its sample is alone; does the adapter "
@@ -434,12 +540,11 @@ def a_region_is_the_same_in_company(adapter: str, backbone: str) -> None:
 
 
 def _object_tokens(pair: Pair, inputs: Any, spec: BackboneSpec) -> tuple[Tensor, ...]:
-    """The object tokens of each region of a batch."""
-    batch, scene = inputs["regions"], None
-    if batch.wants_scene:
-        scene = _captured_scene(spec, pair.model.backbone, inputs, run=lambda: pair.model(**inputs))
-    with torch.no_grad():
-        return pair.model.object_tokens(batch, scene).split(batch.counts)
+    """The object tokens of each region of a batch, frame by frame."""
+    batch = inputs["regions"]
+    with torch.no_grad(), captured_scene(pair.model.backbone, spec, batch.scene, inputs) as scene:
+        pair.model(**inputs)
+        return pair.model.object_tokens(batch, scene()).split(batch.counts)
 
 
 def gradients_reach_what_trains(adapter: str, backbone: str) -> None:
@@ -492,10 +597,12 @@ BACKBONE_CHECKS: tuple[Callable[[BackboneSpec], None], ...] = (
     crops_come_back_in_raster_order,
     crops_do_not_see_each_other,
     crops_and_scene_are_the_same_features,
+    frames_are_where_video_scene_says,
 )
 PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
     no_regions_is_the_base_model,
     regions_reach_the_decoder,
+    the_framework_is_kept,
     promised_is_delivered,
     a_region_is_the_same_in_company,
     a_batch_answers_as_its_samples_do,
@@ -524,10 +631,22 @@ class _Recorder(TextStreamer):
 
 
 def _user(*parts: Any) -> dict[str, Any]:
-    content = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part} for part in parts
-    ]
+    """A user's message of texts, pictures, and parts that are written out."""
+    content = []
+    for part in parts:
+        if isinstance(part, dict):
+            content.append(part)
+        else:
+            kind = "text" if isinstance(part, str) else "image"
+            content.append({"type": kind, kind: part})
     return {"role": "user", "content": content}
+
+
+def _video() -> dict[str, Any]:
+    """Five frames, an odd number for towers that join two, of moving blots."""
+    blots = np.asarray(_blots((70, 130), seed=3))
+    frames = np.stack([blots[:, 10 * index : 10 * index + 70] for index in range(5)])
+    return {"type": "video", "video": frames, "fps": 2.0}
 
 
 def _with_answers(pair: Pair) -> Any:

@@ -1,0 +1,77 @@
+"""The infusion itself: SAOT's tokens read their surroundings, then the whole image, then the MLP (Algorithm 1).
+
+Shape letters as in `pixelrefer_plugin.contracts`: C vision width, D decoder width.
+"""
+
+from pixelrefer_saot.module import Saot
+from torch import Tensor, nn
+
+from pixelrefer_plugin import EncodedView, PixelReferError
+
+from .attention import ATTEND, GridAttention
+from .config import OciConfig
+
+
+class Oci(nn.Module):
+    """SAOT's object tokens, enriched with context so that the decoder needs no scene tokens.
+
+    Args:
+        saot: the tokenizer; its MLP comes after the infusion.
+        contexts: names of what is infused, in the order of the views after the object's crop.
+        vision_width: width C of the patch features.
+        num_heads: heads of each attention.
+    """
+
+    def __init__(
+        self,
+        saot: Saot,
+        *,
+        contexts: tuple[str, ...],
+        vision_width: int,
+        num_heads: int,
+    ) -> None:
+        super().__init__()
+        self.saot = saot
+        self.attentions = nn.ModuleDict(
+            {context: GridAttention(vision_width, num_heads=num_heads) for context in contexts}
+        )
+
+    @classmethod
+    def build(cls, config: OciConfig, *, vision_width: int, decoder_width: int) -> "Oci":
+        """The module that a config describes.
+
+        Raises:
+            PixelReferError: the tower's width cannot be split among the heads.
+        """
+        if vision_width % config.num_heads:
+            raise PixelReferError(
+                f"OciConfig.num_heads must divide the width of the vision tower's features, {vision_width}, "
+                f"got {config.num_heads}. Choose a divisor of {vision_width}."
+            )
+        return cls(
+            Saot.build(config, vision_width=vision_width, decoder_width=decoder_width),
+            contexts=config.contexts,
+            vision_width=vision_width,
+            num_heads=config.num_heads,
+        )
+
+    def set_attn_implementation(self, name: str) -> None:
+        """Attend as the backbone does: `sdpa`, `eager` or `flash_attention_2`; by `sdpa` where it is another."""
+        for attention in self.attentions.values():
+            attention.attn_implementation = name if name in ATTEND else "sdpa"
+
+    def forward(self, views: tuple[EncodedView, ...], counts: tuple[int, ...]) -> Tensor:
+        """Turn the encoded crops into the promised tokens.
+
+        Args:
+            views: the objects' crops, then one view per context.
+            counts: tokens promised per region.
+
+        Returns:
+            `(sum(counts), D)`, region by region.
+        """
+        crops, *context_views = views
+        tokens = self.saot.object_features(crops, counts)
+        for attention, view in zip(self.attentions.values(), context_views, strict=True):
+            tokens = tokens + attention(tokens, counts, view)
+        return self.saot.mlp(tokens)

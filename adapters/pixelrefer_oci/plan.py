@@ -1,0 +1,28 @@
+"""What OCI has the tower encode for one region: its crop as SAOT plans it, what surrounds it, the whole image."""
+
+from pixelrefer_saot.plan import plan as plan_object
+
+from pixelrefer_plugin import CropView, PatchGeometry, RegionMask, RegionPlan
+
+from .config import OciConfig
+
+
+def plan(config: OciConfig, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
+    """SAOT's crop and tokens, then `LocalCrop` and the raw image, both resized to squares (PixelRefer Algorithm 1).
+
+    The local crop is the object's box with SAOT's context. Regions of one image ask for the same global crop,
+    which the host has encoded once.
+    """
+    of_object = plan_object(config, mask, geometry)
+    (crop,) = of_object.views
+    height, width = mask.image_hw
+    context_views = {
+        "local": CropView(crop.box_xyxy, _square_hw(config.local_px, geometry), mask=None),
+        "global": CropView((0, 0, width, height), _square_hw(config.global_px, geometry), mask=None),
+    }
+    return RegionPlan(of_object.num_tokens, (crop, *(context_views[name] for name in config.contexts)))
+
+
+def _square_hw(side_px: int, geometry: PatchGeometry) -> tuple[int, int]:
+    side = geometry.whole_patches(side_px)
+    return (side, side)

@@ -1,0 +1,238 @@
+"""The command line: `pixelrefer plugins`, `pixelrefer describe`, `pixelrefer quickstart`.
+
+It parses, prints and reports errors. Torch and transformers are imported by the commands that need them, so
+that help and listings are instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from .. import __version__
+from .options import GivenRegion, Moment, OrderedCommand, SettingType, region_options, regions_in_order
+from .reporting import Failure, ReportingGroup, quiet_libraries
+
+if TYPE_CHECKING:
+    from .asking import LoadedModel
+    from .subject import Request, Subject
+
+_DEFAULT_QUESTION = "Describe <region>."
+_EXTRA_MODULES = ("matplotlib", "skimage", "sklearn")
+
+
+@click.group(cls=ReportingGroup, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="pixelrefer")
+def main() -> None:
+    """Region referring for the multimodal LLM you already have.
+
+    \b
+    Example:
+      pixelrefer quickstart
+      pixelrefer describe cat.png --box 10,20,200,180 --model runs/quickstart/model
+    """
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+@click.option("--check", is_flag=True, help="Import each plugin; exit with 1 if any is broken.")
+def plugins(as_json: bool, check: bool) -> None:
+    """List the installed adapters, backbones and region sources. Without --check none is imported.
+
+    \b
+    Example:
+      pixelrefer plugins --check
+    """
+    from ..plugins import list_plugins
+
+    found = list_plugins(check=check)
+    rows = [dataclasses.asdict(plugin) for plugin in found]
+    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
+    if check and any(plugin.is_broken for plugin in found):
+        raise SystemExit(1)
+
+
+def _table(rows: Sequence[dict[str, str]]) -> str:
+    columns = ("name", "kind", "distribution", "version", "status")
+    lines = [columns, *(tuple(row[column] for column in columns) for row in rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+@main.command(cls=OrderedCommand)
+@click.argument("path", metavar="IMAGE|VIDEO", type=click.Path(path_type=Path))
+@click.option("--model", required=True, metavar="DIR_OR_ID", help="Model folder, or a plain backbone's id or path.")
+@region_options
+@click.option("--prompt", help="What to ask, with one <region> for each region. By default each is described.")
+@click.option("--track", is_flag=True, help="Follow each region through the sampled frames.")
+@click.option("--source", metavar="NAME", help="Region source that finds the objects' masks. [sam2 with --track]")
+@click.option(
+    "--source-option",
+    "source_options",
+    metavar="KEY=VALUE",
+    type=SettingType(),
+    multiple=True,
+    help="An option of the region source, such as checkpoint=DIR_OR_ID.",
+)
+@click.option(
+    "--frames", type=click.IntRange(min=1), help="Sample so many frames, spread evenly. [as the model, or 16]"
+)
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Sample so many per second, 128 at most.")
+@click.option(
+    "--frame-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Frames per second of a folder of frames. [default: 1]",
+)
+@click.option(
+    "--save-overlay",
+    "overlay",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Draw what was asked about, numbered in the order given: .png or .jpg; of a video .mp4 or .gif.",
+)
+@click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of streaming.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def describe(
+    path: Path,
+    model: str,
+    prompt: str | None,
+    track: bool,
+    source: str | None,
+    source_options: tuple[tuple[str, Any], ...],
+    frames: int | None,
+    fps: float | None,
+    frame_rate: float | None,
+    overlay: Path | None,
+    adapter: str | None,
+    max_new_tokens: int,
+    as_json: bool,
+    device: str,
+    at: tuple[Moment, ...],
+    **by_kind: tuple[GivenRegion, ...],
+) -> None:
+    """Ask a model about regions of a picture, a video, or a folder of its frames.
+
+    Region options may be repeated and mixed; the first <region> of the prompt is the first one given. Without
+    --prompt each region is asked about on its own.
+
+    \b
+    Example:
+      pixelrefer describe street.jpg --model runs/quickstart/model --box 40,30,120,180
+      pixelrefer describe street.jpg --model Qwen/Qwen2.5-VL-3B-Instruct --adapter saot \\
+          --points 80,100 --mask car.png --prompt "Is <region> left of <region>?"
+      pixelrefer describe street.mp4 --model runs/street/model --track --save-overlay asked.mp4 \\
+          --box 40,30,120,180 --at 3.5s --points 80,100 --at 12 --prompt "Does <region> pass <region>?"
+    """
+    from .asking import LoadedModel, require_model
+    from .subject import Request, prepare
+
+    started = time.perf_counter()
+    request = Request(
+        path=path,
+        given=regions_in_order(click.get_current_context(), by_kind, at),
+        prompt=prompt,
+        model=model,
+        track=track,
+        source=source,
+        source_options=dict(source_options),
+        frames=frames,
+        fps=fps,
+        frame_rate=frame_rate,
+        overlay=overlay,
+    )
+    require_model(model)
+    subject = prepare(request)
+    loaded = LoadedModel.open(model, adapter=adapter, device=device, max_new_tokens=max_new_tokens)
+    answers, tokens = _ask(loaded, request, subject, stream=not as_json)
+    if as_json:
+        result = _as_json(request, subject, answers, tokens) | {"seconds": round(time.perf_counter() - started, 3)}
+        click.echo(json.dumps(result, ensure_ascii=False))
+
+
+def _ask(loaded: LoadedModel, request: Request, subject: Subject, *, stream: bool) -> tuple[list[str], list[int]]:
+    """The answers, to the prompt or about each region, and each region's object tokens."""
+    if request.prompt is not None:
+        answer, tokens = loaded.ask(request.prompt, subject.part, subject.regions, stream=stream)
+        return [answer], list(tokens)
+    answers: list[str] = []
+    counts: list[int] = []
+    for given, region in zip(request.given, subject.regions, strict=True):
+        if stream and len(request.given) > 1:
+            click.secho(given.title, bold=True)
+        answer, tokens = loaded.ask(_DEFAULT_QUESTION, subject.part, [region], stream=stream)
+        answers.append(answer)
+        counts.extend(tokens)
+    return answers, counts
+
+
+def _as_json(request: Request, subject: Subject, answers: Sequence[str], tokens: Sequence[int]) -> dict[str, Any]:
+    kind = subject.part["type"]
+    result: dict[str, Any] = {
+        kind: str(request.path),
+        "model": request.model,
+        "prompt": request.prompt if request.prompt is not None else _DEFAULT_QUESTION,
+        "regions": [
+            {"kind": given.kind, "given": given.text, "tokens": count}
+            for given, count in zip(request.given, tokens, strict=True)
+        ],
+        "answers": answers,
+    }
+    if kind == "video":
+        video: Any = subject.media
+        result["frames"] = {"indices": video.frame_indices, "times_s": video.times_s}
+        for entry, frames in zip(result["regions"], subject.frames_of_regions, strict=True):
+            entry["frames"] = frames
+    if request.overlay is not None:
+        result["overlay"] = str(request.overlay)
+    return result
+
+
+@main.command()
+@click.option("--backbone", default="videollama3", show_default=True, help="Backbone plugin.")
+@click.option("--adapter", default="saot", show_default=True, help="Adapter plugin.")
+@click.option("--video", is_flag=True, help="Ask about digits that move through clips, instead of pictures.")
+@click.option("--from-scratch", is_flag=True, help="Start from random weights; everything trains.")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps, in place of the default number.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of data, weights and order.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs/quickstart"),
+    show_default=True,
+    help="Folder for model, metrics and pictures.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
+def quickstart(**options: Any) -> None:
+    """Attach an adapter to a tiny backbone, train it on the CPU, ask about regions. Needs no network.
+
+    \b
+    Example:
+      pixelrefer quickstart --adapter maskpool --out runs/maskpool
+      pixelrefer quickstart --video --adapter oci --out runs/clips
+    """
+    try:
+        from ..quickstart.run import QuickstartOptions, run_quickstart
+
+        quiet_libraries()
+        run_quickstart(QuickstartOptions(**{name: value for name, value in options.items() if value is not None}))
+    except ImportError as error:
+        _explain_missing_extra(error)
+
+
+def _explain_missing_extra(error: ImportError) -> NoReturn:
+    missing = (error.name or "").partition(".")[0]
+    if missing not in _EXTRA_MODULES:
+        raise error
+    raise Failure(
+        f"The quickstart needs {missing}, which is missing: pip install 'pixelrefer-plugin[quickstart]'."
+    ) from error

@@ -1,0 +1,95 @@
+"""The model that `pixelrefer describe` asks: loaded, told in plain words why where it cannot be, and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..checkpoint import is_model_folder
+from ..errors import CheckpointError
+from ..plugins import get_adapter
+from .reporting import Failure, quiet_libraries
+
+if TYPE_CHECKING:
+    from ..model import RegionModel
+    from ..processor import RegionProcessor
+    from ..regions import Region, VideoRegion
+
+
+def require_model(source: str) -> None:
+    """Refuse the path of a folder that is not there; whether the hub has an id is known when it is loaded."""
+    is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1  # a hub id is NAME or OWNER/NAME
+    if is_path and not Path(source).is_dir():
+        raise CheckpointError(f"Expected a model folder at '{source}', found none.")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model and its processor, ready to be asked."""
+
+    model: RegionModel
+    processor: RegionProcessor
+    max_new_tokens: int
+
+    @classmethod
+    def open(cls, source: str, *, adapter: str | None, device: str, max_new_tokens: int) -> LoadedModel:
+        """Load the model, with a warning where its adapter has never been trained."""
+        if not is_model_folder(source):
+            name = get_adapter(adapter or "saot").name
+            click.echo(
+                f"Warning: '{source}' is a plain backbone; its adapter '{name}' is untrained, so what it says "
+                "about regions means nothing yet.",
+                err=True,
+            )
+        quiet_libraries()
+        place = _torch_device(device)
+        model, processor = _load(source, adapter)
+        return cls(model.to(place), processor, max_new_tokens)
+
+    def ask(
+        self, question: str, part: dict[str, Any], regions: Sequence[Region | VideoRegion], *, stream: bool
+    ) -> tuple[str, Sequence[int]]:
+        """Ask about regions of a picture or video, the other `part` of the message.
+
+        Returns:
+            The answer, printed as it comes where `stream`, and the object tokens of each region.
+        """
+        from transformers import TextStreamer
+
+        inputs = self.processor([{"role": "user", "content": [part, {"type": "text", "text": question}]}], regions)
+        inputs = inputs.to(self.model.device, dtype=self.model.backbone.dtype)
+        streamer = TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        generated = self.model.generate(
+            **inputs,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            streamer=streamer if stream else None,
+        )
+        tokens = inputs["regions"].tokens_per_region() if regions else ()
+        return self.processor.decode(generated, inputs)[0], tokens
+
+
+def _load(source: str, adapter: str | None) -> tuple[RegionModel, RegionProcessor]:
+    from ..model import RegionModel
+    from ..processor import RegionProcessor
+
+    try:
+        model = RegionModel.from_pretrained(source, adapter=adapter)
+        return model.eval(), RegionProcessor.from_pretrained(source, adapter=adapter)
+    except OSError as error:  # what the hub's client and transformers raise for networks and missing files
+        raise Failure(f"'{source}' cannot be loaded: {error}") from error
+
+
+def _torch_device(device: str) -> str:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Failure("--device cuda: torch finds no CUDA device here. Use --device cpu.")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device

@@ -1,0 +1,37 @@
+"""What users see: errors in one line without a traceback, and nothing of what libraries tell developers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import click
+
+from ..errors import PixelReferError
+
+
+class Failure(click.ClickException):
+    """An error of the user's: one line on stderr, exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, error: Exception | str) -> None:
+        super().__init__(" ".join(str(error).split()))
+
+
+class ReportingGroup(click.Group):
+    """Reports `PixelReferError` as one line instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PixelReferError as error:
+            raise Failure(error) from error
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' progress bars and notes to developers out of what the user reads."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,268 @@
+"""What `pixelrefer describe` is asked about: a picture or a video and the regions on it, read and checked.
+
+All of it happens before a model is loaded, which takes minutes. A region source, where one is asked for, and the
+overlay belong here too. Torch is imported by region sources only.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+from PIL import Image
+
+from ..checkpoint import is_model_folder, read_manifest
+from ..errors import PixelReferError, PromptError, SourceError, VideoError
+from ..images import load_image
+from ..overlay import require_overlay_path, save_overlay
+from ..regions import Region, VideoRegion
+from ..sources import CheckedSource, load_region_source
+from ..video import FrameSampling, Video, frame_at, frame_times, load_video
+from .options import GivenRegion
+from .reporting import quiet_libraries
+
+_FOLDER_FPS = 1.0
+_DEFAULT_SOURCE = "sam2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options of `pixelrefer describe` that are about the picture or video.
+
+    Attributes:
+        path: the picture, the video, or the folder of frames.
+        given: the regions, in order.
+        prompt: what to ask about all of them, None to ask about each.
+        model: model folder or id; it may say how frames are sampled.
+        track: whether the regions are followed through the video.
+        source: name of the region source.
+        source_options: its options.
+        frames: how many frames to sample.
+        fps: how many frames to sample per second.
+        frame_rate: how fast the frames of a folder follow each other.
+        overlay: where to draw what is asked about.
+    """
+
+    path: Path
+    given: Sequence[GivenRegion]
+    prompt: str | None
+    model: str
+    track: bool
+    source: str | None
+    source_options: Mapping[str, Any]
+    frames: int | None
+    fps: float | None
+    frame_rate: float | None
+    overlay: Path | None
+
+    def __post_init__(self) -> None:
+        if not self.given and self.prompt is None:
+            raise click.UsageError("Give a region (--box, --mask, --polygon, ...), or a --prompt.")
+        if not self.given:
+            needy = {"--track": self.track, "--source": self.source, "--save-overlay": self.overlay}
+            _refuse(needy, "needs a region: give --box, --points, --mask, ...")
+        if not (self.track or self.source):
+            _refuse({"--source-option": self.source_options}, "needs --source or --track.")
+        if self.frames:
+            _refuse({"--fps": self.fps}, "and --frames exclude each other.")
+        if self.prompt is not None and self.prompt.count("<region>") != len(self.given):
+            raise PromptError(
+                f"The prompt has {self.prompt.count('<region>')} <region> but {len(self.given)} regions were given. "
+                "Each <region> stands for one region, in order."
+            )
+
+    @cached_property
+    def is_video(self) -> bool:
+        return _is_video(self.path)
+
+    def require_fitting_media(self) -> None:
+        """Refuse options that are for another kind of media, and an overlay that cannot be written."""
+        if not self.is_video:
+            for_videos = {
+                "--at": any(each.at for each in self.given),
+                "--track": self.track,
+                "--frames": self.frames,
+                "--fps": self.fps,
+                "--frame-rate": self.frame_rate,
+            }
+            _refuse(for_videos, f"is for videos, but '{self.path}' is a picture.")
+        elif not self.path.is_dir():
+            _refuse({"--frame-rate": self.frame_rate}, f"is for folders of frames; '{self.path}' tells its own times.")
+        if self.overlay is not None:
+            require_overlay_path(self.overlay, is_video=self.is_video)
+            read = [self.path, *(Path(each.text) for each in self.given if each.kind == "mask")]
+            if self.overlay.resolve() in [each.resolve() for each in read]:
+                raise click.UsageError(f"--save-overlay would replace '{self.overlay}', which is read. Rename it.")
+
+    def sampling(self) -> FrameSampling:
+        """As the options say, else as the model was trained, else the default."""
+        if self.frames is None and self.fps is None and is_model_folder(self.model):
+            return FrameSampling(**read_manifest(self.model).frame_sampling)
+        most = max(self.frames or 0, FrameSampling.max_frames)
+        return FrameSampling(num_frames=self.frames, fps=self.fps, max_frames=most)
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    for name, value in options.items():
+        if value:
+            raise click.UsageError(f"{name} {why}")
+
+
+def _is_video(path: Path) -> bool:
+    """Whether to read it as a video: by what it is, and by its name where that cannot be seen."""
+    if path.is_dir():
+        return True
+    try:
+        with Image.open(path) as picture:  # Pillow knows MPEG by name, but does not read it
+            return picture.format == "MPEG" or (picture.format == "GIF" and getattr(picture, "is_animated", False))
+    except OSError:  # missing, or nothing that Pillow knows
+        return not (mimetypes.guess_type(path)[0] or "").startswith("image/")
+    except Exception:  # a picture that is damaged or too large: reading it will tell
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A picture or a video, and the regions on it.
+
+    Attributes:
+        media: the picture, or the sampled frames.
+        regions: one for each region option, in order.
+    """
+
+    media: Image.Image | Video
+    regions: Sequence[Region | VideoRegion]
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """It as a part of a chat message."""
+        kind = "video" if isinstance(self.media, Video) else "image"
+        return {"type": kind, kind: self.media}
+
+    @property
+    def frames_of_regions(self) -> list[list[int]]:
+        """The frames that each region of a video lies on."""
+        return [list(region.frames) for region in self.regions if isinstance(region, VideoRegion)]
+
+
+def prepare(request: Request) -> Subject:
+    """Read what is asked about, find the masks where a region source shall, and draw the overlay.
+
+    Raises:
+        PixelReferError: something does not fit; the message names the option.
+    """
+    request.require_fitting_media()
+    subject = _read_video(request) if request.is_video else _read_picture(request)
+    if request.track or request.source:
+        quiet_libraries()
+        source = load_region_source(request.source or _DEFAULT_SOURCE, **request.source_options)
+        subject = replace(subject, regions=_found(subject, request, source))
+    if request.overlay is not None:
+        save_overlay(request.overlay, subject.media, subject.regions)
+    return subject
+
+
+def _read_picture(request: Request) -> Subject:
+    picture = load_image(request.path)
+    _require_inside(request.given, (picture.height, picture.width))
+    return Subject(picture, [each.region for each in request.given])
+
+
+def _read_video(request: Request) -> Subject:
+    fps = _frame_rate(request)
+    times_s = frame_times(request.path, fps=fps)
+    frames = [_frame_of(each, times_s) for each in request.given]
+    video = load_video(request.path, sampling=request.sampling(), frames=frames, fps=fps)
+    _require_inside(request.given, video.image_hw)
+    regions = [VideoRegion({frame: each.region}) for frame, each in zip(frames, request.given, strict=True)]
+    return Subject(video, regions)
+
+
+def _frame_rate(request: Request) -> float | None:
+    """Of a folder; None for a file, which knows its times."""
+    if not request.path.is_dir():
+        return None
+    if request.frame_rate is None:
+        click.echo(
+            f"Warning: folder '{request.path}' says nothing about time: taken as {_FOLDER_FPS:g} frame per second. "
+            "Give --frame-rate.",
+            err=True,
+        )
+    return request.frame_rate or _FOLDER_FPS
+
+
+def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
+    if given.at is None:
+        return 0
+    with _naming(given):
+        if given.at.index is None:
+            return frame_at(times_s, given.at.time_s)
+        if not 0 <= given.at.index < len(times_s):
+            raise VideoError(
+                f"the video has {len(times_s)} frames, counted from 0: there is no frame {given.at.index}."
+            )
+        return given.at.index
+
+
+def _require_inside(given: Sequence[GivenRegion], image_hw: tuple[int, int]) -> None:
+    for each in given:
+        with _naming(each):
+            each.region.to_mask(image_hw)
+
+
+@contextmanager
+def _naming(given: GivenRegion) -> Iterator[None]:
+    """Says in front of an error which region option it is about."""
+    try:
+        yield
+    except PixelReferError as error:
+        raise type(error)(f"{given.option}: {error}") from error
+
+
+# -- regions from a source ---------------------------------------------------------------------------------
+
+
+def _found(subject: Subject, request: Request, source: CheckedSource) -> Sequence[Region | VideoRegion]:
+    """What the source makes of the regions."""
+    if not isinstance(subject.media, Video):
+        return _segmented(subject.media, request.given, source)
+    prompts: list[Any] = list(subject.regions)
+    if not request.track:
+        return _segmented_frames(subject.media, prompts, request.given, source)
+    with _listing(request.given):
+        return source.track(subject.media, prompts)
+
+
+def _segmented(picture: Image.Image, given: Sequence[GivenRegion], source: CheckedSource) -> list[Region]:
+    with _listing(given):
+        return source.segment(picture, [each.region for each in given])
+
+
+def _segmented_frames(
+    video: Video, prompts: Sequence[VideoRegion], given: Sequence[GivenRegion], source: CheckedSource
+) -> list[VideoRegion]:
+    """Each object on its one frame; objects on the same frame are found together, so that it is encoded once."""
+    frames = [next(iter(prompt.frames)) for prompt in prompts]
+    found: dict[int, VideoRegion] = {}
+    for frame in sorted(set(frames)):
+        numbers = [number for number, each in enumerate(frames) if each == frame]
+        picture = video.picture(video.position(frame))
+        regions = _segmented(picture, [given[number] for number in numbers], source)
+        found.update({number: VideoRegion({frame: region}) for number, region in zip(numbers, regions, strict=True)})
+    return [found[number] for number in range(len(prompts))]
+
+
+@contextmanager
+def _listing(given: Sequence[GivenRegion]) -> Iterator[None]:
+    """Says behind a source's error, which counts objects, which options they are."""
+    try:
+        yield
+    except SourceError as error:
+        options = ", ".join(f"{number}: {each.option}" for number, each in enumerate(given))
+        raise SourceError(f"{error} (Objects: {options}.)") from error

@@ -1,0 +1,278 @@
+"""Draws regions on the picture or video they lie on, so that people can see what was asked about.
+
+It knows pixels, masks and files; no model and no text but the labels.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .errors import PixelReferError
+from .regions import Box, Region, RegionMask, VideoRegion
+from .video import Video
+
+# Okabe and Ito's colours, which people with any kind of colour blindness can tell apart; without black, and in
+# an order that sets the first few far apart. https://jfly.uni-koeln.de/color/
+COLOURS_RGB = (
+    (213, 94, 0),
+    (86, 180, 233),
+    (240, 228, 66),
+    (0, 158, 115),
+    (204, 121, 167),
+    (0, 114, 178),
+    (230, 159, 0),
+)
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+VIDEO_SUFFIXES = (".mp4", ".gif")
+
+_TINT = 0.35
+_MIN_FRAME_S = 0.2  # sampled frames that follow each other faster than people see are held this long
+_ENCODERS = ("libx264", "libopenh264", "mpeg4")  # best first; every build of FFmpeg has the last
+_TICKS_PER_S = 1000
+
+
+def draw_regions(picture: Image.Image, masks: Sequence[RegionMask | None], *, labels: Sequence[str]) -> Image.Image:
+    """A copy of a picture with objects drawn on it: each tinted, outlined and labelled in a colour of its own.
+
+    Lines and labels grow with the picture. Colours begin anew after the seventh object; the labels do not.
+
+    Args:
+        picture: an RGB picture.
+        masks: the pixels of each object, None for one that is not on this picture but keeps its colour.
+        labels: a short text for each object, such as its number.
+    """
+    present = [
+        (mask, COLOURS_RGB[index % len(COLOURS_RGB)], label)
+        for index, (mask, label) in enumerate(zip(masks, labels, strict=True))
+        if mask is not None
+    ]
+    pixels = np.array(picture)
+    for mask, colour, _ in present:
+        _tint(pixels, mask, colour)
+    for mask, colour, _ in present:  # after all tints, which would hide the outlines of what lies beneath
+        _outline(pixels, mask, colour)
+    drawn = Image.fromarray(pixels)
+    _write_labels(drawn, present)
+    return drawn
+
+
+def save_overlay(
+    path: str | os.PathLike[str],
+    media: Image.Image | Video,
+    regions: Sequence[Region | VideoRegion],
+    *,
+    labels: Sequence[str] | None = None,
+) -> None:
+    """Write a picture, or the sampled frames of a video, with regions drawn on them.
+
+    A frame of a video is shown until the next sampled one, 0.2 seconds at least. A `VideoRegion` is drawn on the
+    frames that it names, a `Region` on every one. The file appears whole or not at all; one that is there is replaced.
+
+    Args:
+        path: where to; `.png` or `.jpg` for a picture, `.mp4` or `.gif` for a video.
+        media: an RGB picture or a video.
+        regions: what to draw, all on this picture or video.
+        labels: a short text for each region; by default their numbers, from 1.
+
+    Raises:
+        PixelReferError: the suffix does not fit, or the file cannot be written.
+        RegionError: a region does not fit the picture.
+    """
+    target = require_overlay_path(path, is_video=isinstance(media, Video))
+    labels = labels or [str(number) for number in range(1, len(regions) + 1)]
+    with _written_whole(target) as made:
+        if isinstance(media, Video):
+            write = _write_gif if target.suffix.lower() == ".gif" else _write_mp4
+            write(made, _drawn_frames(media, regions, labels), _durations_s(media))
+        else:
+            _drawn(media, [_on_frame(region, 0) for region in regions], labels).save(made, quality=95)
+
+
+def require_overlay_path(path: str | os.PathLike[str], *, is_video: bool) -> Path:
+    """The path, once it is known that an overlay can be written there: before minutes go into finding what to draw.
+
+    Raises:
+        PixelReferError: the suffix is not one for a picture or video, or there is no such folder.
+    """
+    target = Path(path)
+    allowed, kind = (VIDEO_SUFFIXES, "a video") if is_video else (PICTURE_SUFFIXES, "a picture")
+    if target.suffix.lower() not in allowed:
+        raise PixelReferError(f"An overlay of {kind} is a file of type {' or '.join(allowed)}, got '{target}'.")
+    if not target.parent.is_dir():
+        raise PixelReferError(f"The overlay '{target}' cannot be written: there is no folder '{target.parent}'.")
+    return target
+
+
+# -- drawing -----------------------------------------------------------------------------------------------
+
+
+def _tint(pixels: np.ndarray, mask: RegionMask, colour: tuple[int, int, int]) -> None:
+    x0, y0, x1, y1 = mask.box_xyxy
+    window = pixels[y0:y1, x0:x1]
+    window[mask.window] = np.round(window[mask.window] * (1 - _TINT) + np.array(colour) * _TINT)
+
+
+def _outline(pixels: np.ndarray, mask: RegionMask, colour: tuple[int, int, int]) -> None:
+    """A line around the mask, and a thinner dark one around that, which sets it off from what is of its colour."""
+    height, width = mask.image_hw
+    line_px = max(1, round(min(height, width) / 240))
+    dark_px = max(1, line_px // 2)
+    margin = line_px + dark_px
+    x0, y0, x1, y1 = mask.box_xyxy
+    left, top = min(x0, margin), min(y0, margin)
+    right, bottom = min(width - x1, margin), min(height - y1, margin)
+    inside = np.pad(mask.window, ((top, bottom), (left, right)))
+    around = pixels[y0 - top : y1 + bottom, x0 - left : x1 + right]
+    line = _grown(inside, line_px)
+    around[_grown(line, dark_px) & ~line] = 0
+    around[line & ~inside] = colour
+
+
+def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
+    """The mask and what is about so many pixels from it: by rows and columns and by squares in turn, an octagon."""
+    for step in range(steps):
+        padded = np.pad(mask, 1)
+        across = padded[:, :-2] | padded[:, 1:-1] | padded[:, 2:]
+        beside = mask | padded[:-2, 1:-1] | padded[2:, 1:-1]
+        mask = across[:-2] | across[1:-1] | across[2:] if step % 2 else across[1:-1] | beside
+    return mask
+
+
+def _write_labels(picture: Image.Image, objects: Sequence[tuple[RegionMask, tuple[int, int, int], str]]) -> None:
+    """Each label on a plate of its object's colour, where it covers no other label."""
+    draw = ImageDraw.Draw(picture)
+    size_px = max(11, round(min(picture.size) / 26))
+    font = ImageFont.load_default(size_px)
+    pad_px = max(1, size_px // 5)
+    taken: list[Box] = []
+    for mask, colour, label in objects:
+        left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
+        width, height = int(right - left) + 2 * pad_px, int(bottom - top) + 2 * pad_px
+        plate = _free_place(mask.box_xyxy, (width, height), picture.size, taken)
+        taken.append(plate)
+        draw.rectangle((plate[0], plate[1], plate[2] - 1, plate[3] - 1), fill=colour, outline="black")
+        at = (plate[0] + pad_px - left, plate[1] + pad_px - top)
+        draw.text(at, label, font=font, fill="black" if _luminance(colour) > 110 else "white")
+
+
+def _free_place(box: Box, size_wh: tuple[int, int], picture_wh: tuple[int, int], taken: Sequence[Box]) -> Box:
+    """Where a label goes: beside its object if it can, not on another label if it can."""
+    (x0, y0, x1, y1), (width, height) = box, size_wh
+    corners = [(x0, y0 - height), (x1 - width, y0 - height), (x0, y1), (x1 - width, y1), (x1, y0), (x0 - width, y0)]
+    places: list[Box] = []
+    for x, y in corners:
+        left = max(0, min(x, picture_wh[0] - width))
+        top = max(0, min(y, picture_wh[1] - height))
+        places.append((left, top, left + width, top + height))
+    for obstacles in ([*taken, box], taken):
+        for place in places:
+            if not any(_overlap(place, other) for other in obstacles):
+                return place
+    return places[0]
+
+
+def _overlap(first: Box, second: Box) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+def _luminance(colour: tuple[int, int, int]) -> float:
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
+
+
+# -- pictures and frames -----------------------------------------------------------------------------------
+
+
+def _drawn(picture: Image.Image, regions: Sequence[Region | None], labels: Sequence[str]) -> Image.Image:
+    image_hw = (picture.height, picture.width)
+    masks = [None if region is None else region.to_mask(image_hw) for region in regions]
+    return draw_regions(picture, masks, labels=labels)
+
+
+def _drawn_frames(
+    video: Video, regions: Sequence[Region | VideoRegion], labels: Sequence[str]
+) -> Iterator[Image.Image]:
+    """The sampled frames, one in memory at a time."""
+    for position, index in enumerate(video.frame_indices):
+        yield _drawn(video.picture(position), [_on_frame(region, index) for region in regions], labels)
+
+
+def _on_frame(region: Region | VideoRegion, index: int) -> Region | None:
+    return region.frames.get(index) if isinstance(region, VideoRegion) else region
+
+
+def _durations_s(video: Video) -> list[float]:
+    """How long each sampled frame is shown."""
+    true_s = [after - before for before, after in pairwise((*video.times_s, video.duration_s))]
+    return [max(each, _MIN_FRAME_S) for each in true_s]
+
+
+# -- files -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _written_whole(target: Path) -> Iterator[Path]:
+    """A file in a folder of its own beside `target` that takes its place when the block ends without an error."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
+            made = Path(folder) / target.name
+            yield made
+            made.replace(target)
+    except OSError as error:
+        raise PixelReferError(f"The overlay '{target}' cannot be written: {error.strerror or error}.") from error
+
+
+def _write_gif(path: Path, pictures: Iterator[Image.Image], durations_s: Sequence[float]) -> None:
+    durations_ms = [round(duration_s * 1000) for duration_s in durations_s]
+    next(pictures).save(path, save_all=True, append_images=pictures, duration=durations_ms, loop=0)
+
+
+def _write_mp4(path: Path, pictures: Iterator[Image.Image], durations_s: Sequence[float]) -> None:
+    """One frame for each picture, with its own duration."""
+    import av
+
+    encoder = next(name for name in _ENCODERS if name in av.codecs_available)
+    ticks = np.round(np.cumsum([0.0, *durations_s]) * _TICKS_PER_S).astype(int).tolist()
+    ends = dict(pairwise(ticks))
+    with av.open(path, "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream: Any = None
+        for picture, start in zip(pictures, ends, strict=True):
+            frame = av.VideoFrame.from_ndarray(_even(np.asarray(picture)))
+            if stream is None:
+                stream = _add_stream(container, encoder, frame)
+            frame.pts, frame.time_base = start, stream.codec_context.time_base
+            _mux(container, stream, frame, ends)
+        _mux(container, stream, None, ends)
+
+
+def _add_stream(container: Any, encoder: str, frame: Any) -> Any:
+    stream = container.add_stream(encoder)
+    stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
+    stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
+    stream.codec_context.max_b_frames = 0  # with them an mp4 tells a frame's duration from another one's
+    stream.bit_rate = 8_000_000
+    return stream
+
+
+def _mux(container: Any, stream: Any, frame: Any, ends: Mapping[int, int]) -> None:
+    """Encode a frame, or what is left at the end, and write what is ready."""
+    for packet in stream.encode(frame):
+        packet.duration = ends[packet.pts] - packet.pts  # encoders guess, and the last frame has no next to end it
+        container.mux(packet)
+
+
+def _even(pixels: np.ndarray) -> np.ndarray:
+    """The picture with its last row and column doubled where their number is odd, which video cannot store."""
+    height, width, _ = pixels.shape
+    return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -1,0 +1,120 @@
+"""The door to region sources: loads one by name and checks what goes in and comes out, the same for all.
+
+It knows prompts, pictures and sampled frames; no model. Errors name the object by its place among the prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .errors import PixelReferError, SourceError
+from .images import load_image
+from .plugins import get_region_source
+from .regions import Region, VideoRegion
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .contracts import RegionSource
+    from .video import Video
+
+
+def load_region_source(name: str = "sam2", **options: Any) -> CheckedSource:
+    """A region source, its model loaded: it finds the masks of objects from boxes, clicks or rough masks.
+
+        source = load_region_source("sam2", checkpoint="facebook/sam2.1-hiera-small")
+        [cat] = source.segment(image, [Region.from_points([(120, 80)])])
+        [cat] = source.track(video, [VideoRegion({0: Region.from_box((90, 60, 180, 140))})])
+
+    `segment` and `track` return one region per prompt, in order, on the prompt's own image or video. Before
+    the model runs they refuse a prompt that lies outside its picture, or on a frame that is not sampled.
+
+    Args:
+        name: the region source, as `pixelrefer plugins` lists it.
+        options: of its config.
+
+    Raises:
+        PluginError: no region source is called so.
+        PixelReferError: an unknown option, or a value that breaks a rule.
+        SourceError: it is not installed or its model cannot be loaded; from `segment` and `track`: an object
+            is found nowhere.
+    """
+    spec = get_region_source(name)
+    return CheckedSource(spec.name, spec.build(spec.make_config(options)))
+
+
+class CheckedSource:
+    """A region source behind the checks that all of them share: an object that is found nowhere is an error."""
+
+    def __init__(self, name: str, source: RegionSource) -> None:
+        self._name = name
+        self._source = source
+
+    def segment(self, image: Image.Image, prompts: Sequence[Region]) -> list[Region]:
+        """The mask of each prompt on one picture, in order."""
+        image = load_image(image)
+        for index, prompt in enumerate(prompts):
+            with _naming_object(index):
+                _require_type(prompt, Region, "segment reads a picture; for a VideoRegion use track")
+                prompt.to_mask((image.height, image.width))
+        if not prompts:
+            return []
+        found = self._require_each(self._source.segment(image, prompts), prompts, where="on the image")
+        return [region.on_image(prompt.image_index) for region, prompt in zip(found, prompts, strict=True)]
+
+    def track(self, video: Video, prompts: Sequence[VideoRegion]) -> list[VideoRegion]:
+        """The mask of each prompt on the sampled frames where it is seen, in order."""
+        for index, prompt in enumerate(prompts):
+            with _naming_object(index):
+                _require_type(prompt, VideoRegion, "track needs to know the frame: VideoRegion({frame index: region})")
+                _require_on_frames(prompt, video)
+        if not prompts:
+            return []
+        found = self._require_each(self._source.track(video, prompts), prompts, where="on any sampled frame")
+        for index, region in enumerate(found):
+            with _naming_object(index):
+                self._require_sampled(region, video)
+        return [region.on_video(prompt.video_index) for region, prompt in zip(found, prompts, strict=True)]
+
+    def _require_each(self, found: Sequence[Any], prompts: Sequence[Any], *, where: str) -> Sequence[Any]:
+        if len(found) != len(prompts):
+            raise SourceError(
+                f"Region source '{self._name}' must return one region per prompt, {len(prompts)}, got {len(found)}."
+            )
+        for index, region in enumerate(found):
+            if region is None:
+                raise SourceError(
+                    f"object {index}: region source '{self._name}' finds it nowhere {where}. Move the box or clicks, "
+                    "add clicks, or use the region as it is."
+                )
+        return found
+
+    def _require_sampled(self, region: VideoRegion, video: Video) -> None:
+        strays = sorted(set(region.frames) - set(video.frame_indices))
+        if strays:
+            raise SourceError(
+                f"region source '{self._name}' must return sampled frames only, got frame {strays[0]}. "
+                "Report it to the plugin's author."
+            )
+
+
+@contextmanager
+def _naming_object(index: int) -> Iterator[None]:
+    """Says in front of an error which of the prompts it is about."""
+    try:
+        yield
+    except PixelReferError as error:
+        raise type(error)(f"object {index}: {error}") from error
+
+
+def _require_type(prompt: Any, wanted: type, hint: str) -> None:
+    if not isinstance(prompt, wanted):
+        raise SourceError(f"expected a {wanted.__name__}, got {type(prompt).__name__}. Note that {hint}.")
+
+
+def _require_on_frames(prompt: VideoRegion, video: Video) -> None:
+    for frame, region in prompt.frames.items():
+        video.position(frame)
+        region.to_mask(video.image_hw)

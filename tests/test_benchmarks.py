@@ -1,0 +1,93 @@
+"""The FLOP counts of `benchmarks/paper_efficiency.py`, derived again from the shapes of the matrices."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from paper_efficiency import (  # noqa: E402 - benchmarks are scripts, not a package
+    GLOBAL_TOKENS,
+    LOCAL_TOKENS,
+    ROWS,
+    SHAPES,
+    TINY,
+    Tokens,
+    by_part,
+    count,
+    count_by_module,
+    decoder_macs,
+    formula_macs,
+    infusion_macs,
+    make_inputs,
+    make_model,
+    make_native_processor,
+    measure,
+)
+
+ROW = {row.name: row for row in ROWS}
+
+
+@pytest.fixture(scope="module")
+def native():
+    return make_native_processor()
+
+
+@pytest.fixture(scope="module", params=["2B, image", "2B-Lite, image", "2B-Lite, video"])
+def counted(request, native):
+    """A row, its regions, its tokens, and its FLOPs by module."""
+    row = ROW[request.param]
+    model = make_model(SHAPES["2B"], row.adapter, native, "meta")
+    inputs = make_inputs(row, native, model.backbone.config)
+    return row, inputs, Tokens.of(inputs, model.backbone.config), count_by_module(model, inputs)
+
+
+def test_attention_and_ffn_are_twice_the_formula(counted):
+    _, _, tokens, counts = counted
+    assert by_part(counts)["layers"] == 2 * decoder_macs(SHAPES["2B"], tokens.all, ffn_matrices=3)
+
+
+def test_all_other_parts(counted):
+    """What the formulas leave out: the head, the projector and the tower."""
+    _, inputs, tokens, counts = counted
+    shape, parts = SHAPES["2B"], by_part(counts)
+    scene_grids = [(h, w) for t, h, w in inputs.get("image_grid_thw", [])]
+    per_image = [int(h * w) for h, w in [*scene_grids, *inputs["regions"].crop_grids_hw]]
+    c, patches = shape.vision_hidden, sum(per_image)
+    tower_layer = patches * (4 * c * c + 2 * c * shape.vision_ffn) + 2 * c * sum(each**2 for each in per_image)
+    assert parts["vision_tower"] == 2 * (shape.vision_layers * tower_layer + patches * 3 * 14 * 14 * c)
+    assert parts["lm_head"] == 2 * tokens.all * shape.hidden * shape.vocab
+    assert parts["projector"] == 2 * tokens.scene * (c * shape.hidden + shape.hidden**2)
+    rotary = 2 * tokens.all * (shape.hidden // shape.heads // 2)
+    assert parts["rest"] == rotary
+
+
+def test_infusion_is_eq_10_at_the_width_of_the_tower_and_two_products(counted):
+    row, inputs, tokens, counts = counted
+    if not row.is_lite:
+        pytest.skip("Vision-Object has no infusion")
+    width, frames = SHAPES["2B"].vision_hidden, inputs["regions"].frames_per_region[0]
+    for context, context_tokens in (("local", LOCAL_TOKENS), ("global", GLOBAL_TOKENS)):
+        products = 2 * tokens.objects * context_tokens * width
+        projections = infusion_macs(width, tokens.objects, frames * context_tokens)
+        assert counts[f"RegionModel.adapter.attentions.{context}"] == 2 * (projections + products)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not (row.is_lite and row.media == "video")], ids=str)
+def test_the_papers_figures_are_multiply_adds_with_two_ffn_matrices(row):
+    scene = {"image": 1408, "video": 7185}[row.media] * (not row.is_lite)
+    sizes = {"object_tokens": 32, "scene_tokens": scene, "frames": 1}
+    assert formula_macs(row, **sizes, ffn_matrices=2) / 1e12 == pytest.approx(row.paper_tflops, abs=0.0051)
+    assert formula_macs(row, **sizes, ffn_matrices=3) / 1e12 > row.paper_tflops + 0.0051
+
+
+def test_the_video_has_as_many_scene_tokens_as_the_papers(native):
+    row = ROW["2B, video"]
+    assert count(row, native)["tokens"] == {"objects": 32, "scene": 7185, "text": 174}
+
+
+def test_the_measuring_code_runs_without_a_gpu(native):
+    result = measure(ROW["2B-Lite, image"], native, "cpu", shape=TINY, repeats=1)
+    assert result["peak_gb"] is None
+    assert 0 < result["weights_gb"] < 0.01

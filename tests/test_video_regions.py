@@ -1,0 +1,209 @@
+"""Regions of videos through processor and model: placeholders, times, frames, both frameworks, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture, user
+
+from pixelrefer_plugin import (
+    FrameSampling,
+    PluginError,
+    PromptError,
+    Region,
+    RegionError,
+    RegionModel,
+    RegionProcessor,
+    VideoError,
+    VideoRegion,
+    get_backbone,
+    load_video,
+)
+from pixelrefer_plugin.testing import make_pair
+
+BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
+BOX = Region.from_box((8, 8, 40, 30))
+FRAMES = np.stack([picture(56, 84, seed=index) for index in range(20)])
+
+
+def clip(frames=FRAMES, **options):
+    return {"type": "video", "video": frames, "fps": 4.0, **options}
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def oci(request):
+    pair = make_pair("oci", request.param)
+    yield pair
+    pair.model.detach()
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def saot(request):
+    pair = make_pair("saot", request.param)
+    yield pair
+    pair.model.detach()
+
+
+def prompt_text(pair, inputs):
+    """The prompt, each run of placeholders as one `*`."""
+    ids = inputs["input_ids"][0].tolist()
+    kept = [each for at, each in enumerate(ids) if each != pair.processor.placeholder_id or ids[at - 1] != each]
+    return pair.processor.tokenizer.decode(kept).replace("<|region_pad|>", "*")
+
+
+def test_object_only_video_tells_the_time_of_each_frame(oci):
+    first, second = VideoRegion({4: BOX, 8: BOX}), VideoRegion({19: BOX})
+    inputs = oci.processor([user(clip(), "is <region> before <region>?")], [first, second])
+    assert "is [Time 1.0s:*,Time 2.0s:*] before [Time 4.8s:*]?" in prompt_text(oci, inputs)
+    assert not any(name.startswith("pixel_values") for name in inputs)
+    assert inputs["regions"].frames_per_region == (2, 1)
+    tokens = oci.processor.tokenizer("is [Time 1.0s:,Time 2.0s:] before [Time 4.8s:]?")["input_ids"]
+    assert inputs["input_ids"].shape[1] <= sum(inputs["regions"].counts) + len(tokens) + 20
+
+
+def test_vision_object_video_keeps_the_scene_and_puts_frames_side_by_side(saot):
+    inputs = saot.processor([user(clip(), "what is <region>?")], [VideoRegion({4: BOX, 8: BOX})])
+    assert "what is [*]?" in prompt_text(saot, inputs)
+    assert "pixel_values_videos" in inputs
+    assert inputs["regions"].tokens_per_region() == [sum(inputs["regions"].counts)]
+
+
+def test_length_does_not_grow_with_video_or_picture(oci):
+    lengths = set()
+    for number, hw in ((5, (56, 84)), (16, (112, 168))):
+        frames = np.stack([picture(*hw, seed=index) for index in range(number)])
+        region = VideoRegion({frame: Region.from_box((8, 8, 40, 30)) for frame in (0, 4)})
+        lengths.add(oci.processor([user(clip(frames), "<region>")], [region])["input_ids"].shape[1])
+    assert len(lengths) == 1
+
+
+def test_the_tower_sees_each_frame_once(oci):
+    spec = get_backbone(oci.model._backbone_spec.name)
+    tower = oci.model.backbone.get_submodule(spec.vision_tower)
+    objects = [VideoRegion(dict.fromkeys((3, 9), box)) for box in (BOX, Region.from_box((50, 10, 80, 50)))]
+    inputs = oci.processor([user(clip(), "<region> and <region>")], objects)
+    crops = inputs["regions"].crop_grids_hw
+    whole = oci.model.adapter_config.global_px
+    side = spec.geometry(oci.model.backbone.config).whole_patches(whole)
+    assert crops.count((side, side)) == 2  # two frames, whatever the number of objects
+    calls = []
+    handle = tower.register_forward_hook(lambda module, args, output: calls.append(1))
+    with torch.no_grad():
+        oci.model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    handle.remove()
+    assert len(calls) <= len(set(crops))  # one packed call, or one for each size of crop
+
+
+def test_tokens_do_not_change_when_another_object_joins(oci):
+    one, other = VideoRegion({3: BOX, 9: BOX}), VideoRegion({3: Region.from_box((50, 10, 80, 50))})
+    alone = oci.processor([user(clip(), "<region>")], [one])
+    joined = oci.processor([user(clip(), "<region> and <region>")], [other, one])
+    with torch.no_grad():
+        tokens = [oci.model.object_tokens(each["regions"]) for each in (alone, joined)]
+    assert torch.allclose(tokens[0], tokens[1][-len(tokens[0]) :], atol=1e-5)
+
+
+def test_frames_named_are_sampled_and_recorded(saot):
+    regions = [VideoRegion({7: BOX}), {13: BOX}]
+    inputs = saot.processor([user(clip(), "<region> <region>")], regions, sampling=FrameSampling(num_frames=4))
+    batch = inputs["regions"]
+    assert {7, 13} <= set(batch.frame_indices[0])
+    assert batch.frame_times_s == (tuple(index / 4.0 for index in batch.frame_indices[0]),)
+
+
+def test_frames_between_are_seen_by_the_decoder_of_vision_object(saot):
+    changed = FRAMES.copy()
+    changed[10] = picture(56, 84, seed=99)
+    logits = []
+    for frames in (FRAMES, changed):
+        video = load_video(frames, fps=4.0, sampling=FrameSampling(num_frames=20))
+        inputs = saot.processor([user({"type": "video", "video": video}, "<region>")], [VideoRegion({0: BOX})])
+        with torch.no_grad():
+            logits.append(saot.model(**inputs).logits[0, -1])
+    assert not torch.equal(*logits)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_pooling_reads_the_scene_of_the_frame_named(backbone):
+    pair = make_pair("maskpool", backbone)
+    changed = FRAMES.copy()
+    changed[12:14] = picture(56, 84, seed=99)
+    tokens = {}
+    for name, frames in (("same", FRAMES), ("changed", changed)):
+        video = load_video(frames, fps=4.0, sampling=FrameSampling(num_frames=20))
+        inputs = pair.processor([user({"type": "video", "video": video}, "<region> <region>")], [{2: BOX}, {12: BOX}])
+        with torch.no_grad():
+            pair.model(**inputs)
+            from pixelrefer_plugin.scene import captured_scene
+
+            with captured_scene(pair.model.backbone, get_backbone(backbone), inputs["regions"].scene, inputs) as scene:
+                pair.model(**inputs)
+                tokens[name] = pair.model.object_tokens(inputs["regions"], scene())
+    assert torch.allclose(tokens["same"][0], tokens["changed"][0], atol=1e-5)
+    assert not torch.allclose(tokens["same"][1], tokens["changed"][1], atol=1e-3)
+    pair.model.detach()
+
+
+def test_a_backbone_that_does_not_tell_how_it_sees_videos(monkeypatch):
+    import dataclasses
+
+    pair = make_pair("maskpool", "videollama3")
+    pair.processor._backbone = dataclasses.replace(pair.processor._backbone, video_scene=None)
+    with pytest.raises(PluginError, match="does not say how its own pass sees videos"):
+        pair.processor([user(clip(), "<region>")], [{2: BOX}])
+    pair.model.detach()
+
+
+def test_the_sampling_is_saved_with_the_model(tmp_path):
+    pair = make_pair("oci", "videollama3")
+    processor = RegionProcessor(
+        pair.native, pair.model.backbone.config, adapter="oci", sampling=FrameSampling(fps=2.0, max_frames=9)
+    )
+    pair.model.save_pretrained(tmp_path / "model", processor)
+    assert RegionProcessor.from_pretrained(tmp_path / "model").sampling == FrameSampling(fps=2.0, max_frames=9)
+    pair.model.detach()
+    loaded = RegionModel.from_pretrained(tmp_path / "model", backbone=pair.model.backbone)
+    assert loaded.adapter_config == pair.model.adapter_config
+    loaded.detach()
+
+
+SMALL = Region.from_mask(np.ones((10, 10)))
+
+
+@pytest.mark.parametrize(
+    ("parts", "regions", "error", "message"),
+    [
+        ([clip(), "<region>"], [{20: BOX}], VideoError, r"Sample 0: region 0: .*20 frames.*no frame 20"),
+        ([clip(), "<region>"], [BOX], PromptError, r"0 images\. On a video, say on which frame"),
+        ([clip(), "<region>"], [VideoRegion({0: BOX}, 1)], PromptError, "lies on video 1, but .* 1 videos"),
+        ([clip(), "<region>"], [{3: SMALL}], RegionError, "region 0, frame 3: The mask is of width 10"),
+        ([clip(), "<region>"], [{}], RegionError, "region 0: A VideoRegion maps one frame or more"),
+        ([clip(), "<region>"], [{-1: BOX}], RegionError, "frames must be integers >= 0, got -1"),
+        ([clip(), "<region>"], [{"a": BOX}], RegionError, "frames must be integers >= 0, got 'a'"),
+        ([clip(), "<region>"], [{0: (1, 2, 3, 4)}], RegionError, "a Region on each frame"),
+        ([clip(FRAMES[:0]), "<region>"], [{0: BOX}], VideoError, "no frames"),
+        ([clip(fps=0.0), "<region>"], [{0: BOX}], VideoError, "fps must be a finite number > 0, got 0.0"),
+        ([{"type": "video", "video": FRAMES}, "<region>"], [{0: BOX}], VideoError, "give fps or times_s"),
+        ([{"type": "video", "video": "gone.mp4"}, "<region>"], [{0: BOX}], VideoError, "'gone.mp4' does not exist"),
+    ],
+    ids=[
+        "past the end", "no frame given", "no such video", "size", "empty", "negative", "no index", "no region",
+        "no frames", "fps 0", "no times", "missing",
+    ],
+)  # fmt: skip
+def test_refused_videos(pair, parts, regions, error, message):
+    with pytest.raises(error, match=message):
+        pair.processor([user(*parts)], regions)
+
+
+def test_object_only_refuses_what_it_would_not_see(oci):
+    image = picture(56, 84)
+    with pytest.raises(PromptError, match=r"Sample 0: image 1 has no region. With an Object-Only adapter"):
+        oci.processor([user(image, image, "<region>")], [BOX])
+    with pytest.raises(PromptError, match="video 0 has no region"):
+        oci.processor([user(image, clip(), "<region>")], [BOX])
+
+
+def test_object_only_without_regions_is_the_backbone(oci):
+    inputs = oci.processor([user(picture(56, 84), "what is it?")])
+    assert "regions" not in inputs
+    assert "pixel_values" in inputs
