@@ -2,14 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from pixelrefer_plugin import RegionModel, RegionProcessor
 from pixelrefer_plugin.cli import main
-from pixelrefer_plugin.quickstart.run import Answers, QuickstartOptions, run_quickstart
-from pixelrefer_plugin.quickstart.scenes import make_scene
+from pixelrefer_plugin.quickstart.run import QuickstartOptions, run_quickstart
+from pixelrefer_plugin.quickstart.tasks import Answers, WhereItMoves, WhichDigit
 
 
 def short(tmp_path, **options):
@@ -32,13 +33,21 @@ def test_it_trains_evaluates_draws_saves_and_reloads(tmp_path):
     RegionModel.from_pretrained(out / "model").detach()
 
 
-@pytest.mark.parametrize("adapter", ["maskpool", "saot"])
+@pytest.mark.parametrize("video", [False, True], ids=["pictures", "clips"])
+@pytest.mark.parametrize("adapter", ["maskpool", "saot", "oci"])
 @pytest.mark.parametrize("backbone", ["videollama3", "qwen2_5_vl", "llava_onevision"])
-def test_every_pair_runs_from_scratch(tmp_path, backbone, adapter):
+def test_every_pair_runs_from_scratch(tmp_path, backbone, adapter, video):
     metrics = run_quickstart(
-        short(tmp_path, steps=1, eval_scenes=1, backbone=backbone, adapter=adapter, from_scratch=True)
+        short(tmp_path, steps=1, eval_scenes=1, backbone=backbone, adapter=adapter, video=video, from_scratch=True)
     )
     assert metrics["reloaded_answers_identical"]
+
+
+def test_clips_are_asked_about_and_drawn(tmp_path):
+    metrics = run_quickstart(short(tmp_path, video=True))
+    assert set(metrics["accuracy"]) == {"all", "digit", "direction"}
+    assert set(metrics["controls"]) == {"direction"}
+    assert (tmp_path / "out" / "answers.png").is_file()
 
 
 def test_the_seed_decides(tmp_path):
@@ -49,14 +58,35 @@ def test_the_seed_decides(tmp_path):
     assert one == same != other
 
 
-def test_accuracy_counts_by_size():
-    import numpy as np
+def answered(task, texts_of):
+    """Answers to one example of a task, each made of its true one."""
+    example = task.example("held-out", np.random.default_rng(0), jitter=0.0)
+    return Answers([example], [[texts_of(asked.answer) for asked in example.asked]])
 
-    scene = make_scene("held-out", np.random.default_rng(0))
-    right = Answers([scene], [[str(digit.label) for digit in scene.digits]])
-    wrong = Answers([scene], [["?" for _ in scene.digits]])
-    assert right.by_size()["all"] == 1.0
-    assert wrong.by_size()["all"] == 0.0
+
+def test_pictures_are_scored_by_size():
+    task = WhichDigit()
+    right = task.accuracy(answered(task, lambda answer: answer))
+    assert right["all"] == 1.0
+    assert set(right) > {"small (< 16 px)", "large (> 32 px)"}
+    assert task.accuracy(answered(task, lambda answer: "?"))["all"] == 0.0
+
+
+def test_clips_are_scored_by_digit_and_direction():
+    task = WhereItMoves()
+    half = task.accuracy(answered(task, lambda answer: answer[0] + " up"))
+    assert half == {"all": 0.0, "digit": 1.0, "direction": 0.0}
+    assert set(task.accuracy(answered(task, lambda answer: answer)).values()) == {1.0}
+
+
+def test_the_control_points_at_one_frame_of_three():
+    example = WhereItMoves().example("train", np.random.default_rng(0), jitter=1.0)
+    [harder] = WhereItMoves().controls([example])["direction"]
+    for asked, control in zip(example.asked, harder.asked, strict=True):
+        frames = list(asked.region.frames)
+        assert len(frames) == 3
+        assert list(control.region.frames) == [frames[1]]
+        assert control.answer == asked.answer
 
 
 def test_bad_options_are_refused(tmp_path):

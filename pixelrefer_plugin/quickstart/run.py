@@ -1,7 +1,7 @@
 """The quickstart: what a builder does with a real model, on one that is small enough for any machine.
 
-Attach an adapter to a frozen base that knows scenes but nothing of regions, add LoRA, train on "which digit
-is <region>?", ask about digits that no training has seen, save one folder, load it, and ask again.
+Attach an adapter to a frozen base that knows scenes but nothing of regions, add LoRA, train on questions about
+regions, ask about digits that no training has seen, save one folder, load it, and ask again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,16 @@ from ..errors import CheckpointError
 from ..model import RegionModel
 from ..plugins import get_backbone
 from ..processor import RegionProcessor
-from ..regions import Region
-from .scenes import Scene, make_scene
+from .drawing import draw_answers, draw_losses
+from .tasks import Answers, Example, Task, WhereItMoves, WhichDigit
 
 BASE = Path(__file__).parent / "tiny_videollama3"
 BASE_BACKBONE = "videollama3"
-QUESTION = "which digit is <region>?"
-# Smallest size in a band and the first beyond it, in pixels.
-SIZE_BANDS_PX = {"small": (0, 16), "medium": (16, 33), "large": (33, math.inf)}
-_BAND_RANGES = {"small": " (< 16 px)", "medium": " (16 to 32 px)", "large": " (> 32 px)"}
-
-# Enough for digits; the papers' 32 are for photographs.
-ADAPTER_OPTIONS: dict[str, dict[str, Any]] = {"saot": {"num_tokens": 8}}
+# Enough for digits; the papers' 32 tokens, and 224 and 336 pixels, are for photographs.
+ADAPTER_OPTIONS: dict[str, dict[str, Any]] = {
+    "saot": {"num_tokens": 8},
+    "oci": {"num_tokens": 8, "local_px": 56, "global_px": 112},
+}
 
 _EVAL_BATCH = 32
 
@@ -51,18 +49,20 @@ class QuickstartOptions:
         backbone: name of the backbone plugin. Only `videollama3` has a pre-trained tiny base; the others start
             from random weights.
         adapter: name of the adapter.
+        video: ask about digits that move through clips, instead of those in pictures.
         from_scratch: start from random weights and train everything.
         steps: training steps.
         seed: of the data, the weights and the order of training.
         out: folder for the results; must not exist unless `overwrite`.
         overwrite: replace the results of an earlier quickstart.
-        pictures_per_step: scenes in a training step.
-        eval_scenes: held-out scenes to ask about, before and after.
+        pictures_per_step: scenes or clips in a training step.
+        eval_scenes: held-out scenes or clips to ask about, before and after.
         learning_rate: of the adapter; LoRA and, from scratch, the backbone take a third of it.
     """
 
     backbone: str = BASE_BACKBONE
     adapter: str = "saot"
+    video: bool = False
     from_scratch: bool = False
     steps: int = 400
     seed: int = 0
@@ -78,33 +78,10 @@ class QuickstartOptions:
         check_field(self.pictures_per_step >= 1, self, "pictures_per_step", ">= 1")
         check_field(self.eval_scenes >= 1, self, "eval_scenes", ">= 1")
 
-
-@dataclass
-class Answers:
-    """What the model answered about held-out regions.
-
-    Attributes:
-        scenes: the scenes asked about.
-        texts: per scene, the answer about each digit.
-    """
-
-    scenes: Sequence[Scene]
-    texts: list[list[str]] = field(default_factory=list)
-
-    def accuracy(self, smallest_px: float = 0, end_px: float = math.inf) -> float:
-        """Share of right answers about digits of `smallest_px <= size < end_px`."""
-        right = [
-            text == str(digit.label)
-            for scene, texts in zip(self.scenes, self.texts, strict=True)
-            for digit, text in zip(scene.digits, texts, strict=True)
-            if smallest_px <= digit.size_px < end_px
-        ]
-        return sum(right) / len(right) if right else math.nan
-
-    def by_size(self) -> dict[str, float]:
-        """Accuracy over all digits and per size band."""
-        bands = {name: self.accuracy(*band) for name, band in SIZE_BANDS_PX.items()}
-        return {"all": self.accuracy(), **bands}
+    @property
+    def task(self) -> Task:
+        """What is asked."""
+        return WhereItMoves() if self.video else WhichDigit()
 
 
 def run_quickstart(options: QuickstartOptions, console: Console | None = None) -> dict[str, Any]:
@@ -122,17 +99,24 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
     model, processor = make_model(options)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    scenes = [make_scene("held-out", _rng(options.seed, 2, index)) for index in range(options.eval_scenes)]
+    task = options.task
+    examples = [
+        task.example("held-out", _rng(options.seed, 2, index), jitter=0.0) for index in range(options.eval_scenes)
+    ]
     console.print(_headline(model, options))
-    before = ask(model, processor, scenes)
+    before = ask(model, processor, task, examples)
     started = time.perf_counter()
     losses = train(model, processor, options, console)
     seconds = time.perf_counter() - started
-    after = ask(model, processor, scenes)
+    after = ask(model, processor, task, examples)
     metrics = {
-        "accuracy": after.by_size(),
-        "accuracy_before": before.by_size(),
-        "regions": sum(len(scene.digits) for scene in scenes),
+        "accuracy": task.accuracy(after),
+        "accuracy_before": task.accuracy(before),
+        "controls": {
+            name: task.accuracy(ask(model, processor, task, harder))[name]
+            for name, harder in task.controls(examples).items()
+        },
+        "regions": sum(len(example.asked) for example in examples),
         "seconds": round(seconds, 1),
         "steps": options.steps,
         "final_loss": float(np.mean(losses[-20:])),
@@ -142,11 +126,13 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
         "versions": library_versions(),
     }
     model.save_pretrained(out / "model", processor, overwrite=options.overwrite)
-    metrics["reloaded_answers_identical"] = reload_and_ask(out / "model", scenes).texts == after.texts
+    metrics["reloaded_answers_identical"] = reload_and_ask(out / "model", task, examples).texts == after.texts
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    draw_answers(after, out / "answers.png")
+    draw_answers(
+        after, f"{task.question}   held-out {task.about}: {task.accuracy(after)['all']:.1%}", out / "answers.png"
+    )
     draw_losses(losses, out / "loss.png")
-    _report(metrics, out, console)
+    _report(metrics, task, out, console)
     return metrics
 
 
@@ -188,24 +174,29 @@ def train(model: RegionModel, processor: RegionProcessor, options: QuickstartOpt
     return losses
 
 
-def training_batches(options: QuickstartOptions) -> Iterator[tuple[list[Any], list[list[Region]]]]:
+def training_batches(options: QuickstartOptions) -> Iterator[tuple[list[Any], list[list[Any]]]]:
     """Per step some scenes, each with one conversation that asks about all its digits in turn."""
+    task = options.task
     for step in range(options.steps):
         rng = _rng(options.seed, 1, step)
-        scenes = [make_scene("train", rng, jitter=1.0) for _ in range(options.pictures_per_step)]
+        examples = [task.example("train", rng, jitter=1.0) for _ in range(options.pictures_per_step)]
         conversations, regions = [], []
-        for scene in scenes:
-            order = rng.permutation(len(scene.digits))
-            turns = [turn for index in order for turn in _turn(scene.digits[index].label)]
-            turns[0]["content"].insert(0, {"type": "image", "image": scene.image_hwc})
+        for example in examples:
+            asked = [example.asked[index] for index in rng.permutation(len(example.asked))]
+            turns = [turn for each in asked for turn in _turn(task.question, each.answer)]
+            turns[0]["content"].insert(0, example.part)
             conversations.append(turns)
-            regions.append([Region.from_box(scene.digits[index].box_xyxy) for index in order])
+            regions.append([each.region for each in asked])
         yield conversations, regions
 
 
-def ask(model: RegionModel, processor: RegionProcessor, scenes: Sequence[Scene]) -> Answers:
-    """Ask about every digit of every scene, each in a conversation of its own."""
-    asked = [(_prompt(scene), [Region.from_box(digit.box_xyxy)]) for scene in scenes for digit in scene.digits]
+def ask(model: RegionModel, processor: RegionProcessor, task: Task, examples: Sequence[Example]) -> Answers:
+    """Ask about every digit of every example, each in a conversation of its own."""
+    asked = [
+        ([{"role": "user", "content": [example.part, {"type": "text", "text": task.question}]}], [each.region])
+        for example in examples
+        for each in example.asked
+    ]
     texts: list[str] = []
     for start in range(0, len(asked), _EVAL_BATCH):
         conversations, regions = zip(*asked[start : start + _EVAL_BATCH], strict=True)
@@ -213,63 +204,19 @@ def ask(model: RegionModel, processor: RegionProcessor, scenes: Sequence[Scene])
         generated = model.generate(**inputs, max_new_tokens=4, do_sample=False)
         texts += processor.decode(generated, inputs)
     answers = iter(texts)
-    return Answers(scenes, [[next(answers) for _ in scene.digits] for scene in scenes])
+    return Answers(examples, [[next(answers) for _ in example.asked] for example in examples])
 
 
-def reload_and_ask(folder: Path, scenes: Sequence[Scene]) -> Answers:
+def reload_and_ask(folder: Path, task: Task, examples: Sequence[Example]) -> Answers:
     """Load the saved folder, as its user would, and ask the same again."""
-    return ask(RegionModel.from_pretrained(folder), RegionProcessor.from_pretrained(folder), scenes)
+    return ask(RegionModel.from_pretrained(folder), RegionProcessor.from_pretrained(folder), task, examples)
 
 
-def draw_answers(answers: Answers, path: Path, *, columns: int = 4, rows: int = 2) -> None:
-    """Some held-out scenes with their regions; right answers green, wrong ones red with the truth behind."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    figure = Figure(figsize=(3.2 * columns, 3.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, scene, texts in zip(axes, answers.scenes, answers.texts, strict=False):
-        axis.imshow(scene.image_hwc)
-        axis.axis("off")
-        for digit, text in zip(scene.digits, texts, strict=True):
-            x1, y1, x2, y2 = digit.box_xyxy
-            right = text == str(digit.label)
-            colour = "lime" if right else "red"
-            axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color=colour, lw=1.5))
-            says = text[:8] if right else f"{text[:8]} (is {digit.label})"
-            box = {"facecolor": "black", "alpha": 0.7, "pad": 1, "lw": 0}
-            axis.text(x1, max(y1 - 2, 6), says, color=colour, fontsize=10, bbox=box, va="bottom")
-    for axis in axes[len(answers.scenes) :]:
-        axis.axis("off")
-    figure.suptitle(f"{QUESTION}   held-out digits, accuracy {answers.accuracy():.1%}")
-    figure.savefig(path, dpi=110)
-
-
-def draw_losses(losses: Sequence[float], path: Path) -> None:
-    """The loss of each step and its running mean."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axis = figure.subplots()
-    axis.plot(losses, color="lightsteelblue", lw=0.8, label="step")
-    window = max(1, len(losses) // 25)
-    mean = np.convolve(losses, np.ones(window) / window, mode="valid")
-    axis.plot(np.arange(len(mean)) + window - 1, mean, color="navy", label=f"mean of {window}")
-    axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
-    axis.legend()
-    figure.savefig(path, dpi=110)
-
-
-def _turn(label: int) -> list[dict[str, Any]]:
+def _turn(question: str, answer: str) -> list[dict[str, Any]]:
     return [
-        {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
-        {"role": "assistant", "content": [{"type": "text", "text": str(label)}]},
+        {"role": "user", "content": [{"type": "text", "text": question}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
     ]
-
-
-def _prompt(scene: Scene) -> list[dict[str, Any]]:
-    parts = [{"type": "image", "image": scene.image_hwc}, {"type": "text", "text": QUESTION}]
-    return [{"role": "user", "content": parts}]
 
 
 def _rng(seed: int, purpose: int, index: int) -> np.random.Generator:
@@ -321,12 +268,14 @@ def _headline(model: RegionModel, options: QuickstartOptions) -> str:
     )
 
 
-def _report(metrics: dict[str, Any], out: Path, console: Console) -> None:
-    table = Table(title=f"Held-out digits, {metrics['regions']} regions: {QUESTION}")
-    for column in ("size of the region", "before", "after"):
-        table.add_column(column, justify="left" if column.startswith("size") else "right")
-    for band, accuracy in metrics["accuracy"].items():
-        table.add_row(band + _BAND_RANGES.get(band, ""), f"{metrics['accuracy_before'][band]:.1%}", f"{accuracy:.1%}")
+def _report(metrics: dict[str, Any], task: Task, out: Path, console: Console) -> None:
+    table = Table(title=f"Held-out {task.about}, {metrics['regions']} regions: {task.question}")
+    for column in ("", "before", "after"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, accuracy in metrics["accuracy"].items():
+        table.add_row(name, f"{metrics['accuracy_before'][name]:.1%}", f"{accuracy:.1%}")
+    for name, accuracy in metrics["controls"].items():
+        table.add_row(f"{name}, pointed at on one frame only", "", f"{accuracy:.1%}")
     console.print(table)
     same = "identical" if metrics["reloaded_answers_identical"] else "DIFFERENT"
     console.print(f"trained in {metrics['seconds']:.0f} s; saved, loaded back: answers {same}")

@@ -72,7 +72,7 @@ class Scene:
 class Question:
     """A question about a whole scene and its true answer; `kind` groups questions in reports."""
 
-    kind: Literal["digits", "colours", "count", "digit of colour", "colour of digit"]
+    kind: Literal["digits", "colours", "count", "digit of colour", "colour of digit", "motion"]
     text: str
     answer: str
 
@@ -112,7 +112,7 @@ def make_scene(
     smallest, largest = sizes_px[0], min(sizes_px[1], *picture_hw)
     if smallest > largest:
         raise ValueError(f"make_scene: a digit of {smallest} px does not fit a picture of {picture_hw} (h, w).")
-    canvas = _background(split, rng, picture_hw)
+    canvas = background(split, rng, picture_hw)
     indices, labels = digit_samples(split)
     wanted = int(rng.integers(num_digits[0], num_digits[1] + 1))
     sizes = np.exp(rng.uniform(math.log(smallest), math.log(largest), wanted)).round().astype(int)
@@ -121,9 +121,9 @@ def make_scene(
     digits = []
     for (x, y, size), colour in zip(places, colours, strict=False):
         pick = int(rng.integers(len(indices)))
-        alpha = _render(int(indices[pick]), size, rng, jitter)
-        mask = _paint(canvas, alpha, x, y, _shade(str(colour), rng))
-        digits.append(Digit(int(labels[pick]), str(colour), _tight_box(mask), mask, size, int(indices[pick])))
+        alpha = render(int(indices[pick]), size, rng, jitter)
+        mask = paint(canvas, alpha, x, y, shade(str(colour), rng))
+        digits.append(Digit(int(labels[pick]), str(colour), tight_box(mask), mask, size, int(indices[pick])))
     return Scene(canvas.round().clip(0, 255).astype(np.uint8), tuple(digits))
 
 
@@ -176,7 +176,7 @@ def _photographs(split: Split) -> tuple[Image.Image, ...]:
     return tuple(parts)
 
 
-def _background(split: Split, rng: np.random.Generator, picture_hw: tuple[int, int]) -> NDArray[np.float32]:
+def background(split: Split, rng: np.random.Generator, picture_hw: tuple[int, int]) -> NDArray[np.float32]:
     """A random crop of a random photograph at a random zoom, darkened."""
     photographs = _photographs(split)
     photograph = photographs[int(rng.integers(len(photographs)))]
@@ -206,7 +206,7 @@ def _places(
     return placed
 
 
-def _render(sample: int, size: int, rng: np.random.Generator, jitter: float) -> NDArray[np.float32]:
+def render(sample: int, size: int, rng: np.random.Generator, jitter: float) -> NDArray[np.float32]:
     """Opacity `(size, size)` of one digit: its scan, bicubically enlarged."""
     matrix = np.eye(2) * (_SOURCE_PX / size)
     gain = 1.3
@@ -230,12 +230,12 @@ def _render(sample: int, size: int, rng: np.random.Generator, jitter: float) -> 
     return np.clip(np.asarray(drawn) * gain, 0, 1)
 
 
-def _shade(colour: str, rng: np.random.Generator) -> NDArray[np.float64]:
+def shade(colour: str, rng: np.random.Generator) -> NDArray[np.float64]:
     """A slightly different hue of a named colour for each digit."""
     return np.clip(np.array(COLOURS[colour]) + rng.uniform(-15, 15, 3), 0, 255)
 
 
-def _paint(
+def paint(
     canvas: NDArray[np.float32], alpha: NDArray[np.float32], x: int, y: int, rgb: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Blends strokes into the canvas in place; returns where they cover it, as large as the canvas."""
@@ -248,6 +248,6 @@ def _paint(
     return mask
 
 
-def _tight_box(mask_hw: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def tight_box(mask_hw: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero(mask_hw.any(1)), np.flatnonzero(mask_hw.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
