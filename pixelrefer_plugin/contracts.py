@@ -123,6 +123,15 @@ class FeatureGrids:
             f"got {tuple(self.features.shape)}"
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[FeatureGrids]) -> FeatureGrids:
+        """The grids of several, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        import torch
+
+        return cls(torch.cat([part.features for part in parts]), sum((part.grids_hw for part in parts), ()))
+
     def __len__(self) -> int:
         return len(self.grids_hw)
 

@@ -5,11 +5,13 @@ It knows the contracts only: which backbone and which adapter it has is the plug
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -33,6 +35,10 @@ _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDic
 
 # Hooks of one call must not be there while another thread registers its own: torch does not guard that.
 _ONE_CALL: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+
+# Crops go through the tower in one call, but on a CPU in calls of about so many patches: what a larger one works on no
+# longer fits the caches, and takes half as long again (benchmarks/many_regions.py).
+_PATCHES_A_CALL = 1024
 
 # Stands in for placeholder ids beyond the embedding table; its embedding is overwritten by the splice.
 _READABLE_ID = 0
@@ -115,8 +121,7 @@ class RegionModel(nn.Module):
         if owner is None or owner() is not self:
             return self.backbone  # detached before; another model may have it by now
         if self._lora:
-            self._lora.pop().unload()
-            self._remove_added_hooks()
+            self._unwrap()
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(self._was_trainable[name])
         _ATTACHED.pop(self.backbone, None)
@@ -298,6 +303,7 @@ class RegionModel(nn.Module):
             return cls.attach(plain, adapter=adapter or "saot", adapter_config=adapter_config).eval()
         checkpoint.refuse_adapter_config(folder, adapter_config)
         root, manifest = Path(folder), checkpoint.read_manifest(folder, adapter=adapter)
+        owns_backbone = backbone is None and manifest.backbone_id == checkpoint.BACKBONE_FOLDER
         if backbone is None:
             backbone = checkpoint.locate_backbone(manifest.backbone_id, root)
             if manifest.backbone_revision:
@@ -315,8 +321,9 @@ class RegionModel(nn.Module):
             adapter_config=manifest.adapter_config,
             backbone_plugin=manifest.backbone,
         )
-        model._owns_backbone = manifest.backbone_id == checkpoint.BACKBONE_FOLDER
+        model._owns_backbone = owns_backbone
         try:
+            model._require_widths(manifest, folder)
             model._load_weights(root, manifest)
         except Exception:
             model.detach()
@@ -324,19 +331,35 @@ class RegionModel(nn.Module):
         return model.eval()
 
     def _wrap(self, config: Any) -> Any:
-        """PEFT's wrapper. Under gradient checkpointing it hooks the embeddings too: remember which hooks were there."""
+        """PEFT's wrapper. Under gradient checkpointing it hooks the embeddings too: remember what it added."""
         from peft import get_peft_model
 
-        self._hooks_before = {id(module): set(module._forward_hooks) for module in self.backbone.modules()}
-        self._attributes_before = set(vars(self.backbone))
-        return get_peft_model(self.backbone, config)
+        hooks_before = {id(module): set(module._forward_hooks) for module in self.backbone.modules()}
+        attributes_before = set(vars(self.backbone))
+        wrapped = get_peft_model(self.backbone, config)
+        self._added_hooks = [
+            (module, key)
+            for module in self.backbone.modules()
+            for key in set(module._forward_hooks) - hooks_before.get(id(module), set())
+        ]
+        self._added_attributes = set(vars(self.backbone)) - attributes_before
+        return wrapped
 
-    def _remove_added_hooks(self) -> None:
-        for module in self.backbone.modules():
-            for key in set(module._forward_hooks) - self._hooks_before.get(id(module), set()):
-                del module._forward_hooks[key]
-        for name in set(vars(self.backbone)) - self._attributes_before:
+    def _unwrap(self) -> None:
+        """Take LoRA off, and what PEFT left on the backbone."""
+        self._lora.pop().unload()
+        for module, key in self._added_hooks:
+            module._forward_hooks.pop(key, None)
+        for name in self._added_attributes & set(vars(self.backbone)):
             delattr(self.backbone, name)
+
+    def _require_widths(self, manifest: checkpoint.Manifest, folder: str | os.PathLike[str]) -> None:
+        made_for, has = (manifest.vision_width, manifest.decoder_width), (self._vision_width, self._decoder_width)
+        if made_for != has:
+            raise CheckpointError(
+                f"'{folder}' was made for a backbone with patch features of width {made_for[0]} and a decoder of "
+                f"width {made_for[1]}, got widths {has[0]} and {has[1]}. Is it a model of another size?"
+            )
 
     def _load_weights(self, root: Path, manifest: checkpoint.Manifest) -> None:
         source = root / checkpoint.ADAPTER_FILE
@@ -425,7 +448,9 @@ class RegionModel(nn.Module):
         tower = self.backbone.get_submodule(self._backbone_spec.vision_tower)
         parameter = next(tower.parameters())
         crops = regions.to(parameter.device).normalised_crops(parameter.dtype)
-        grids = self._backbone_spec.encode_crops(self.backbone, crops)
+        most = _PATCHES_A_CALL if parameter.device.type == "cpu" else math.inf
+        packs = _packs([h * w for h, w in regions.crop_grids_hw], most)
+        grids = FeatureGrids.joined([self._backbone_spec.encode_crops(self.backbone, crops[pack]) for pack in packs])
         if grids.grids_hw != regions.crop_grids_hw:
             raise SpliceError(
                 f"Backbone '{self._backbone_spec.name}' was given crops of {regions.crop_grids_hw} patches "
@@ -451,6 +476,17 @@ class RegionModel(nn.Module):
                 f"for {len(regions.counts)} regions but returned {tuple(tokens.shape)}."
             )
         return tokens
+
+
+def _packs(sizes: Sequence[int], most: float) -> list[slice]:
+    """Runs of consecutive items of at most `most` in all, or of one that is larger."""
+    starts, total = [0], 0
+    for index, size in enumerate(sizes):
+        if total and total + size > most:
+            starts.append(index)
+            total = 0
+        total += size
+    return [slice(start, end) for start, end in pairwise([*starts, len(sizes)])]
 
 
 def _part(grids: FeatureGrids | None, which: slice) -> FeatureGrids | None:

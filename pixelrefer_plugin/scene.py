@@ -117,7 +117,7 @@ def captured_scene(
         if any(layout.video_grids_per_sample):
             grids = _video_scene(spec).grids(backbone, *next(of_tower))
             parts.append(_first_copies(grids, layout.video_grids_per_sample))
-        return _joined(parts)
+        return FeatureGrids.joined(parts)
 
     tower = backbone.get_submodule(spec.vision_tower)
     hooks = (
@@ -143,9 +143,3 @@ def _first_copies(grids: FeatureGrids, grids_per_sample: tuple[int, ...]) -> Fea
         start += copies * count
     features = torch.cat([grids[index].flatten(0, 1) for index in kept])
     return FeatureGrids(features, tuple(grids.grids_hw[index] for index in kept))
-
-
-def _joined(parts: Sequence[FeatureGrids]) -> FeatureGrids:
-    if len(parts) == 1:
-        return parts[0]
-    return FeatureGrids(torch.cat([part.features for part in parts]), sum((part.grids_hw for part in parts), ()))

@@ -5,7 +5,7 @@ It knows prompts, pictures and sampled frames; no model. Errors name the object 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -64,19 +64,16 @@ class CheckedSource:
         found = self._require_each(self._source.segment(image, prompts), prompts, where="on the image")
         return [region.on_image(prompt.image_index) for region, prompt in zip(found, prompts, strict=True)]
 
-    def track(self, video: Video, prompts: Sequence[VideoRegion]) -> list[VideoRegion]:
+    def track(self, video: Video, prompts: Sequence[VideoRegion | Mapping[int, Region]]) -> list[VideoRegion]:
         """The mask of each prompt on the sampled frames where it is seen, in order."""
-        for index, prompt in enumerate(prompts):
-            with _naming_object(index):
-                _require_type(prompt, VideoRegion, "track needs to know the frame: VideoRegion({frame index: region})")
-                _require_on_frames(prompt, video)
-        if not prompts:
+        objects = [_on_frames(prompt, video, index) for index, prompt in enumerate(prompts)]
+        if not objects:
             return []
-        found = self._require_each(self._source.track(video, prompts), prompts, where="on any sampled frame")
+        found = self._require_each(self._source.track(video, objects), objects, where="on any sampled frame")
         for index, region in enumerate(found):
             with _naming_object(index):
                 self._require_sampled(region, video)
-        return [region.on_video(prompt.video_index) for region, prompt in zip(found, prompts, strict=True)]
+        return [region.on_video(each.video_index) for region, each in zip(found, objects, strict=True)]
 
     def _require_each(self, found: Sequence[Any], prompts: Sequence[Any], *, where: str) -> Sequence[Any]:
         if len(found) != len(prompts):
@@ -114,7 +111,12 @@ def _require_type(prompt: Any, wanted: type, hint: str) -> None:
         raise SourceError(f"expected a {wanted.__name__}, got {type(prompt).__name__}. Note that {hint}.")
 
 
-def _require_on_frames(prompt: VideoRegion, video: Video) -> None:
-    for frame, region in prompt.frames.items():
-        video.position(frame)
-        region.to_mask(video.image_hw)
+def _on_frames(prompt: Any, video: Video, index: int) -> VideoRegion:
+    """A prompt, checked to lie on sampled frames."""
+    with _naming_object(index):
+        region = VideoRegion(prompt) if isinstance(prompt, Mapping) else prompt
+        _require_type(region, VideoRegion, "track needs to know the frame: {frame index: region}")
+        for frame, each in region.frames.items():
+            video.position(frame)
+            each.to_mask(video.image_hw)
+        return region

@@ -1,13 +1,11 @@
 """Trains the quickstart's tiny VideoLLaMA3 from random weights on questions about whole scenes.
 
     python scripts/pretrain_tiny.py --out pixelrefer_plugin/quickstart/tiny_videollama3
-    python scripts/pretrain_tiny.py --start pixelrefer_plugin/quickstart/tiny_videollama3 --out ...
 
-First the vision tower alone learns which digits and colours a picture shows, then the whole model to answer, then
-it sees clips as well; `--start` takes an earlier result and does the last of these only. Writes an ordinary Hugging
-Face folder. The base learns scenes and nothing of regions: no question names a place and no label belongs to one.
-Held-out digits and the right strip of each photograph are never seen. The same seed and thread count give the same
-weights on one machine.
+First the vision tower alone learns which digits and colours a picture shows, then the whole model to answer.
+Writes an ordinary Hugging Face folder. The base learns scenes and nothing of regions: no question names a
+place and no label belongs to one. Held-out digits and the right strip of each photograph are never seen. The
+same seed and thread count give the same weights on one machine.
 """
 
 import argparse
@@ -26,15 +24,9 @@ import torch.nn.functional as F
 from PIL import Image
 from pixelrefer_videollama3.tiny import tiny_config, tiny_processor
 from torch import Tensor
-from transformers import (
-    BatchFeature,
-    VideoLlama3ForConditionalGeneration,
-    VideoLlama3Processor,
-    VideoLlama3VisionModel,
-)
+from transformers import VideoLlama3ForConditionalGeneration, VideoLlama3Processor, VideoLlama3VisionModel
 from transformers.modeling_utils import AttentionInterface
 
-from pixelrefer_plugin.quickstart.clips import FPS, NUM_FRAMES, Clip, make_clip, motion_question
 from pixelrefer_plugin.quickstart.scenes import COLOURS, Question, Scene, Split, make_scene, scene_questions
 
 IGNORED = -100
@@ -77,8 +69,6 @@ MODEL_KINDS = (
     Kind(since=0.1, share=0.4, batch=16, questions=6, side_patches=(8, 9), num_digits=(3, 6), sizes_px=(8, 56)),
 )
 LARGEST_ZOOM = 6.0
-CLIPS_SHARE = 0.5
-CLIPS_A_STEP = 12
 
 
 def draw_scenes(kinds: Sequence[Kind], progress: float, rng: np.random.Generator) -> tuple[Kind, list[Scene]]:
@@ -109,12 +99,12 @@ def training_scene(kind: Kind, picture_hw: tuple[int, int], rng: np.random.Gener
     return Scene(np.asarray(image), scene.digits)
 
 
-def conversation(questions: Sequence[Question], media: str = "image") -> list[dict]:
-    """User and assistant turns; the picture or video comes with the first question."""
+def conversation(questions: Sequence[Question]) -> list[dict]:
+    """User and assistant turns; the picture comes with the first question."""
     turns = []
     for question in questions:
-        shown = [] if turns else [{"type": media}]
-        turns.append({"role": "user", "content": [*shown, {"type": "text", "text": question.text}]})
+        image = [] if turns else [{"type": "image"}]
+        turns.append({"role": "user", "content": [*image, {"type": "text", "text": question.text}]})
         turns.append({"role": "assistant", "content": question.answer})
     return turns
 
@@ -125,29 +115,7 @@ def encode(
     """Native inputs of one conversation per scene, padded right, with labels on answers and their ends."""
     text = processor.apply_chat_template([conversation(questions) for questions in asked])
     images = [scene.image_hwc for scene in scenes]
-    return labelled(
-        processor(text=text, images=images, padding=True, padding_side="right", return_tensors="pt"), processor
-    )
-
-
-def encode_clips(processor: VideoLlama3Processor, clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Native inputs of one question about each clip."""
-    text = processor.apply_chat_template([conversation([motion_question(clip)], "video") for clip in clips])
-    metadata = {"fps": FPS, "total_num_frames": NUM_FRAMES, "frames_indices": list(range(NUM_FRAMES))}
-    batch = processor(
-        text=text,
-        videos=[clip.frames_nhwc for clip in clips],
-        video_metadata=[dict(metadata) for _ in clips],
-        do_sample_frames=False,
-        padding=True,
-        padding_side="right",
-        return_tensors="pt",
-    )
-    return labelled(batch, processor)
-
-
-def labelled(inputs: BatchFeature, processor: VideoLlama3Processor) -> dict[str, Tensor]:
-    batch = dict(inputs)
+    batch = dict(processor(text=text, images=images, padding=True, padding_side="right", return_tensors="pt"))
     batch["labels"] = answer_labels(batch["input_ids"], processor)
     del batch["attention_mask"]  # right padding is never looked at under a causal mask
     return batch
@@ -324,27 +292,6 @@ def train_model(
     descend("model", model, loss_at, steps=steps, peak_lr=peak_lr, tower_scale=0.3, keep=keep)
 
 
-def train_clips(
-    model: VideoLlama3ForConditionalGeneration,
-    processor: VideoLlama3Processor,
-    steps: int,
-    peak_lr: float,
-    rng: np.random.Generator,
-    keep: Callable[[], None],
-) -> None:
-    """Third stage: clips and scenes in turn, so that the base has seen videos and knows the words for motion."""
-
-    def loss_at(progress: float) -> Tensor:
-        if rng.random() < CLIPS_SHARE:
-            clips = [make_clip("train", rng, num_digits=(1, 2), jitter=1.0) for _ in range(CLIPS_A_STEP)]
-            return model(**encode_clips(processor, clips)).loss
-        kind, scenes = draw_scenes(MODEL_KINDS, 1.0, rng)
-        asked = [scene_questions(scene, rng)[: kind.questions] for scene in scenes]
-        return model(**encode(processor, scenes, asked)).loss
-
-    descend("clips", model, loss_at, steps=steps, peak_lr=peak_lr, tower_scale=0.3, keep=keep)
-
-
 @torch.inference_mode()
 def accuracy(
     model: VideoLlama3ForConditionalGeneration,
@@ -366,18 +313,11 @@ def accuracy(
         scene = make_scene(split, rng)
         questions = scene_questions(scene, rng)
         batch = encode(processor, [scene] * len(questions), [[question] for question in questions])
-        for question, good in zip(questions, answered(model, batch), strict=True):
-            right[question.kind].append(good)
-        clip = make_clip(split, rng, num_digits=(1, 2))
-        right["motion"] += answered(model, encode_clips(processor, [clip]))
+        labels = batch.pop("labels")[:, 1:]
+        guesses = model(**batch).logits[:, :-1].argmax(-1)
+        for question, good in zip(questions, ((guesses == labels) | (labels == IGNORED)).all(1), strict=True):
+            right[question.kind].append(bool(good))
     return {kind: round(float(np.mean(answers)), 4) for kind, answers in sorted(right.items())}
-
-
-def answered(model: VideoLlama3ForConditionalGeneration, batch: dict[str, Tensor]) -> list[bool]:
-    """Per row of a batch, whether its answer would be right."""
-    labels = batch.pop("labels")[:, 1:]
-    guesses = model(**batch).logits[:, :-1].argmax(-1)
-    return ((guesses == labels) | (labels == IGNORED)).all(1).tolist()
 
 
 def save(model: VideoLlama3ForConditionalGeneration, processor: VideoLlama3Processor, folder: Path) -> None:
@@ -394,12 +334,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tower-steps", type=int, default=2500)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--clip-steps", type=int, default=1000)
     parser.add_argument("--tower-lr", type=float, default=2e-3)
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--clip-lr", type=float, default=8e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="an earlier result, to train on clips only")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; files in it are replaced")
     args = parser.parse_args()
@@ -407,21 +344,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     processor = tiny_processor()
+    model = VideoLlama3ForConditionalGeneration(tiny_config(processor.tokenizer))
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     began = time.perf_counter()
     rng = np.random.default_rng(args.seed)
-
-    def keep() -> None:
-        save(model, processor, args.out)
-
-    if args.start:
-        model = VideoLlama3ForConditionalGeneration.from_pretrained(args.start, dtype=torch.float32)
-    else:
-        model = VideoLlama3ForConditionalGeneration(tiny_config(processor.tokenizer))
-        train_tower(model, args.tower_steps, args.tower_lr, rng)
-        keep()
-        train_model(model, processor, args.steps, args.lr, rng, keep)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    train_clips(model, processor, args.clip_steps, args.clip_lr, rng, keep)
+    train_tower(model, args.tower_steps, args.tower_lr, rng)
+    save(model, processor, args.out)
+    train_model(model, processor, args.steps, args.lr, rng, keep=lambda: save(model, processor, args.out))
     seconds = round(time.perf_counter() - began)
     save(model, processor, args.out)
     stored = VideoLlama3ForConditionalGeneration.from_pretrained(args.out, dtype=torch.float32)

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
-from paper_efficiency import (  # noqa: E402 - benchmarks are scripts, not a package
+from paper_efficiency import (  # benchmarks are scripts, not a package
     GLOBAL_TOKENS,
     LOCAL_TOKENS,
     ROWS,
@@ -15,11 +15,11 @@ from paper_efficiency import (  # noqa: E402 - benchmarks are scripts, not a pac
     TINY,
     Tokens,
     by_part,
-    count,
     count_by_module,
     decoder_macs,
     formula_macs,
     infusion_macs,
+    make_config,
     make_inputs,
     make_model,
     make_native_processor,
@@ -34,23 +34,28 @@ def native():
     return make_native_processor()
 
 
-@pytest.fixture(scope="module", params=["2B, image", "2B-Lite, image", "2B-Lite, video"])
+LITE = ["2B-Lite, image", "2B-Lite, video"]
+
+
+@pytest.fixture(scope="module")
 def counted(request, native):
-    """A row, its regions, its tokens, and its FLOPs by module."""
+    """The inputs of a row, its tokens, and its FLOPs by module."""
     row = ROW[request.param]
     model = make_model(SHAPES["2B"], row.adapter, native, "meta")
     inputs = make_inputs(row, native, model.backbone.config)
-    return row, inputs, Tokens.of(inputs, model.backbone.config), count_by_module(model, inputs)
+    return inputs, Tokens.of(inputs, model.backbone.config), count_by_module(model, inputs)
 
 
+@pytest.mark.parametrize("counted", ["2B, image", *LITE], indirect=True)
 def test_attention_and_ffn_are_twice_the_formula(counted):
-    _, _, tokens, counts = counted
+    _, tokens, counts = counted
     assert by_part(counts)["layers"] == 2 * decoder_macs(SHAPES["2B"], tokens.all, ffn_matrices=3)
 
 
+@pytest.mark.parametrize("counted", ["2B, image", *LITE], indirect=True)
 def test_all_other_parts(counted):
     """What the formulas leave out: the head, the projector and the tower."""
-    _, inputs, tokens, counts = counted
+    inputs, tokens, counts = counted
     shape, parts = SHAPES["2B"], by_part(counts)
     scene_grids = [(h, w) for t, h, w in inputs.get("image_grid_thw", [])]
     per_image = [int(h * w) for h, w in [*scene_grids, *inputs["regions"].crop_grids_hw]]
@@ -59,14 +64,12 @@ def test_all_other_parts(counted):
     assert parts["vision_tower"] == 2 * (shape.vision_layers * tower_layer + patches * 3 * 14 * 14 * c)
     assert parts["lm_head"] == 2 * tokens.all * shape.hidden * shape.vocab
     assert parts["projector"] == 2 * tokens.scene * (c * shape.hidden + shape.hidden**2)
-    rotary = 2 * tokens.all * (shape.hidden // shape.heads // 2)
-    assert parts["rest"] == rotary
+    assert parts["all"] == sum(parts.values()) - parts["all"]
 
 
+@pytest.mark.parametrize("counted", LITE, indirect=True)
 def test_infusion_is_eq_10_at_the_width_of_the_tower_and_two_products(counted):
-    row, inputs, tokens, counts = counted
-    if not row.is_lite:
-        pytest.skip("Vision-Object has no infusion")
+    inputs, tokens, counts = counted
     width, frames = SHAPES["2B"].vision_hidden, inputs["regions"].frames_per_region[0]
     for context, context_tokens in (("local", LOCAL_TOKENS), ("global", GLOBAL_TOKENS)):
         products = 2 * tokens.objects * context_tokens * width
@@ -82,12 +85,21 @@ def test_the_papers_figures_are_multiply_adds_with_two_ffn_matrices(row):
     assert formula_macs(row, **sizes, ffn_matrices=3) / 1e12 > row.paper_tflops + 0.0051
 
 
+def test_eq_10_counts_the_infusion_at_the_width_of_the_decoder():
+    shape = SHAPES["7B"]
+    at_towers_width = decoder_macs(shape, 32, ffn_matrices=2) + sum(
+        infusion_macs(shape.vision_hidden, 32, context_tokens) for context_tokens in (LOCAL_TOKENS, GLOBAL_TOKENS)
+    )
+    assert round(at_towers_width / 1e12, 2) == 0.15 < ROW["7B-Lite, image"].paper_tflops
+
+
 def test_the_video_has_as_many_scene_tokens_as_the_papers(native):
-    row = ROW["2B, video"]
-    assert count(row, native)["tokens"] == {"objects": 32, "scene": 7185, "text": 174}
+    config = make_config(TINY, native.tokenizer)
+    tokens = Tokens.of(make_inputs(ROW["2B, video"], native, config), config)
+    assert (tokens.objects, tokens.scene) == (32, 7185)
 
 
 def test_the_measuring_code_runs_without_a_gpu(native):
     result = measure(ROW["2B-Lite, image"], native, "cpu", shape=TINY, repeats=1)
-    assert result["peak_gb"] is None
-    assert 0 < result["weights_gb"] < 0.01
+    assert result["peak_gib"] is None
+    assert 0 < result["weights_gib"] < 0.01

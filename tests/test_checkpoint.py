@@ -1,5 +1,6 @@
 """The model folder: complete and checked when it is read, whole or absent when it is written."""
 
+import copy
 import json
 
 import pytest
@@ -199,3 +200,14 @@ def test_a_moved_folder_finds_its_own_backbone(tmp_path, pair):
     pair.model.save_pretrained(tmp_path / "model", pair.processor, include_backbone=True)
     (tmp_path / "model").rename(tmp_path / "elsewhere")
     RegionModel.from_pretrained(tmp_path / "elsewhere").detach()
+
+
+def test_a_backbone_of_another_size_is_refused(tmp_path):
+    pair = make_pair("saot", "videollama3")
+    pair.model.save_pretrained(tmp_path / "model", pair.processor)
+    pair.model.detach()
+    config = copy.deepcopy(pair.model.backbone.config)
+    config.text_config.hidden_size //= 2
+    smaller = type(pair.model.backbone)(config)
+    with pytest.raises(CheckpointError, match=r"decoder of width 96, got widths 96 and 48. Is it a model of another"):
+        RegionModel.from_pretrained(tmp_path / "model", backbone=smaller)

@@ -9,6 +9,7 @@ import torch
 from conftest import assistant, picture, user
 
 from pixelrefer_plugin import AttachError, PluginError, Region, RegionModel, SpliceError, get_backbone
+from pixelrefer_plugin.model import _packs
 from pixelrefer_plugin.testing import make_pair
 
 BOX = Region.from_box((5, 5, 40, 30))
@@ -182,6 +183,27 @@ def test_an_embedding_table_without_spare_rows_is_not_resized():
 def test_the_users_processor_is_left_alone(pair):
     assert pair.processor.placeholder_id >= len(pair.native.tokenizer)
     assert "<|region_pad|>" not in pair.native.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "packs"),
+    [([5], [[5]]), ([4, 4, 4], [[4, 4], [4]]), ([20, 1, 9, 1], [[20], [1, 9], [1]]), ([1] * 3, [[1] * 3])],
+    ids=["one", "full", "a large one", "all"],
+)
+def test_crops_are_packed_in_order(sizes, packs):
+    assert [sizes[pack] for pack in _packs(sizes, 10)] == packs
+    assert _packs(sizes, float("inf")) == [slice(0, len(sizes))]
+
+
+def test_detach_leaves_a_users_own_hooks(pair):
+    pair.model.add_lora()
+    embedding = pair.model.backbone.get_input_embeddings()
+    seen = []
+    own = embedding.register_forward_hook(lambda *_: seen.append(1))
+    bare = pair.model.detach()
+    bare(input_ids=torch.tensor([[1, 2]]))
+    assert seen == [1]
+    own.remove()
 
 
 LOAD_AND_PRINT = """

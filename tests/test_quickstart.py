@@ -10,7 +10,7 @@ from PIL import Image
 from pixelrefer_plugin import RegionModel, RegionProcessor
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.quickstart.run import QuickstartOptions, run_quickstart
-from pixelrefer_plugin.quickstart.tasks import Answers, WhereItMoves, WhichDigit
+from pixelrefer_plugin.quickstart.tasks import Answers, WhatItTurns, WhichDigit
 
 
 def short(tmp_path, **options):
@@ -45,8 +45,8 @@ def test_every_pair_runs_from_scratch(tmp_path, backbone, adapter, video):
 
 def test_clips_are_asked_about_and_drawn(tmp_path):
     metrics = run_quickstart(short(tmp_path, video=True))
-    assert set(metrics["accuracy"]) == {"all", "digit", "direction"}
-    assert set(metrics["controls"]) == {"direction"}
+    assert set(metrics["accuracy"]) == {"all", "digit", "colour"}
+    assert set(metrics["controls"]) == {"colour"}
     assert (tmp_path / "out" / "answers.png").is_file()
 
 
@@ -72,20 +72,20 @@ def test_pictures_are_scored_by_size():
     assert task.accuracy(answered(task, lambda answer: "?"))["all"] == 0.0
 
 
-def test_clips_are_scored_by_digit_and_direction():
-    task = WhereItMoves()
-    half = task.accuracy(answered(task, lambda answer: answer[0] + " up"))
-    assert half == {"all": 0.0, "digit": 1.0, "direction": 0.0}
+def test_clips_are_scored_by_digit_and_colour():
+    task = WhatItTurns()
+    half = task.accuracy(answered(task, lambda answer: answer[0] + " grey"))
+    assert half == {"all": 0.0, "digit": 1.0, "colour": 0.0}
     assert set(task.accuracy(answered(task, lambda answer: answer)).values()) == {1.0}
 
 
-def test_the_control_points_at_one_frame_of_three():
-    example = WhereItMoves().example("train", np.random.default_rng(0), jitter=1.0)
-    [harder] = WhereItMoves().controls([example])["direction"]
+def test_the_control_points_at_the_first_frame_of_three():
+    example = WhatItTurns().example("train", np.random.default_rng(0), jitter=1.0)
+    [harder] = WhatItTurns().controls([example])["colour"]
     for asked, control in zip(example.asked, harder.asked, strict=True):
         frames = list(asked.region.frames)
         assert len(frames) == 3
-        assert list(control.region.frames) == [frames[1]]
+        assert list(control.region.frames) == [frames[0]]
         assert control.answer == asked.answer
 
 

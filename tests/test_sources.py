@@ -167,6 +167,11 @@ def test_one_object_per_prompt_in_order_on_the_prompts_video(video):
     assert [tuple(region.frames) for region in found] == [(8, 12), FRAMES]
 
 
+def test_a_prompt_may_be_a_plain_mapping(video):
+    source = load_region_source("paint")
+    assert source.track(video, [{0: BOX}]) == source.track(video, [VideoRegion({0: BOX})])
+
+
 def test_a_prompt_on_a_frame_that_is_not_sampled_is_refused(video):
     with pytest.raises(VideoError, match=r"^object 1: .*\b5\b"):
         load_region_source("paint").track(video, [VideoRegion({0: BOX}), VideoRegion({4: BOX, 5: BOX})])
@@ -181,7 +186,7 @@ def test_a_video_prompt_outside_the_picture_is_refused_before_the_model_runs(vid
 
 
 def test_a_prompt_without_a_frame_is_refused(video):
-    with pytest.raises(SourceError, match=r"^object 0: expected a VideoRegion, got Region.* VideoRegion\({frame index"):
+    with pytest.raises(SourceError, match=r"^object 0: expected a VideoRegion, got Region.* {frame index"):
         load_region_source("paint").track(video, [BOX])
 
 

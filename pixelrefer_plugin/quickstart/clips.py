@@ -1,23 +1,20 @@
-"""Short clips of coloured handwritten digits that move to the left or to the right over photographs.
+"""Short clips of coloured handwritten digits that move over photographs and change their colour on the way.
 
 Made of the same real digits and photographs as `scenes.py`. Each digit has a lane of its own, so none hides another.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import COLOURS, Question, Split, background, digit_samples, paint, render, shade, tight_box
-
-Direction = Literal["left", "right"]
-DIRECTIONS: tuple[Direction, ...] = ("left", "right")
+from .scenes import COLOURS, Split, background, digit_samples, paint, render, shade, tight_box
 
 NUM_FRAMES = 8
 FPS = 4.0
 _TRAVEL = (0.35, 0.9)  # of the way that a digit could go
+_TURNS = (2, 7)  # when digits change colour: from the third frame to the last but one
 _LANE_GAP_PX = 2
 
 
@@ -27,16 +24,16 @@ class MovingDigit:
 
     Attributes:
         label: The digit, 0 to 9.
-        colour: A key of `COLOURS`.
-        direction: Where it moves.
+        colours: Before and after it turns, keys of `COLOURS`.
+        turns_at: The first frame in the second colour.
         boxes_xyxy: Per frame the tight box of its strokes, whole pixels, end exclusive.
         size_px: Side of the square that the 8x8 scan was scaled to.
         sample: Index of the scan in `load_digits`.
     """
 
     label: int
-    colour: str
-    direction: Direction
+    colours: tuple[str, str]
+    turns_at: int
     boxes_xyxy: tuple[tuple[int, int, int, int], ...]
     size_px: int
     sample: int
@@ -76,30 +73,27 @@ def make_clip(
     wanted = int(rng.integers(num_digits[0], num_digits[1] + 1))
     lane = height // wanted
     digits = []
-    for number, colour in enumerate(rng.permutation(list(COLOURS))[:wanted]):
+    colours = [str(each) for each in rng.permutation(list(COLOURS))[: 2 * wanted]]
+    for number in range(wanted):
         size = round(math.exp(rng.uniform(*np.log(sizes_px))))
         size = min(size, lane - _LANE_GAP_PX)
         y = number * lane + int(rng.integers(lane - size + 1))
-        direction = DIRECTIONS[int(rng.integers(2))]
+        before_after = (colours[2 * number], colours[2 * number + 1])
+        turns_at = int(rng.integers(*_TURNS))
         pick = int(rng.integers(len(indices)))
-        alpha, rgb = render(int(indices[pick]), size, rng, jitter), shade(str(colour), rng)
-        places = _path(rng, width - size, direction)
-        masks = [paint(frame, alpha, x, y, rgb) for frame, x in zip(frames, places, strict=True)]
-        boxes = tuple(tight_box(mask) for mask in masks)
-        digits.append(MovingDigit(int(labels[pick]), str(colour), direction, boxes, size, int(indices[pick])))
+        alpha = render(int(indices[pick]), size, rng, jitter)
+        shades = [shade(each, rng) for each in before_after]
+        boxes = [
+            tight_box(paint(frame, alpha, x, y, shades[at >= turns_at]))
+            for at, (frame, x) in enumerate(zip(frames, _path(rng, width - size), strict=True))
+        ]
+        digits.append(MovingDigit(int(labels[pick]), before_after, turns_at, tuple(boxes), size, int(indices[pick])))
     return Clip(frames.round().clip(0, 255).astype(np.uint8), tuple(digits))
 
 
-def motion_question(clip: Clip) -> Question:
-    """A question about a whole clip: where each colour moves, in the order of `COLOURS`."""
-    moves = {digit.colour: digit.direction for digit in clip.digits}
-    answer = " ".join(f"{colour} {moves[colour]}" for colour in COLOURS if colour in moves)
-    return Question("motion", "where does each colour move?", answer)
-
-
-def _path(rng: np.random.Generator, room: int, direction: Direction) -> list[int]:
-    """The left edge in each frame: steady, some way of `room` pixels, from anywhere it fits."""
+def _path(rng: np.random.Generator, room: int) -> list[int]:
+    """The left edge in each frame: steady to one side, some way of `room` pixels, from anywhere it fits."""
     travel = room * rng.uniform(*_TRAVEL)
     start = rng.uniform(0, room - travel)
     places = np.linspace(start, start + travel, NUM_FRAMES).round().astype(int).tolist()
-    return places if direction == "right" else places[::-1]
+    return places if rng.random() < 0.5 else places[::-1]

@@ -28,7 +28,7 @@ from ..model import RegionModel
 from ..plugins import get_backbone
 from ..processor import RegionProcessor
 from .drawing import draw_answers, draw_losses
-from .tasks import Answers, Example, Task, WhereItMoves, WhichDigit
+from .tasks import Answers, Example, Task, WhatItTurns, WhichDigit
 
 BASE = Path(__file__).parent / "tiny_videollama3"
 BASE_BACKBONE = "videollama3"
@@ -81,7 +81,7 @@ class QuickstartOptions:
     @property
     def task(self) -> Task:
         """What is asked."""
-        return WhereItMoves() if self.video else WhichDigit()
+        return WhatItTurns() if self.video else WhichDigit()
 
 
 def run_quickstart(options: QuickstartOptions, console: Console | None = None) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def _report(metrics: dict[str, Any], task: Task, out: Path, console: Console) ->
     for name, accuracy in metrics["accuracy"].items():
         table.add_row(name, f"{metrics['accuracy_before'][name]:.1%}", f"{accuracy:.1%}")
     for name, accuracy in metrics["controls"].items():
-        table.add_row(f"{name}, pointed at on one frame only", "", f"{accuracy:.1%}")
+        table.add_row(f"{name}, pointed at on the first frame only", "", f"{accuracy:.1%}")
     console.print(table)
     same = "identical" if metrics["reloaded_answers_identical"] else "DIFFERENT"
     console.print(f"trained in {metrics['seconds']:.0f} s; saved, loaded back: answers {same}")

@@ -72,7 +72,7 @@ class Scene:
 class Question:
     """A question about a whole scene and its true answer; `kind` groups questions in reports."""
 
-    kind: Literal["digits", "colours", "count", "digit of colour", "colour of digit", "motion"]
+    kind: Literal["digits", "colours", "count", "digit of colour", "colour of digit"]
     text: str
     answer: str
 

@@ -19,7 +19,6 @@ _SIZE_BANDS_PX = {
     "medium (16 to 32 px)": (16, 33),
     "large (> 32 px)": (33, math.inf),
 }
-_FRAME_STEP = 2  # a moving digit is pointed at on three frames, this far apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,21 +103,21 @@ class WhichDigit:
         return {}
 
 
-class WhereItMoves:
-    """Which digit is the object of a clip, and where does it move? The latter no single frame can tell."""
+class WhatItTurns:
+    """Which digit is the object of a clip, and what colour does it turn? The latter takes frames from either side."""
 
-    question = "which digit is <region>, and does it move left or right?"
+    question = "which digit is <region>, and what colour does it turn?"
     about = "moving digits"
 
     def example(self, split: Split, rng: np.random.Generator, *, jitter: float) -> Example:
-        """A clip of several digits, each pointed at on three frames of its own."""
+        """A clip of several digits, each pointed at on three frames: two before it turns, and one after."""
         clip = make_clip(split, rng, jitter=jitter)
         asked = []
         for digit in clip.digits:
-            first = int(rng.integers(NUM_FRAMES - 2 * _FRAME_STEP))
-            frames = range(first, first + 2 * _FRAME_STEP + 1, _FRAME_STEP)
-            region = VideoRegion({frame: Region.from_box(digit.boxes_xyxy[frame]) for frame in frames})
-            asked.append(Asked(region, f"{digit.label} {digit.direction}", digit.size_px))
+            before = rng.choice(digit.turns_at, 2, replace=False)
+            after = rng.integers(digit.turns_at, NUM_FRAMES)
+            region = VideoRegion({int(at): Region.from_box(digit.boxes_xyxy[at]) for at in (*before, after)})
+            asked.append(Asked(region, f"{digit.label} {digit.colours[1]}", digit.size_px))
         return Example(clip, {"type": "video", "video": clip.frames_nhwc, "fps": FPS}, tuple(asked))
 
     def accuracy(self, answers: Answers) -> dict[str, float]:
@@ -126,21 +125,18 @@ class WhereItMoves:
         return {
             "all": answers.share(_is_right),
             "digit": answers.share(lambda text, asked: text.split(" ")[0] == asked.answer.split(" ")[0]),
-            "direction": answers.share(lambda text, asked: text.split(" ")[-1] == asked.answer.split(" ")[-1]),
+            "colour": answers.share(lambda text, asked: text.split(" ")[-1] == asked.answer.split(" ")[-1]),
         }
 
     def controls(self, examples: Sequence[Example]) -> dict[str, list[Example]]:
-        """Each object pointed at on one frame only: its direction should then be a guess."""
-        return {
-            "direction": [replace(each, asked=tuple(map(_on_one_frame, each.asked))) for each in examples],
-        }
+        """Each object pointed at on its first frame only, where it still has its first colour."""
+        return {"colour": [replace(each, asked=tuple(map(_on_first_frame, each.asked))) for each in examples]}
 
 
 def _is_right(text: str, asked: Asked) -> bool:
     return text == asked.answer
 
 
-def _on_one_frame(asked: Asked) -> Asked:
+def _on_first_frame(asked: Asked) -> Asked:
     assert isinstance(asked.region, VideoRegion)
-    frames = list(asked.region.frames.items())
-    return replace(asked, region=VideoRegion(dict([frames[len(frames) // 2]])))
+    return replace(asked, region=VideoRegion(dict([next(iter(asked.region.frames.items()))])))
