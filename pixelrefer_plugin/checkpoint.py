@@ -22,7 +22,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError
+from .errors import CheckpointError, VideoError
+from .video import FrameSampling
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "pixelrefer.json"
@@ -53,7 +54,7 @@ class Manifest:
         image_backend: `pil` or `torchvision`, the library that resized the images in training; the two differ,
             and transformers' processor files do not say which it was.
         lora: whether LoRA weights belong to the model.
-        frame_sampling: which frames of a video the processor reads, as `FrameSampling`'s options.
+        frame_sampling: which frames of a video the processor reads.
         versions: the libraries that wrote the folder.
         format_version: of this layout.
     """
@@ -68,7 +69,7 @@ class Manifest:
     decoder_width: int
     image_backend: str
     lora: bool
-    frame_sampling: dict[str, Any] = field(default_factory=dict)
+    frame_sampling: FrameSampling = field(default_factory=FrameSampling)
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -134,7 +135,11 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
             f"'{folder}' was made with adapter '{data['adapter']}', not '{adapter}'. "
             f"Load it with adapter='{data['adapter']}', or leave that out."
         )
-    return Manifest(**data)
+    try:
+        sampling = FrameSampling(**data.pop("frame_sampling"))
+    except (TypeError, VideoError) as error:
+        raise CheckpointError(f"{path}: 'frame_sampling' is not readable: {error}") from error
+    return Manifest(**data, frame_sampling=sampling)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

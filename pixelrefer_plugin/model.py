@@ -36,9 +36,10 @@ _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDic
 # Hooks of one call must not be there while another thread registers its own: torch does not guard that.
 _ONE_CALL: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 
-# Crops go through the tower in one call, but on a CPU in calls of about so many patches: what a larger one works on no
-# longer fits the caches, and takes half as long again (benchmarks/many_regions.py).
-_PATCHES_A_CALL = 1024
+# Crops go through the tower in one call; on a CPU in calls of so many values (patches times their width), 1,536 patches
+# of a real tower: what a larger call works on no longer fits the caches, and it takes half as long again
+# (benchmarks/many_regions.py).
+_VALUES_A_CALL = 1536 * 1152
 
 # Stands in for placeholder ids beyond the embedding table; its embedding is overwritten by the splice.
 _READABLE_ID = 0
@@ -402,7 +403,7 @@ class RegionModel(nn.Module):
             decoder_width=self._decoder_width,
             image_backend=processor.image_backend,
             lora=bool(self._lora),
-            frame_sampling=asdict(processor.sampling),
+            frame_sampling=processor.sampling,
             versions=checkpoint.library_versions(),
         )
 
@@ -448,7 +449,7 @@ class RegionModel(nn.Module):
         tower = self.backbone.get_submodule(self._backbone_spec.vision_tower)
         parameter = next(tower.parameters())
         crops = regions.to(parameter.device).normalised_crops(parameter.dtype)
-        most = _PATCHES_A_CALL if parameter.device.type == "cpu" else math.inf
+        most = _VALUES_A_CALL / self._vision_width if parameter.device.type == "cpu" else math.inf
         packs = _packs([h * w for h, w in regions.crop_grids_hw], most)
         grids = FeatureGrids.joined([self._backbone_spec.encode_crops(self.backbone, crops[pack]) for pack in packs])
         if grids.grids_hw != regions.crop_grids_hw:

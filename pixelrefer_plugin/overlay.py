@@ -40,6 +40,7 @@ _TINT = 0.35
 _MIN_FRAME_S = 0.2  # sampled frames that follow each other faster than people see are held this long
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")  # best first; every build of FFmpeg has the last
 _TICKS_PER_S = 1000
+_MAX_GIF_MS = 655_350  # what a GIF can store
 
 
 def draw_regions(picture: Image.Image, masks: Sequence[RegionMask | None], *, labels: Sequence[str]) -> Image.Image:
@@ -48,7 +49,7 @@ def draw_regions(picture: Image.Image, masks: Sequence[RegionMask | None], *, la
     Lines and labels grow with the picture. Colours begin anew after the seventh object; the labels do not.
 
     Args:
-        picture: an RGB picture.
+        picture: the picture.
         masks: the pixels of each object, None for one that is not on this picture but keeps its colour.
         labels: a short text for each object, such as its number.
     """
@@ -57,7 +58,7 @@ def draw_regions(picture: Image.Image, masks: Sequence[RegionMask | None], *, la
         for index, (mask, label) in enumerate(zip(masks, labels, strict=True))
         if mask is not None
     ]
-    pixels = np.array(picture)
+    pixels = np.array(picture.convert("RGB"))
     for mask, colour, _ in present:
         _tint(pixels, mask, colour)
     for mask, colour, _ in present:  # after all tints, which would hide the outlines of what lies beneath
@@ -86,11 +87,13 @@ def save_overlay(
         labels: a short text for each region; by default their numbers, from 1.
 
     Raises:
-        PixelReferError: the suffix does not fit, or the file cannot be written.
+        PixelReferError: the suffix does not fit, labels are missing, or the file cannot be written.
         RegionError: a region does not fit the picture.
     """
     target = require_overlay_path(path, is_video=isinstance(media, Video))
     labels = labels or [str(number) for number in range(1, len(regions) + 1)]
+    if len(labels) != len(regions):
+        raise PixelReferError(f"save_overlay needs a label for each region, {len(regions)}, got {len(labels)}.")
     with _written_whole(target) as made:
         if isinstance(media, Video):
             write = _write_gif if target.suffix.lower() == ".gif" else _write_mp4
@@ -234,7 +237,7 @@ def _written_whole(target: Path) -> Iterator[Path]:
 
 
 def _write_gif(path: Path, pictures: Iterator[Image.Image], durations_s: Sequence[float]) -> None:
-    durations_ms = [round(duration_s * 1000) for duration_s in durations_s]
+    durations_ms = [min(round(duration_s * 1000), _MAX_GIF_MS) for duration_s in durations_s]
     next(pictures).save(path, save_all=True, append_images=pictures, duration=durations_ms, loop=0)
 
 

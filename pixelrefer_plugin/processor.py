@@ -55,7 +55,7 @@ class RegionProcessor:
         backbone_plugin: str | None = None,
         sampling: FrameSampling | None = None,
     ) -> None:
-        self.sampling = sampling or FrameSampling()
+        self.sampling = _checked_sampling(sampling) or FrameSampling()
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
         self.tokenizer.add_special_tokens({"extra_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
@@ -121,7 +121,7 @@ class RegionProcessor:
         style = PromptStyle(
             object_only=self._adapter.framework == "object-only",
             special_tokens=self._media_tokens,
-            sampling=sampling or self.sampling,
+            sampling=_checked_sampling(sampling) or self.sampling,
         )
         samples = [
             read_conversation(conversation, list(of_sample), index=index, style=style)
@@ -191,7 +191,7 @@ class RegionProcessor:
             adapter=manifest.adapter,
             adapter_config=manifest.adapter_config,
             backbone_plugin=manifest.backbone,
-            sampling=FrameSampling(**manifest.frame_sampling),
+            sampling=manifest.frame_sampling,
         )
 
     def _native_inputs(self, samples: Sequence[Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
@@ -208,13 +208,19 @@ class RegionProcessor:
             media["images"] = [sample.images for sample in shown if sample.images]
         if any(sample.videos for sample in shown):
             videos = [video for sample in shown for video in sample.videos]
-            media["videos"] = [np.require(video.frames_nhwc, requirements="W") for video in videos]  # torch wants it so
+            if getattr(self.native, "video_processor", None) is None:
+                raise PromptError(f"Backbone '{self._backbone.name}' takes no videos: its processor has none for them.")
+            media["videos"] = [np.require(video.frames_nhwc, requirements="W") for video in videos]  # as torch wants it
             media["video_metadata"] = [_native_metadata(video) for video in videos]
-            media["do_sample_frames"] = False  # they are sampled
+            # They are sampled, and a frame three pixels high would pass for one with channels first.
+            media["videos_kwargs"] = {"do_sample_frames": False, "input_data_format": "channels_last"}
+        _refuse_own_options(options)
         try:
             return self.native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
         except ValueError as error:
-            raise PromptError(f"The backbone's own processor refuses this batch: {error}") from error
+            raise PromptError(
+                f"The backbone's own processor refuses this batch: {error}{_lengths_note(shown)}"
+            ) from error
 
     def _plan(self, samples: Sequence[Sample]) -> list[list[list[PlannedRegion]]]:
         """Per sample and region the plan of each picture that the region lies on."""
@@ -362,6 +368,31 @@ class RegionProcessor:
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+
+def _checked_sampling(sampling: Any) -> FrameSampling | None:
+    if sampling is None or isinstance(sampling, FrameSampling):
+        return sampling
+    raise PromptError(f"sampling must be a FrameSampling, such as FrameSampling(num_frames=8), got {sampling!r}.")
+
+
+def _refuse_own_options(options: Mapping[str, Any]) -> None:
+    """Options of the native processor that are decided here."""
+    hints = {
+        **dict.fromkeys(("num_frames", "fps", "do_sample_frames", "video_metadata"), "say sampling=FrameSampling(...)"),
+        **dict.fromkeys(("padding", "return_tensors"), "batches are always padded tensors"),
+    }
+    for name in options:
+        if name in hints:
+            raise PromptError(f"The option '{name}' of the native processor is not to be given: {hints[name]}.")
+
+
+def _lengths_note(samples: Sequence[Sample]) -> str:
+    """What may be the matter where a backbone stacks its videos."""
+    lengths = [len(video) for sample in samples for video in sample.videos]
+    if len(set(lengths)) < 2:
+        return ""
+    return f" Its videos have {lengths} frames: some backbones take several only if all have as many."
 
 
 def _counts(regions: Sequence[Sequence[PlannedRegion]]) -> Iterator[int]:

@@ -54,6 +54,7 @@ class CheckedSource:
 
     def segment(self, image: Image.Image, prompts: Sequence[Region]) -> list[Region]:
         """The mask of each prompt on one picture, in order."""
+        _require_list(prompts)
         image = load_image(image)
         for index, prompt in enumerate(prompts):
             with _naming_object(index):
@@ -66,6 +67,10 @@ class CheckedSource:
 
     def track(self, video: Video, prompts: Sequence[VideoRegion | Mapping[int, Region]]) -> list[VideoRegion]:
         """The mask of each prompt on the sampled frames where it is seen, in order."""
+        from .video import Video
+
+        _require_list(prompts)
+        _require_type(video, Video, "track reads sampled frames: load_video(path)")
         objects = [_on_frames(prompt, video, index) for index, prompt in enumerate(prompts)]
         if not objects:
             return []
@@ -104,6 +109,11 @@ def _naming_object(index: int) -> Iterator[None]:
         yield
     except PixelReferError as error:
         raise type(error)(f"object {index}: {error}") from error
+
+
+def _require_list(prompts: Any) -> None:
+    if not isinstance(prompts, Sequence):
+        raise SourceError(f"prompts must be a list, one for each object, got {type(prompts).__name__}.")
 
 
 def _require_type(prompt: Any, wanted: type, hint: str) -> None:

@@ -72,10 +72,14 @@ class FrameSampling:
             )
         for name in ("num_frames", "max_frames"):
             value = getattr(self, name)
-            if value is not None and (not _is_integer(value) or value < 1):
+            if value is None:
+                continue
+            if not _is_integer(value) or value < 1:
                 raise VideoError(f"FrameSampling.{name} must be an integer >= 1, got {value!r}.")
+            object.__setattr__(self, name, int(value))  # NumPy's numbers cannot be saved with a model
         if self.fps is not None:
             _check_fps(self.fps, "FrameSampling.fps")
+            object.__setattr__(self, "fps", float(self.fps))
 
     def choose(self, times_s: Sequence[float]) -> list[int]:
         """Indices of the sampled frames, ascending.
@@ -166,7 +170,8 @@ def load_video(
             10.jpg); an `(N, H, W, 3)` uint8 array; a sequence of pictures of one size, each of a kind that
             `load_image` reads; or a `Video`, which is returned as it is.
         sampling: which frames to read.
-        frames: indices of frames to read as well. Sampled ones give way to them at `sampling.max_frames`.
+        frames: indices of frames that must be among those read. Each takes the place of the sampled frame nearest
+            to it; more are read only where more are named than sampled.
         fps: frames per second of a folder (1 by default), array or sequence.
         times_s: instead of `fps`, when each of their frames is shown, ascending.
 
@@ -272,21 +277,24 @@ def _checked_frames(frames: Iterable[int]) -> list[int]:
 
 
 def _chosen(source: _Source, sampling: FrameSampling, named: list[int]) -> list[int]:
-    """The named frames and as many of the sampled ones as `max_frames` leaves room for."""
+    """The sampled frames; each named one takes the place of the one nearest to it, so that their number stays."""
     if named and named[-1] >= len(source.times_s):
         raise FrameError(
             f"{source.name} has {len(source.times_s)} frames, counted from 0: there is no frame {named[-1]}.",
             frame=named[-1],
         )
-    room = sampling.max_frames - len(named)
-    if room < 0:
+    if len(named) > sampling.max_frames:
         step = math.ceil(len(named) / sampling.max_frames)
         raise VideoError(
             f"{source.name}: {len(named)} frames are named but max_frames is {sampling.max_frames}. "
             f"Name every {step}. of them only, or raise FrameSampling.max_frames."
         )
-    sampled = sorted(set(sampling.choose(source.times_s)) - set(named))
-    return sorted([*named, *(sampled[index] for index in _spread(len(sampled), room))])
+    sampled = set(sampling.choose(source.times_s))
+    free = sampled - set(named)
+    for index in set(named) - sampled:
+        if free:
+            free.remove(min(free, key=lambda other: (abs(other - index), other)))
+    return sorted([*named, *free])
 
 
 def _spread(length: int, count: int) -> list[int]:
@@ -456,7 +464,7 @@ def _opened(path: Path, name: str) -> Iterator[tuple[Any, Any]]:
             # Pictures and texts (played as ANSI art) open too.
             if container.format.name.endswith("_pipe") or container.format.name in ("image2", "tty"):
                 raise VideoError(f"{name} is not a video: its format is {container.format.long_name}.")
-            stream = container.streams.best("video")
+            stream = _video_stream(container)
             if stream is None or stream.disposition & Disposition.attached_pic:
                 raise VideoError(f"{name} has no video stream.")
             if stream.codec_context is None:
@@ -464,6 +472,13 @@ def _opened(path: Path, name: str) -> Iterator[tuple[Any, Any]]:
             yield container, stream
     except av.FFmpegError as error:
         raise VideoError(f"{name} cannot be read as a video: {error.strerror}.") from error
+
+
+def _video_stream(container: Any) -> Any:
+    try:
+        return container.streams.best("video")
+    except IndexError:  # PyAV, for a stream that turns up while the damaged file is searched
+        return None
 
 
 def _read_timeline(container: Any, stream: Any, name: str) -> _Timeline:

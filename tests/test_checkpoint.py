@@ -211,3 +211,14 @@ def test_a_backbone_of_another_size_is_refused(tmp_path):
     smaller = type(pair.model.backbone)(config)
     with pytest.raises(CheckpointError, match=r"decoder of width 96, got widths 96 and 48. Is it a model of another"):
         RegionModel.from_pretrained(tmp_path / "model", backbone=smaller)
+
+
+@pytest.mark.parametrize("sampling", [{"foo": 1}, {"num_frames": 0}, {"num_frames": 2, "fps": 1.0}])
+def test_a_damaged_frame_sampling_names_the_file(tmp_path, sampling):
+    pair = make_pair("saot", "videollama3")
+    pair.model.save_pretrained(tmp_path / "model", pair.processor)
+    pair.model.detach()
+    manifest = tmp_path / "model" / "pixelrefer.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"frame_sampling": sampling}))
+    with pytest.raises(CheckpointError, match=r"pixelrefer.json: 'frame_sampling' is not readable"):
+        RegionProcessor.from_pretrained(tmp_path / "model")

@@ -324,13 +324,15 @@ def test_gradients_equal_finite_differences():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"local_px": 0}, r"OciConfig.local_px must be >= 1, got 0"),
-        ({"global_px": -336}, r"OciConfig.global_px must be >= 1, got -336"),
-        ({"num_heads": 0}, r"OciConfig.num_heads must be >= 1, got 0"),
+        ({"local_px": 0}, r"OciConfig.local_px must be an integer >= 1, got 0"),
+        ({"global_px": -336}, r"OciConfig.global_px must be an integer >= 1, got -336"),
+        ({"num_heads": 0}, r"OciConfig.num_heads must be an integer >= 1, got 0"),
         ({"use_local": "no"}, r"OciConfig.use_local must be True or False, got 'no'"),
         ({"use_global": 1}, r"OciConfig.use_global must be True or False, got 1"),
         ({"num_tokens": 0}, r"OciConfig.num_tokens must be >= 1, got 0"),
-        ({"local_px": "224"}, r"Adapter 'oci' was given an option of the wrong type"),
+        ({"local_px": "224"}, r"OciConfig.local_px must be an integer >= 1, got '224'"),
+        ({"global_px": 336.5}, r"OciConfig.global_px must be an integer >= 1, got 336.5"),
+        ({"num_heads": True}, r"OciConfig.num_heads must be an integer >= 1, got True"),
         ({"local": 224}, r"Adapter 'oci' has no option 'local'. Its options: num_tokens, .*local_px"),
     ],
 )

@@ -242,6 +242,11 @@ def test_each_object_is_the_same_alone_and_among_others(source, video):
     assert len(set(together)) == len(prompts)
 
 
+def test_an_object_shown_on_several_frames_leaves_the_others_alone(source, video):
+    early, twice = VideoRegion({9: BOX}), VideoRegion({3: CLICK, 12: MASK})
+    assert source.track(video, [early, twice])[0] == source.track(video, [early])[0]
+
+
 def test_an_object_may_be_shown_on_several_frames(source, video):
     [once, twice] = source.track(video, [VideoRegion({3: BOX}), VideoRegion({3: BOX, 12: MASK})])
     assert tuple(twice.frames) == FRAMES

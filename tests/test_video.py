@@ -1,8 +1,10 @@
 """`load_video`: every video gives the right frames at the right times, upright, or is refused with the reason."""
 
 import contextlib
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import av
@@ -111,21 +113,40 @@ def test_no_frame_outside_the_video(seconds):
         frame_at(TIMES["uneven"], seconds)
 
 
-def test_named_frames_are_among_the_sampled():
-    video = load_video(grey_frames(40), fps=10, sampling=FrameSampling(num_frames=3), frames=[7, np.int64(33), 7])
-    assert video.frame_indices == (0, 7, 20, 33, 39)
-    assert indices_of(video.frames_nhwc) == [0, 7, 20, 33, 39]
-    assert video.position(33) == 3
-    with pytest.raises(VideoError, match=r"array of frames: frame 8 is not among the sampled frames 0, 7, 20, 33, 39"):
+def test_named_frames_take_the_place_of_the_sampled_ones_nearest_to_them():
+    video = load_video(grey_frames(40), fps=10, sampling=FrameSampling(num_frames=5), frames=[7, np.int64(31), 7])
+    assert FrameSampling(num_frames=5).choose([index / 10 for index in range(40)]) == [0, 10, 20, 29, 39]
+    assert video.frame_indices == (0, 7, 20, 31, 39)
+    assert indices_of(video.frames_nhwc) == [0, 7, 20, 31, 39]
+    assert video.position(31) == 3
+    with pytest.raises(VideoError, match=r"array of frames: frame 8 is not among the sampled frames 0, 7, 20, 31, 39"):
         video.position(8)
 
 
-def test_sampled_frames_give_way_to_named_ones():
+@given(
+    num_source=st.integers(1, 60),
+    num_frames=st.integers(1, 20),
+    named=st.sets(st.integers(0, 59), max_size=20),
+)
+def test_the_number_of_frames_stays_unless_more_are_named(num_source, num_frames, named):
+    named = {frame for frame in named if frame < num_source}
+    sampling = FrameSampling(num_frames=num_frames)
+    video = load_video(grey_frames(num_source), fps=10, sampling=sampling, frames=named)
+    assert named <= set(video.frame_indices)
+    assert len(video) == max(min(num_frames, num_source), len(named))
+
+
+def test_more_named_than_allowed():
     sampling = FrameSampling(num_frames=8, max_frames=4)
-    assert load_video(grey_frames(40), fps=10, sampling=sampling, frames=[1, 2, 3]).frame_indices == (0, 1, 2, 3)
     assert load_video(grey_frames(40), fps=10, sampling=sampling, frames=[1, 2, 3, 4]).frame_indices == (1, 2, 3, 4)
     with pytest.raises(VideoError, match=r"9 frames are named but max_frames is 4. Name every 3\. of them"):
         load_video(grey_frames(40), fps=10, sampling=sampling, frames=range(9))
+
+
+def test_numpys_numbers_become_pythons():
+    sampling = FrameSampling(num_frames=np.int64(4), max_frames=np.int32(9))
+    assert json.dumps(asdict(sampling)) == json.dumps({"num_frames": 4, "fps": None, "max_frames": 9})
+    assert type(FrameSampling(fps=np.float32(2)).fps) is float
 
 
 @pytest.mark.parametrize("frames", [[-1], [True], ["1"], "1", [1.0]], ids=repr)
@@ -267,6 +288,7 @@ def test_a_sampled_video_passes_through(tmp_path):
 
 MEASURE = """
 import re, sys
+from dataclasses import asdict
 from pathlib import Path
 from pixelrefer_plugin.video import FrameSampling, load_video
 load_video(sys.argv[1])  # what libraries take once
@@ -348,7 +370,7 @@ def test_real_frames():
     video = load_video(BEDROOM, fps=2, sampling=FrameSampling(num_frames=4), frames=[1])
     assert video.image_hw == (540, 960)
     assert 1 in video.frame_indices
-    assert np.array_equal(video.frames_nhwc[1], Image.open(BEDROOM / "00015.jpg"))
+    assert np.array_equal(video.frames_nhwc[video.position(1)], Image.open(BEDROOM / "00015.jpg"))
 
 
 # -- bad input ---------------------------------------------------------------------------------------------

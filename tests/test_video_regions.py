@@ -112,6 +112,14 @@ def test_frames_named_are_sampled_and_recorded(saot):
     assert batch.frame_times_s == (tuple(index / 4.0 for index in batch.frame_indices[0]),)
 
 
+def test_named_frames_keep_the_number_of_frames(saot):
+    lengths = [
+        saot.processor([user(clip(), "<region>")], [{frame: BOX}], sampling=FrameSampling(num_frames=5))
+        for frame in (0, 1, 7)
+    ]
+    assert {len(each["regions"].frame_indices[0]) for each in lengths} == {5}
+
+
 def test_frames_between_are_seen_by_the_decoder_of_vision_object(saot):
     changed = FRAMES.copy()
     changed[10] = picture(56, 84, seed=99)
@@ -195,6 +203,39 @@ SMALL = Region.from_mask(np.ones((10, 10)))
 def test_refused_videos(pair, parts, regions, error, message):
     with pytest.raises(error, match=message):
         pair.processor([user(*parts)], regions)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampling": {"num_frames": 2}}, "sampling must be a FrameSampling, such as"),
+        ({"num_frames": 2}, r"option 'num_frames' of the native processor .* say sampling=FrameSampling"),
+        ({"return_tensors": "np"}, "option 'return_tensors'"),
+    ],
+)
+def test_options_that_are_decided_elsewhere(pair, options, message):
+    with pytest.raises(PromptError, match=message):
+        pair.processor([user(clip(), "<region>")], [{0: BOX}], **options)
+
+
+def test_videos_of_two_lengths_on_a_backbone_that_stacks_them():
+    pair = make_pair("saot", "llava_onevision")
+    with pytest.raises(PromptError, match=r"Its videos have \[5, 6\] frames: some backbones take several only if all"):
+        pair.processor([user(clip(FRAMES[:5]), clip(FRAMES[:6]), "<region>")], [{0: BOX}])
+    pair.model.detach()
+
+
+def test_a_backbone_without_videos_says_so(pair):
+    pair.processor.native.video_processor = None
+    with pytest.raises(PromptError, match="Backbone 'videollama3' takes no videos"):
+        pair.processor([user(clip(), "<region>")], [{0: BOX}])
+
+
+def test_frames_three_pixels_high_are_not_taken_for_channels(pair):
+    frames = np.stack([picture(3, 60, seed=index) for index in range(4)])
+    inputs = pair.processor([user(clip(frames), "<region>")], [{0: Region.from_box((5, 0, 30, 3))}])
+    _, height, width = inputs["video_grid_thw"][0].tolist()
+    assert width > height
 
 
 def test_object_only_refuses_what_it_would_not_see(oci):

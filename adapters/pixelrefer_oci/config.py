@@ -27,8 +27,9 @@ class OciConfig(SaotConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for side in ("local_px", "global_px", "num_heads"):
-            check_field(getattr(self, side) >= 1, self, side, ">= 1")
+        for name in ("local_px", "global_px", "num_heads"):
+            value = getattr(self, name)
+            check_field(type(value) is int and value >= 1, self, name, "an integer >= 1")
         for switch in ("use_local", "use_global"):
             check_field(isinstance(getattr(self, switch), bool), self, switch, "True or False")
 

@@ -31,7 +31,9 @@ class ReportingGroup(click.Group):
 
 def quiet_libraries() -> None:
     """Keep the libraries' progress bars and notes to developers out of what the user reads."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
+    hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)

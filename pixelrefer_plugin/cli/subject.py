@@ -103,7 +103,7 @@ class Request:
     def sampling(self) -> FrameSampling:
         """As the options say, else as the model was trained, else the default."""
         if self.frames is None and self.fps is None and is_model_folder(self.model):
-            return FrameSampling(**read_manifest(self.model).frame_sampling)
+            return read_manifest(self.model).frame_sampling
         most = max(self.frames or 0, FrameSampling.max_frames)
         return FrameSampling(num_frames=self.frames, fps=self.fps, max_frames=most)
 
@@ -118,6 +118,8 @@ def _is_video(path: Path) -> bool:
     """Whether to read it as a video: by what it is, and by its name where that cannot be seen."""
     if path.is_dir():
         return True
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+        raise VideoError(f"'{path}' is neither a file nor a folder.")
     try:
         with Image.open(path) as picture:  # Pillow knows MPEG by name, but does not read it
             return picture.format == "MPEG" or (picture.format == "GIF" and getattr(picture, "is_animated", False))

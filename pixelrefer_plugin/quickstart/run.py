@@ -51,20 +51,20 @@ class QuickstartOptions:
         adapter: name of the adapter.
         video: ask about digits that move through clips, instead of those in pictures.
         from_scratch: start from random weights and train everything.
-        steps: training steps.
+        steps: training steps; by default as many as the task needs.
         seed: of the data, the weights and the order of training.
         out: folder for the results; must not exist unless `overwrite`.
         overwrite: replace the results of an earlier quickstart.
         pictures_per_step: scenes or clips in a training step.
         eval_scenes: held-out scenes or clips to ask about, before and after.
-        learning_rate: of the adapter; LoRA and, from scratch, the backbone take a third of it.
+        learning_rate: of the adapter; LoRA and, from scratch, the backbone take the task's share of it.
     """
 
     backbone: str = BASE_BACKBONE
     adapter: str = "saot"
     video: bool = False
     from_scratch: bool = False
-    steps: int = 400
+    steps: int | None = None
     seed: int = 0
     out: Path = Path("runs/quickstart")
     overwrite: bool = False
@@ -73,7 +73,7 @@ class QuickstartOptions:
     learning_rate: float = 3e-3
 
     def __post_init__(self) -> None:
-        check_field(self.steps >= 1, self, "steps", ">= 1")
+        check_field(self.steps is None or self.steps >= 1, self, "steps", ">= 1")
         check_field(self.seed >= 0, self, "seed", ">= 0")
         check_field(self.pictures_per_step >= 1, self, "pictures_per_step", ">= 1")
         check_field(self.eval_scenes >= 1, self, "eval_scenes", ">= 1")
@@ -82,6 +82,11 @@ class QuickstartOptions:
     def task(self) -> Task:
         """What is asked."""
         return WhatItTurns() if self.video else WhichDigit()
+
+    @property
+    def num_steps(self) -> int:
+        """Training steps, the task's where none are given."""
+        return self.steps or self.task.steps
 
 
 def run_quickstart(options: QuickstartOptions, console: Console | None = None) -> dict[str, Any]:
@@ -118,7 +123,7 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
         },
         "regions": sum(len(example.asked) for example in examples),
         "seconds": round(seconds, 1),
-        "steps": options.steps,
+        "steps": options.num_steps,
         "final_loss": float(np.mean(losses[-20:])),
         "options": {**asdict(options), "out": str(options.out)},
         "threads": torch.get_num_threads(),
@@ -155,11 +160,11 @@ def make_model(options: QuickstartOptions) -> tuple[RegionModel, RegionProcessor
 def train(model: RegionModel, processor: RegionProcessor, options: QuickstartOptions, console: Console) -> list[float]:
     """Train what is trainable; returns the loss of each step."""
     optimizer = _optimizer(model, options)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, options.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, options.num_steps))
     losses = []
     model.train()
     with _progress(console) as progress:
-        task = progress.add_task("training", total=options.steps, loss=math.nan)
+        task = progress.add_task("training", total=options.num_steps, loss=math.nan)
         for conversations, regions in training_batches(options):
             inputs = processor(conversations, regions, labels=True)
             loss = model(**inputs).loss
@@ -177,7 +182,7 @@ def train(model: RegionModel, processor: RegionProcessor, options: QuickstartOpt
 def training_batches(options: QuickstartOptions) -> Iterator[tuple[list[Any], list[list[Any]]]]:
     """Per step some scenes, each with one conversation that asks about all its digits in turn."""
     task = options.task
-    for step in range(options.steps):
+    for step in range(options.num_steps):
         rng = _rng(options.seed, 1, step)
         examples = [task.example("train", rng, jitter=1.0) for _ in range(options.pictures_per_step)]
         conversations, regions = [], []
@@ -228,7 +233,7 @@ def _optimizer(model: RegionModel, options: QuickstartOptions) -> torch.optim.Op
     backbone = [each for each in model.backbone.parameters() if each.requires_grad]
     groups = [
         {"params": list(model.adapter.parameters()), "lr": options.learning_rate},
-        {"params": backbone, "lr": options.learning_rate / 3},
+        {"params": backbone, "lr": options.learning_rate * options.task.backbone_rate},
     ]
     return torch.optim.AdamW(groups, weight_decay=0.01)
 

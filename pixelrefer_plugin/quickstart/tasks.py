@@ -67,6 +67,8 @@ class Task(Protocol):
 
     question: str
     about: str  # what is asked about, for headings
+    steps: int  # of training, by default
+    backbone_rate: float  # learning rate of LoRA or the backbone, as a share of the adapter's
 
     def example(self, split: Split, rng: np.random.Generator, *, jitter: float) -> Example:
         """A new example."""
@@ -83,6 +85,8 @@ class WhichDigit:
 
     question = "which digit is <region>?"
     about = "digits"
+    steps = 400
+    backbone_rate = 1 / 3
 
     def example(self, split: Split, rng: np.random.Generator, *, jitter: float) -> Example:
         """A scene of several digits, each asked about by its box."""
@@ -108,15 +112,16 @@ class WhatItTurns:
 
     question = "which digit is <region>, and what colour does it turn?"
     about = "moving digits"
+    steps = 450
+    backbone_rate = 1.0
 
     def example(self, split: Split, rng: np.random.Generator, *, jitter: float) -> Example:
-        """A clip of several digits, each pointed at on three frames: two before it turns, and one after."""
+        """A clip of several digits, each pointed at on two frames: one before it turns, and one after."""
         clip = make_clip(split, rng, jitter=jitter)
         asked = []
         for digit in clip.digits:
-            before = rng.choice(digit.turns_at, 2, replace=False)
-            after = rng.integers(digit.turns_at, NUM_FRAMES)
-            region = VideoRegion({int(at): Region.from_box(digit.boxes_xyxy[at]) for at in (*before, after)})
+            frames = (int(rng.integers(digit.turns_at)), int(rng.integers(digit.turns_at, NUM_FRAMES)))
+            region = VideoRegion({frame: Region.from_box(digit.boxes_xyxy[frame]) for frame in frames})
             asked.append(Asked(region, f"{digit.label} {digit.colours[1]}", digit.size_px))
         return Example(clip, {"type": "video", "video": clip.frames_nhwc, "fps": FPS}, tuple(asked))
 

@@ -25,7 +25,7 @@ _REASON_CHARACTERS = 150  # libraries list every key of a model, or every place 
 
 def cannot_load(checkpoint: str, reason: str, *, expected: str) -> SourceError:
     """The error for a checkpoint: why it cannot be loaded, and what would do."""
-    short = shorten(reason, _REASON_CHARACTERS, placeholder=" ...").rstrip(".")
+    short = shorten(reason, _REASON_CHARACTERS, placeholder=" ...").rstrip(". ")
     return SourceError(f"SAM 2 checkpoint '{checkpoint}' cannot be loaded: {short}. Expected {expected}.")
 
 

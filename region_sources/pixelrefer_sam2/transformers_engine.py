@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -64,8 +65,9 @@ class TransformersEngine:
     def add(self, state: Sam2VideoInferenceSession, prompts: Mapping[int, Mapping[int, Prompt]]) -> None:
         for position in sorted({position for each in prompts.values() for position in each}):
             there = {number: each[position] for number, each in prompts.items() if position in each}
-            self._prompt(state, position, there)
-            self.model(state, frame_idx=position)
+            with _others_unchanged(state, there):
+                self._prompt(state, position, there)
+                self.model(state, frame_idx=position)
 
     def propagate(
         self, state: Sam2VideoInferenceSession, *, start: int, reverse: bool
@@ -83,6 +85,20 @@ class TransformersEngine:
         size_hw = (session.video_height, session.video_width)
         [masks_n1hw] = self.processor.post_process_masks([found.pred_masks], [size_hw])
         return {number: mask[0].cpu().numpy() for number, mask in zip(found.object_ids, masks_n1hw, strict=True)}
+
+
+@contextmanager
+def _others_unchanged(session: Sam2VideoInferenceSession, prompted: Container[int]) -> Iterator[None]:
+    """transformers runs all objects on a frame that one is prompted on: what the others remember of it is dropped."""
+    kept = {
+        index: (dict(outputs["non_cond_frame_outputs"]), dict(session.frames_tracked_per_obj[index]))
+        for index, outputs in session.output_dict_per_obj.items()
+        if session.obj_idx_to_id(index) not in prompted
+    }
+    yield
+    for index, (outputs, tracked) in kept.items():
+        session.output_dict_per_obj[index]["non_cond_frame_outputs"] = outputs
+        session.frames_tracked_per_obj[index] = tracked
 
 
 def _as_inputs(prompt: Prompt) -> dict[str, object]:
