@@ -103,8 +103,12 @@ def test_bad_options_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_default_quickstart_reaches_its_bar(tmp_path):
-    metrics = run_quickstart(QuickstartOptions(out=tmp_path / "out"))
+@pytest.mark.parametrize(
+    "options", [{}, {"adapter": "oci"}, {"video": True}, {"video": True, "adapter": "oci"}], ids=str
+)
+def test_the_quickstart_reaches_its_bar(tmp_path, options):
+    metrics = run_quickstart(QuickstartOptions(out=tmp_path / "out", **options))
     assert metrics["accuracy"]["all"] >= 0.90
     assert metrics["accuracy_before"]["all"] <= 0.25
+    assert metrics["controls"].get("colour", 0.0) <= 0.25  # before it turns, a digit does not show what it turns to
     assert metrics["reloaded_answers_identical"]
