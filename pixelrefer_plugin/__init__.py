@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from .images import load_image
     from .model import RegionModel
+    from .overlay import draw_regions, save_overlay
     from .plugins import get_adapter, get_backbone, list_plugins
     from .processor import RegionProcessor
     from .regions import Box, Region, RegionMask, VideoRegion
@@ -73,12 +74,14 @@ _HOME = {
     "VideoRegion": "regions",
     "VideoScene": "contracts",
     "check_field": "contracts",
+    "draw_regions": "overlay",
     "get_adapter": "plugins",
     "get_backbone": "plugins",
     "list_plugins": "plugins",
     "load_image": "images",
     "load_region_source": "sources",
     "load_video": "video",
+    "save_overlay": "overlay",
 }
 
 __all__ = [
@@ -112,6 +115,7 @@ __all__ = [
     "VideoRegion",
     "VideoScene",
     "check_field",
+    "draw_regions",
     "get_adapter",
     "get_backbone",
     "hookimpl",
@@ -119,6 +123,7 @@ __all__ = [
     "load_image",
     "load_region_source",
     "load_video",
+    "save_overlay",
 ]
 
 

@@ -6,6 +6,7 @@ say which is which, in order. It knows no tokenizer and no model.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +73,23 @@ class Sample:
     slots: list[Slot] = field(default_factory=list)
 
 
-def read_conversation(conversation: Conversation, regions: Sequence[Any], *, index: int, style: PromptStyle) -> Sample:
+class ImageReader:
+    """Reads pictures, each once: conversations of a batch that show the same file or object share the picture."""
+
+    def __init__(self) -> None:
+        self._read: dict[Any, tuple[Any, Image.Image]] = {}
+
+    def __call__(self, source: Any) -> Image.Image:
+        """The picture of `source`, upright RGB."""
+        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
+        if key not in self._read:
+            self._read[key] = (source, load_image(source))  # keeping the source keeps its id from being used again
+        return self._read[key][1]
+
+
+def read_conversation(
+    conversation: Conversation, regions: Sequence[Any], *, index: int, style: PromptStyle, read_image: ImageReader
+) -> Sample:
     """Check one conversation against its regions.
 
     Args:
@@ -80,6 +97,7 @@ def read_conversation(conversation: Conversation, regions: Sequence[Any], *, ind
         regions: its regions.
         index: which sample of the batch it is, for messages.
         style: how it is rendered.
+        read_image: of the batch.
 
     Raises:
         PromptError: the messages are malformed, or do not fit the regions.
@@ -92,7 +110,7 @@ def read_conversation(conversation: Conversation, regions: Sequence[Any], *, ind
             raise PromptError("the conversation has no message.")
         given = [_as_region(region, number) for number, region in enumerate(regions)]
         _require_as_many_markers(turns, given)
-        sample = _with_media(turns, given, style)
+        sample = _with_media(turns, given, style, read_image)
         _render(turns, sample, style)
     except (PromptError, ImageError, VideoError, RegionError) as error:
         raise type(error)(f"Sample {index}: {error}") from error
@@ -155,10 +173,12 @@ def _require_as_many_markers(turns: Sequence[_Turn], regions: Sequence[Any]) -> 
         )
 
 
-def _with_media(turns: Sequence[_Turn], regions: Sequence[Region | VideoRegion], style: PromptStyle) -> Sample:
+def _with_media(
+    turns: Sequence[_Turn], regions: Sequence[Region | VideoRegion], style: PromptStyle, read_image: ImageReader
+) -> Sample:
     """The sample with its pictures read, each video's frames sampled so that its regions lie on them."""
     parts = [part for turn in turns for part in turn.parts]
-    images = [load_image(part["image"]) for part in parts if part["type"] == "image"]
+    images = [read_image(part["image"]) for part in parts if part["type"] == "image"]
     given_videos = [part for part in parts if part["type"] == "video"]
     _require_on_media(regions, num_images=len(images), num_videos=len(given_videos))
     videos = [

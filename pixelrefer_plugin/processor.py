@@ -23,7 +23,7 @@ from . import checkpoint
 from .contracts import AdapterSpec, BackboneSpec, CropView, SceneView
 from .errors import CheckpointError, PluginError, PromptError, RegionError
 from .loading import load_native_processor
-from .messages import PLACEHOLDER, Conversation, PromptStyle, Sample, Slot, read_conversation
+from .messages import PLACEHOLDER, Conversation, ImageReader, PromptStyle, Sample, Slot, read_conversation
 from .plugins import backbone_for, get_adapter
 from .region_batch import Picture, PlannedRegion, RegionBatch, VideoFrame, make_region_batch
 from .regions import Region
@@ -123,8 +123,9 @@ class RegionProcessor:
             special_tokens=self._media_tokens,
             sampling=_checked_sampling(sampling) or self.sampling,
         )
+        read_image = ImageReader()
         samples = [
-            read_conversation(conversation, list(of_sample), index=index, style=style)
+            read_conversation(conversation, list(of_sample), index=index, style=style, read_image=read_image)
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
         planned = self._plan(samples)

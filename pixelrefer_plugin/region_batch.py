@@ -194,6 +194,7 @@ def make_region_batch(
         videos: the videos of the batch.
     """
     regions = [planned for sample in samples for region in sample for planned in region]
+    first_alike = _first_alike(pictures)
     crops: list[_Crop] = []
     views = []
     for index in range(len(regions[0].plan.views)):
@@ -201,7 +202,7 @@ def make_region_batch(
             assert scene is not None
             views.append(_scene_layout(regions, scene))
         else:
-            views.append(_crop_layout(regions, index, crops))
+            views.append(_crop_layout(regions, index, crops, first_alike))
     return RegionBatch(
         adapter=adapter,
         placeholder_id=placeholder_id,
@@ -217,6 +218,15 @@ def make_region_batch(
         pixel_std=torch.tensor(pixel_std, dtype=torch.float32),
         views=tuple(views),
     )
+
+
+def _first_alike(pictures: Sequence[Picture]) -> list[int]:
+    """For each picture the first that is the same object: conversations of a batch may share one."""
+    first: dict[Any, int] = {}
+    return [
+        first.setdefault((id(each.video), each.position) if isinstance(each, VideoFrame) else id(each), index)
+        for index, each in enumerate(pictures)
+    ]
 
 
 @dataclass(frozen=True)
@@ -245,7 +255,9 @@ def _cut(crops: Sequence[_Crop], pictures: Sequence[Picture], patch_size: int) -
         return tuple(pool.map(pixels, crops))
 
 
-def _crop_layout(regions: Sequence[PlannedRegion], index: int, crops: list[_Crop]) -> ViewLayout:
+def _crop_layout(
+    regions: Sequence[PlannedRegion], index: int, crops: list[_Crop], first_alike: Sequence[int]
+) -> ViewLayout:
     """The layout of a view of crops; those it needs are added to `crops`."""
     first_crop = len(crops)
     grid_of: dict[_Crop, int] = {}
@@ -254,7 +266,7 @@ def _crop_layout(regions: Sequence[PlannedRegion], index: int, crops: list[_Crop
     for region in regions:
         view = region.plan.views[index]
         assert isinstance(view, CropView), f"view {index} of every region must be of one kind, got {view!r}"
-        crop = _Crop(region.picture, view.box_xyxy, view.grid_hw)
+        crop = _Crop(first_alike[region.picture], view.box_xyxy, view.grid_hw)
         views.append(view)
         grid_of_region.append(grid_of.setdefault(crop, len(grid_of)))
     crops.extend(grid_of)

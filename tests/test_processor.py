@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assistant, picture, user
+from PIL import Image
 
 from pixelrefer_plugin import ImageError, PromptError, Region, RegionError
 from pixelrefer_plugin.messages import PLACEHOLDER
@@ -97,6 +98,22 @@ def test_regions_on_several_images_keep_their_images(pair):
     assert sizes == [[60.0, 90.0], [20.0, 30.0]]
     with pytest.raises(RegionError, match=r"Sample 0, region 1.*outside its image of width 30 and height 20"):
         pair.processor([user(IMAGE, small, "<region> and <region>")], [BOX, BOX.on_image(1)])
+
+
+def test_conversations_that_share_a_picture_share_its_crops(pair, tmp_path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(IMAGE).save(path)
+    for image in (IMAGE, path, str(path), Image.fromarray(IMAGE)):
+        conversations = [[media(image)] for _ in range(3)]
+        batch = pair.processor(conversations, [[BOX], [BOX], [BOX.on_image(0)]])["regions"]
+        assert len(batch.crops) == 1
+        assert batch.views[0].grid_of_region == (0, 0, 0)
+    other = [[user(IMAGE, "<region>")], [user(IMAGE.copy(), "<region>")]]
+    assert len(pair.processor(other, [[BOX], [BOX]])["regions"].crops) == 2
+
+
+def media(image):
+    return {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "<region>"}]}
 
 
 @pytest.mark.parametrize(

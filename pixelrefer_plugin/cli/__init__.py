@@ -123,7 +123,7 @@ def describe(
     """Ask a model about regions of a picture, a video, or a folder of its frames.
 
     Region options may be repeated and mixed; the first <region> of the prompt is the first one given. Without
-    --prompt each region is asked about on its own.
+    --prompt each region is asked about in a conversation of its own, in a video on the frames sampled for all.
 
     \b
     Example:
