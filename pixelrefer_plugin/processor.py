@@ -14,23 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.video_utils import VideoMetadata
 
 from . import checkpoint
 from .contracts import AdapterSpec, BackboneSpec, CropView, SceneView
 from .errors import CheckpointError, PluginError, PromptError, RegionError
+from .expansion import IGNORE_INDEX, Expansion
 from .loading import load_native_processor
-from .messages import PLACEHOLDER, Conversation, ImageReader, PromptStyle, Sample, Slot, read_conversation
+from .messages import PLACEHOLDER, Conversation, ImageReader, PromptStyle, Sample, read_conversation
 from .plugins import backbone_for, get_adapter
 from .region_batch import Picture, PlannedRegion, RegionBatch, VideoFrame, make_region_batch
 from .regions import Region
 from .scene import plan_scene
 from .video import FrameSampling, Video
-
-IGNORE_INDEX = -100
 
 
 class RegionProcessor:
@@ -60,7 +57,6 @@ class RegionProcessor:
         self.tokenizer = self.native.tokenizer
         self.tokenizer.add_special_tokens({"extra_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
         self.placeholder_id: int = self.tokenizer.convert_tokens_to_ids(PLACEHOLDER)
-        self._special_ids = frozenset(self.tokenizer.all_special_ids)
         self._config = config
         self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
@@ -130,7 +126,13 @@ class RegionProcessor:
         ]
         planned = self._plan(samples)
         inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
-        self._expand(inputs, samples, planned, labels=labels, side=padding_side or ("right" if labels else "left"))
+        Expansion(self.tokenizer, self.placeholder_id).write(
+            inputs,
+            [sample.slots for sample in samples],
+            [_counts(regions) for regions in planned],
+            labels=labels,
+            padding_side=padding_side or ("right" if labels else "left"),
+        )
         if labels and not (inputs["labels"] != IGNORE_INDEX).any():
             raise PromptError("labels=True, but no conversation has an answer of the assistant to learn from.")
         if any(planned):
@@ -285,90 +287,11 @@ class RegionProcessor:
             pixel_std=image_processor.image_std,
         )
 
-    def _expand(
-        self,
-        inputs: BatchFeature,
-        samples: Sequence[Sample],
-        planned: Sequence[Sequence[Sequence[PlannedRegion]]],
-        *,
-        labels: bool,
-        side: str,
-    ) -> None:
-        """Write the promised placeholders, and the answers, where their slots stand; pad again."""
-        shape = inputs["input_ids"].shape
-        per_token = [name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape == shape]
-        rows = [
-            self._expand_row(row, inputs, per_token, sample=sample, counts=_counts(regions))
-            for row, (sample, regions) in enumerate(zip(samples, planned, strict=True))
-        ]
-        padding = {"input_ids": self._pad_id, "labels": IGNORE_INDEX}
-        for name in [*per_token, "labels"] if labels else per_token:
-            inputs[name] = _pad([row[name] for row in rows], padding.get(name, 0), side)
-
-    def _expand_row(
-        self,
-        row: int,
-        inputs: BatchFeature,
-        per_token: Sequence[str],
-        *,
-        sample: Sample,
-        counts: Iterator[int],
-    ) -> dict[str, list[int]]:
-        real = inputs["attention_mask"][row].bool()
-        tokens = {name: inputs[name][row][real].tolist() for name in per_token}
-        input_ids = tokens["input_ids"]
-        at = [position for position, token in enumerate(input_ids) if token == self.placeholder_id]
-        if len(at) != len(sample.slots):
-            raise PromptError(
-                f"Sample {row}: the chat template rendered {len(at)} of {len(sample.slots)} regions and answers."
-            )
-        out: dict[str, list[int]] = {name: [] for name in [*per_token, "labels"]}
-        start = 0
-        for position, slot in zip(at, sample.slots, strict=True):
-            self._copy(tokens, slice(start, position), out, supervised=False)
-            ids = self._slot_ids(slot, counts)
-            answers = slot.answer is not None
-            for name in per_token:
-                out[name] += ids if name == "input_ids" else [tokens[name][position]] * len(ids)
-            out["labels"] += [IGNORE_INDEX if not answers or each == self.placeholder_id else each for each in ids]
-            start = position + 1
-            if answers and start < len(input_ids) and input_ids[start] in self._special_ids:
-                self._copy(tokens, slice(start, start + 1), out, supervised=True)  # the token that ends the turn
-                start += 1
-        self._copy(tokens, slice(start, None), out, supervised=False)
-        return out
-
-    def _copy(
-        self, tokens: Mapping[str, list[int]], part: slice, out: dict[str, list[int]], *, supervised: bool
-    ) -> None:
-        for name, values in tokens.items():
-            out[name] += values[part]
-        ids = tokens["input_ids"][part]
-        out["labels"] += ids if supervised else [IGNORE_INDEX] * len(ids)
-
-    def _slot_ids(self, slot: Slot, counts: Iterator[int]) -> list[int]:
-        if slot.answer is None:
-            return [self.placeholder_id] * next(counts)
-        first, *others = slot.answer.split(PLACEHOLDER)
-        ids = self._tokenize(first)
-        for text in others:
-            ids += [self.placeholder_id] * next(counts) + self._tokenize(text)
-        return ids
-
-    def _tokenize(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
     @property
     def _media_tokens(self) -> tuple[str, ...]:
         """The native processor's tokens for pictures and videos; not every backbone has both."""
         tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
         return tuple(token for token in tokens if token)
-
-    @property
-    def _pad_id(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
 
 def _checked_sampling(sampling: Any) -> FrameSampling | None:
@@ -443,10 +366,3 @@ def _native_metadata(video: Video) -> VideoMetadata:
 def image_backend(native: Any) -> str:
     """`pil` or `torchvision`: which of transformers' two image processors `native` holds."""
     return "pil" if type(native.image_processor).__name__.endswith("Pil") else "torchvision"
-
-
-def _pad(rows: Sequence[Sequence[int]], value: int, side: str) -> Tensor:
-    length = max(map(len, rows))
-    fills = [[value] * (length - len(row)) for row in rows]
-    padded = [[*row, *fill] if side == "right" else [*fill, *row] for row, fill in zip(rows, fills, strict=True)]
-    return torch.tensor(padded, dtype=torch.int64)

@@ -10,40 +10,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pixelrefer_plugin.testing.tokenizer import TINY_CORPUS, tiny_tokenizer
-
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-
-# Qwen2.5-VL's own, without the system turn that it makes up where there is none.
-CHAT_TEMPLATE = """\
-{%- for message in messages %}
-    {{- '<|im_start|>' + message['role'] + '\\n' }}
-    {%- if message['content'] is string %}
-        {{- message['content'] }}
-    {%- else %}
-        {%- for part in message['content'] %}
-            {%- if part['type'] == 'image' %}
-                {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
-            {%- elif part['type'] == 'video' %}
-                {{- '<|vision_start|><|video_pad|><|vision_end|>' }}
-            {%- else %}
-                {{- part['text'] }}
-            {%- endif %}
-        {%- endfor %}
-    {%- endif %}
-    {{- '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}"""
+from pixelrefer_plugin.testing.tokenizer import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
 
 _PATCH_PX = 14
 _MERGE = 2
@@ -60,8 +27,8 @@ def tiny_processor() -> Qwen2_5_VLProcessor:
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessorPil(size=_IMAGE_AREA_PX, **patches),
         video_processor=Qwen2VLVideoProcessor(size=_FRAME_AREA_PX, cap_pixels_per_frame=True, **patches),
-        tokenizer=tiny_tokenizer(TINY_CORPUS, SPECIAL_TOKENS, CHAT_TEMPLATE),
-        chat_template=CHAT_TEMPLATE,
+        tokenizer=tiny_tokenizer(TINY_CORPUS, CHATML_TOKENS, CHATML_TEMPLATE),
+        chat_template=CHATML_TEMPLATE,
     )
 
 

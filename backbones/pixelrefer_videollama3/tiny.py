@@ -15,40 +15,7 @@ from transformers import (
 )
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
-from pixelrefer_plugin.testing.tokenizer import TINY_CORPUS, tiny_tokenizer
-
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-
-# ChatML with image and video parts, after Qwen2-VL's template; no system turn is made up where there is none.
-CHAT_TEMPLATE = """\
-{%- for message in messages %}
-    {{- '<|im_start|>' + message['role'] + '\\n' }}
-    {%- if message['content'] is string %}
-        {{- message['content'] }}
-    {%- else %}
-        {%- for part in message['content'] %}
-            {%- if part['type'] == 'image' %}
-                {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
-            {%- elif part['type'] == 'video' %}
-                {{- '<|vision_start|><|video_pad|><|vision_end|>' }}
-            {%- else %}
-                {{- part['text'] }}
-            {%- endif %}
-        {%- endfor %}
-    {%- endif %}
-    {{- '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}"""
+from pixelrefer_plugin.testing.tokenizer import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
 
 _PATCH_PX = 14
 _IMAGE_AREA_PX = {"shortest_edge": (2 * _PATCH_PX) ** 2, "longest_edge": 336 * 336}
@@ -62,12 +29,12 @@ _INITIALIZER_RANGE = 0.08  # the usual 0.02 leaves so narrow a model at a stands
 
 def tiny_processor(corpus: Iterable[str] = TINY_CORPUS) -> VideoLlama3Processor:
     """The real processor around a tokenizer trained on `corpus`; images go through PIL, not torchvision."""
-    tokenizer = tiny_tokenizer(corpus, SPECIAL_TOKENS, CHAT_TEMPLATE)
+    tokenizer = tiny_tokenizer(corpus, CHATML_TOKENS, CHATML_TEMPLATE)
     return VideoLlama3Processor(
         image_processor=VideoLlama3ImageProcessorPil(patch_size=_PATCH_PX, merge_size=1, size=_IMAGE_AREA_PX),
         video_processor=VideoLlama3VideoProcessor(patch_size=_PATCH_PX, merge_size=2, size=_VIDEO_AREA_PX),
         tokenizer=tokenizer,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=CHATML_TEMPLATE,
     )
 
 

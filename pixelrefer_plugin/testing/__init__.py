@@ -17,11 +17,13 @@ from .conformance import (
     check_backbone,
     make_pair,
 )
-from .tokenizer import tiny_tokenizer
+from .tokenizer import CHATML_TEMPLATE, CHATML_TOKENS, tiny_tokenizer
 
 __all__ = [
     "ADAPTER_CHECKS",
     "BACKBONE_CHECKS",
+    "CHATML_TEMPLATE",
+    "CHATML_TOKENS",
     "PAIR_CHECKS",
     "Pair",
     "check_adapter",

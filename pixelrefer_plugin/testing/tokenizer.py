@@ -1,7 +1,7 @@
 """Byte-level BPE tokenizers of a few hundred entries, trained in memory, that stand in for a backbone's own.
 
 They split text as Qwen2's tokenizer does, so any text round-trips, and the words of their corpus are one
-token each. Special tokens and chat template are the caller's: nothing here knows a backbone.
+token each. Special tokens and chat template are the caller's; those of ChatML with images and videos are here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,6 +25,40 @@ TINY_CORPUS: tuple[str, ...] = (
     "is the digit left of, right of, above or below the region? where does it move?",
     "left\nright\nup\ndown\nabove\nbelow\nyes\nno\ndigit\nregion\nimage\nvideo\nTime s:, Time s:",
 )
+
+
+CHATML_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+# ChatML with image and video parts; no system turn is made up where there is none.
+CHATML_TEMPLATE = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message['role'] + '\\n' }}
+    {%- if message['content'] is string %}
+        {{- message['content'] }}
+    {%- else %}
+        {%- for part in message['content'] %}
+            {%- if part['type'] == 'image' %}
+                {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
+            {%- elif part['type'] == 'video' %}
+                {{- '<|vision_start|><|video_pad|><|vision_end|>' }}
+            {%- else %}
+                {{- part['text'] }}
+            {%- endif %}
+        {%- endfor %}
+    {%- endif %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}"""
 
 
 def tiny_tokenizer(

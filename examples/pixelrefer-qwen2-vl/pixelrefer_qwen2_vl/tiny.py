@@ -9,33 +9,16 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pixelrefer_plugin.testing import tiny_tokenizer
-
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-CHAT_TEMPLATE = (
-    "{% set media = {'image': '<|vision_start|><|image_pad|><|vision_end|>',"
-    " 'video': '<|vision_start|><|video_pad|><|vision_end|>'} %}"
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% for part in message.content %}{{ media.get(part.type, part.text) }}{% endfor %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+from pixelrefer_plugin.testing import CHATML_TEMPLATE, CHATML_TOKENS, tiny_tokenizer
 
 
 def tiny(seed):
-    tokenizer = tiny_tokenizer(["what is this?"], SPECIAL_TOKENS, CHAT_TEMPLATE)
+    tokenizer = tiny_tokenizer(["what is this?"], CHATML_TOKENS, CHATML_TEMPLATE)
     processor = Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessorPil(size={"shortest_edge": 28**2, "longest_edge": 336**2}),
         video_processor=Qwen2VLVideoProcessor(),
         tokenizer=tokenizer,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=CHATML_TEMPLATE,
     )
     token_id = tokenizer.convert_tokens_to_ids
     config = Qwen2VLConfig(
