@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -88,47 +89,61 @@ def captured_scene(
     if layout is None:
         yield lambda: None
         return
-    # Some versions of transformers' beam search repeat the images before the tower sees them, others after.
-    calls: list[Mapping[str, Any]] = [inputs]
-    outputs: list[tuple[Mapping[str, Any], Any]] = []
-    wanted = [each for each in (layout.image_grids_per_sample, layout.video_grids_per_sample) if any(each)]
-
-    caller = threading.get_ident()
-
-    def see_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
-        if threading.get_ident() == caller and kwargs is not None:
-            calls[0] = inputs if outputs else kwargs
-
-    def see_tower(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        # The tower's first call is the images', the next the videos'; without a cache there are more of the same.
-        if len(outputs) < len(wanted) and threading.get_ident() == caller:
-            outputs.append((calls[0], output))
-
-    def scene() -> FeatureGrids:
-        if len(outputs) < len(wanted):
-            raise SpliceError(
-                f"Backbone '{spec.name}' reached its decoder without calling its vision tower '{spec.vision_tower}', "
-                "whose features the adapter reads. Were the pictures' tensors left out?"
-            )
-        parts, of_tower = [], iter(outputs)
-        if any(layout.image_grids_per_sample):
-            grids = spec.scene_grids(backbone, *next(of_tower))
-            parts.append(_first_copies(grids, layout.image_grids_per_sample))
-        if any(layout.video_grids_per_sample):
-            grids = _video_scene(spec).grids(backbone, *next(of_tower))
-            parts.append(_first_copies(grids, layout.video_grids_per_sample))
-        return FeatureGrids.joined(parts)
-
-    tower = backbone.get_submodule(spec.vision_tower)
+    capture = _SceneCapture(backbone, spec, layout, inputs)
     hooks = (
-        backbone.register_forward_pre_hook(see_call, with_kwargs=True),
-        tower.register_forward_hook(see_tower),
+        backbone.register_forward_pre_hook(capture.see_call, with_kwargs=True),
+        backbone.get_submodule(spec.vision_tower).register_forward_hook(capture.see_tower),
     )
     try:
-        yield scene
+        yield capture.grids
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@dataclass(eq=False)
+class _SceneCapture:
+    """What one call of the backbone shows of its vision pass; calls of other threads are not looked at."""
+
+    backbone: Any
+    spec: BackboneSpec
+    layout: SceneLayout
+    inputs: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self._caller = threading.get_ident()
+        # Some versions of transformers' beam search repeat the images before the tower sees them, others after.
+        self._inputs_of_call = self.inputs
+        self._outputs: list[tuple[Mapping[str, Any], Any]] = []
+        self._kinds = [any(self.layout.image_grids_per_sample), any(self.layout.video_grids_per_sample)]
+
+    def see_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        """A pre-hook on the backbone."""
+        if threading.get_ident() == self._caller and kwargs is not None:
+            self._inputs_of_call = self.inputs if self._outputs else kwargs
+
+    def see_tower(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """A hook on the tower: its first call is the images', the next the videos'; without a cache there are more
+        of the same."""
+        if len(self._outputs) < sum(self._kinds) and threading.get_ident() == self._caller:
+            self._outputs.append((self._inputs_of_call, output))
+
+    def grids(self) -> FeatureGrids:
+        """The planned grids; the tower must have run."""
+        if len(self._outputs) < sum(self._kinds):
+            raise SpliceError(
+                f"Backbone '{self.spec.name}' reached its decoder without calling its vision tower "
+                f"'{self.spec.vision_tower}', whose features the adapter reads. Were the pictures' tensors left out?"
+            )
+        has_images, has_videos = self._kinds
+        parts, outputs = [], iter(self._outputs)
+        if has_images:
+            grids = self.spec.scene_grids(self.backbone, *next(outputs))
+            parts.append(_first_copies(grids, self.layout.image_grids_per_sample))
+        if has_videos:
+            grids = _video_scene(self.spec).grids(self.backbone, *next(outputs))
+            parts.append(_first_copies(grids, self.layout.video_grids_per_sample))
+        return FeatureGrids.joined(parts)
 
 
 def _first_copies(grids: FeatureGrids, grids_per_sample: tuple[int, ...]) -> FeatureGrids:
