@@ -297,6 +297,18 @@ class VideoRegion:
         ordered = {int(frame): self.frames[frame] for frame in sorted(self.frames)}
         object.__setattr__(self, "frames", MappingProxyType(ordered))
 
+    def thinned(self, num_frames: int) -> VideoRegion:
+        """The same object on at most `num_frames` of its frames, spread evenly.
+
+        Raises:
+            RegionError: `num_frames` is less than 1.
+        """
+        if num_frames < 1:
+            raise RegionError(f"A VideoRegion keeps one frame or more, got num_frames={num_frames}.")
+        frames = list(self.frames)
+        kept = np.linspace(0, len(frames) - 1, min(num_frames, len(frames))).round().astype(int)
+        return replace(self, frames={frames[index]: self.frames[frames[index]] for index in kept})
+
     def on_video(self, video_index: int) -> VideoRegion:
         """The same object on another video of the sample."""
         return replace(self, video_index=video_index)

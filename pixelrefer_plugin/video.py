@@ -261,10 +261,9 @@ def _chosen(source: FoundVideo, sampling: FrameSampling, named: list[int]) -> li
             frame=named[-1],
         )
     if len(named) > sampling.max_frames:
-        step = math.ceil(len(named) / sampling.max_frames)
         raise VideoError(
             f"{source.name}: {len(named)} frames are named but max_frames is {sampling.max_frames}. "
-            f"Name every {step}. of them only, or raise FrameSampling.max_frames."
+            "Name fewer (VideoRegion.thinned does it for a region), or raise FrameSampling.max_frames."
         )
     sampled = set(sampling.choose(source.times_s))
     free = sampled - set(named)

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as coco
 
-from pixelrefer_plugin import ImageError, Region, RegionError, RegionMask
+from pixelrefer_plugin import ImageError, Region, RegionError, RegionMask, VideoRegion
 
 IMAGE_HW = (24, 32)
 SIDES = st.integers(1, 20)
@@ -624,3 +624,35 @@ def test_mask_picture_damaged_or_missing(tmp_path):
     path.write_text("not a picture")
     with pytest.raises(ImageError, match="not a picture in a format that Pillow reads"):
         Region.from_png(path)
+
+
+# -- videos ------------------------------------------------------------------------------------------------
+
+
+def on_frames(*frames):
+    return VideoRegion({frame: Region.from_box((0, 0, 2 + frame, 2)) for frame in frames})
+
+
+def test_a_video_region_is_ordered_read_only_and_hashable():
+    region = on_frames(7, 2, 5)
+    assert list(region.frames) == [2, 5, 7]
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        region.frames[3] = Region.from_box((0, 0, 1, 1))
+    assert region == on_frames(2, 5, 7) != region.on_video(1)
+    assert len({region, on_frames(2, 5, 7)}) == 1
+    assert pickle.loads(pickle.dumps(region)) == region
+    assert list(VideoRegion({np.int64(3): Region.from_box((0, 0, 1, 1))}).frames) == [3]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "kept"), [(1, [0]), (2, [0, 8]), (3, [0, 4, 8]), (9, list(range(9))), (99, list(range(9)))]
+)
+def test_a_video_region_is_thinned_evenly(num_frames, kept):
+    region = on_frames(*range(9))
+    assert list(region.thinned(num_frames).frames) == kept
+    assert all(region.thinned(num_frames).frames[frame] == region.frames[frame] for frame in kept)
+
+
+def test_a_video_region_keeps_a_frame():
+    with pytest.raises(RegionError, match="keeps one frame or more, got num_frames=0"):
+        on_frames(1).thinned(0)
