@@ -267,7 +267,10 @@ def locate_backbone(backbone_id: str, folder: Path) -> str:
         CheckpointError: the folder does not know, or names a builtin that this version does not ship.
     """
     if not backbone_id:
-        raise CheckpointError(f"'{folder}' does not say where its backbone is. Pass backbone=<path, id or model>.")
+        raise CheckpointError(
+            f"'{folder}' does not say where its backbone is. Pass backbone=<path, id or model>, on the command line "
+            "--backbone."
+        )
     if backbone_id == BACKBONE_FOLDER:
         return str(folder / BACKBONE_FOLDER)
     if not backbone_id.startswith(BUILTIN_PREFIX):

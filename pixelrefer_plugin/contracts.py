@@ -66,6 +66,10 @@ class CropView:
     mask: np.ndarray | None
 
     def __post_init__(self) -> None:
+        for name, length in (("box_xyxy", 4), ("grid_hw", 2)):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or len(value) != length or any(int(each) != each for each in value):
+                raise PixelReferError(f"CropView.{name} must be a tuple of {length} integers, got {value!r}.")
         if self.mask is None:
             return
         if self.mask.shape != tuple(self.grid_hw):
@@ -100,8 +104,19 @@ class RegionPlan:
     views: tuple[View, ...]
 
     def __post_init__(self) -> None:
-        if self.num_tokens < 1:
-            raise PixelReferError(f"RegionPlan.num_tokens must be >= 1, got {self.num_tokens}.")
+        if not isinstance(self.num_tokens, int | np.integer) or self.num_tokens < 1:
+            raise PixelReferError(f"RegionPlan.num_tokens must be an integer >= 1, got {self.num_tokens!r}.")
+        is_tuple = isinstance(self.views, tuple) and bool(self.views)
+        if not is_tuple or not all(isinstance(view, CropView | SceneView) for view in self.views):
+            raise PixelReferError(f"RegionPlan.views must be a tuple of views, at least one, got {self.views!r}.")
+
+    @property
+    def view_kinds(self) -> tuple[str, ...]:
+        """What its views are, for comparison: a crop that is read whole is of another kind than one with a mask."""
+        return tuple(
+            "whole crop" if isinstance(view, CropView) and view.mask is None else type(view).__name__
+            for view in self.views
+        )
 
 
 @dataclass(frozen=True, eq=False)

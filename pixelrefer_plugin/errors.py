@@ -3,6 +3,9 @@
 A message says what, what was expected, what was got, and what to do next.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class PixelReferError(ValueError):
     """Base of every error this package raises for its users."""
@@ -54,3 +57,13 @@ class AttachError(PixelReferError):
 
 class CheckpointError(PixelReferError):
     """A model folder is incomplete, foreign, damaged, or from a newer version."""
+
+
+@contextmanager
+def about(subject: str) -> Iterator[None]:
+    """Says in front of an error of this package what it is about: `Sample 0`, `object 1`, an option."""
+    try:
+        yield
+    except PixelReferError as error:
+        error.args = (f"{subject}: {error}", *error.args[1:])
+        raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from .errors import FrameError, ImageError, PromptError, RegionError, VideoError
+from .errors import FrameError, PromptError, VideoError, about
 from .images import load_image
 from .regions import Region, VideoRegion
 from .video import FrameSampling, Video, load_video
@@ -104,7 +104,7 @@ def read_conversation(
         ImageError: a picture cannot be read.
         VideoError: a video cannot be read, or has no such frame as a region names.
     """
-    try:
+    with about(f"Sample {index}"):
         turns = [_turn(message) for message in conversation]
         if not turns:
             raise PromptError("the conversation has no message.")
@@ -112,9 +112,7 @@ def read_conversation(
         _require_as_many_markers(turns, given)
         sample = _with_media(turns, given, style, read_image)
         _render(turns, sample, style)
-    except (PromptError, ImageError, VideoError, RegionError) as error:
-        raise type(error)(f"Sample {index}: {error}") from error
-    return sample
+        return sample
 
 
 @dataclass(frozen=True)
@@ -154,10 +152,8 @@ def _as_region(region: Any, number: int) -> Region | VideoRegion:
     if isinstance(region, Region | VideoRegion):
         return region
     if isinstance(region, Mapping):
-        try:
+        with about(f"region {number}"):
             return VideoRegion(region)
-        except RegionError as error:
-            raise RegionError(f"region {number}: {error}") from error
     raise PromptError(
         f"region {number}: expected a Region, or {{frame index: Region}} on a video, got {region!r}. "
         "Make one with Region.from_box, from_mask, from_polygon, from_points, from_rle or from_scribble."

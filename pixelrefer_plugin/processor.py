@@ -18,8 +18,8 @@ from transformers import AutoImageProcessor, BatchFeature
 from transformers.video_utils import VideoMetadata
 
 from . import checkpoint
-from .contracts import AdapterSpec, BackboneSpec, CropView, SceneView
-from .errors import CheckpointError, PluginError, PromptError, RegionError
+from .contracts import AdapterSpec, BackboneSpec, CropView, RegionPlan, SceneView
+from .errors import CheckpointError, PluginError, PromptError, about
 from .expansion import IGNORE_INDEX, Expansion
 from .loading import load_native_processor
 from .messages import PLACEHOLDER, Conversation, ImageReader, PromptStyle, Sample, read_conversation
@@ -239,31 +239,52 @@ class RegionProcessor:
             )
             first_image += len(sample.images)
             first_frame += sum(map(len, sample.videos))
+        self._require_one_kind(planned)
         return planned
 
+    def _require_one_kind(self, planned: Sequence[Sequence[Sequence[PlannedRegion]]]) -> None:
+        """All regions of a batch are laid out view by view, so their plans must have the same views."""
+        kinds = {region.plan.view_kinds for sample in planned for frames in sample for region in frames}
+        if len(kinds) > 1:
+            listed = " and ".join(str(each) for each in sorted(kinds))
+            raise PluginError(
+                f"Adapter '{self._adapter.name}' must plan the same kinds of views for every region, got {listed}."
+            )
+
     def _plan_region(self, placed: _Placed, where: str) -> PlannedRegion:
-        try:
+        with about(f"{where}{placed.frame}"):
             mask = placed.region.to_mask(placed.image_hw)
-        except RegionError as error:
-            raise RegionError(f"{where}{placed.frame}: {error}") from error
-        plan = self._adapter.plan(self._adapter_config, mask, self._geometry)
-        for view in plan.views:
-            if isinstance(view, CropView):
-                self._require_allowed(view.grid_hw)
-            elif self._adapter.framework == "object-only":
-                raise PluginError(
-                    f"Adapter '{self._adapter.name}' is Object-Only but asks for a SceneView: the backbone's own "
-                    "image path is not run. Its plan should ask for crops."
-                )
+            plan = self._adapter.plan(self._adapter_config, mask, self._geometry)
+            self._require_allowed(plan, placed.image_hw)
         return PlannedRegion(mask=mask, plan=plan, picture=placed.picture)
 
-    def _require_allowed(self, grid_hw: tuple[int, int]) -> None:
+    def _require_allowed(self, plan: Any, image_hw: tuple[int, int]) -> None:
+        """Refuse a plan that an adapter must not make; the error is its author's to read."""
+        name = f"Adapter '{self._adapter.name}'"
+        if not isinstance(plan, RegionPlan):
+            raise PluginError(f"{name} must plan a RegionPlan, got {plan!r}.")
+        for view in plan.views:
+            if isinstance(view, CropView):
+                self._require_allowed_crop(view, image_hw, name)
+            elif self._adapter.framework == "object-only":
+                raise PluginError(
+                    f"{name} is Object-Only but asks for a SceneView: the backbone's own image path is not run. Its "
+                    "plan should ask for crops."
+                )
+
+    def _require_allowed_crop(self, crop: CropView, image_hw: tuple[int, int], name: str) -> None:
         multiple = self._geometry.grid_multiple
-        if any(side < 1 or side % multiple for side in grid_hw):
+        if any(side < 1 or side % multiple for side in crop.grid_hw):
             raise PluginError(
-                f"Adapter '{self._adapter.name}' asks for a crop of {grid_hw[0]}x{grid_hw[1]} patches, but "
+                f"{name} asks for a crop of {crop.grid_hw[0]}x{crop.grid_hw[1]} patches, but "
                 f"backbone '{self._backbone.name}' takes multiples of {multiple}. "
                 "Its plan should size crops with geometry.whole_patches()."
+            )
+        x0, y0, x1, y1 = crop.box_xyxy
+        if not (0 <= x0 < x1 <= image_hw[1] and 0 <= y0 < y1 <= image_hw[0]):
+            raise PluginError(
+                f"{name} asks for the crop {tuple(crop.box_xyxy)}, which is not inside its picture of width "
+                f"{image_hw[1]} and height {image_hw[0]}."
             )
 
     def _region_batch(

@@ -5,11 +5,10 @@ It knows prompts, pictures and sampled frames; no model. Errors name the object 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import PixelReferError, SourceError
+from .errors import RegionError, SourceError, about
 from .images import load_image
 from .plugins import get_region_source
 from .regions import Region, VideoRegion
@@ -56,13 +55,16 @@ class CheckedSource:
         """The mask of each prompt on one picture, in order."""
         _require_list(prompts)
         image = load_image(image)
+        image_hw = (image.height, image.width)
         for index, prompt in enumerate(prompts):
-            with _naming_object(index):
+            with about(f"object {index}"):
                 _require_type(prompt, Region, "segment reads a picture; for a VideoRegion use track")
-                prompt.to_mask((image.height, image.width))
+                prompt.to_mask(image_hw)
         if not prompts:
             return []
-        found = self._require_each(self._source.segment(image, prompts), prompts, where="on the image")
+        found = self._one_each(self._source.segment(image, prompts), prompts, Region, where="on the image")
+        for index, region in enumerate(found):
+            self._require_size(index, region, image_hw)
         return [region.on_image(prompt.image_index) for region, prompt in zip(found, prompts, strict=True)]
 
     def track(self, video: Video, prompts: Sequence[VideoRegion | Mapping[int, Region]]) -> list[VideoRegion]:
@@ -74,16 +76,21 @@ class CheckedSource:
         objects = [_on_frames(prompt, video, index) for index, prompt in enumerate(prompts)]
         if not objects:
             return []
-        found = self._require_each(self._source.track(video, objects), objects, where="on any sampled frame")
+        found = self._one_each(self._source.track(video, objects), objects, VideoRegion, where="on any sampled frame")
         for index, region in enumerate(found):
-            with _naming_object(index):
-                self._require_sampled(region, video)
+            strays = sorted(set(region.frames) - set(video.frame_indices))
+            if strays:
+                raise self._broken(index, f"must return sampled frames only, got frame {strays[0]}")
+            for each in region.frames.values():
+                self._require_size(index, each, video.image_hw)
         return [region.on_video(each.video_index) for region, each in zip(found, objects, strict=True)]
 
-    def _require_each(self, found: Sequence[Any], prompts: Sequence[Any], *, where: str) -> Sequence[Any]:
-        if len(found) != len(prompts):
+    def _one_each(self, found: Any, prompts: Sequence[Any], wanted: type, *, where: str) -> Sequence[Any]:
+        """What the source returned, checked to be one region for each prompt."""
+        if not isinstance(found, Sequence) or len(found) != len(prompts):
+            got = len(found) if isinstance(found, Sequence) else f"a {type(found).__name__}"
             raise SourceError(
-                f"Region source '{self._name}' must return one region per prompt, {len(prompts)}, got {len(found)}."
+                f"Region source '{self._name}' must return a list of one region per prompt, {len(prompts)}, got {got}."
             )
         for index, region in enumerate(found):
             if region is None:
@@ -91,24 +98,31 @@ class CheckedSource:
                     f"object {index}: region source '{self._name}' finds it nowhere {where}. Move the box or clicks, "
                     "add clicks, or use the region as it is."
                 )
+            if not isinstance(region, wanted):
+                raise self._broken(index, f"must return a {wanted.__name__} or None, got {type(region).__name__}")
         return found
 
-    def _require_sampled(self, region: VideoRegion, video: Video) -> None:
-        strays = sorted(set(region.frames) - set(video.frame_indices))
-        if strays:
-            raise SourceError(
-                f"region source '{self._name}' must return sampled frames only, got frame {strays[0]}. "
-                "Report it to the plugin's author."
-            )
+    def _require_size(self, index: int, region: Region, image_hw: tuple[int, int]) -> None:
+        try:
+            region.to_mask(image_hw)
+        except RegionError as error:
+            raise self._broken(index, f"returned a region that does not fit its picture: {error}") from error
+
+    def _broken(self, index: int, what: str) -> SourceError:
+        return SourceError(
+            f"object {index}: region source '{self._name}' {what.rstrip('.')}. Report it to the plugin's author."
+        )
 
 
-@contextmanager
-def _naming_object(index: int) -> Iterator[None]:
-    """Says in front of an error which of the prompts it is about."""
-    try:
-        yield
-    except PixelReferError as error:
-        raise type(error)(f"object {index}: {error}") from error
+def _on_frames(prompt: Any, video: Video, index: int) -> VideoRegion:
+    """A prompt, checked to lie on sampled frames."""
+    with about(f"object {index}"):
+        region = VideoRegion(prompt) if isinstance(prompt, Mapping) else prompt
+        _require_type(region, VideoRegion, "track needs to know the frame: {frame index: region}")
+        for frame, each in region.frames.items():
+            video.position(frame)
+            each.to_mask(video.image_hw)
+        return region
 
 
 def _require_list(prompts: Any) -> None:
@@ -116,17 +130,6 @@ def _require_list(prompts: Any) -> None:
         raise SourceError(f"prompts must be a list, one for each object, got {type(prompts).__name__}.")
 
 
-def _require_type(prompt: Any, wanted: type, hint: str) -> None:
-    if not isinstance(prompt, wanted):
-        raise SourceError(f"expected a {wanted.__name__}, got {type(prompt).__name__}. Note that {hint}.")
-
-
-def _on_frames(prompt: Any, video: Video, index: int) -> VideoRegion:
-    """A prompt, checked to lie on sampled frames."""
-    with _naming_object(index):
-        region = VideoRegion(prompt) if isinstance(prompt, Mapping) else prompt
-        _require_type(region, VideoRegion, "track needs to know the frame: {frame index: region}")
-        for frame, each in region.frames.items():
-            video.position(frame)
-            each.to_mask(video.image_hw)
-        return region
+def _require_type(value: Any, wanted: type, hint: str) -> None:
+    if not isinstance(value, wanted):
+        raise SourceError(f"expected a {wanted.__name__}, got {type(value).__name__}. Note that {hint}.")

@@ -25,7 +25,9 @@ from .video_file import FoundVideo, end_of, open_file, stack_frames
 logger = logging.getLogger(__name__)
 
 _DEFAULT_NUM_FRAMES = 16
-_FOLDER_FPS = 1.0
+FOLDER_FPS = 1.0
+"""How fast the frames of a folder are taken to follow each other, where nothing says so."""
+
 _ROUNDING_S = 1e-6  # k / fps and a frame's own time differ in the last digits of a float
 
 
@@ -294,7 +296,7 @@ def _open_folder(folder: Path, fps: float | None, times_s: Sequence[float] | Non
     except OSError as error:
         raise VideoError(f"{name} cannot be read: {error.strerror}.") from error
     if fps is None and times_s is None:
-        fps = _FOLDER_FPS
+        fps = FOLDER_FPS
         logger.warning("%s says nothing about time: taken as %g frame per second. Give fps or times_s.", name, fps)
     return _open_pictures(sorted(files, key=_natural), name, fps, times_s)
 

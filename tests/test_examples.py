@@ -176,7 +176,7 @@ ADAPTER_MISTAKES = {
     ),
     "promises nothing": (
         (PLAN, "TOKENS_PER_REGION = 2", "TOKENS_PER_REGION = 0"),
-        r"RegionPlan.num_tokens must be >= 1, got 0",
+        r"RegionPlan.num_tokens must be an integer >= 1, got 0",
     ),
     "odd grid": (
         (PLAN, "geometry.whole_patches(config.side_patches * geometry.patch_size)", "7"),

@@ -1,12 +1,23 @@
 """RegionProcessor: what it writes into the sequence, which labels it makes, and what it refuses."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from conftest import assistant, picture, user
 from PIL import Image
 
-from pixelrefer_plugin import ImageError, PromptError, Region, RegionError
+from pixelrefer_plugin import (
+    CropView,
+    ImageError,
+    PixelReferError,
+    PluginError,
+    PromptError,
+    Region,
+    RegionError,
+    RegionPlan,
+)
 from pixelrefer_plugin.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
 
@@ -184,3 +195,47 @@ def test_refusals_name_the_sample(pair):
         pair.processor([user(IMAGE, "<region>")], [Region.from_mask(np.ones((10, 10)))])
     with pytest.raises(ImageError, match="Image 'nowhere.png' cannot be read: No such file"):
         pair.processor([{"role": "user", "content": [{"type": "image", "image": "nowhere.png"}]}])
+
+
+# -- plans that an adapter must not make --------------------------------------------------------------------
+
+CROP = CropView((0, 0, 20, 20), (2, 2), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("plans", "message"),
+    [
+        ([None], r"Sample 0, region 0: Adapter 'saot' must plan a RegionPlan, got None"),
+        ([RegionPlan(1, (CROP,)), RegionPlan(1, (CROP, CROP))], r"must plan the same kinds of views for every region"),
+        (
+            [RegionPlan(1, (CROP,)), RegionPlan(1, (CropView((0, 0, 20, 20), (2, 2), None),))],
+            r"got \('CropView',\) and \('whole crop',\)",
+        ),
+        (
+            [RegionPlan(1, (CropView((-4, 0, 20, 20), (2, 2), np.ones((2, 2))),))],
+            r"region 0: Adapter 'saot' asks for the crop \(-4, 0, 20, 20\), which is not inside its picture",
+        ),
+    ],
+    ids=["nothing", "more views", "other kinds", "outside"],
+)
+def test_plans_are_checked(pair, plans, message):
+    answers = iter(plans)
+    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, plan=lambda *_: next(answers))
+    with pytest.raises(PluginError, match=message):
+        pair.processor([user(IMAGE, " ".join(["<region>"] * len(plans)))], [BOX] * len(plans))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RegionPlan(3.0, (CROP,)), "num_tokens must be an integer >= 1, got 3.0"),
+        (lambda: RegionPlan(3, CROP), "views must be a tuple of views, at least one"),
+        (lambda: RegionPlan(3, ()), "views must be a tuple of views, at least one"),
+        (lambda: CropView((0, 0, 20, 20), [4, 4], None), r"grid_hw must be a tuple of 2 integers, got \[4, 4\]"),
+        (lambda: CropView((0, 0, 20.5, 20), (4, 4), None), "box_xyxy must be a tuple of 4 integers"),
+    ],
+    ids=["tokens", "no tuple", "no views", "grid", "box"],
+)
+def test_malformed_plans_are_refused(make, message):
+    with pytest.raises(PixelReferError, match=message):
+        make()

@@ -1,7 +1,9 @@
 """The door to region sources, on a source that paints each prompt as its mask: this module is its plugin."""
 
+import re
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from pixelrefer_plugin import (
     plugins,
 )
 from pixelrefer_plugin.plugins import GROUP, PluginHost
+from pixelrefer_plugin.sources import CheckedSource
 
 HEIGHT, WIDTH = 60, 90
 FRAMES = (0, 4, 8, 12)
@@ -153,7 +156,7 @@ def test_an_object_found_nowhere_names_itself(image):
 
 
 def test_a_source_that_forgets_an_object_is_refused(image):
-    with pytest.raises(SourceError, match="'paint' must return one region per prompt, 2, got 1"):
+    with pytest.raises(SourceError, match="'paint' must return a list of one region per prompt, 2, got 1"):
         load_region_source("paint", forgets=True).segment(image, [BOX, CLICK])
 
 
@@ -200,3 +203,73 @@ def test_a_source_that_invents_frames_is_refused(video):
         SourceError, match="^object 0: region source 'paint' must return sampled frames only, got frame 7"
     ):
         load_region_source("paint", stray_frame=7).track(video, [VideoRegion({0: BOX})])
+
+
+# -- sources that misbehave --------------------------------------------------------------------------------
+
+
+class Returns:
+    """A source that returns what it is told to."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def segment(self, image, prompts):
+        return self.found
+
+    def track(self, video, prompts):
+        return self.found
+
+
+SMALL = Region.from_mask(np.ones((5, 5)))
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, "'bad' must return a list of one region per prompt, 1, got a NoneType"),
+        (iter([BOX]), "must return a list of one region per prompt, 1, got a .*iterator"),
+        ([np.ones((HEIGHT, WIDTH))], "object 0: region source 'bad' must return a Region or None, got ndarray"),
+        ([SMALL], "object 0: region source 'bad' returned a region that does not fit its picture: The mask is of"),
+    ],
+    ids=["nothing", "iterator", "array", "size"],
+)  # fmt: skip
+def test_what_a_source_returns_on_a_picture_is_checked(image, found, message):
+    with pytest.raises(SourceError, match=message):
+        CheckedSource("bad", Returns(found)).segment(image, [BOX])
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([BOX], "object 0: region source 'bad' must return a VideoRegion or None, got Region"),
+        ([VideoRegion({4: SMALL})], "object 0: .* does not fit its picture"),
+        ([VideoRegion({1: BOX})], "object 0: .* must return sampled frames only, got frame 1"),
+    ],
+    ids=["no frames", "size", "position"],
+)
+def test_what_a_source_returns_on_a_video_is_checked(video, found, message):
+    with pytest.raises(SourceError, match=message):
+        CheckedSource("bad", Returns(found)).track(video, [{4: BOX}])
+
+
+def test_media_and_prompts_have_their_types(image, video):
+    source = load_region_source("paint")
+    with pytest.raises(SourceError, match="expected a Video, got str. Note that track reads sampled frames"):
+        source.track("clip.mp4", [{0: BOX}])
+    with pytest.raises(SourceError, match="prompts must be a list, one for each object, got Region"):
+        source.segment(image, BOX)
+
+
+def test_the_documented_source_works(image, video):
+    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "BoxSource" in block]
+    registered, names = [], {"__name__": "documented"}
+    exec(compile(code, "docs/plugins.md", "exec", dont_inherit=True), names)
+    names["register_region_sources"](registered.append)
+    [spec] = registered
+    source = CheckedSource(spec.name, spec.build(spec.make_config()))
+    [mask] = source.segment(image, [CLICK])
+    assert mask.to_mask((HEIGHT, WIDTH)) == CLICK.to_mask((HEIGHT, WIDTH))
+    [tracked] = source.track(video, [{4: BOX}])
+    assert list(tracked.frames) == [4]

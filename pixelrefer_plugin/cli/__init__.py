@@ -98,6 +98,7 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
     type=click.Path(path_type=Path),
     help="Draw what was asked about, numbered in the order given: .png or .jpg; of a video .mp4 or .gif.",
 )
+@click.option("--backbone", metavar="DIR_OR_ID", help="Where the backbone of a model folder is, if it has moved.")
 @click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of streaming.")
@@ -113,6 +114,7 @@ def describe(
     fps: float | None,
     frame_rate: float | None,
     overlay: Path | None,
+    backbone: str | None,
     adapter: str | None,
     max_new_tokens: int,
     as_json: bool,
@@ -145,6 +147,7 @@ def describe(
         track=track,
         source=source,
         source_options=dict(source_options),
+        device=device,
         frames=frames,
         fps=fps,
         frame_rate=frame_rate,
@@ -152,7 +155,7 @@ def describe(
     )
     require_model(model)
     subject = prepare(request)
-    loaded = LoadedModel.open(model, adapter=adapter, device=device, max_new_tokens=max_new_tokens)
+    loaded = LoadedModel.open(model, backbone=backbone, adapter=adapter, device=device, max_new_tokens=max_new_tokens)
     answers, tokens = _ask(loaded, request, subject, stream=not as_json)
     if as_json:
         result = _as_json(request, subject, answers, tokens) | {"seconds": round(time.perf_counter() - started, 3)}

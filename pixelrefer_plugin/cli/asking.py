@@ -11,7 +11,6 @@ import click
 
 from ..checkpoint import is_model_folder
 from ..errors import CheckpointError
-from ..plugins import get_adapter
 from .reporting import Failure, quiet_libraries
 
 if TYPE_CHECKING:
@@ -36,18 +35,19 @@ class LoadedModel:
     max_new_tokens: int
 
     @classmethod
-    def open(cls, source: str, *, adapter: str | None, device: str, max_new_tokens: int) -> LoadedModel:
+    def open(
+        cls, source: str, *, backbone: str | None, adapter: str | None, device: str, max_new_tokens: int
+    ) -> LoadedModel:
         """Load the model, with a warning where its adapter has never been trained."""
-        if not is_model_folder(source):
-            name = get_adapter(adapter or "saot").name
-            click.echo(
-                f"Warning: '{source}' is a plain backbone; its adapter '{name}' is untrained, so what it says "
-                "about regions means nothing yet.",
-                err=True,
-            )
         quiet_libraries()
         place = _torch_device(device)
-        model, processor = _load(source, adapter)
+        model, processor = _load(source, backbone, adapter)
+        if not is_model_folder(source):
+            click.echo(
+                f"Warning: '{source}' is a plain backbone; its adapter '{adapter or 'saot'}' is untrained, so what it "
+                "says about regions means nothing yet.",
+                err=True,
+            )
         return cls(model.to(place), processor, max_new_tokens)
 
     def ask(
@@ -74,15 +74,18 @@ class LoadedModel:
         return self.processor.decode(generated, inputs)[0], tokens
 
 
-def _load(source: str, adapter: str | None) -> tuple[RegionModel, RegionProcessor]:
+def _load(source: str, backbone: str | None, adapter: str | None) -> tuple[RegionModel, RegionProcessor]:
     from ..model import RegionModel
     from ..processor import RegionProcessor
 
+    if backbone and not is_model_folder(source):
+        raise click.UsageError(f"--backbone is for model folders, but '{source}' is a plain backbone itself.")
     try:
-        model = RegionModel.from_pretrained(source, adapter=adapter)
+        model = RegionModel.from_pretrained(source, adapter=adapter, backbone=backbone)
         return model.eval(), RegionProcessor.from_pretrained(source, adapter=adapter)
-    except OSError as error:  # what the hub's client and transformers raise for networks and missing files
-        raise Failure(f"'{source}' cannot be loaded: {error}") from error
+    except (OSError, CheckpointError) as error:  # what the hub's client raises for networks, and what we make of it
+        here = "" if Path(source).exists() else f" (There is no folder '{source}' here.)"
+        raise Failure(f"'{source}' cannot be loaded: {error}{here}") from error
 
 
 def _torch_device(device: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ import click
 from PIL import Image
 
 from ..checkpoint import is_model_folder, read_manifest
-from ..errors import PixelReferError, PromptError, SourceError, VideoError
+from ..errors import PromptError, SourceError, VideoError, about
 from ..images import load_image
 from ..overlay import require_overlay_path, save_overlay
+from ..plugins import get_region_source
 from ..regions import Region, VideoRegion
 from ..sources import CheckedSource, load_region_source
-from ..video import FrameSampling, Video, frame_at, frame_times, load_video
+from ..video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
 from .options import GivenRegion
 from .reporting import quiet_libraries
 
-_FOLDER_FPS = 1.0
 _DEFAULT_SOURCE = "sam2"
 
 
@@ -43,6 +43,7 @@ class Request:
         track: whether the regions are followed through the video.
         source: name of the region source.
         source_options: its options.
+        device: where it runs, where it has such an option.
         frames: how many frames to sample.
         fps: how many frames to sample per second.
         frame_rate: how fast the frames of a folder follow each other.
@@ -56,6 +57,7 @@ class Request:
     track: bool
     source: str | None
     source_options: Mapping[str, Any]
+    device: str
     frames: int | None
     fps: float | None
     frame_rate: float | None
@@ -163,8 +165,7 @@ def prepare(request: Request) -> Subject:
     subject = _read_video(request) if request.is_video else _read_picture(request)
     if request.track or request.source:
         quiet_libraries()
-        source = load_region_source(request.source or _DEFAULT_SOURCE, **request.source_options)
-        subject = replace(subject, regions=_found(subject, request, source))
+        subject = replace(subject, regions=_found(subject, request, _load_source(request)))
     if request.overlay is not None:
         save_overlay(request.overlay, subject.media, subject.regions)
     return subject
@@ -192,17 +193,17 @@ def _frame_rate(request: Request) -> float | None:
         return None
     if request.frame_rate is None:
         click.echo(
-            f"Warning: folder '{request.path}' says nothing about time: taken as {_FOLDER_FPS:g} frame per second. "
+            f"Warning: folder '{request.path}' says nothing about time: taken as {FOLDER_FPS:g} frame per second. "
             "Give --frame-rate.",
             err=True,
         )
-    return request.frame_rate or _FOLDER_FPS
+    return request.frame_rate or FOLDER_FPS
 
 
 def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
     if given.at is None:
         return 0
-    with _naming(given):
+    with about(given.option):
         if given.at.index is None:
             return frame_at(times_s, given.at.time_s)
         if not 0 <= given.at.index < len(times_s):
@@ -214,20 +215,19 @@ def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
 
 def _require_inside(given: Sequence[GivenRegion], image_hw: tuple[int, int]) -> None:
     for each in given:
-        with _naming(each):
+        with about(each.option):
             each.region.to_mask(image_hw)
 
 
-@contextmanager
-def _naming(given: GivenRegion) -> Iterator[None]:
-    """Says in front of an error which region option it is about."""
-    try:
-        yield
-    except PixelReferError as error:
-        raise type(error)(f"{given.option}: {error}") from error
-
-
 # -- regions from a source ---------------------------------------------------------------------------------
+
+
+def _load_source(request: Request) -> CheckedSource:
+    name = request.source or _DEFAULT_SOURCE
+    options = dict(request.source_options)
+    if "device" in {item.name for item in fields(get_region_source(name).config)}:
+        options.setdefault("device", request.device)
+    return load_region_source(name, **options)
 
 
 def _found(subject: Subject, request: Request, source: CheckedSource) -> Sequence[Region | VideoRegion]:

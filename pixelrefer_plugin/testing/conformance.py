@@ -32,6 +32,7 @@ DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
 
 _NEW_TOKENS = 6
+_SEQUENCES = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")  # as long as the text
 _VIDEO_BOXES = {0: Region.from_box((8, 8, 30, 40)), 4: Region.from_box((40, 10, 62, 40))}
 
 
@@ -179,7 +180,7 @@ def plan_is_pure_and_bounded(spec: AdapterSpec) -> None:
         for mask in _awkward_masks():
             first, second = (spec.plan(config, mask, geometry) for _ in range(2))
             assert first.num_tokens == second.num_tokens >= 1, f"{spec.name}: {first.num_tokens} tokens promised"
-            kinds = [type(view).__name__ for view in first.views]
+            kinds = first.view_kinds
             usual = usual or kinds
             hidden = spec.framework == "object-only" and "SceneView" in kinds
             assert not hidden, f"{spec.name}: Object-Only, yet it asks for the scene, which is not run"
@@ -318,43 +319,61 @@ def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Im
 
 
 def frames_are_where_video_scene_says(spec: BackboneSpec) -> None:
-    """Where there is a `video_scene`: a frame with one bright cell lights up that cell of its own grid."""
+    """Where there is a `video_scene`: a frame with one bright cell lights up that cell of its own grid, in the first
+    as in the second of two videos."""
     if spec.video_scene is None:
         return
     model, native = spec.tiny(0)
-    plain = np.full((4, 112, 168, 3), 100, dtype=np.uint8)
-    still = _video_scene_grids(spec, spec.video_scene, model, native, plain)
     frames_per_grid = spec.video_scene.frames_per_grid(model.config)
-    height, width = plain.shape[1:3]
+    plain = [np.full((4, 112, 168, 3), 100, dtype=np.uint8) for _ in range(2)]
+    still = _video_scene_grids(spec, spec.video_scene, model, native, plain)
+    grids_per_video = -(-len(plain[0]) // frames_per_grid)
+    assert len(still) == 2 * grids_per_video, (
+        f"{spec.name}: {len(still)} grids for two videos of {len(plain[0])} frames, {frames_per_grid} frames a grid"
+    )
+    height, width = plain[0].shape[1:3]
     box = spec.video_scene.box_xyxy(model.config, (height, width)) if spec.video_scene.box_xyxy else None
-    x0, y0, x1, y1 = box or (0, 0, width, height)
-    for frame in range(len(plain)):
-        h, w = still.grids_hw[frame // frames_per_grid]
+    for video, frame in ((0, 0), (0, 1), (0, 3), (1, 0), (1, 2)):
+        grid = video * grids_per_video + frame // frames_per_grid
+        h, w = still.grids_hw[grid]
         for row, column in ((0, 0), (h - 1, 0), (h // 2, w // 3), (h - 1, w - 1)):
-            rows = slice(*(round(y0 + at * (y1 - y0) / h) for at in (row, row + 1)))
-            columns = slice(*(round(x0 + at * (x1 - x0) / w) for at in (column, column + 1)))
-            bright = plain.copy()
-            bright[frame, rows, columns] = 255
+            cell = _pixels_of_cell(row, column, (h, w), box or (0, 0, width, height))
+            bright = [each.copy() for each in plain]
+            bright[video][frame][cell] = 255
             moved = _video_scene_grids(spec, spec.video_scene, model, native, bright)
             change = [(moved[index] - still[index]).norm(dim=-1) for index in range(len(still))]
-            grid = max(range(len(change)), key=lambda index: change[index].max().item())
-            found = (grid, *divmod(int(change[grid].argmax()), w))
-            expected = (frame // frames_per_grid, row, column)
-            assert found == expected, (
-                f"{spec.name}: cell {(row, column)} of frame {frame} lights up grid, row, column {found}, "
-                f"expected {expected}"
+            most = max(range(len(change)), key=lambda index: change[index].max().item())
+            found = (most, *divmod(int(change[most].argmax()), w))
+            assert found == (grid, row, column), (
+                f"{spec.name}: cell {(row, column)} of frame {frame} of video {video} lights up grid, row, column "
+                f"{found}, expected {(grid, row, column)}"
             )
 
 
+def _pixels_of_cell(row: int, column: int, grid_hw: tuple[int, int], box: FloatBox) -> tuple[slice, slice]:
+    """Where one cell of a grid over `box` lies in its frame."""
+    x0, y0, x1, y1 = box
+    rows = slice(*(round(y0 + at * (y1 - y0) / grid_hw[0]) for at in (row, row + 1)))
+    columns = slice(*(round(x0 + at * (x1 - x0) / grid_hw[1]) for at in (column, column + 1)))
+    return rows, columns
+
+
 def _video_scene_grids(
-    spec: BackboneSpec, scene: VideoScene, model: Any, native: Any, frames_nhwc: np.ndarray
+    spec: BackboneSpec, scene: VideoScene, model: Any, native: Any, videos: list[np.ndarray]
 ) -> FeatureGrids:
-    """The grids of one video, from the native pass."""
+    """The grids of several samples of one video each, from the native pass."""
     message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "what is it?"}]}
     text = native.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
-    metadata = {"fps": 1.0, "total_num_frames": len(frames_nhwc), "frames_indices": list(range(len(frames_nhwc)))}
+    metadata = [
+        {"fps": 1.0, "total_num_frames": len(each), "frames_indices": list(range(len(each)))} for each in videos
+    ]
     inputs = native(
-        text=[text], videos=[frames_nhwc], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt"
+        text=[text] * len(videos),
+        videos=videos,
+        video_metadata=metadata,
+        do_sample_frames=False,
+        padding=True,
+        return_tensors="pt",
     )
     grids = scene.grids(model, inputs, _tower_output(spec, model, inputs))
     promised, got = scene.grids_hw(model.config, inputs), grids.grids_hw
@@ -482,27 +501,27 @@ def generation_works_as_usual(adapter: str, backbone: str) -> None:
 
 
 def the_framework_is_kept(adapter: str, backbone: str) -> None:
-    """Vision-Object leaves the native inputs as they are; Object-Only shows the decoder text and object tokens
+    """Vision-Object leaves the pictures' inputs as they are; Object-Only shows the decoder text and object tokens
     alone, however large the picture, and only the conversations without regions their pictures."""
     pair, lengths = make_pair(adapter, backbone), []
     question, region = "what is <region>?", Region.from_box((8, 8, 30, 40))
     for hw in ((60, 60), (120, 180)):
-        inputs = pair.processor([_user(_picture(hw), question)], [region])
-        promised = sum(inputs["regions"].counts)
-        lengths.append(inputs["input_ids"].shape[1] - promised)
-        shown = "pixel_values" in inputs
-    only_text = pair.processor([_user(question.replace("<region>", "[]"))])["input_ids"].shape[1]
-    if get_adapter(adapter).framework == "vision-object":
-        assert shown, "a Vision-Object adapter's batch lacks the picture"
-    else:
-        assert not shown, "an Object-Only adapter's batch holds the picture"
+        asked = pair.processor([_user(_picture(hw), question)], [region])
+        bare = pair.processor([_user(_picture(hw), question.replace("<region>", "[]"))])
+        if get_adapter(adapter).framework == "vision-object":
+            for name in set(bare) - set(_SEQUENCES):
+                assert torch.equal(asked[name], bare[name]), f"input {name} is another than without a region"
+        else:
+            assert not set(asked) & (set(bare) - set(_SEQUENCES)), "an Object-Only adapter's batch holds the picture"
+            lengths.append(asked["input_ids"].shape[1] - sum(asked["regions"].counts))
+    if lengths:
+        only_text = pair.processor([_user(question.replace("<region>", "[]"))])["input_ids"].shape[1]
         assert len(set(lengths)) == 1, f"the length of the sequence depends on the picture's size: {lengths}"
         assert lengths[0] <= only_text + 1, f"{lengths[0]} tokens besides the object's, where the text has {only_text}"
         mixed = pair.processor([pair.conversations[0], pair.conversations[2]], [pair.regions[0], []])
         alone = pair.processor(pair.conversations[2])
-        assert torch.equal(mixed["pixel_values"], alone["pixel_values"]), (
-            "a batch shows other pictures than its samples"
-        )
+        same = torch.equal(mixed["pixel_values"], alone["pixel_values"])
+        assert same, "a batch shows other pictures than its samples"
     pair.model.detach()
 
 

@@ -122,7 +122,7 @@ def _config_and_weights(config: Sam2Config) -> tuple[str, str]:
 
 
 def _download(model_id: str, filename: str) -> str:
-    with reported(model_id, expected="a connection, or a model that was downloaded before"):
+    with reported(model_id, expected="a connection, a model that was downloaded before, or another checkpoint=..."):
         return hf_hub_download(model_id, filename)
 
 
