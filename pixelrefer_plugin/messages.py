@@ -36,7 +36,7 @@ class PromptStyle:
         object_only: regions take the place of the pictures and videos they lie on, and those of a video tell
             their times.
         special_tokens: tokens that must not stand in a text: the backbone's own for pictures and videos.
-        sampling: which frames of a video are read, besides those that regions name.
+        sampling: which frames of a video are read; those that regions name are always among them.
     """
 
     object_only: bool

@@ -12,12 +12,12 @@ from .errors import RegionError, SourceError, about
 from .images import load_image
 from .plugins import get_region_source
 from .regions import Region, VideoRegion
+from .video import Video
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from .contracts import RegionSource
-    from .video import Video
 
 
 def load_region_source(name: str = "sam2", **options: Any) -> CheckedSource:
@@ -69,8 +69,6 @@ class CheckedSource:
 
     def track(self, video: Video, prompts: Sequence[VideoRegion | Mapping[int, Region]]) -> list[VideoRegion]:
         """The mask of each prompt on the sampled frames where it is seen, in order."""
-        from .video import Video
-
         _require_list(prompts)
         _require_type(video, Video, "track reads sampled frames: load_video(path)")
         objects = [_on_frames(prompt, video, index) for index, prompt in enumerate(prompts)]

@@ -269,7 +269,7 @@ def _chosen(source: FoundVideo, sampling: FrameSampling, named: list[int]) -> li
         )
     sampled = set(sampling.choose(source.times_s))
     free = sampled - set(named)
-    for index in set(named) - sampled:
+    for index in sorted(set(named) - sampled):
         if free:
             free.remove(min(free, key=lambda other: (abs(other - index), other)))
     return sorted([*named, *free])
