@@ -55,6 +55,8 @@ class Manifest:
             and transformers' processor files do not say which it was.
         lora: whether LoRA weights belong to the model.
         frame_sampling: which frames of a video the processor reads.
+        module_paths: where the parts of the backbone were in the live model, so that LoRA's keys find their layers
+            in a release of transformers that has renamed modules.
         versions: the libraries that wrote the folder.
         format_version: of this layout.
     """
@@ -70,6 +72,7 @@ class Manifest:
     image_backend: str
     lora: bool
     frame_sampling: FrameSampling = field(default_factory=FrameSampling)
+    module_paths: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -84,6 +87,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "image_backend": str,
     "lora": bool,
     "frame_sampling": dict,
+    "module_paths": dict,
 }
 
 
@@ -122,7 +126,8 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
             f"{path} has format version {version!r}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U pixelrefer-plugin."
         )
-    data.setdefault("frame_sampling", {})  # folders from before videos
+    for name in ("frame_sampling", "module_paths"):  # of folders from before videos, and from before training
+        data.setdefault(name, {})
     known = {item.name for item in fields(Manifest)}
     if set(data) != known:
         missing, extra = sorted(known - set(data)), sorted(set(data) - known)

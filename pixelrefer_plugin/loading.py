@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from safetensors import SafetensorError
@@ -11,6 +10,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from . import checkpoint
 from .errors import CheckpointError
+from .hub import where_options
 from .plugins import backbone_for
 
 
@@ -27,7 +27,7 @@ def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str 
         CheckpointError: nothing loadable is there.
     """
     try:
-        config = AutoConfig.from_pretrained(name_or_path, **_where(options))
+        config = AutoConfig.from_pretrained(name_or_path, **where_options(options))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"No model can be loaded from '{name_or_path}': {error}") from error
     spec = backbone_for(config.model_type, backbone_plugin)
@@ -53,11 +53,6 @@ def load_native_processor(name_or_path: str | os.PathLike[str], **options: Any) 
     """
     try:
         native = AutoProcessor.from_pretrained(name_or_path, **options)
-        return native, AutoConfig.from_pretrained(name_or_path, **_where(options))
+        return native, AutoConfig.from_pretrained(name_or_path, **where_options(options))
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"No processor can be loaded from '{name_or_path}': {error}") from error
-
-
-def _where(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the loading options that say where files come from."""
-    return {key: options[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in options}

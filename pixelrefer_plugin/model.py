@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import checkpoint
+from . import checkpoint, hub
 from .contracts import AdapterSpec, BackboneSpec, FeatureGrids
 from .errors import AttachError, CheckpointError, SpliceError
 from .loading import load_backbone
+from .lora import Lora, bare_name, is_lora, module_paths
 from .plugins import backbone_for, get_adapter
 from .processor import RegionProcessor
 from .region_batch import RegionBatch
@@ -60,6 +62,7 @@ class RegionModel(nn.Module):
         self._adapter_spec = adapter_spec
         self.adapter_config = adapter_config
         embedding = backbone.get_submodule(backbone_spec.token_embedding)
+        self._num_embeddings = embedding.num_embeddings
         self._decoder_width = embedding.embedding_dim
         self._vision_width = backbone_spec.vision_width(backbone.config)
         adapter: Any = adapter_spec.build(
@@ -69,9 +72,12 @@ class RegionModel(nn.Module):
             adapter.set_attn_implementation(backbone.config._attn_implementation)
         self.adapter: nn.Module = adapter.to(embedding.weight.device)
         self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}
+        self._was_training = backbone.training
         # Whether the backbone's weights are nobody else's: trained here, or loaded from a model folder of ours.
         self._owns_backbone = False
-        self._lora: list[Any] = []  # a list hides PEFT's wrapper from nn.Module: the backbone is already here
+        self._lora: Lora | None = None
+        # The processor's placeholder, once it is known: a batch that has lost its regions is recognised by it.
+        self._placeholder_id: int | None = None
 
     @classmethod
     def attach(
@@ -121,22 +127,36 @@ class RegionModel(nn.Module):
         owner = _ATTACHED.get(self.backbone)
         if owner is None or owner() is not self:
             return self.backbone  # detached before; another model may have it by now
-        if self._lora:
-            self._unwrap()
+        if self._lora is not None:
+            self._lora.remove()
+            self._lora = None
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(self._was_trainable[name])
+        self.backbone.train(self._was_training)
         _ATTACHED.pop(self.backbone, None)
         return self.backbone
 
     def make_processor(self, native: Any) -> RegionProcessor:
         """The `RegionProcessor` that plans for this model's adapter, around the backbone's own processor."""
-        return RegionProcessor(
+        processor = RegionProcessor(
             native,
             self.backbone.config,
             adapter=self._adapter_spec.name,
             adapter_config=self.adapter_config,
             backbone_plugin=self._backbone_spec.name,
         )
+        self._placeholder_id = processor.placeholder_id
+        return processor
+
+    @property
+    def backbone_spec(self) -> BackboneSpec:
+        """What the backbone's plugin says of it: where its parts are."""
+        return self._backbone_spec
+
+    @property
+    def adapter_spec(self) -> AdapterSpec:
+        """What the adapter's plugin says of it."""
+        return self._adapter_spec
 
     @property
     def device(self) -> torch.device:
@@ -159,12 +179,21 @@ class RegionModel(nn.Module):
             The backbone's own output; with `labels` it has a `loss`.
 
         Raises:
-            SpliceError: placeholders and object tokens do not match.
+            SpliceError: placeholders and object tokens do not match, or the regions were lost on the way.
         """
         if labels is not None:
+            self._require_regions_of(input_ids, regions)
             inputs["labels"] = labels
         with self._regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone(input_ids=readable_ids, **inputs)
+
+    def _require_regions_of(self, input_ids: Tensor, regions: RegionBatch | None) -> None:
+        """A data collator that drops `regions` would have the model learn from the placeholder's unused embedding."""
+        if regions is None and self._placeholder_id is not None and (input_ids == self._placeholder_id).any():
+            raise SpliceError(
+                "The batch has placeholders for object tokens but no 'regions'. Was it dropped on the way? With the "
+                "Hugging Face Trainer use RegionTrainer, or remove_unused_columns=False and a collator that keeps it."
+            )
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
         """The backbone's own, as the Hugging Face `Trainer` calls it."""
@@ -173,6 +202,17 @@ class RegionModel(nn.Module):
     def gradient_checkpointing_disable(self) -> None:
         """The backbone's own."""
         self.backbone.gradient_checkpointing_disable()
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """What newer releases of transformers call it."""
+        self.backbone.activation_checkpointing_enable(**options)
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The classes of layers that accelerate's FSDP keeps whole, by the name that it asks for."""
+        stacks = [module for module in self.backbone.modules() if isinstance(module, nn.ModuleList)]
+        layers = {type(layer).__name__ for stack in stacks for layer in stack}
+        return sorted(layers & set(self.backbone._no_split_modules))
 
     @torch.no_grad()
     def generate(self, *, input_ids: Tensor, regions: RegionBatch | None = None, **inputs: Any) -> Any:
@@ -205,33 +245,64 @@ class RegionModel(nn.Module):
         return self._tokenize(regions, self._encode(regions), scene)
 
     def add_lora(
-        self, *, scopes: tuple[str, ...] = ("decoder",), r: int = 16, alpha: int = 32, dropout: float = 0.0
+        self,
+        *,
+        scopes: Sequence[str] = ("decoder",),
+        targets: Sequence[str] | None = None,
+        token_ids: Sequence[int] = (),
+        r: int = 16,
+        alpha: int = 32,
+        dropout: float = 0.0,
     ) -> None:
         """Add LoRA (PEFT) to the backbone; the adapter keeps training in full.
 
         Args:
             scopes: which parts of the backbone: `decoder`, `projector`, `vision_tower`.
+            targets: names of the layers in those parts, such as `q_proj`; by default all that the backbone's plugin
+                names.
+            token_ids: tokens whose rows in the embedding, and in the head, train too
+                (`RegionProcessor.add_tokens`).
             r: rank.
             alpha: scaling numerator.
             dropout: dropout on LoRA's input.
 
         Raises:
-            AttachError: LoRA is there already, a scope is unknown, or its pattern matches no layer.
+            AttachError: LoRA is there already, a scope is unknown, or scopes and targets match no layer.
         """
-        from peft import LoraConfig
-
-        if self._lora:
+        if self._lora is not None:
             raise AttachError("This model already has LoRA. Call detach() and attach again to change it.")
-        unknown = sorted(set(scopes) - set(self._backbone_spec.lora_targets))
-        if unknown or not scopes:
-            known = ", ".join(self._backbone_spec.lora_targets)
-            raise AttachError(f"LoRA scopes of '{self._backbone_spec.name}' are {known}; got {list(scopes)}.")
-        targets = "|".join(f"(?:{self._backbone_spec.lora_targets[scope]})" for scope in scopes)
-        config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
-        try:
-            self._lora.append(self._wrap(config))
-        except ValueError as error:
-            raise AttachError(f"LoRA cannot be added in scopes {list(scopes)}: {error}") from error
+        self._lora = Lora.add(
+            self.backbone,
+            self._backbone_spec,
+            scopes=scopes,
+            targets=targets,
+            token_ids=token_ids,
+            r=r,
+            alpha=alpha,
+            dropout=dropout,
+        )
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether LoRA is on the backbone."""
+        return self._lora is not None
+
+    def merge_lora(self) -> None:
+        """Fold LoRA into the backbone's own weights, which are saved with the model from then on.
+
+        Raises:
+            AttachError: there is no LoRA, or the backbone is quantized.
+        """
+        if self._lora is None:
+            raise AttachError("This model has no LoRA to merge.")
+        if getattr(self.backbone, "is_quantized", False):
+            raise AttachError(
+                "LoRA cannot be merged into a quantized backbone without loss. Load the folder unquantized: "
+                "RegionModel.from_pretrained(folder, dtype='bfloat16')."
+            )
+        self._lora.merge()
+        self._lora = None
+        self._owns_backbone = True
 
     def save_pretrained(
         self,
@@ -240,6 +311,7 @@ class RegionModel(nn.Module):
         *,
         overwrite: bool = False,
         include_backbone: bool | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write one folder that `from_pretrained` reads anywhere. It appears whole or not at all.
 
@@ -249,12 +321,14 @@ class RegionModel(nn.Module):
             overwrite: replace an earlier model folder.
             include_backbone: write the backbone too. By default only when its own weights were trained here, or
                 came out of a model folder.
+            state_dict: weights to write in place of the model's own, under the keys of `state_dict()`: gathered
+                ones, where they are spread over processes. Those of a frozen backbone may be left out.
 
         Raises:
             CheckpointError: the folder exists, or the backbone was trained and shall not be written.
         """
         trained = self._owns_backbone or any(
-            each.requires_grad for name, each in self.backbone.named_parameters() if "lora_" not in name
+            each.requires_grad for name, each in self.backbone.named_parameters() if not is_lora(name)
         )
         include = trained if include_backbone is None else include_backbone
         if trained and not include:
@@ -262,18 +336,44 @@ class RegionModel(nn.Module):
                 "The backbone's own weights were trained; without them the folder would not "
                 "give this model back. Leave include_backbone out, or pass True."
             )
-        if include and self._lora:
-            raise CheckpointError(
-                "A backbone with LoRA on it cannot be written as a whole backbone; train either LoRA or the backbone."
-            )
+        adapter = _part_of(state_dict, "adapter") or self.adapter.state_dict()
         with checkpoint.written_whole(folder, overwrite=overwrite) as made:
             checkpoint.write_manifest(made, self._manifest(processor, include))
-            save_file(_contiguous(self.adapter.state_dict()), made / checkpoint.ADAPTER_FILE)
+            save_file(_contiguous(adapter), made / checkpoint.ADAPTER_FILE)
             processor.save_pretrained(made / checkpoint.PROCESSOR_FOLDER)
-            if self._lora:
-                self._lora[0].save_pretrained(made / checkpoint.LORA_FOLDER, save_embedding_layers=False)
+            if self._lora is not None:
+                self._lora.save(made / checkpoint.LORA_FOLDER, _part_of(state_dict, "backbone"))
             if include:
-                self.backbone.save_pretrained(made / checkpoint.BACKBONE_FOLDER)
+                self._save_backbone(made / checkpoint.BACKBONE_FOLDER, _part_of(state_dict, "backbone"))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        processor: RegionProcessor,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a region model",
+    ) -> str:
+        """Upload the model folder, with a model card, to the Hugging Face hub; `from_pretrained(repo_id)` reads it.
+
+        Args:
+            repo_id: `user/name`; made where it does not exist.
+            processor: the processor that the model was trained with.
+            private: whether a new repository is private; by default as the account has it.
+            token: access token; by default the one that `hf auth login` stored.
+            commit_message: of the upload.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            CheckpointError: the hub refuses, or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / "model"
+            self.save_pretrained(made, processor)
+            return hub.upload(made, repo_id, private=private, token=token, commit_message=commit_message)
 
     @classmethod
     def from_pretrained(
@@ -288,22 +388,24 @@ class RegionModel(nn.Module):
         """Load a folder that `save_pretrained` wrote, or attach an untrained adapter to a plain backbone.
 
         Args:
-            folder: such a folder, or the id or path of a plain backbone.
+            folder: such a folder, on disk or on the hub, or the id or path of a plain backbone.
             adapter: name of the adapter. For a model folder it must be the one it was made with.
             adapter_config: its options, only for a plain backbone.
             backbone: where the backbone is, or the loaded model itself; by default what the folder says.
-            **backbone_options: options of the backbone's `from_pretrained`, such as `dtype` or `device_map`.
+            **backbone_options: options of the backbone's `from_pretrained`, such as `dtype` or `device_map`. Those
+                that say where files come from (`revision`, `token`, ...) are also for a folder on the hub.
 
         Raises:
             CheckpointError: files or weights are missing, damaged, left over, of a newer format, or made for
                 another adapter or backbone.
             PluginError: no plugin serves this backbone or adapter.
         """
-        if not checkpoint.is_model_folder(folder):
+        found = hub.model_folder(folder, backbone_options)
+        if found is None:
             plain = load_backbone(folder, **backbone_options)
             return cls.attach(plain, adapter=adapter or "saot", adapter_config=adapter_config).eval()
         checkpoint.refuse_adapter_config(folder, adapter_config)
-        root, manifest = Path(folder), checkpoint.read_manifest(folder, adapter=adapter)
+        root, manifest = found, checkpoint.read_manifest(found, adapter=adapter)
         owns_backbone = backbone is None and manifest.backbone_id == checkpoint.BACKBONE_FOLDER
         if backbone is None:
             backbone = checkpoint.locate_backbone(manifest.backbone_id, root)
@@ -331,28 +433,23 @@ class RegionModel(nn.Module):
             raise
         return model.eval()
 
-    def _wrap(self, config: Any) -> Any:
-        """PEFT's wrapper. Under gradient checkpointing it hooks the embeddings too: remember what it added."""
-        from peft import get_peft_model
+    def load_weights(self, folder: str | os.PathLike[str]) -> None:
+        """Weights of a folder that this model wrote earlier, in place of the present ones: adapter, LoRA, and the
+        backbone's own where the folder holds them. Training resumes so.
 
-        hooks_before = {id(module): set(module._forward_hooks) for module in self.backbone.modules()}
-        attributes_before = set(vars(self.backbone))
-        wrapped = get_peft_model(self.backbone, config)
-        self._added_hooks = [
-            (module, key)
-            for module in self.backbone.modules()
-            for key in set(module._forward_hooks) - hooks_before.get(id(module), set())
-        ]
-        self._added_attributes = set(vars(self.backbone)) - attributes_before
-        return wrapped
-
-    def _unwrap(self) -> None:
-        """Take LoRA off, and what PEFT left on the backbone."""
-        self._lora.pop().unload()
-        for module, key in self._added_hooks:
-            module._forward_hooks.pop(key, None)
-        for name in self._added_attributes & set(vars(self.backbone)):
-            delattr(self.backbone, name)
+        Raises:
+            CheckpointError: the folder is damaged, or its parts are not those of this model.
+        """
+        root, manifest = Path(folder), checkpoint.read_manifest(folder, adapter=self._adapter_spec.name)
+        self._require_widths(manifest, folder)
+        if manifest.lora != self.has_lora:
+            has, lacks = ("the folder", "this model") if manifest.lora else ("this model", "the folder")
+            raise CheckpointError(f"'{folder}' does not fit: {has} has LoRA, {lacks} has none.")
+        self._load_adapter(root)
+        if self._lora is not None:
+            self._lora.load_weights(self._backbone_spec, root / checkpoint.LORA_FOLDER, paths=manifest.module_paths)
+        if manifest.backbone_id == checkpoint.BACKBONE_FOLDER:
+            self._load_backbone(root / checkpoint.BACKBONE_FOLDER)
 
     def _require_widths(self, manifest: checkpoint.Manifest, folder: str | os.PathLike[str]) -> None:
         made_for, has = (manifest.vision_width, manifest.decoder_width), (self._vision_width, self._decoder_width)
@@ -363,30 +460,28 @@ class RegionModel(nn.Module):
             )
 
     def _load_weights(self, root: Path, manifest: checkpoint.Manifest) -> None:
+        self._load_adapter(root)
+        if manifest.lora:
+            self._lora = Lora.load(
+                self.backbone, self._backbone_spec, root / checkpoint.LORA_FOLDER, paths=manifest.module_paths
+            )
+
+    def _load_adapter(self, root: Path) -> None:
         source = root / checkpoint.ADAPTER_FILE
         weights = checkpoint.read_tensors(source)
         checkpoint.require_same_tensors(weights, self.adapter.state_dict(), source=source)
         self.adapter.load_state_dict(weights)
-        if manifest.lora:
-            self._load_lora(root / checkpoint.LORA_FOLDER)
 
-    def _load_lora(self, folder: Path) -> None:
-        """PEFT's own files, checked key by key: PEFT alone would only warn and leave LoRA at zero."""
-        from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+    def _load_backbone(self, folder: Path) -> None:
+        """The backbone's own weights, under whatever LoRA is on it."""
+        saved = load_backbone(folder, backbone_plugin=self._backbone_spec.name).state_dict()
+        own = self.backbone.state_dict()
+        self.backbone.load_state_dict({**own, **{name: saved[bare] for name, bare in _bare_names(own)}})
 
-        source = folder / checkpoint.LORA_FILE
-        weights = checkpoint.read_tensors(source)
-        try:
-            config = LoraConfig.from_pretrained(str(folder))
-            config.inference_mode = False
-            wrapped = self._wrap(config)
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            raise CheckpointError(f"'{folder}' has no readable adapter_config.json: {error}.") from error
-        self._lora.append(wrapped)
-        checkpoint.require_same_tensors(
-            weights, get_peft_model_state_dict(wrapped, save_embedding_layers=False), source=source
-        )
-        set_peft_model_state_dict(wrapped, weights)
+    def _save_backbone(self, folder: Path, state_dict: Mapping[str, Tensor] | None) -> None:
+        """The backbone as its own class writes it, without the LoRA that may be on it."""
+        own = state_dict if state_dict is not None else self.backbone.state_dict()
+        self.backbone.save_pretrained(folder, state_dict={bare: own[name] for name, bare in _bare_names(own)})
 
     def _manifest(self, processor: RegionProcessor, include_backbone: bool) -> checkpoint.Manifest:
         config = self.backbone.config
@@ -402,14 +497,15 @@ class RegionModel(nn.Module):
             vision_width=self._vision_width,
             decoder_width=self._decoder_width,
             image_backend=processor.image_backend,
-            lora=bool(self._lora),
+            lora=self.has_lora,
+            module_paths=module_paths(self.backbone, self._backbone_spec),
             frame_sampling=processor.sampling,
             versions=checkpoint.library_versions(),
         )
 
-    def _embedding(self) -> nn.Embedding:
-        embedding: nn.Embedding = self.backbone.get_submodule(self._backbone_spec.token_embedding)
-        return embedding
+    def _embedding(self) -> Any:
+        """The token embedding; a wrapper of PEFT's where rows of it train."""
+        return self.backbone.get_submodule(self._backbone_spec.token_embedding)
 
     @contextmanager
     def _regions_in(
@@ -428,6 +524,7 @@ class RegionModel(nn.Module):
 
     def _splice_in(self, input_ids: Tensor, regions: RegionBatch, inputs: Mapping[str, Any]) -> Iterator[Tensor]:
         """The body of `_regions_in`, while no other thread splices into this backbone."""
+        self._placeholder_id = regions.placeholder_id
         slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
         regions = regions.to(self.device, non_blocking=True)
         crops = self._encode(regions)
@@ -438,7 +535,7 @@ class RegionModel(nn.Module):
 
     def _readable(self, input_ids: Tensor, placeholder_id: int) -> Tensor:
         """Where the embedding table has no spare row for the placeholder, another id stands in for it."""
-        if placeholder_id < self._embedding().num_embeddings:
+        if placeholder_id < self._num_embeddings:
             return input_ids
         return input_ids.masked_fill(input_ids == placeholder_id, _READABLE_ID)
 
@@ -501,6 +598,19 @@ def _part(grids: FeatureGrids | None, which: slice) -> FeatureGrids | None:
 
 def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _part_of(state_dict: Mapping[str, Tensor] | None, part: str) -> dict[str, Tensor] | None:
+    """The weights of one child of the model, under the child's own keys."""
+    if state_dict is None:
+        return None
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): each for name, each in state_dict.items() if name.startswith(prefix)}
+
+
+def _bare_names(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """The names of a backbone's own weights, with LoRA on it and without."""
+    return [(name, bare) for name in state if (bare := bare_name(name)) is not None]
 
 
 def _require_modules(backbone: nn.Module, spec: BackboneSpec) -> None:

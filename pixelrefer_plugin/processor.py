@@ -10,22 +10,21 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.video_utils import VideoMetadata
 
-from . import checkpoint
-from .contracts import AdapterSpec, BackboneSpec, CropView, RegionPlan, SceneView
+from . import checkpoint, hub
+from .contracts import AdapterSpec, BackboneSpec, CropView, Framework, RegionPlan, SceneView
 from .errors import CheckpointError, PluginError, PromptError, about
 from .expansion import IGNORE_INDEX, Expansion
 from .loading import load_native_processor
 from .messages import PLACEHOLDER, Conversation, ImageReader, PromptStyle, Sample, read_conversation
-from .plugins import backbone_for, get_adapter
+from .plugins import backbone_for, get_adapter, get_backbone
 from .region_batch import Picture, PlannedRegion, RegionBatch, VideoFrame, make_region_batch
-from .regions import Region
+from .regions import Region, RegionMask
 from .scene import plan_scene
 from .video import FrameSampling, Video
 
@@ -145,6 +144,39 @@ class RegionProcessor:
         texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
+    def add_tokens(self, tokens: Sequence[str]) -> list[int]:
+        """Teach the tokenizer new tokens, for texts and answers; their rows train with `add_lora(token_ids=...)`.
+
+        Args:
+            tokens: such as `["<defect>"]`. Those it knows already are left as they are.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            PromptError: no tokens, or the backbone's embedding table has no spare rows for them.
+        """
+        if isinstance(tokens, str) or not tokens or not all(isinstance(each, str) and each for each in tokens):
+            raise PromptError(f"Expected a list of tokens, got {tokens!r}.")
+        rows = self._config.get_text_config().vocab_size
+        new = [each for each in dict.fromkeys(tokens) if each not in self.tokenizer.get_vocab()]
+        if new and len(self.tokenizer) + len(new) > rows:
+            raise PromptError(
+                f"The backbone's embedding table has {rows} rows, {len(self.tokenizer)} of them in use: there is no "
+                f"room for {len(new)} new tokens, and tables are never resized. Use words the tokenizer knows."
+            )
+        self.tokenizer.add_tokens(new)
+        return [self.tokenizer.convert_tokens_to_ids(each) for each in tokens]
+
+    @property
+    def framework(self) -> Framework:
+        """What the decoder sees: scene tokens and object tokens, or object tokens alone."""
+        return self._adapter.framework
+
+    def plan(self, mask: RegionMask) -> RegionPlan:
+        """What the adapter asks for, and promises, for one region on one picture."""
+        return self._adapter.plan(self._adapter_config, mask, self._geometry)
+
     @property
     def image_backend(self) -> str:
         """The library that the native processor resizes images with, `pil` or `torchvision`."""
@@ -167,7 +199,8 @@ class RegionProcessor:
         """The processor of a folder that `RegionModel.save_pretrained` wrote, or of a plain backbone.
 
         Args:
-            folder: such a folder, or a backbone's id or path, for which `adapter` says how to plan regions.
+            folder: such a folder, on disk or on the hub, or a backbone's id or path, for which `adapter` says how
+                to plan regions.
             adapter: name of the adapter, only for a plain backbone (default `saot`).
             adapter_config: its options, likewise.
             **native_options: options of `AutoProcessor.from_pretrained`.
@@ -175,12 +208,13 @@ class RegionProcessor:
         Raises:
             CheckpointError: files are missing or damaged, or the folder was made with another adapter.
         """
-        if not checkpoint.is_model_folder(folder):
+        found = hub.model_folder(folder, native_options)
+        if found is None:
             native, config = load_native_processor(folder, **native_options)
             return cls(native, config, adapter=adapter or "saot", adapter_config=adapter_config)
         checkpoint.refuse_adapter_config(folder, adapter_config)
-        manifest = checkpoint.read_manifest(folder, adapter=adapter)
-        files = Path(folder) / checkpoint.PROCESSOR_FOLDER
+        manifest = checkpoint.read_manifest(found, adapter=adapter)
+        files = found / checkpoint.PROCESSOR_FOLDER
         if not files.is_dir():
             raise CheckpointError(
                 f"Expected the processor's files at '{files}', found nothing. Is the folder complete?"
@@ -196,6 +230,13 @@ class RegionProcessor:
             backbone_plugin=manifest.backbone,
             sampling=manifest.frame_sampling,
         )
+
+    def __getstate__(self) -> dict[str, Any]:  # specs hold functions that cannot be pickled: their names travel
+        return self.__dict__ | {"_backbone": self._backbone.name, "_adapter": self._adapter.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        specs = {"_backbone": get_backbone(state["_backbone"]), "_adapter": get_adapter(state["_adapter"])}
+        self.__dict__.update(state | specs)
 
     def _native_inputs(self, samples: Sequence[Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
         """Run the backbone's own processor on the rendered conversations, padded on the right."""
@@ -216,7 +257,8 @@ class RegionProcessor:
             media["videos"] = [np.require(video.frames_nhwc, requirements="W") for video in videos]  # as torch wants it
             media["video_metadata"] = [_native_metadata(video) for video in videos]
             # They are sampled, and a frame three pixels high would pass for one with channels first.
-            media["videos_kwargs"] = {"do_sample_frames": False, "input_data_format": "channels_last"}
+            sampled = {"do_sample_frames": False, "input_data_format": "channels_last"}
+            media["videos_kwargs"] = {**options.pop("videos_kwargs", {}), **sampled}
         _refuse_own_options(options)
         try:
             return self.native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
@@ -254,7 +296,7 @@ class RegionProcessor:
     def _plan_region(self, placed: _Placed, where: str) -> PlannedRegion:
         with about(f"{where}{placed.frame}"):
             mask = placed.region.to_mask(placed.image_hw)
-            plan = self._adapter.plan(self._adapter_config, mask, self._geometry)
+            plan = self.plan(mask)
             self._require_allowed(plan, placed.image_hw)
         return PlannedRegion(mask=mask, plan=plan, picture=placed.picture)
 

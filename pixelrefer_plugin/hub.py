@@ -1,0 +1,96 @@
+"""Model folders on the Hugging Face hub: found, fetched, uploaded with a card. It knows files and no model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .errors import CheckpointError
+
+# Options of transformers' `from_pretrained` that say where files come from.
+_WHERE = ("revision", "cache_dir", "token", "local_files_only")
+
+
+def where_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the loading options that say where files come from."""
+    return {key: options[key] for key in _WHERE if key in options}
+
+
+def model_folder(name_or_path: str | os.PathLike[str], options: dict[str, Any]) -> Path | None:
+    """The model folder of that name, on disk; fetched when it is on the hub.
+
+    Args:
+        name_or_path: a path, or a repository on the hub.
+        options: of the loading. `revision` is taken out where it is the folder's, not its backbone's.
+
+    Returns:
+        None where it is not one of our folders: a plain backbone, or nothing that can be reached.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if Path(name_or_path).exists():
+        return Path(name_or_path) if checkpoint.is_model_folder(name_or_path) else None
+    where = where_options(options)
+    try:
+        hf_hub_download(str(name_or_path), checkpoint.MANIFEST_FILE, **where)
+        folder = snapshot_download(str(name_or_path), **where)
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None  # loading it as a plain backbone says what is the matter
+    options.pop("revision", None)
+    return Path(folder)
+
+
+def upload(folder: Path, repo_id: str, *, private: bool | None, token: str | None, commit_message: str) -> str:
+    """Upload a model folder and a card for it; returns the address of the commit.
+
+    Raises:
+        CheckpointError: the hub refuses, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    write_card(folder, repo_id)
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message))
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        raise CheckpointError(f"'{repo_id}' cannot be uploaded: {' '.join(str(error).split())}") from error
+
+
+def write_card(folder: Path, repo_id: str) -> None:
+    """Write `README.md`: what the model is, what it was made from, how to use it."""
+    from huggingface_hub import ModelCardData
+
+    manifest = checkpoint.read_manifest(folder)
+    base = _public_id(manifest.backbone_id)
+    data = ModelCardData(
+        library_name="pixelrefer-plugin",
+        base_model=base,
+        pipeline_tag="image-text-to-text",
+        tags=["region-referring", manifest.adapter, manifest.backbone],
+    )
+    made_of = f"adapter `{manifest.adapter}`" + (" and LoRA" if manifest.lora else "")
+    backbone = f"`{base}`" if base else f"a backbone of type `{manifest.model_type}`"
+    lines = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {repo_id.rpartition('/')[2]}\n",
+        "Answers questions about regions of pictures and videos. Made with pixelrefer-plugin:",
+        f"{made_of} on {backbone}.\n",
+        "```python",
+        "from pixelrefer_plugin import Region, RegionModel, RegionProcessor\n",
+        f'model = RegionModel.from_pretrained("{repo_id}")',
+        f'processor = RegionProcessor.from_pretrained("{repo_id}")',
+        "```\n",
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _public_id(backbone_id: str) -> str | None:
+    """The backbone's hub id; a folder of this machine, or one inside the model folder, means nothing to others."""
+    is_id = backbone_id.count("/") == 1 and not os.path.isabs(backbone_id)
+    return backbone_id if is_id else None
