@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any
 from .errors import (
     AttachError,
     CheckpointError,
+    ConfigError,
+    DataError,
     ImageError,
     PixelReferError,
     PluginError,
     PromptError,
     RegionError,
+    SampleError,
     SourceError,
     SpliceError,
+    TrainingError,
     VideoError,
 )
 from .hookspecs import hookimpl
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
         AdapterSpec,
         BackboneSpec,
         CropView,
+        DataFormatSpec,
         EncodedView,
         FeatureGrids,
         PatchGeometry,
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
         VideoScene,
         check_field,
     )
+    from .data.dataset import MixedDataset, RegionDataset
+    from .data.sample import RegionSample
     from .images import load_image
     from .model import RegionModel
     from .overlay import draw_regions, save_overlay
@@ -49,6 +56,8 @@ if TYPE_CHECKING:
     from .processor import RegionProcessor
     from .regions import Box, Region, RegionMask, VideoRegion
     from .sources import load_region_source
+    from .training.collator import RegionCollator
+    from .training.trainer import RegionTrainer
     from .video import FrameSampling, Video, load_video
 
 __version__ = "0.1.0"
@@ -58,17 +67,23 @@ _HOME = {
     "BackboneSpec": "contracts",
     "Box": "regions",
     "CropView": "contracts",
+    "DataFormatSpec": "contracts",
     "EncodedView": "contracts",
     "FeatureGrids": "contracts",
     "FrameSampling": "video",
+    "MixedDataset": "data.dataset",
     "PatchGeometry": "contracts",
     "Region": "regions",
+    "RegionCollator": "training.collator",
+    "RegionDataset": "data.dataset",
     "RegionMask": "regions",
     "RegionModel": "model",
     "RegionPlan": "contracts",
     "RegionProcessor": "processor",
+    "RegionSample": "data.sample",
     "RegionSource": "contracts",
     "RegionSourceSpec": "contracts",
+    "RegionTrainer": "training.trainer",
     "SceneView": "contracts",
     "Video": "video",
     "VideoRegion": "regions",
@@ -90,26 +105,36 @@ __all__ = [
     "BackboneSpec",
     "Box",
     "CheckpointError",
+    "ConfigError",
     "CropView",
+    "DataError",
+    "DataFormatSpec",
     "EncodedView",
     "FeatureGrids",
     "FrameSampling",
     "ImageError",
+    "MixedDataset",
     "PatchGeometry",
     "PixelReferError",
     "PluginError",
     "PromptError",
     "Region",
+    "RegionCollator",
+    "RegionDataset",
     "RegionError",
     "RegionMask",
     "RegionModel",
     "RegionPlan",
     "RegionProcessor",
+    "RegionSample",
     "RegionSource",
     "RegionSourceSpec",
+    "RegionTrainer",
+    "SampleError",
     "SceneView",
     "SourceError",
     "SpliceError",
+    "TrainingError",
     "Video",
     "VideoError",
     "VideoRegion",

@@ -278,9 +278,19 @@ def locate_backbone(backbone_id: str, folder: Path) -> str:
         )
     if backbone_id == BACKBONE_FOLDER:
         return str(folder / BACKBONE_FOLDER)
-    if not backbone_id.startswith(BUILTIN_PREFIX):
-        return backbone_id
-    path = _BUILTIN_ROOT / backbone_id.removeprefix(BUILTIN_PREFIX)
+    return resolved(backbone_id)
+
+
+def resolved(name_or_path: str | os.PathLike[str]) -> str:
+    """A backbone's path or hub id, with `builtin:NAME` as the path inside this package.
+
+    Raises:
+        CheckpointError: this version ships no such builtin.
+    """
+    name = os.fspath(name_or_path)
+    if not name.startswith(BUILTIN_PREFIX):
+        return name
+    path = _BUILTIN_ROOT / name.removeprefix(BUILTIN_PREFIX)
     if not path.is_dir():
-        raise CheckpointError(f"This pixelrefer-plugin ships no backbone '{backbone_id}'.")
+        raise CheckpointError(f"This pixelrefer-plugin ships no backbone '{name}'.")
     return str(path)

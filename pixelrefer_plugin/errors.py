@@ -3,8 +3,14 @@
 A message says what, what was expected, what was got, and what to do next.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data.sample import Defect
 
 
 class PixelReferError(ValueError):
@@ -57,6 +63,42 @@ class AttachError(PixelReferError):
 
 class CheckpointError(PixelReferError):
     """A model folder is incomplete, foreign, damaged, or from a newer version."""
+
+
+class DataError(PixelReferError):
+    """A data file cannot be read, or is of no known format."""
+
+
+class SampleError(DataError):
+    """A sample cannot be used.
+
+    Attributes:
+        sample_id: its id.
+        where: file and line or number; may be empty.
+        defects: what is wrong with it, one or more. All three are empty where a data loader's worker raised it.
+    """
+
+    def __init__(self, sample_id: str, where: str = "", defects: Sequence[Defect] = ()) -> None:
+        if not defects:  # torch's data loader makes a worker's error anew, from its traceback alone
+            super().__init__(sample_id.rsplit("SampleError: ", 1)[-1].strip())
+            sample_id = ""
+        else:
+            name = f"{where}, sample '{sample_id}'" if where else f"sample '{sample_id}'"
+            super().__init__(f"{name}: {' '.join(defect.message for defect in defects)}")
+        self.sample_id = sample_id
+        self.where = where
+        self.defects = tuple(defects)
+
+    def __reduce__(self) -> tuple[type[SampleError], tuple[Any, ...]]:  # data loaders carry it between processes
+        return SampleError, (self.sample_id, self.where, self.defects) if self.defects else (str(self),)
+
+
+class ConfigError(PixelReferError):
+    """A training configuration has an unknown key, or a value that breaks a rule."""
+
+
+class TrainingError(PixelReferError):
+    """Training cannot start, or had to be stopped: the message names groups or samples."""
 
 
 @contextmanager

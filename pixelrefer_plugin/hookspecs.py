@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pluggy import HookimplMarker, HookspecMarker
 
 if TYPE_CHECKING:
-    from .contracts import AdapterSpec, BackboneSpec, RegionSourceSpec
+    from .contracts import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec
 
 PROJECT = "pixelrefer_plugin"
 
@@ -35,4 +35,12 @@ def register_region_sources(register: "Callable[[RegionSourceSpec], None]") -> N
     """Register region sources: models that find an object's mask from a box or clicks.
 
     Call `register(RegionSourceSpec(name=..., config=..., build=...))` once per source.
+    """
+
+
+@hookspec
+def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:
+    """Register data formats: how the records of a file become training samples.
+
+    Call `register(DataFormatSpec(name=..., config=..., recognises=..., read_record=...))` once per format.
     """

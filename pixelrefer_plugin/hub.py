@@ -27,10 +27,13 @@ def model_folder(name_or_path: str | os.PathLike[str], options: dict[str, Any]) 
         options: of the loading. `revision` is taken out where it is the folder's, not its backbone's.
 
     Returns:
-        None where it is not one of our folders: a plain backbone, or nothing that can be reached.
+        None where it is not one of our folders, but a plain backbone, or nothing at all.
+
+    Raises:
+        CheckpointError: nothing of that name is on this machine, and the hub cannot be reached.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     if Path(name_or_path).exists():
         return Path(name_or_path) if checkpoint.is_model_folder(name_or_path) else None
@@ -38,7 +41,16 @@ def model_folder(name_or_path: str | os.PathLike[str], options: dict[str, Any]) 
     try:
         hf_hub_download(str(name_or_path), checkpoint.MANIFEST_FILE, **where)
         folder = snapshot_download(str(name_or_path), **where)
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError):
+    except LocalEntryNotFoundError as error:
+        cache = {key: where[key] for key in ("cache_dir", "revision") if key in where}
+        if try_to_load_from_cache(str(name_or_path), "config.json", **cache) is None:
+            # Loading it as a plain backbone would try to reach the hub for minutes, a file after the other.
+            raise CheckpointError(
+                f"No model can be loaded from '{name_or_path}': no such folder is here, nor is that name in the hub's "
+                "cache, and the hub cannot be reached."
+            ) from error
+        return None
+    except (HFValidationError, OSError):
         return None  # loading it as a plain backbone says what is the matter
     options.pop("revision", None)
     return Path(folder)
@@ -51,14 +63,14 @@ def upload(folder: Path, repo_id: str, *, private: bool | None, token: str | Non
         CheckpointError: the hub refuses, or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # httpx's, whichever
 
     write_card(folder, repo_id)
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message))
-    except (HFValidationError, HfHubHTTPError, OSError) as error:
+    except (HFValidationError, HTTPError, OSError) as error:
         raise CheckpointError(f"'{repo_id}' cannot be uploaded: {' '.join(str(error).split())}") from error
 
 

@@ -6,7 +6,9 @@ It knows files and pixels; nothing of models. A picture that cannot be read rais
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -24,7 +26,10 @@ _TURN_OF_ORIENTATION = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)  # orientations whose height and width are exchanged
 _MAX_16_BIT = 65535
+
+ReadT = TypeVar("ReadT")
 
 
 def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Image.Image:
@@ -61,13 +66,29 @@ def read_picture(source: str | os.PathLike[str] | Image.Image, *, name: str) -> 
     Raises:
         ImageError: as `load_image`.
     """
+    return _read(source, name, _decoded)
+
+
+def image_hw(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> tuple[int, int]:
+    """Height and width that `load_image` would give, from the picture's header: no pixels are decoded, but a TIFF's.
+
+    Raises:
+        ImageError: as `load_image`, as far as the header tells.
+    """
+    if isinstance(source, np.ndarray):
+        return (source.shape[0], source.shape[1])
+    return _read(source, "The image" if isinstance(source, Image.Image) else f"Image '{source}'", _upright_hw)
+
+
+def _read(source: str | os.PathLike[str] | Image.Image, name: str, read: Callable[[Image.Image, str], ReadT]) -> ReadT:
+    """What `read(picture, name)` makes of an opened picture."""
     if not isinstance(source, str | os.PathLike | Image.Image):
         raise ImageError(f"{name} must be a file path, a PIL image or a numpy array, got {type(source).__name__}.")
     try:
         if isinstance(source, Image.Image):
-            return _decoded(source, name)
+            return read(source, name)
         with Image.open(source) as picture:
-            return _decoded(picture, name)
+            return read(picture, name)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -80,6 +101,23 @@ def read_picture(source: str | os.PathLike[str] | Image.Image, *, name: str) -> 
 
 
 def _decoded(picture: Image.Image, name: str) -> Image.Image:
+    _require_one_picture(picture, name)
+    picture.load()
+    turn = _TURN_OF_ORIENTATION.get(_orientation(picture.getexif))
+    return picture.copy() if turn is None else picture.transpose(turn)
+
+
+def _upright_hw(picture: Image.Image, name: str) -> tuple[int, int]:
+    if picture.format == "TIFF":  # Pillow turns these itself, and its versions differ in when the size says so
+        picture = _decoded(picture, name)
+        return (picture.height, picture.width)
+    _require_one_picture(picture, name)
+    width, height = picture.size
+    # A PNG's own `getexif` decodes it, for EXIF that follows the pixels, which hardly any program writes.
+    return (width, height) if _orientation(partial(Image.Image.getexif, picture)) in _LYING else (height, width)
+
+
+def _require_one_picture(picture: Image.Image, name: str) -> None:
     limit, (width, height) = Image.MAX_IMAGE_PIXELS, picture.size
     if limit is not None and width * height > limit:
         raise _too_large(name, f"{width}x{height} pixels exceed the limit of {limit}.")
@@ -90,14 +128,11 @@ def _decoded(picture: Image.Image, name: str) -> Image.Image:
         raise ImageError(
             f"{name} is animated or has several pages ({frames} frames), expected one picture: save the frame you mean."
         )
-    picture.load()
-    turn = _TURN_OF_ORIENTATION.get(_orientation(picture))
-    return picture.copy() if turn is None else picture.transpose(turn)
 
 
-def _orientation(picture: Image.Image) -> Any:
+def _orientation(read_exif: Callable[[], Image.Exif]) -> Any:
     try:
-        return picture.getexif().get(_EXIF_ORIENTATION)
+        return read_exif().get(_EXIF_ORIENTATION)
     except Exception:  # a picture is worth reading though its metadata is damaged, however Pillow finds out
         return None
 

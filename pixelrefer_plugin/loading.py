@@ -18,7 +18,7 @@ def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str 
     """Load a plain backbone with the native class that its plugin names. Code from the hub is never run.
 
     Args:
-        name_or_path: hub id or folder.
+        name_or_path: hub id, folder, or `builtin:NAME` for one that this package ships.
         backbone_plugin: name of the backbone plugin; by default found by the checkpoint's model type.
         **options: options of its `from_pretrained`; `dtype` defaults to the checkpoint's own.
 
@@ -26,6 +26,7 @@ def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str 
         PluginError: no plugin serves this kind of model.
         CheckpointError: nothing loadable is there.
     """
+    name_or_path = checkpoint.resolved(name_or_path)
     try:
         config = AutoConfig.from_pretrained(name_or_path, **where_options(options))
     except (OSError, ValueError) as error:
@@ -45,12 +46,13 @@ def load_native_processor(name_or_path: str | os.PathLike[str], **options: Any) 
     """Load a backbone's own processor and its config.
 
     Args:
-        name_or_path: hub id or folder.
+        name_or_path: hub id, folder, or `builtin:NAME`.
         **options: options of `AutoProcessor.from_pretrained`.
 
     Raises:
         CheckpointError: files are missing or damaged.
     """
+    name_or_path = checkpoint.resolved(name_or_path)
     try:
         native = AutoProcessor.from_pretrained(name_or_path, **options)
         return native, AutoConfig.from_pretrained(name_or_path, **where_options(options))

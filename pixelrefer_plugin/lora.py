@@ -86,7 +86,7 @@ class Lora:
         source = folder / checkpoint.LORA_FILE
         weights = _moved(checkpoint.read_tensors(source), paths, module_paths(backbone, spec))
         config = _read_config(folder)
-        config.base_model_name_or_path = None  # PEFT puts in the present one: it may have moved; the manifest knows which it is
+        config.base_model_name_or_path = None  # it may have moved: PEFT puts in the present one
         config.target_modules = _layers_of(weights, ".lora_")
         rows = _layers_of(weights, ".token_adapter.")
         _require_layers(backbone, [*config.target_modules, *rows], source)

@@ -105,14 +105,28 @@ def read_conversation(
         VideoError: a video cannot be read, or has no such frame as a region names.
     """
     with about(f"Sample {index}"):
-        turns = [_turn(message) for message in conversation]
-        if not turns:
-            raise PromptError("the conversation has no message.")
+        turns = _turns(conversation)
         given = [_as_region(region, number) for number, region in enumerate(regions)]
         _require_as_many_markers(turns, given)
         sample = _with_media(turns, given, style, read_image)
         _render(turns, sample, style)
         return sample
+
+
+def read_texts(conversation: Conversation) -> list[tuple[str, str]]:
+    """Role and text of each message, the texts of its parts joined.
+
+    Raises:
+        PromptError: a message is malformed, or there is none.
+    """
+    return [(turn.role, turn.text()) for turn in _turns(conversation)]
+
+
+def _turns(conversation: Conversation) -> list[_Turn]:
+    turns = [_turn(message) for message in conversation]
+    if not turns:
+        raise PromptError("the conversation has no message.")
+    return turns
 
 
 @dataclass(frozen=True)

@@ -209,10 +209,15 @@ class RegionModel(nn.Module):
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """The classes of layers that accelerate's FSDP keeps whole, by the name that it asks for."""
-        stacks = [module for module in self.backbone.modules() if isinstance(module, nn.ModuleList)]
+        """The class of the decoder's layers, which accelerate's FSDP asks for by this name and shards one by one.
+
+        Those of the vision tower stay together: processes may call it a different number of times in a step, while
+        the parts that are gathered on their own must be called alike on all of them.
+        """
+        decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
+        stacks = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
         layers = {type(layer).__name__ for stack in stacks for layer in stack}
-        return sorted(layers & set(self.backbone._no_split_modules))
+        return sorted(layers & set(self.backbone._no_split_modules or ()))
 
     @torch.no_grad()
     def generate(self, *, input_ids: Tensor, regions: RegionBatch | None = None, **inputs: Any) -> Any:

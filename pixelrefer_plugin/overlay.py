@@ -6,9 +6,7 @@ It knows pixels, masks and files; no model and no text but the labels.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import PixelReferError
+from .files import written_whole
 from .regions import Box, Region, RegionMask, VideoRegion
 from .video import Video
 
@@ -94,7 +93,7 @@ def save_overlay(
     labels = labels or [str(number) for number in range(1, len(regions) + 1)]
     if len(labels) != len(regions):
         raise PixelReferError(f"save_overlay needs a label for each region, {len(regions)}, got {len(labels)}.")
-    with _written_whole(target) as made:
+    with written_whole(target) as made:
         if isinstance(media, Video):
             write = _write_gif if target.suffix.lower() == ".gif" else _write_mp4
             write(made, _drawn_frames(media, regions, labels), _durations_s(media))
@@ -222,18 +221,6 @@ def _durations_s(video: Video) -> list[float]:
 
 
 # -- files -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _written_whole(target: Path) -> Iterator[Path]:
-    """A file in a folder of its own beside `target` that takes its place when the block ends without an error."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
-            made = Path(folder) / target.name
-            yield made
-            made.replace(target)
-    except OSError as error:
-        raise PixelReferError(f"The overlay '{target}' cannot be written: {error.strerror or error}.") from error
 
 
 def _write_gif(path: Path, pictures: Iterator[Image.Image], durations_s: Sequence[float]) -> None:

@@ -25,13 +25,13 @@ from . import hookspecs
 from .errors import PluginError
 
 if TYPE_CHECKING:
-    from .contracts import AdapterSpec, BackboneSpec, RegionSourceSpec
+    from .contracts import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec
 
 logger = logging.getLogger(__name__)
 
 GROUP = hookspecs.PROJECT
 
-Kind = Literal["adapter", "backbone", "region source"]
+Kind = Literal["adapter", "backbone", "region source", "data format"]
 
 
 class _Hook(NamedTuple):
@@ -45,6 +45,7 @@ _HOOKS = {
     "register_adapters": _Hook("adapter", "AdapterSpec"),
     "register_backbones": _Hook("backbone", "BackboneSpec"),
     "register_region_sources": _Hook("region source", "RegionSourceSpec"),
+    "register_data_formats": _Hook("data format", "DataFormatSpec"),
 }
 _HOOK_NAMES = ", ".join(_HOOKS)
 
@@ -55,8 +56,8 @@ class PluginInfo:
 
     Attributes:
         name: the entry point's name.
-        kind: `adapter`, `backbone`, `region source`, several of them joined by `+`, or `unknown` where the
-            source does not tell.
+        kind: `adapter`, `backbone`, `region source`, `data format`, several of them joined by `+`, or `unknown` where
+            the source does not tell.
         module: the module that the entry point names.
         distribution: the distribution that declares it.
         version: that distribution's version.
@@ -145,6 +146,15 @@ class PluginHost:
     def region_source(self, name: str) -> RegionSourceSpec:
         """The region source registered under `name`; raises `PluginError` with the nearest name."""
         return cast("RegionSourceSpec", self._get("region source", name))
+
+    def data_format(self, name: str) -> DataFormatSpec:
+        """The data format registered under `name`; raises `PluginError` with the nearest name."""
+        return cast("DataFormatSpec", self._get("data format", name))
+
+    def data_formats(self) -> list[DataFormatSpec]:
+        """Every installed data format, by name; a broken plugin is logged and left out."""
+        self._load_each(plugin for plugin in self._plugins if plugin.source.may_have("data format"))
+        return sorted((spec for _, spec in self._registered("data format")), key=lambda spec: spec.name)
 
     def backbone_for(self, model_type: str) -> BackboneSpec:
         """The backbone that serves a Hugging Face `config.model_type`.
@@ -405,6 +415,16 @@ def get_backbone(name: str) -> BackboneSpec:
 def get_region_source(name: str) -> RegionSourceSpec:
     """The region source called `name`. Raises `PluginError` that suggests the nearest name."""
     return host().region_source(name)
+
+
+def get_data_format(name: str) -> DataFormatSpec:
+    """The data format called `name`. Raises `PluginError` that suggests the nearest name."""
+    return host().data_format(name)
+
+
+def list_data_formats() -> list[DataFormatSpec]:
+    """Every installed data format, by name."""
+    return host().data_formats()
 
 
 def backbone_for(model_type: str, name: str | None = None) -> BackboneSpec:

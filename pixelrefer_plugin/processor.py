@@ -194,6 +194,7 @@ class RegionProcessor:
         *,
         adapter: str | None = None,
         adapter_config: Mapping[str, Any] | None = None,
+        backbone_plugin: str | None = None,
         **native_options: Any,
     ) -> RegionProcessor:
         """The processor of a folder that `RegionModel.save_pretrained` wrote, or of a plain backbone.
@@ -203,6 +204,7 @@ class RegionProcessor:
                 to plan regions.
             adapter: name of the adapter, only for a plain backbone (default `saot`).
             adapter_config: its options, likewise.
+            backbone_plugin: name of the backbone plugin, likewise; by default found by the model type.
             **native_options: options of `AutoProcessor.from_pretrained`.
 
         Raises:
@@ -211,7 +213,13 @@ class RegionProcessor:
         found = hub.model_folder(folder, native_options)
         if found is None:
             native, config = load_native_processor(folder, **native_options)
-            return cls(native, config, adapter=adapter or "saot", adapter_config=adapter_config)
+            return cls(
+                native,
+                config,
+                adapter=adapter or "saot",
+                adapter_config=adapter_config,
+                backbone_plugin=backbone_plugin,
+            )
         checkpoint.refuse_adapter_config(folder, adapter_config)
         manifest = checkpoint.read_manifest(found, adapter=adapter)
         files = found / checkpoint.PROCESSOR_FOLDER

@@ -128,6 +128,18 @@ class RegionBatch:
     pixel_std: Tensor
     views: tuple[ViewLayout, ...]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Its crops travel as one tensor: from a data loader's worker each would be a shared file of its own."""
+        rows = [crop.permute(1, 2, 0).reshape(-1) for crop in self.crops]
+        sizes_hw = [crop.shape[1:] for crop in self.crops]
+        return self.__dict__ | {"crops": (torch.cat(rows) if rows else None, sizes_hw)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        values, sizes_hw = state["crops"]
+        parts = () if values is None else values.split([3 * height * width for height, width in sizes_hw])
+        crops = tuple(part.view(*hw, 3).permute(2, 0, 1) for part, hw in zip(parts, sizes_hw, strict=True))
+        self.__dict__.update(state | {"crops": crops})
+
     def tokens_per_region(self) -> list[int]:
         """Object tokens promised for each region, those of all its frames together."""
         return _sums(self.counts, self.frames_per_region)

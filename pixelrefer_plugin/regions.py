@@ -489,7 +489,7 @@ def _parts(polygon: Any) -> list[Any]:
 def _ring(part: Any) -> tuple[float, ...]:
     try:
         flat = np.asarray(part, dtype=np.float64).ravel()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RegionError(f"A polygon must be numbers x0,y0,x1,y1,..., got {_short(part)}.") from error
     if len(flat) % 2 or len(flat) < 6:
         raise RegionError(

@@ -3,8 +3,9 @@
     scripts/update_docs [--check]
 
 `docs/cli.md` is written whole. In `docs/plugins.md` the table of the built-in plugins and that of the conformance
-kit's checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`. With --check nothing
-is written and the exit code is 1 if anything would change.
+kit's checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`; in `docs/training.md`
+the tables of the recipes and of all keys. With --check nothing is written and the exit code is 1 if anything would
+change.
 """
 
 import argparse
@@ -13,17 +14,24 @@ import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import click
+import yaml
 
 from pixelrefer_plugin import list_plugins
 from pixelrefer_plugin.cli import main as cli
+from pixelrefer_plugin.training.config import config_keys
+from pixelrefer_plugin.training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 DISTRIBUTION = "pixelrefer-plugin"
 BEGIN, END = "<!-- plugins: begin, written by scripts/update_docs -->", "<!-- plugins: end -->"
 CHECKS_BEGIN, CHECKS_END = "<!-- checks: begin, written by scripts/update_docs -->", "<!-- checks: end -->"
+RECIPES_BEGIN, RECIPES_END = "<!-- recipes: begin, written by scripts/update_docs -->", "<!-- recipes: end -->"
+KEYS_BEGIN, KEYS_END = "<!-- keys: begin, written by scripts/update_docs -->", "<!-- keys: end -->"
 FILE_BLOCK = re.compile(r"<!-- begin:(?P<file>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 WIDTH = 100
 
@@ -73,11 +81,55 @@ def plugins_page(current: str) -> str:
     return with_files(_between(page, CHECKS_BEGIN, CHECKS_END, checks_table()))
 
 
+def training_page(current: str) -> str:
+    """`docs/training.md` brought up to date."""
+    page = _between(current, RECIPES_BEGIN, RECIPES_END, recipe_table())
+    return _between(page, KEYS_BEGIN, KEYS_END, key_table())
+
+
+def recipe_table() -> str:
+    """The recipes and what trains in them how fast."""
+    rows = ["| recipe | trains, at learning rate | for |", "|---|---|---|"]
+    for recipe in RECIPES.values():
+        rates = ", ".join(f"`{group}` {rate:g}" for group, rate in recipe.rates.items())
+        rows.append(f"| `{recipe.name}` | {rates} | {recipe.about} |")
+    return "\n".join(rows)
+
+
+def key_table() -> str:
+    """Every key of a configuration, from the class that checks it."""
+    rows = ["| key | value | default | |", "|---|---|---|---|"]
+    for key, field in config_keys():
+        default = "" if field.is_required() else f"`{_as_yaml(field.get_default(call_default_factory=True))}`"
+        rows.append(f"| `{key}` | {_type_name(field.annotation)} | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _as_yaml(value: object) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def _type_name(annotation: object) -> str:
+    """A type in words, its limits left out: what breaks them is told by the error."""
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false", dict: "keys and values"}
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{each}`" for each in arguments)
+    if origin in (Union, UnionType):
+        return ", ".join(_type_name(each) for each in arguments if each is not type(None))
+    if origin is tuple:
+        return f"list of {_type_name(arguments[0])}"
+    return names.get(origin or annotation, "keys below")
+
+
 def _between(page: str, begin: str, end: str, text: str) -> str:
     before, found_begin, rest = page.partition(begin)
     _, found_end, after = rest.partition(end)
     if not found_begin or not found_end:
-        raise SystemExit(f"docs/plugins.md must have a line '{begin}' and after it a line '{end}'.")
+        raise SystemExit(f"A page of docs/ must have a line '{begin}' and after it a line '{end}'.")
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
@@ -101,14 +153,21 @@ def _first_line(module: str) -> str:
     return docstring.partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
+def _current(page: Path) -> str:
+    return page.read_text(encoding="utf-8") if page.exists() else ""
+
+
 def main() -> int:
     """Write the pages, or with --check say which are out of date."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything would change")
     check = parser.parse_args().check
-    plugins_file = DOCS / "plugins.md"
-    current = plugins_file.read_text(encoding="utf-8") if plugins_file.exists() else ""
-    pages = {DOCS / "cli.md": cli_page(), plugins_file: plugins_page(current)}
+    plugins_file, training_file = DOCS / "plugins.md", DOCS / "training.md"
+    pages = {
+        DOCS / "cli.md": cli_page(),
+        plugins_file: plugins_page(_current(plugins_file)),
+        training_file: training_page(_current(training_file)),
+    }
     stale = [page for page, text in pages.items() if not page.exists() or page.read_text(encoding="utf-8") != text]
     for page in stale:
         print(f"{page.relative_to(DOCS.parent)}: {'stale, run scripts/update_docs' if check else 'written'}")

@@ -1,4 +1,5 @@
-"""The FLOP counts of `benchmarks/paper_efficiency.py`, derived again from the shapes of the matrices."""
+"""The FLOP counts of `benchmarks/paper_efficiency.py`, derived again from the shapes of the matrices; and that
+`benchmarks/training.py` compares like with like, and `benchmarks/lora_step.py` runs."""
 
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+from lora_step import measure as measure_lora_step
 from paper_efficiency import (  # benchmarks are scripts, not a package
     GLOBAL_TOKENS,
     LOCAL_TOKENS,
@@ -25,6 +27,7 @@ from paper_efficiency import (  # benchmarks are scripts, not a package
     make_native_processor,
     measure,
 )
+from training import measure as measure_training
 
 ROW = {row.name: row for row in ROWS}
 
@@ -103,3 +106,18 @@ def test_the_measuring_code_runs_without_a_gpu(native):
     result = measure(ROW["2B-Lite, image"], native, "cpu", shape=TINY, repeats=1)
     assert result["peak_gib"] is None
     assert 0 < result["weights_gib"] < 0.01
+
+
+def test_grouping_trains_on_the_same_tokens_with_less_padding():
+    result = measure_training(samples=12, batch_size=3, repeats=1, workers=1)
+    assert result["tokens"]["grouped"] == result["tokens"]["shuffled"] > 0
+    assert result["padding"]["grouped"] < result["padding"]["shuffled"]
+    assert result["samples_per_s"].keys() == {"grouped", "shuffled", "loader"}
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpointing.*deprecated:FutureWarning")  # the older name works in every version
+def test_lora_steps_are_measured():
+    result = measure_lora_step(TINY, "cpu", batch_size=2, steps=1, image_hw=(56, 84))
+    assert result["regions"] == 16
+    assert result["achieved_tflops"] * result["step_s"] > 0
+    assert result["samples_per_s"] == pytest.approx(2 / result["step_s"])

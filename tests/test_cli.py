@@ -159,7 +159,13 @@ def test_plugins_table(run):
     assert header.split() == ["name", "kind", "distribution", "version", "status"]
     assert "saot" in [row.split()[0] for row in rows]
     kinds = slice(header.index("kind"), header.index("distribution"))
-    assert {row[kinds].strip() for row in rows} <= {"adapter", "backbone", "region source", "adapter+backbone"}
+    assert {row[kinds].strip() for row in rows} <= {
+        "adapter",
+        "backbone",
+        "region source",
+        "data format",
+        "adapter+backbone",
+    }
 
 
 def test_plugins_json(run):

@@ -10,6 +10,7 @@ from conftest import assistant, picture, user
 from huggingface_hub import HfApi, ModelCard
 
 from pixelrefer_plugin import CheckpointError, Region, RegionModel, RegionProcessor
+from pixelrefer_plugin.checkpoint import locate_backbone
 from pixelrefer_plugin.hub import write_card
 from pixelrefer_plugin.plugins import get_backbone
 from pixelrefer_plugin.testing import make_pair
@@ -42,8 +43,19 @@ def test_a_model_folder_loads_by_its_name_on_the_hub(cached):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(CheckpointError, match="No model can be loaded from 'someone/nothing'"):
-        RegionModel.from_pretrained("someone/nothing", cache_dir=tmp_path, local_files_only=True)
+    where = {"cache_dir": tmp_path, "local_files_only": True}
+    for kind in (RegionModel, RegionProcessor):
+        with pytest.raises(CheckpointError, match="No model .* 'someone/nothing': .* the hub cannot be reached"):
+            kind.from_pretrained("someone/nothing", **where)
+
+
+def test_a_plain_backbone_loads_from_the_cache(tmp_path):
+    repository = tmp_path / "models--someone--plain"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(COMMIT)
+    shutil.copytree(locate_backbone("builtin:tiny_videollama3", tmp_path), repository / "snapshots" / COMMIT)
+    where = {"cache_dir": tmp_path, "local_files_only": True}
+    assert RegionModel.from_pretrained("someone/plain", **where).backbone_spec.name == "videollama3"
 
 
 @pytest.mark.parametrize(
@@ -87,3 +99,20 @@ def test_what_cannot_be_uploaded_is_said(cached, monkeypatch, name):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=f"'{name}' cannot be uploaded: "):
         pair.model.push_to_hub(name, pair.processor)
+
+
+def test_a_hub_that_cannot_be_reached_is_said(cached, monkeypatch):
+    pair, _ = cached
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(CheckpointError, match="'someone/regions' cannot be uploaded: "):
+        pair.model.push_to_hub("someone/regions", pair.processor)
+
+
+def test_a_builtin_backbone_loads_by_its_name():
+    model = RegionModel.from_pretrained("builtin:tiny_videollama3", adapter="maskpool")
+    processor = RegionProcessor.from_pretrained("builtin:tiny_videollama3", adapter="maskpool")
+    assert processor.placeholder_id == len(processor.tokenizer) - 1
+    assert model.backbone.config.model_type == "video_llama_3"
+    for load in (RegionModel.from_pretrained, RegionProcessor.from_pretrained):
+        with pytest.raises(CheckpointError, match="ships no backbone 'builtin:nothing'"):
+            load("builtin:nothing")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from pixelrefer_plugin import ImageError, load_image
+from pixelrefer_plugin.images import image_hw
 
 HW = (12, 20)
 RNG = np.random.default_rng(0)
@@ -145,6 +146,28 @@ def test_exif_rotation_gives_the_upright_frame(tmp_path, orientation, name):
     assert not got.info
     assert not got.getexif()
     assert np.array_equal(load_image(got), got)  # nobody turns it a second time
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "photo.tif", "photo.webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_upright_size_is_in_the_header(tmp_path, orientation, name):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(COLOUR), name, exif=exif)
+    picture = load_image(path)
+    assert image_hw(path) == (picture.height, picture.width)
+
+
+def test_the_size_needs_no_pixels(tmp_path):
+    for name in ("cut.jpg", "cut.png"):
+        path = saved(tmp_path, Image.fromarray(COLOUR), name)
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(ImageError):
+            load_image(path)
+        assert image_hw(path) == HW
+    assert image_hw(COLOUR) == image_hw(Image.fromarray(COLOUR)) == HW
+    with pytest.raises(ImageError, match="cannot be read: No such file"):
+        image_hw(tmp_path / "none.png")
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 300])

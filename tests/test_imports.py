@@ -12,7 +12,10 @@ ROOT = Path(__file__).parent.parent
 ADAPTERS = sorted(path.name for path in (ROOT / "adapters").glob("pixelrefer_*"))
 BACKBONES = sorted(path.name for path in (ROOT / "backbones").glob("pixelrefer_*"))
 REGION_SOURCES = sorted(path.name for path in (ROOT / "region_sources").glob("pixelrefer_*"))
-HEAVY = ("torch", "torchvision", "transformers", "peft", "accelerate", "gradio", "matplotlib")
+DATA_FORMATS = sorted(path.name for path in (ROOT / "data_formats").glob("pixelrefer_*"))
+HEAVY = (
+    "torch", "torchvision", "transformers", "peft", "accelerate", "gradio", "matplotlib", "pydantic", "datasets",
+)  # fmt: skip
 
 
 def imported_after(code):
@@ -32,9 +35,16 @@ def click_call(*arguments):
         "import pixelrefer_plugin",
         "import pixelrefer_plugin; pixelrefer_plugin.Region.from_box((0, 0, 2, 2)).to_mask((4, 4))",
         "import pixelrefer_plugin; pixelrefer_plugin.list_plugins()",
+        "import pixelrefer_plugin.data",
+        "import pixelrefer_plugin; pixelrefer_plugin.RegionDataset.from_rows([{'messages': []}], format='auto')",
         click_call("--help"),
         click_call("describe", "--help"),
         click_call("quickstart", "--help"),
+        click_call("validate", "--help"),
+        click_call("convert", "--help"),
+        click_call("preview", "--help"),
+        click_call("train", "--help"),
+        click_call("merge", "--help"),
         click_call("plugins"),
         click_call("plugins", "--json"),
         click_call("--version"),
@@ -43,9 +53,16 @@ def click_call(*arguments):
         "package",
         "regions",
         "listing",
+        "data",
+        "data formats",
         "help",
         "describe help",
         "quickstart help",
+        "validate help",
+        "convert help",
+        "preview help",
+        "train help",
+        "merge help",
         "plugins",
         "plugins json",
         "version",
@@ -83,13 +100,20 @@ def test_the_host_imports_no_plugin():
     assert ADAPTERS
     assert BACKBONES
     assert REGION_SOURCES
-    assert used_under(ROOT / "pixelrefer_plugin", {*ADAPTERS, *BACKBONES, *REGION_SOURCES}) == []
+    assert DATA_FORMATS
+    assert used_under(ROOT / "pixelrefer_plugin", {*ADAPTERS, *BACKBONES, *REGION_SOURCES, *DATA_FORMATS}) == []
 
 
 def test_plugins_of_a_kind_know_none_of_another():
-    assert used_under(ROOT / "adapters", {*BACKBONES, *REGION_SOURCES}) == []
-    assert used_under(ROOT / "backbones", {*ADAPTERS, *REGION_SOURCES}) == []
-    assert used_under(ROOT / "region_sources", {*ADAPTERS, *BACKBONES}) == []
+    kinds = {
+        "adapters": ADAPTERS,
+        "backbones": BACKBONES,
+        "region_sources": REGION_SOURCES,
+        "data_formats": DATA_FORMATS,
+    }
+    for folder in kinds:
+        others = {name for other, names in kinds.items() if other != folder for name in names}
+        assert used_under(ROOT / folder, others) == []
 
 
 def test_every_export_exists_and_is_listed():

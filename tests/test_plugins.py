@@ -56,6 +56,15 @@ def register_region_sources(register):
 """
 
 
+FORMAT = """
+from pixelrefer_plugin import DataFormatSpec, hookimpl
+
+@hookimpl
+def register_data_formats(register):
+    register(DataFormatSpec(name={name!r}, config=object, recognises=None, open_file=object))
+"""
+
+
 class Site:
     """A folder of distributions, as `site-packages` is one."""
 
@@ -109,6 +118,11 @@ def test_builtin_plugins_come_in_by_entry_points():
         "oci": "adapter",
         "saot": "adapter",
         "sam2": "region source",
+        "coco": "data format",
+        "dam": "data format",
+        "osprey": "data format",
+        "pixelrefer": "data format",
+        "regions": "data format",
         "llava_onevision": "backbone",
         "qwen2_5_vl": "backbone",
         "videollama3": "backbone",
@@ -132,10 +146,11 @@ def test_listing_says_name_kind_module_distribution_version_status(site):
         (ADAPTER.format(name="a"), "adapter"),
         (BACKBONE.format(name="b", model_type="m"), "backbone"),
         (SOURCE.format(name="s"), "region source"),
+        (FORMAT.format(name="f"), "data format"),
         (ADAPTER.format(name="a") + BACKBONE.format(name="b", model_type="m"), "adapter+backbone"),
         ("from plug_elsewhere import register_adapters", "unknown"),
     ],
-    ids=["adapter", "backbone", "region source", "both", "hook defined elsewhere"],
+    ids=["adapter", "backbone", "region source", "data format", "both", "hook defined elsewhere"],
 )
 def test_kind_is_read_from_the_source(site, source, kind):
     site.install("acme", name="acme", source=source)
@@ -199,6 +214,10 @@ BROKEN = {
     "adapter as region source": (
         ADAPTER.replace("register_adapters", "register_region_sources"),
         "must register RegionSourceSpec objects as region sources",
+    ),
+    "format as adapter": (
+        FORMAT.replace("register_data_formats", "register_adapters"),
+        "must register AdapterSpec objects as adapters",
     ),
     "registers a name twice": (
         ADAPTER + "    register(AdapterSpec(name={name!r}, config=object, plan=None, build=None))",
@@ -338,6 +357,20 @@ def test_an_unknown_region_source_lists_what_there_is(site):
         site.host().region_source("acne")
 
 
+def test_data_formats_come_by_name_or_all(site, caplog):
+    site.install("one", name="zebra", source=FORMAT.format(name="zebra"))
+    site.install("two", name="acme", source=FORMAT.format(name="acme"))
+    site.install("broken", name="broken", source=FORMAT.format(name="broken") + "\nraise RuntimeError('no luck')")
+    adapter = site.install("other", name="other", source=ADAPTER.format(name="other"))
+    served = site.host()
+    assert [spec.name for spec in served.data_formats()] == ["acme", "zebra"]
+    assert served.data_format("acme").name == "acme"
+    assert adapter not in sys.modules
+    assert "from broken 1.0) fails to load: RuntimeError: no luck." in caplog.text
+    with pytest.raises(PluginError, match=r"No data format is called 'acne'\. Did you mean 'acme'\?"):
+        served.data_format("acne")
+
+
 def test_no_plugins_at_all(site):
     with pytest.raises(PluginError, match=r"Installed adapters: none\."):
         site.host().adapter("saot")
@@ -395,6 +428,7 @@ EXERCISED = {
     "register_adapters": lambda served: served.adapter("acme"),
     "register_backbones": lambda served: served.backbone("acme"),
     "register_region_sources": lambda served: served.region_source("acme"),
+    "register_data_formats": lambda served: served.data_format("acme"),
 }
 
 
@@ -404,8 +438,12 @@ def test_every_hook_has_a_test():
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_called(site, hook):
-    sources = {"register_adapters": ADAPTER, "register_backbones": BACKBONE, "register_region_sources": SOURCE}
-    source = sources[hook]
+    source = {
+        "register_adapters": ADAPTER,
+        "register_backbones": BACKBONE,
+        "register_region_sources": SOURCE,
+        "register_data_formats": FORMAT,
+    }[hook]
     site.install("acme", name="acme", source=source.format(name="acme", model_type="m"))
     assert EXERCISED[hook](site.host()).name == "acme"
 

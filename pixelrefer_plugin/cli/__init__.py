@@ -1,4 +1,5 @@
-"""The command line: `pixelrefer plugins`, `pixelrefer describe`, `pixelrefer quickstart`.
+"""The command line: `pixelrefer plugins`, `describe` and `quickstart`; from modules beside it `validate`, `convert`,
+`preview`, `train` and `merge`.
 
 It parses, prints and reports errors. Torch and transformers are imported by the commands that need them, so
 that help and listings are instant.
@@ -16,8 +17,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from .. import __version__
+from .checking import validate
+from .data import convert, preview
 from .options import GivenRegion, Moment, OrderedCommand, SettingType, region_options, regions_in_order
 from .reporting import Failure, ReportingGroup, quiet_libraries
+from .training import merge, train
 
 if TYPE_CHECKING:
     from .asking import LoadedModel
@@ -43,7 +47,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 @click.option("--check", is_flag=True, help="Import each plugin; exit with 1 if any is broken.")
 def plugins(as_json: bool, check: bool) -> None:
-    """List the installed adapters, backbones and region sources. Without --check none is imported.
+    """List the installed adapters, backbones, region sources and data formats. Without --check none is imported.
 
     \b
     Example:
@@ -239,3 +243,10 @@ def _explain_missing_extra(error: ImportError) -> NoReturn:
     raise Failure(
         f"The quickstart needs {missing}, which is missing: pip install 'pixelrefer-plugin[quickstart]'."
     ) from error
+
+
+main.add_command(train)
+main.add_command(merge)
+main.add_command(validate)
+main.add_command(convert)
+main.add_command(preview)

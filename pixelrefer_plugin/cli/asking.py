@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..checkpoint import is_model_folder
 from ..errors import CheckpointError
+from ..hub import model_folder
 from .reporting import Failure, quiet_libraries
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class LoadedModel:
         quiet_libraries()
         place = _torch_device(device)
         model, processor = _load(source, backbone, adapter)
-        if not is_model_folder(source):
+        if model_folder(source, {}) is None:
             click.echo(
                 f"Warning: '{source}' is a plain backbone; its adapter '{adapter or 'saot'}' is untrained, so what it "
                 "says about regions means nothing yet.",
@@ -78,7 +78,7 @@ def _load(source: str, backbone: str | None, adapter: str | None) -> tuple[Regio
     from ..model import RegionModel
     from ..processor import RegionProcessor
 
-    if backbone and not is_model_folder(source):
+    if backbone and model_folder(source, {}) is None:
         raise click.UsageError(f"--backbone is for model folders, but '{source}' is a plain backbone itself.")
     try:
         model = RegionModel.from_pretrained(source, adapter=adapter, backbone=backbone)

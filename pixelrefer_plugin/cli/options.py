@@ -1,4 +1,5 @@
-"""The options of `pixelrefer describe` that need reading: regions, the frames they lie on, a source's options.
+"""Options that need reading: regions and the frames they lie on, for `describe`; `key=value`, for `describe` (a region
+source's) and for `validate`, `convert` and `preview` (a data format's).
 
 Reads text only. Whether a region fits its picture is known when the picture is; see `subject`.
 """
@@ -173,7 +174,7 @@ def regions_in_order(
     return regions
 
 
-# -- options of a region source ----------------------------------------------------------------------------
+# -- options of a plugin ------------------------------------------------------------------------------------
 
 
 class SettingType(click.ParamType[tuple[str, Any]]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from logging import ERROR, getLogger
 from typing import Any
 
 import click
@@ -35,5 +36,7 @@ def quiet_libraries() -> None:
     from transformers.utils import logging
 
     hub_logging.set_verbosity_error()
+    getLogger("bitsandbytes").setLevel(ERROR)  # says on import which kernels it does without
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes", category=UserWarning)

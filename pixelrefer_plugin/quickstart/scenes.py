@@ -116,10 +116,10 @@ def make_scene(
     indices, labels = digit_samples(split)
     wanted = int(rng.integers(num_digits[0], num_digits[1] + 1))
     sizes = np.exp(rng.uniform(math.log(smallest), math.log(largest), wanted)).round().astype(int)
-    places = _places(rng, picture_hw, np.sort(sizes)[::-1])
+    squares = free_squares(rng, picture_hw, np.sort(sizes)[::-1])
     colours = rng.permutation(list(COLOURS)) if wanted <= len(COLOURS) else rng.choice(list(COLOURS), wanted)
     digits = []
-    for (x, y, size), colour in zip(places, colours, strict=False):
+    for (x, y, size), colour in zip(squares, colours, strict=False):
         pick = int(rng.integers(len(indices)))
         alpha = render(int(indices[pick]), size, rng, jitter)
         mask = paint(canvas, alpha, x, y, shade(str(colour), rng))
@@ -190,7 +190,7 @@ def background(split: Split, rng: np.random.Generator, picture_hw: tuple[int, in
     return np.asarray(crop, dtype=np.float32) * _PHOTOGRAPH_GAIN
 
 
-def _places(
+def free_squares(
     rng: np.random.Generator, picture_hw: tuple[int, int], sizes: NDArray[np.int64], tries: int = 20
 ) -> list[tuple[int, int, int]]:
     """Squares `(x, y, size)` that do not overlap, largest first; one without room shrinks, then goes."""

@@ -1,0 +1,16 @@
+"""Samples from COCO's instances, LVIS and RefCOCO. Knows their files; knows no model."""
+
+from pixelrefer_plugin import hookimpl
+
+
+@hookimpl
+def register_data_formats(register):
+    from pixelrefer_plugin import DataFormatSpec
+
+    from .config import CocoConfig, RefCocoConfig
+    from .instances import is_coco, is_lvis, open_coco, open_lvis
+    from .refcoco import is_refcoco, open_refcoco
+
+    register(DataFormatSpec(name="coco", config=CocoConfig, recognises=is_coco, open_file=open_coco))
+    register(DataFormatSpec(name="lvis", config=CocoConfig, recognises=is_lvis, open_file=open_lvis))
+    register(DataFormatSpec(name="refcoco", config=RefCocoConfig, recognises=is_refcoco, open_file=open_refcoco))

@@ -1,0 +1,145 @@
+"""Options of the formats `coco`, `lvis` and `refcoco`."""
+
+import math
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any, Literal
+
+from pixelrefer_plugin import check_field
+from pixelrefer_plugin.data.questions import (
+    CAPTION_QUESTIONS,
+    PHRASE_QUESTIONS,
+    RECOGNITION_QUESTIONS,
+    checked_questions,
+)
+
+Task = Literal["recognition", "phrase", "caption", "qa"]
+RegionKind = Literal["auto", "mask", "box"]
+
+QUESTIONS = {
+    "recognition": RECOGNITION_QUESTIONS,
+    "phrase": PHRASE_QUESTIONS,
+    "caption": CAPTION_QUESTIONS,
+    "qa": ("About <region>: {question}",),
+}
+ANSWERS = {"recognition": "{name}", "phrase": "{phrase}", "caption": "{caption}", "qa": "{answer}"}
+_REGION_KINDS = ("auto", "mask", "box")
+
+
+@dataclass(frozen=True)
+class CocoConfig:
+    """What is asked about the annotations of a COCO file, and which of them.
+
+    Templates may name any field of the annotation that is a text or a number, and `{name}`, `{supercategory}` and
+    `{synonyms}` of its category, `{phrase}` and `{caption}` (its text, see `caption_field`).
+
+    Attributes:
+        task: `recognition`, answered by the category's name; `phrase` or `caption`, by a text of the annotation;
+            `qa`, whose `question` and `answer` are the annotation's own.
+        question: template of the question instead of the task's own, or several to choose from by annotation; each
+            with one `<region>`.
+        answer: template of the answer instead of the task's own.
+        per_image: one sample for a picture, a turn for each of its annotations, instead of one for each annotation.
+        max_turns: the most turns of a sample; a picture with more annotations gives several samples.
+        region: the annotation's `mask`, its `box`, or the mask where there is one (`auto`).
+        skip_crowd: leave out annotations of crowds.
+        min_area_px: leave out annotations of a smaller `area`.
+        categories: leave out annotations of other categories; names as the file has them.
+        caption_field: where the text is, in the annotation or else its image; by default the first that is there of
+            caption, description, phrase, text.
+    """
+
+    task: Task = "recognition"
+    question: str | tuple[str, ...] | None = None
+    answer: str | None = None
+    per_image: bool = False
+    max_turns: int = 16
+    region: RegionKind = "auto"
+    skip_crowd: bool = True
+    min_area_px: float = 0.0
+    categories: tuple[str, ...] = ()
+    caption_field: str | None = None
+
+    def __post_init__(self) -> None:
+        check_field(self.task in QUESTIONS, self, "task", f"one of {', '.join(QUESTIONS)}")
+        check_field(self.region in _REGION_KINDS, self, "region", f"one of {', '.join(_REGION_KINDS)}")
+        check_field(isinstance(self.max_turns, int) and self.max_turns >= 1, self, "max_turns", "an integer >= 1")
+        check_field(0 <= self.min_area_px < math.inf, self, "min_area_px", "a number >= 0")
+        for name in ("per_image", "skip_crowd"):
+            check_field(isinstance(getattr(self, name), bool), self, name, "true or false")
+        object.__setattr__(self, "categories", _texts(self, "categories"))
+        _fill_in_templates(self)
+
+
+@dataclass(frozen=True)
+class RefCocoConfig:
+    """What is asked about the objects that RefCOCO, RefCOCO+, RefCOCOg and RefCLEF refer to.
+
+    Attributes:
+        split: of the references: `train`, `val`, `test`, `testA`, `testB`; `test` is all that begin so.
+        instances: the file of the annotations, by default `instances.json` beside the references.
+        question: template of the question instead of the default ones, or several to choose from.
+        answer: template of the answer; `{phrase}` is the expression, `{name}` the category.
+        per_image: as for `coco`.
+        max_turns: as for `coco`.
+        region: as for `coco`.
+        coco_2017_names: read `COCO_train2014_000000000009.jpg` as `000000000009.jpg`, its name in COCO 2017.
+    """
+
+    split: str = "train"
+    instances: str | None = None
+    question: str | tuple[str, ...] | None = None
+    answer: str | None = None
+    per_image: bool = False
+    max_turns: int = 16
+    region: RegionKind = "auto"
+    coco_2017_names: bool = False
+
+    def __post_init__(self) -> None:
+        check_field(isinstance(self.split, str) and bool(self.split), self, "split", "the name of a split")
+        check_field(isinstance(self.coco_2017_names, bool), self, "coco_2017_names", "true or false")
+        templates = self.as_coco()
+        object.__setattr__(self, "question", templates.question)
+        object.__setattr__(self, "answer", templates.answer)
+
+    def as_coco(self) -> CocoConfig:
+        """The same about annotations whose text is the expression."""
+        return CocoConfig(
+            task="phrase",
+            question=self.question,
+            answer=self.answer,
+            per_image=self.per_image,
+            max_turns=self.max_turns,
+            region=self.region,
+            skip_crowd=False,
+            caption_field="phrase",
+        )
+
+
+def _texts(config: Any, name: str) -> tuple[str, ...]:
+    given = getattr(config, name)
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    check_field(all(isinstance(text, str) for text in texts), config, name, "a text or several")
+    return texts
+
+
+def _fill_in_templates(config: CocoConfig) -> None:
+    if config.question is None:
+        object.__setattr__(config, "question", QUESTIONS[config.task])
+    if config.answer is None:
+        object.__setattr__(config, "answer", ANSWERS[config.task])
+    object.__setattr__(config, "question", checked_questions(config, "question"))
+    rule = "a text in which {field} stands for a field, and {{ and }} for brackets"
+    check_field(all(map(_is_template, config.question)), config, "question", rule)
+    check_field(_is_template(config.answer), config, "answer", rule)
+
+
+def _is_template(text: Any) -> bool:
+    """Whether its replacement fields are plain names: no attributes, indices, conversions or formats."""
+    try:
+        parts = list(Formatter().parse(text)) if isinstance(text, str) else [("", "", None, None)]
+    except ValueError:  # a single bracket
+        return False
+    return all(
+        name is None or (name.isidentifier() and not spec and not conversion) for _, name, spec, conversion in parts
+    )

@@ -1,0 +1,14 @@
+"""The Describe Anything data set: regions with detailed captions. Knows its JSON; knows no model."""
+
+from pixelrefer_plugin import hookimpl
+
+
+@hookimpl
+def register_data_formats(register):
+    from pixelrefer_plugin import DataFormatSpec
+
+    from .config import DamConfig
+    from .regions import is_annotations, is_region, open_annotations, read_region
+
+    register(DataFormatSpec(name="dam", config=DamConfig, recognises=is_annotations, open_file=open_annotations))
+    register(DataFormatSpec(name="dam_regions", config=DamConfig, recognises=is_region, read_record=read_region))

@@ -1,0 +1,18 @@
+"""The training files of PixelRefer and of VideoRefer. Knows their JSON; knows no model."""
+
+from pixelrefer_plugin import hookimpl
+
+
+@hookimpl
+def register_data_formats(register):
+    from pixelrefer_plugin import DataFormatSpec
+
+    from .config import OfficialConfig
+    from .records import is_pixelrefer, is_videorefer, read_record
+
+    register(
+        DataFormatSpec(name="pixelrefer", config=OfficialConfig, recognises=is_pixelrefer, read_record=read_record)
+    )
+    register(
+        DataFormatSpec(name="videorefer", config=OfficialConfig, recognises=is_videorefer, read_record=read_record)
+    )

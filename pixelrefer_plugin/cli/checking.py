@@ -1,0 +1,324 @@
+"""`pixelrefer validate`: what is wrong with a data file, before anything learns from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from .data import (
+    MAX_LINES,
+    by_count,
+    data_options,
+    left_out,
+    limit_option,
+    open_dataset,
+    plain,
+    progress_bar,
+    quiet,
+    require_other_file,
+    stopping,
+)
+from .reporting import Failure, quiet_libraries
+
+if TYPE_CHECKING:
+    from ..data import RegionDataset
+    from ..data.checks import CheckedSample, CheckSummary, Spread
+    from ..processor import RegionProcessor
+    from ..training.config import TrainConfig
+
+
+@click.command()
+@click.argument("files", metavar="FILE | [KEY=VALUE]...", nargs=-1)
+@data_options
+@click.option("--model", metavar="DIR_OR_ID", help="Also try each sample on the processor of this model or backbone.")
+@click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens a sample may have; needs --model.")
+@click.option(
+    "--config",
+    metavar="CONFIG.yaml",
+    type=click.Path(path_type=Path),
+    help="Check the files of a training configuration, with its model and budgets; KEY=VALUE as for train.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that check. [default: one for each core]")
+@click.option("--quick", is_flag=True, help="Read headers of pictures, and only those frames that regions name.")
+@limit_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: each bad sample, at the end the summary.")
+@click.option(
+    "--fix-out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the good samples, as JSON Lines in this package's schema.",
+)
+def validate(
+    files: tuple[str, ...],
+    config: Path | None,
+    workers: int | None,
+    quick: bool,
+    limit: int | None,
+    as_json: bool,
+    fix_out: Path | None,
+    **how: Any,
+) -> None:
+    """Find every defect of a data file: of its records, media, regions, texts and lengths.
+
+    With --config, of all files that a training run would read, as it would read them; what the run would skip or
+    shorten is a defect here.
+
+    Exit code 0: all samples are good. 1: some have defects. 2: the file cannot be checked.
+
+    \b
+    Example:
+      pixelrefer validate train.jsonl
+      pixelrefer validate train.json --model runs/street/model --max-tokens 4096 --fix-out good.jsonl
+      pixelrefer validate --config lora.yaml data.train=street.jsonl
+    """
+    from ..data.checks import CheckSummary, check_dataset
+
+    summaries: list[CheckSummary] = []
+    with quiet(), stopping(lambda: sum(each.samples for each in summaries), "checked"):
+        task = _task_of_file(files, fix_out, **how) if config is None else _task_of_config(config, files, fix_out, how)
+        for dataset, most in task.parts:
+            total = min(limit or len(dataset), most or len(dataset), len(dataset))
+            summaries.append(CheckSummary())
+            results = check_dataset(
+                dataset,
+                processor=task.processor,
+                max_tokens=task.max_tokens,
+                quick=quick,
+                limit=total,
+                workers=workers,
+                media_root=fix_out and fix_out.parent,
+            )
+            if config is not None and not as_json:
+                click.secho(dataset.name, bold=True)
+            _check_part(results, _Report(dataset, summaries[-1], as_json), fix_out, total)
+    raise SystemExit(1 if any(each.defects for each in summaries) else 0)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be checked, and against what.
+
+    Attributes:
+        parts: datasets, and how many samples of each are used; None for all.
+        processor: the one that they shall fit.
+        max_tokens: the most tokens of a sample.
+    """
+
+    parts: Sequence[tuple[RegionDataset, int | None]]
+    processor: RegionProcessor | None
+    max_tokens: int | None
+
+
+def _task_of_file(
+    files: Sequence[str],
+    fix_out: Path | None,
+    *,
+    model: str | None,
+    adapter: str | None,
+    max_tokens: int | None,
+    format_name: str,
+    options: tuple[tuple[str, Any], ...],
+    media_root: Path | None,
+) -> _Task:
+    if len(files) != 1:
+        raise click.UsageError(f"Give one FILE, or --config CONFIG.yaml; got {len(files)} files.")
+    if model is None and (adapter or max_tokens):
+        raise click.UsageError(
+            f"{'--adapter' if adapter else '--max-tokens'} needs --model, whose processor it is for."
+        )
+    path = Path(files[0])
+    require_other_file("--fix-out", fix_out, path)
+    dataset = open_dataset(path, format_name, options, media_root)
+    return _Task([(dataset, None)], None if model is None else _load_processor(model, adapter), max_tokens)
+
+
+def _task_of_config(config: Path, settings: Sequence[str], fix_out: Path | None, how: Mapping[str, Any]) -> _Task:
+    """The files that a training run would read, and its processor, with its budgets."""
+    given = [name for name, value in how.items() if value not in (None, (), "auto")] + ["fix_out"] * bool(fix_out)
+    if given:
+        option_of = {each.name: each.opts[0] for each in click.get_current_context().command.params}
+        names = ", ".join(option_of[name] for name in given)
+        raise click.UsageError(f"--config says what is checked and how; leave out {names}.")
+    from ..data import RegionDataset
+    from ..training.config import TrainConfig
+
+    checked = TrainConfig.load(config, settings)
+    sources = (*checked.data.train, *checked.data.eval)
+    datasets = [
+        RegionDataset.open(each.path, format=each.format, media_root=each.media_root, options=each.options or None)
+        for each in sources
+    ]
+    parts = [(dataset, source.limit) for dataset, source in zip(datasets, sources, strict=True)]
+    return _Task(parts, _training_processor(checked), checked.data.max_tokens)
+
+
+def _training_processor(config: TrainConfig) -> RegionProcessor:
+    quiet_libraries()
+    from ..training.building import build_processor
+
+    with _explained(config.model.backbone):
+        return build_processor(config)
+
+
+def _check_part(
+    results: Generator[CheckedSample, None, None], report: _Report, fix_out: Path | None, total: int
+) -> None:
+    with closing(results), _fixed_file(fix_out) as fixed:
+        _check_each(results, report, fixed, total=total)
+        if fixed is not None and not report.summary.good:
+            raise _NothingGoodError
+    report.finish(fix_out)
+
+
+def _check_each(results: Iterator[CheckedSample], report: _Report, fixed: IO[bytes] | None, *, total: int) -> None:
+    from ..data.convert import RecordLines
+
+    lines = RecordLines()
+    with progress_bar(total, "Checking", hidden=report.as_json and sys.stdout.isatty()) as advance:
+        for checked in results:
+            report.add(checked)
+            if fixed is not None and checked.record is not None:
+                fixed.write(lines.line(checked.record))
+            advance()
+
+
+class _NothingGoodError(Exception):
+    """Unwinds what would put an empty file in its place."""
+
+
+@contextmanager
+def _fixed_file(path: Path | None) -> Iterator[IO[bytes] | None]:
+    """The file that good samples go to; it is not made where there are none."""
+    from ..files import written_whole
+
+    if path is None:
+        yield None
+        return
+    try:
+        with written_whole(path) as made, open(made, "wb") as file:
+            yield file
+    except _NothingGoodError:
+        pass
+
+
+def _load_processor(model: str, adapter: str | None) -> RegionProcessor:
+    from .asking import require_model
+
+    require_model(model)
+    quiet_libraries()
+    from ..processor import RegionProcessor
+
+    with _explained(model):
+        return RegionProcessor.from_pretrained(model, adapter=adapter)
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    """Where its processor cannot be loaded, says so."""
+    from ..errors import CheckpointError
+
+    try:
+        yield
+    except (OSError, CheckpointError) as error:  # what the hub's client raises for networks, and what we make of it
+        raise Failure(f"The processor of '{model}' cannot be loaded: {error}") from error
+
+
+class _Report:
+    """Prints what is found: bad samples, then what all come to."""
+
+    def __init__(self, dataset: RegionDataset, summary: CheckSummary, as_json: bool) -> None:
+        self.summary = summary
+        self.as_json = as_json
+        self._dataset = dataset
+        self._lines: list[str] = []
+
+    def add(self, checked: CheckedSample) -> None:
+        """Take in a sample. As JSON it is printed at once, as lines once the progress bar is out of the way."""
+        self.summary.add(checked)
+        if self.as_json and checked.defects:
+            defects = [defect._asdict() for defect in checked.defects]
+            _echo_json({"where": checked.where, "id": checked.id, "index": checked.index, "defects": defects})
+        elif len(self._lines) < MAX_LINES:
+            self._lines += [plain(f"{checked.name}: {each.kind}: {each.message}") for each in checked.defects]
+
+    def finish(self, fix_out: Path | None) -> None:
+        """Print the rest."""
+        if self.as_json:
+            _echo_json({"summary": self._as_json(fix_out)})
+            return
+        for line in self._lines[:MAX_LINES]:
+            click.echo(line)
+        if self.summary.defects > MAX_LINES:
+            click.echo(f"... and {self.summary.defects - MAX_LINES:,} defects more; --json prints all.")
+        if self.summary.defects:
+            _print_table(self.summary)
+        click.echo(_totals(self.summary))
+        if fix_out is not None:
+            click.echo(_fixed(self.summary, fix_out))
+
+    def _as_json(self, fix_out: Path | None) -> dict[str, Any]:
+        found = self.summary
+        return {
+            "file": self._dataset.name,
+            "format": self._dataset.format,
+            "samples": found.samples,
+            "good": found.good,
+            "defects": found.defects,
+            "kinds": dict(by_count(found.kinds)),
+            "images": found.images,
+            "videos": found.videos,
+            "regions": _spread_as_json(found.regions),
+            "tokens": _spread_as_json(found.tokens) if found.tokens.count else None,
+            "fix_out": str(fix_out) if fix_out is not None and found.good else None,
+        }
+
+
+def _spread_as_json(spread: Spread) -> dict[str, Any]:
+    return {**dataclasses.asdict(spread), "mean": round(spread.mean, 3)}
+
+
+def _print_table(summary: CheckSummary) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("defect")
+    table.add_column("samples", justify="right")
+    table.add_column("share", justify="right")
+    rows = [*by_count(summary.kinds), ("any", summary.samples - summary.good)]
+    for position, (kind, count) in enumerate(rows):
+        is_last_kind = position == len(rows) - 2
+        table.add_row(kind, f"{count:,}", f"{100 * count / summary.samples:.1f} %", end_section=is_last_kind)
+    Console().print(table)
+
+
+def _totals(summary: CheckSummary) -> str:
+    bad = summary.samples - summary.good
+    regions, tokens = summary.regions, summary.tokens
+    lines = [
+        f"{summary.samples:,} samples: {summary.good:,} good, {bad:,} with defects.",
+        f"They show {summary.images:,} images and {summary.videos:,} videos, and have {regions.total:,} regions "
+        f"({regions.least:,} to {regions.most:,} each, {regions.mean:.1f} on average).",
+    ]
+    if tokens.count:
+        lines.append(f"Good ones have {tokens.least:,} to {tokens.most:,} tokens, {tokens.mean:,.0f} on average.")
+    return "\n".join(lines)
+
+
+def _fixed(summary: CheckSummary, path: Path) -> str:
+    if not summary.good:
+        return f"No sample is good: '{path}' is not written."
+    return f"Wrote {summary.good:,} samples to '{path}'. {left_out(summary.samples - summary.good, summary.kinds)}"
+
+
+def _echo_json(value: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace"))

@@ -1,0 +1,97 @@
+"""`pixelrefer train` and `pixelrefer merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .reporting import Failure, quiet_libraries
+
+_INTERRUPTED = 130  # what shells report of a command that Ctrl-C ended
+
+
+class _ConfigFailure(click.ClickException):
+    """What is wrong with a configuration: a line for each key, exit code 2."""
+
+    exit_code = 2
+
+
+@click.command()
+@click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
+@click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run's folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
+@click.option("--dry-run", is_flag=True, help="Load and check everything, print the plan, stop before the first step.")
+def train(config: Path, settings: tuple[str, ...], resume: bool, overwrite: bool, dry_run: bool) -> None:
+    """Fine-tune a model on regions of your own. docs/training.md has all keys; examples/recipes/ has files to start
+    from.
+
+    KEY=VALUE is written over what the file says; keys are dotted, values are YAML.
+
+    \b
+    Example:
+      pixelrefer train lora.yaml data.train=street.jsonl run.out=runs/street --dry-run
+      pixelrefer train lora.yaml optim.epochs=3 learning_rates.lora=1e-4
+      pixelrefer train lora.yaml --resume
+      accelerate launch --num_processes 8 -m pixelrefer_plugin train lora.yaml
+    """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other.")
+    try:
+        result = _run(config, settings, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    except KeyboardInterrupt:
+        click.echo("stopped at once; --resume goes on from the newest checkpoint, if there is one", err=True)
+        raise SystemExit(_INTERRUPTED) from None
+    if "interrupted" in result:
+        how = "--resume goes on from there" if result["resumable"] else "nothing was saved: run.save_every is null"
+        click.echo(f"stopped at step {result['interrupted']}; {how}", err=True)
+        raise SystemExit(_INTERRUPTED)
+
+
+def _run(path: Path, settings: tuple[str, ...], *, resume: bool, overwrite: bool, dry_run: bool) -> dict[str, Any]:
+    from ..errors import ConfigError
+    from ..training.config import TrainConfig
+
+    try:
+        config = TrainConfig.load(path, settings)
+    except ConfigError as error:
+        raise _ConfigFailure(str(error)) from error
+    quiet_libraries()
+    from ..training.run import run_training
+
+    return run_training(config, resume=resume, overwrite=overwrite, dry_run=dry_run)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR_OR_ID")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--backbone", metavar="DIR_OR_ID", help="Where the backbone is, if it has moved.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+    default="auto",
+    show_default=True,
+    help="Of the merged weights; auto is the backbone's own.",
+)
+def merge(folder: str, out: Path, backbone: str | None, dtype: str) -> None:
+    """Fold a model folder's LoRA into its backbone, and write both as one folder that needs no other.
+
+    \b
+    Example:
+      pixelrefer merge runs/street/model runs/street/merged --dtype bfloat16
+    """
+    from .asking import require_model
+
+    require_model(folder)
+    if out.exists():
+        raise Failure(f"'{out}' exists. Choose another folder.")
+    quiet_libraries()
+    from ..model import RegionModel
+    from ..processor import RegionProcessor
+
+    model = RegionModel.from_pretrained(folder, backbone=backbone, dtype=dtype)
+    model.merge_lora()
+    model.save_pretrained(out, RegionProcessor.from_pretrained(folder))
+    click.echo(f"written to {out}")

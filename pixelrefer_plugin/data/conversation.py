@@ -1,0 +1,110 @@
+"""What foreign data formats share: their turns and masks become a record of our own schema, which is then read.
+
+It knows no file format; each format reads its own keys and hands over what it found.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import PixelReferError, SampleError
+from ..regions import Region, VideoRegion
+from . import schema
+from .sample import Defect, DefectKind, RecordPlace, RegionSample
+
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_MEDIA_MARKER_AND_SPACE = re.compile(r"\s*(<image>|<video>)\s*")
+_ANY_REGION = Region.from_box((0, 0, 1, 1))
+
+
+@contextmanager
+def collecting(defects: list[Defect], kind: DefectKind, subject: str) -> Iterator[None]:
+    """Notes an error of this package as a defect of `subject`, and goes on."""
+    try:
+        yield
+    except PixelReferError as error:
+        defects.append(Defect(kind, f"{subject}: {error}"))
+
+
+def read_turns(turns: Any, defects: list[Defect]) -> list[dict[str, str]]:
+    """Our messages from LLaVA's turns, `{"from": "human", "value": text}`.
+
+    Line ends around `<image>` and `<video>` belong to the marker. A turn that is malformed is noted and left out.
+    """
+    if not isinstance(turns, list | tuple):
+        defects.append(Defect("format", f"'conversations' must be a list of turns, got {reprlib.repr(turns)}."))
+        return []
+    messages = []
+    for number, turn in enumerate(turns):
+        role = _ROLES.get(str(turn.get("from"))) if isinstance(turn, Mapping) else None
+        if role is None or not isinstance(turn.get("value"), str):
+            expected = "{'from': 'human', 'gpt' or 'system', 'value': text}"
+            defects.append(Defect("format", f"turn {number} must be {expected}, got {reprlib.repr(turn)}."))
+        else:
+            messages.append({"role": role, "content": _MEDIA_MARKER_AND_SPACE.sub(r"\1", turn["value"])})
+    return messages
+
+
+def read_segmentation(value: Any) -> Region | None:
+    """The region of a COCO `segmentation`: polygons, or RLE of either kind, by itself or under that key.
+
+    None where there is no mask: null, nothing, or an RLE of background alone.
+
+    Raises:
+        RegionError: it is malformed.
+    """
+    if isinstance(value, Mapping) and "segmentation" in value:
+        value = value["segmentation"]
+    if value is None or (isinstance(value, Mapping | Sequence) and not value):
+        return None
+    if isinstance(value, Mapping):
+        is_rle = bool({"size", "counts"} & set(value))
+        return Region.from_rle(value) if is_rle and not _is_blank(value.get("counts")) else None
+    return Region.from_polygon(value)
+
+
+def _is_blank(counts: Any) -> bool:
+    """Whether run lengths have no foreground. A compressed run ends at a character without the bit for 'goes on'."""
+    if isinstance(counts, str | bytes) and counts:
+        codes = counts.encode(errors="replace") if isinstance(counts, str) else counts
+        return sum(not (code - 48) & 32 for code in codes) == 1
+    return isinstance(counts, Sequence) and bool(counts) and not any(counts[1::2])
+
+
+def size_of(record: Mapping[str, Any]) -> list[Any] | None:
+    """`[height, width]` of a record that says either, unchecked; `schema.read_record` checks it."""
+    sides = [record.get("height"), record.get("width")]
+    return None if sides == [None, None] else sides
+
+
+def read_sample(
+    record: Mapping[str, Any],
+    regions: Sequence[Region | VideoRegion | None],
+    place: RecordPlace,
+    *,
+    defects: Sequence[Defect] = (),
+) -> RegionSample:
+    """The sample of a record that was translated to our own schema.
+
+    Args:
+        record: without its regions.
+        regions: in the order of their `<region>`s; None for one that is among the defects.
+        place: where the foreign record stands.
+        defects: what was found wrong while it was translated.
+
+    Raises:
+        SampleError: with these defects and those that our schema finds.
+    """
+    any_region = VideoRegion({0: _ANY_REGION}) if record.get("video") is not None else _ANY_REGION
+    try:
+        # One that is defective is counted all the same, so that its marker is not reported too.
+        sample = schema.read_record({**record, "regions": [region or any_region for region in regions]}, place)
+    except SampleError as error:
+        raise place.error(error.sample_id, [*defects, *error.defects]) from error
+    if defects:
+        raise place.error(sample.id, defects)
+    return sample

@@ -1,0 +1,289 @@
+"""`RegionDataset` and `MixedDataset`: training samples by number, read when they are asked for.
+
+They know data formats by name only, and neither pictures nor models.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import plugins
+from ..contracts import DataFormatSpec, SampleFile
+from ..errors import DataError, PluginError, SampleError
+from .records import JsonRecords, peek
+from .sample import Defect, RecordPlace, RegionSample
+
+
+class _SamplesByIndex:
+    """What a data loader asks of a map-style dataset. Subclasses say `__len__` and `_sample`."""
+
+    name: str
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def _sample(self, index: int) -> RegionSample:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> RegionSample:
+        """Sample `index`.
+
+        Raises:
+            SampleError: it cannot be used.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} samples: there is no sample {index}.")
+        return self._sample(int(index) % len(self))
+
+    def __iter__(self) -> Iterator[RegionSample]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[RegionSample | SampleError]:
+        """Several samples at once, as torch's data loader asks for a batch; one that cannot be used is its error."""
+        return [self._sample_or_error(index) for index in indices]
+
+    def _sample_or_error(self, index: int) -> RegionSample | SampleError:
+        try:
+            return self[index]
+        except SampleError as error:
+            return error
+
+
+class RegionDataset(_SamplesByIndex):
+    """The samples of one file, or of rows in memory, in their order. Made by `open` or `from_rows`.
+
+    Attributes:
+        format: name of the data format.
+        name: what to call it in messages and reports.
+    """
+
+    def __init__(self, samples: SampleFile, *, format: str, name: str) -> None:
+        self._samples = samples
+        self.format = format
+        self.name = name
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        format: str = "auto",
+        media_root: str | os.PathLike[str] | None = None,
+        options: Mapping[str, Any] | Any | None = None,
+    ) -> RegionDataset:
+        """The samples of a file. Nothing is parsed until it is asked for, unless the format needs the whole file.
+
+        Args:
+            path: of the file.
+            format: name of a data format; `auto` asks the installed ones which of them recognises the file.
+            media_root: folder that relative media paths are below; by default the file's own.
+            options: of the format.
+
+        Raises:
+            DataError: the file cannot be read, or its format is not known for certain.
+            PluginError: no data format is called so.
+        """
+        path = Path(path)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"'{path}' is no regular file, so it is read once only. Write it to one first.")
+        first = peek(path) if format == "auto" else {}
+        spec = _recognised(first, f"'{path}'") if format == "auto" else plugins.get_data_format(format)
+        config = spec.make_config(options)
+        root = _media_root(path.parent if media_root is None else media_root)
+        if spec.open_file is not None:
+            return cls(spec.open_file(config, path, root), format=spec.name, name=path.name)
+        return cls(_Records(JsonRecords(path), spec, config, root), format=spec.name, name=path.name)
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Any,
+        *,
+        format: str = "regions",
+        media_root: str | os.PathLike[str] = ".",
+        options: Mapping[str, Any] | Any | None = None,
+        name: str = "row",
+    ) -> RegionDataset:
+        """The samples of rows in memory: a list of dicts, or one split of a Hugging Face dataset.
+
+        Args:
+            rows: anything with a length whose items are mappings.
+            format: as for `open`; one that reads its file as a whole cannot read rows.
+            media_root: folder that relative media paths are below.
+            options: of the format.
+            name: what a row is called in messages, before its index.
+
+        Raises:
+            DataError: these are no such rows, or not of this format.
+            PluginError: no data format is called so.
+        """
+        if isinstance(rows, Mapping | str | bytes) or not (hasattr(rows, "__getitem__") and hasattr(rows, "__len__")):
+            splits = f" Take one of its splits: {', '.join(map(str, rows))}." if isinstance(rows, Mapping) else ""
+            raise DataError(
+                f"Rows must have a length and be read by index, as a list or a datasets.Dataset, "
+                f"got {type(rows).__name__}.{splits}"
+            )
+        if not len(rows):
+            raise DataError("There are no rows: expected one or more.")
+        spec = _recognised(rows[0], "rows") if format == "auto" else plugins.get_data_format(format)
+        if spec.read_record is None:
+            raise DataError(f"Data format '{spec.name}' reads whole files, not rows. Use RegionDataset.open.")
+        records = _Records(_Rows(rows, name), spec, spec.make_config(options), _media_root(media_root))
+        return cls(records, format=spec.name, name=f"{name}s")
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def _sample(self, index: int) -> RegionSample:
+        return self._samples[index]
+
+
+class MixedDataset(_SamplesByIndex):
+    """Several datasets as one, each so many times per epoch; one after another, in their own order.
+
+    Args:
+        parts: datasets and their weights, in passes per epoch: 2 has every sample twice; 0.25 a quarter of the samples,
+            drawn by `seed` once and for all.
+        seed: of that draw.
+
+    Raises:
+        DataError: no part, or a weight that is not a number > 0 or leaves nothing of its dataset.
+    """
+
+    format = "mixed"
+
+    def __init__(self, parts: Sequence[tuple[Any, float]], *, seed: int = 0) -> None:
+        if not parts:
+            raise DataError("A mixture needs one dataset or more, got none.")
+        self.datasets = tuple(dataset for dataset, _ in parts)
+        self.weights = tuple(_checked_weight(weight, dataset) for dataset, weight in parts)
+        self._drawn = [
+            _drawn(len(dataset), weight % 1, np.random.default_rng([seed, number]))
+            for number, (dataset, weight) in enumerate(parts)
+        ]
+        lengths = [
+            math.floor(weight) * len(dataset) + len(drawn)
+            for dataset, weight, drawn in zip(self.datasets, self.weights, self._drawn, strict=True)
+        ]
+        for dataset, weight, length in zip(self.datasets, self.weights, lengths, strict=True):
+            if not length:
+                raise DataError(f"Weight {weight:g} leaves no sample of {dataset.name}, which has {len(dataset)}.")
+        self._ends = list(accumulate(lengths))
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The names of its parts with their weights."""
+        pairs = zip(self.weights, self.datasets, strict=True)
+        return " + ".join(f"{weight:g} x {dataset.name}" for weight, dataset in pairs)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def _sample(self, index: int) -> RegionSample:
+        number = bisect_right(self._ends, index)
+        dataset = self.datasets[number]
+        within = index - (self._ends[number - 1] if number else 0)
+        whole_passes = math.floor(self.weights[number]) * len(dataset)
+        chosen = within % len(dataset) if within < whole_passes else self._drawn[number][within - whole_passes]
+        sample: RegionSample = dataset[int(chosen)]
+        return sample
+
+
+def _checked_weight(weight: Any, dataset: Any) -> float:
+    is_number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight < math.inf:
+        raise DataError(
+            f"The weight of {dataset.name} must be a number > 0 of passes per epoch, got {weight!r}. "
+            "Leave out what shall not be used."
+        )
+    return float(weight)
+
+
+def _drawn(length: int, share: float, generator: np.random.Generator) -> np.ndarray:
+    """A share of the numbers below `length`, ascending."""
+    return np.sort(generator.choice(length, round(share * length), replace=False))
+
+
+# -- records -----------------------------------------------------------------------------------------------
+
+
+class _Rows:
+    """Rows in memory, as `JsonRecords` is those of a file."""
+
+    def __init__(self, rows: Any, name: str) -> None:
+        self._rows = rows
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._rows[index]
+        except (OSError, SyntaxError, ValueError) as error:  # Hugging Face decodes a row's pictures when it is read
+            defect = Defect("media", f"it cannot be read: {error}.")
+            raise SampleError(str(index), self.where(index), [defect]) from error
+
+    def where(self, index: int) -> str:
+        return f"{self._name} {index}"
+
+
+class _Records:
+    """A `SampleFile` of records that are read one by one."""
+
+    def __init__(self, records: JsonRecords | _Rows, spec: DataFormatSpec, config: Any, media_root: Path) -> None:
+        self._records = records
+        self._spec = spec
+        self._config = config
+        self._media_root = media_root
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> RegionSample:
+        place = RecordPlace(self._records.where(index), index, self._media_root)
+        record = self._records[index]
+        if not isinstance(record, Mapping):
+            kind = type(record).__name__
+            raise place.error(str(index), [Defect("format", f"it must be a JSON object, got a {kind}.")])
+        assert self._spec.read_record is not None
+        sample = self._spec.read_record(self._config, record, place)
+        if not isinstance(sample, RegionSample):
+            raise PluginError(f"Data format '{self._spec.name}' must read a RegionSample, got {sample!r}.")
+        return sample
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_spec": self._spec.name}  # a spec may hold functions that cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _spec=plugins.get_data_format(state["_spec"]))
+
+
+def _recognised(first: Any, subject: str) -> DataFormatSpec:
+    """The one installed format that recognises a record."""
+    installed = plugins.list_data_formats()
+    found = [spec for spec in installed if isinstance(first, Mapping) and spec.recognises(first)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(spec.name for spec in found or installed) or "none"
+    keys = ", ".join(map(repr, first)) if isinstance(first, Mapping) else "none, it is no object"
+    how_many = f"More than one data format recognises {subject}" if found else f"No data format recognises {subject}"
+    raise DataError(
+        f"{how_many}: {names}{'' if found else ' are installed'}. The keys of its first record: {keys}. "
+        "Say which it is with format=... (--format), or write the format down in a plugin: docs/plugins.md."
+    )
+
+
+def _media_root(folder: str | os.PathLike[str]) -> Path:
+    path = Path(os.path.abspath(folder))
+    if not path.is_dir():
+        raise DataError(f"media_root must be a folder that is there, got '{folder}'.")
+    return path

@@ -1,0 +1,339 @@
+"""Draws samples on one sheet: pictures with their numbered regions, and below them the texts that speak of these.
+
+It knows samples and pixels; no file format and no model.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import DataError, RegionError, SampleError
+from ..files import written_whole
+from ..images import load_image
+from ..messages import REGION_MARKER, read_texts
+from ..overlay import COLOURS_RGB, PICTURE_SUFFIXES, draw_regions
+from ..regions import Box, Region, RegionMask, VideoRegion
+from ..video import FrameSampling, load_video
+from .checks import defects_of, times_of
+from .sample import RegionSample
+
+if TYPE_CHECKING:
+    from .dataset import RegionDataset
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+_MAX_COLUMNS = 4
+_TILE_PX = 460  # width of a tile's contents
+_PAD_PX = 12
+_TEXT_PX = 15
+_LINE_PX = 20
+_MAX_LINES = 14
+_MAX_PANELS = 6
+_FRAMES_WITHOUT_REGIONS = 3
+_MAX_ASPECT = 4  # of a picture; of a longer one the part around its regions is shown
+_MAX_SCALE = 8  # of a small picture
+
+_GREY, _INK, _PALE, _RED = (236, 236, 236), (20, 20, 20), (110, 110, 110), (190, 0, 0)
+_ROLES = {"user": "Q: ", "assistant": "A: ", "system": "System: "}
+_LIGHT = 140  # a colour at least as light as this is written on in black
+
+
+def draw_sheet(dataset: RegionDataset, *, count: int = 16, seed: int = 0, font: Path | None = None) -> Image.Image:
+    """A picture of some samples, drawn by lot, in the order of the file. Those with defects say what they are.
+
+    Args:
+        dataset: the samples.
+        count: how many; all where there are fewer.
+        seed: of the lot.
+        font: a TrueType or OpenType file for scripts that the built-in font, which is Latin, does not have.
+
+    Raises:
+        DataError: the font cannot be read.
+    """
+    indices = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
+    pen = _Pen.load(font)
+    tiles = [_tile(sample, pen) for sample in dataset.__getitems__(indices)]
+    title = f"{dataset.name}: {len(tiles)} of {len(dataset):,} samples, format {dataset.format}"
+    return _arranged(tiles, title, pen)
+
+
+def save_sheet(path: Path, sheet: Image.Image) -> None:
+    """Write a sheet; it replaces what is there.
+
+    Raises:
+        PixelReferError: it cannot be written.
+    """
+    with written_whole(path) as made:
+        sheet.save(made, quality=92)
+
+
+def require_sheet_path(path: Path) -> None:
+    """Refuse a path that a sheet cannot be written to, before work goes into drawing it.
+
+    Raises:
+        DataError: it is not a picture's.
+    """
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise DataError(f"A sheet is a file of type {' or '.join(PICTURE_SUFFIXES)}, got '{path}'.")
+
+
+# -- tiles -------------------------------------------------------------------------------------------------
+
+
+def _arranged(tiles: Sequence[Image.Image], title: str, pen: _Pen) -> Image.Image:
+    """The tiles in rows, each row as high as its highest tile."""
+    columns = min(_MAX_COLUMNS, math.ceil(math.sqrt(len(tiles))))
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in row) for row in rows]
+    width = columns * (_TILE_PX + 3 * _PAD_PX) + _PAD_PX
+    top = _LINE_PX + 2 * _PAD_PX
+    sheet = Image.new("RGB", (width, top + sum(heights) + len(rows) * _PAD_PX), _GREY)
+    ImageDraw.Draw(sheet).text((_PAD_PX, _PAD_PX), title, font=pen.font, fill=_INK)
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            left = _PAD_PX + column * (_TILE_PX + 3 * _PAD_PX)
+            sheet.paste("white", (left, top, left + tile.width, top + height))
+            sheet.paste(tile, (left, top))
+        top += height + _PAD_PX
+    return sheet
+
+
+def _tile(sample: RegionSample | SampleError, pen: _Pen) -> Image.Image:
+    defects = defects_of(sample)
+    name = f"{sample.where}   id {sample.sample_id if isinstance(sample, SampleError) else sample.id}".strip()
+    lines = [*pen.wrapped([_Run(name, _PALE)], most=2)]
+    for defect in defects:
+        lines += pen.wrapped([_Run(f"{defect.kind}: {defect.message}", _RED)], most=6)
+    pictures, texts = None, []
+    if isinstance(sample, RegionSample) and not any(defect.kind == "format" for defect in defects):
+        texts = list(_texts(sample, pen))
+        if not any(defect.kind == "media" for defect in defects):
+            pictures = _media(sample, pen)
+    if len(texts) > _MAX_LINES:
+        texts[_MAX_LINES - 1 :] = [[_Run(f"... {len(texts) - _MAX_LINES + 1} lines more", _PALE)]]
+    return _stacked(lines, pictures, texts, pen)
+
+
+def _stacked(
+    above: Sequence[Sequence[_Run]], pictures: Image.Image | None, below: Sequence[Sequence[_Run]], pen: _Pen
+) -> Image.Image:
+    """A tile: lines, pictures, lines."""
+    pictures_px = 0 if pictures is None else pictures.height + _PAD_PX
+    height = 2 * _PAD_PX + (len(above) + len(below)) * _LINE_PX + pictures_px
+    tile = Image.new("RGB", (_TILE_PX + 2 * _PAD_PX, height), "white")
+    pen.write(tile, above, top=_PAD_PX)
+    top = _PAD_PX + len(above) * _LINE_PX
+    if pictures is not None:
+        tile.paste(pictures, (_PAD_PX, top + _PAD_PX // 2))
+    pen.write(tile, below, top=top + pictures_px)
+    return tile
+
+
+# -- texts -------------------------------------------------------------------------------------------------
+
+
+class _Run(NamedTuple):
+    """Words of one colour; a region's number stands on a plate of its colour."""
+
+    text: str
+    fill: tuple[int, int, int] = _INK
+    plate: tuple[int, int, int] | None = None
+
+
+def _texts(sample: RegionSample, pen: _Pen) -> Iterator[list[_Run]]:
+    """The lines of its messages, every `<region>` with its number."""
+    number = 0
+    for role, text in read_texts(sample.messages):
+        runs = [_Run(_ROLES.get(role, f"{role}: "), _PALE)]
+        for part in re.split(f"({re.escape(REGION_MARKER)})", text):
+            if part != REGION_MARKER:
+                runs.append(_Run(part))
+                continue
+            colour = COLOURS_RGB[number % len(COLOURS_RGB)]
+            number += 1
+            runs.append(_Run(f" {number} ", _INK if _is_light(colour) else (255, 255, 255), colour))
+        yield from pen.wrapped(runs)
+
+
+def _is_light(colour: tuple[int, int, int]) -> bool:
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue > _LIGHT  # ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """Breaks texts into lines, and writes them."""
+
+    font: Font
+
+    @classmethod
+    def load(cls, path: Path | None) -> _Pen:
+        try:
+            return cls(ImageFont.load_default(_TEXT_PX) if path is None else ImageFont.truetype(path, _TEXT_PX))
+        except OSError as error:
+            raise DataError(f"Font '{path}' cannot be read: {error}. Give a .ttf or .otf file.") from error
+
+    def wrapped(self, runs: Iterable[_Run], *, most: int | None = None) -> list[list[_Run]]:
+        """The runs in lines no wider than a tile; of more than `most` lines the last one ends in dots."""
+        lines: list[list[_Run]] = [[]]
+        left_px = float(_TILE_PX)
+        for word in (piece for run in runs for piece in self._pieces(run)):
+            if word.text == "\n" or (self._width(word) > left_px and lines[-1]):
+                lines.append([])
+                left_px = _TILE_PX
+            if word.text == "\n" or (word.text.isspace() and not lines[-1]):
+                continue
+            lines[-1].append(word)
+            left_px -= self._width(word)
+        if most is None or len(lines) <= most:
+            return lines
+        return [*lines[: most - 1], [*lines[most - 1][:-1], _Run(" ...", lines[most - 1][-1].fill)]]
+
+    def _pieces(self, run: _Run) -> Iterator[_Run]:
+        """Words, blanks and line ends; a word wider than a tile in pieces."""
+        if run.plate is not None:
+            yield run
+            return
+        printable = "".join(each if each.isprintable() or each == "\n" else " " for each in run.text)
+        for word in re.findall(r"\n|[^\S\n]+|\S+", printable):
+            while self._width(run._replace(text=word)) > _TILE_PX:
+                end = max(1, int(len(word) * _TILE_PX / self._width(run._replace(text=word))) - 1)
+                yield run._replace(text=word[:end])
+                word = word[end:]
+            yield run._replace(text=word)
+
+    def _width(self, run: _Run) -> float:
+        return self.font.getlength(run.text)
+
+    def write(self, tile: Image.Image, lines: Iterable[Sequence[_Run]], *, top: int) -> None:
+        """Write lines from `top` down."""
+        draw = ImageDraw.Draw(tile)
+        for line in lines:
+            left = float(_PAD_PX)
+            for run in line:
+                if run.plate is not None:
+                    draw.rectangle((left, top, left + self._width(run) - 1, top + _LINE_PX - 3), fill=run.plate)
+                draw.text((left, top), run.text, font=self.font, fill=run.fill)
+                left += self._width(run)
+            top += _LINE_PX
+
+
+# -- pictures ----------------------------------------------------------------------------------------------
+
+
+class _Panel(NamedTuple):
+    """A picture of a sample, or a frame of its video, and what lies on it.
+
+    `regions` has one entry for each region of the sample, None where that lies elsewhere.
+    """
+
+    picture: Image.Image
+    regions: Sequence[Region | None]
+    caption: str
+
+
+def _media(sample: RegionSample, pen: _Pen) -> Image.Image | None:
+    """Its pictures and frames, regions drawn on; None where there are none."""
+    panels = list(_panels(sample))
+    if not panels:
+        return None
+    columns = math.ceil(math.sqrt(min(len(panels), _MAX_PANELS)))
+    slot_px = (_TILE_PX - (columns - 1) * _PAD_PX) // columns
+    slot_wh = (slot_px, round(slot_px * (0.78 if columns == 1 else 1)))
+    drawn, captions = zip(*(_drawn(panel, slot_wh) for panel in panels[:_MAX_PANELS]), strict=True)
+    rest = f" ... {len(panels) - len(drawn)} more" if len(panels) > len(drawn) else ""
+    return _grid(drawn, [*captions[:-1], captions[-1] + rest], columns, slot_px, pen)
+
+
+def _grid(
+    pictures: Sequence[Image.Image], captions: Sequence[str], columns: int, slot_px: int, pen: _Pen
+) -> Image.Image:
+    caption_px = _LINE_PX if any(captions) else 0
+    rows = [range(start, min(start + columns, len(pictures))) for start in range(0, len(pictures), columns)]
+    heights = [max(pictures[index].height for index in row) + caption_px for row in rows]
+    grid = Image.new("RGB", (_TILE_PX, sum(heights) + (len(rows) - 1) * _PAD_PX // 2), "white")
+    draw = ImageDraw.Draw(grid)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, index in enumerate(row):
+            left = column * (slot_px + _PAD_PX)
+            grid.paste(pictures[index], (left, top))
+            at = (left, top + pictures[index].height)
+            draw.text(at, captions[index], font=pen.font, fill=_PALE)
+        top += height + _PAD_PX // 2
+    return grid
+
+
+def _panels(sample: RegionSample) -> Iterator[_Panel]:
+    """Each picture, and of each video the frames that regions name, or a few where none does."""
+    images = sample.media("image")
+    for index, part in enumerate(images):
+        here = [each if isinstance(each, Region) and each.image_index == index else None for each in sample.regions]
+        yield _Panel(load_image(part["image"]), here, f"image {index}" if len(images) > 1 else "")
+    for index, part in enumerate(sample.media("video")):
+        yield from _frames(part, [_of_video(each, index) for each in sample.regions])
+
+
+def _of_video(region: Region | VideoRegion, index: int) -> Mapping[int, Region]:
+    return region.frames if isinstance(region, VideoRegion) and region.video_index == index else {}
+
+
+def _frames(part: Mapping[str, Any], regions: Sequence[Mapping[int, Region]]) -> Iterator[_Panel]:
+    named = sorted({frame for frames in regions for frame in frames})
+    spread = np.linspace(0, len(named) - 1, min(len(named), _MAX_PANELS)).round().astype(int)
+    wanted = [named[position] for position in spread]
+    sampling = FrameSampling(num_frames=len(wanted) or _FRAMES_WITHOUT_REGIONS)
+    video = load_video(part["video"], sampling=sampling, frames=wanted, **times_of(part))
+    rest = f" ... {len(named) - len(wanted)} more" if len(named) > len(wanted) else ""
+    for position, (frame, time_s) in enumerate(zip(video.frame_indices, video.times_s, strict=True)):
+        caption = f"frame {frame}, {time_s:.1f} s" + (rest if position == len(video) - 1 else "")
+        yield _Panel(video.picture(position), [each.get(frame) for each in regions], caption)
+
+
+def _drawn(panel: _Panel, slot_wh: tuple[int, int]) -> tuple[Image.Image, str]:
+    """The picture, or the part of it that its regions lie on, as large as fits, regions drawn on; and its caption."""
+    masks = [None if region is None else _mask(region, panel.picture) for region in panel.regions]
+    part = _part(panel.picture.size, [mask.box_xyxy for mask in masks if mask is not None])
+    part_wh = (part[2] - part[0], part[3] - part[1])
+    scale = min(_MAX_SCALE, *(slot / side for slot, side in zip(slot_wh, part_wh, strict=True)))
+    width, height = (max(1, round(side * scale)) for side in part_wh)
+    small = panel.picture.resize((width, height), Image.Resampling.LANCZOS, box=part, reducing_gap=3.0)
+    drawn = [None if mask is None else _scaled(mask, part, (height, width)) for mask in masks]
+    labels = [str(number) for number in range(1, len(masks) + 1)]
+    note = "" if part_wh == panel.picture.size else f"part of {panel.picture.width}x{panel.picture.height}"
+    return draw_regions(small, drawn, labels=labels), ", ".join(filter(None, (panel.caption, note)))
+
+
+def _mask(region: Region, picture: Image.Image) -> RegionMask | None:
+    """Its mask; None where it does not fit, which the tile says in words."""
+    try:
+        return region.to_mask((picture.height, picture.width))
+    except RegionError:
+        return None
+
+
+def _scaled(mask: RegionMask, part: Box, grid_hw: tuple[int, int]) -> RegionMask:
+    """The mask on the part of the picture as it is drawn; an object of less than a pixel keeps one."""
+    covered = mask.coverage(part, grid_hw)
+    return RegionMask.from_dense(covered >= min(0.5, covered.max()))
+
+
+def _part(picture_wh: tuple[int, int], boxes: Sequence[Box]) -> Box:
+    """The whole picture, unless it is so long that nothing could be seen on it."""
+    lengths = [min(side, _MAX_ASPECT * other) for side, other in zip(picture_wh, picture_wh[::-1], strict=True)]
+    starts = [0, 0]
+    for axis in (0, 1):
+        first = min((box[axis] for box in boxes), default=0)
+        end = max((box[axis + 2] for box in boxes), default=picture_wh[axis])
+        lengths[axis] = max(lengths[axis], end - first) if boxes else lengths[axis]
+        starts[axis] = min(max(0, (first + end - lengths[axis]) // 2), picture_wh[axis] - lengths[axis])
+    return starts[0], starts[1], starts[0] + lengths[0], starts[1] + lengths[1]

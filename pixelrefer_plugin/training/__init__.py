@@ -1,0 +1,1 @@
+"""Training on one's own regions: batches, the trainer, and what runs it from a configuration."""

@@ -1,0 +1,366 @@
+"""Makes the parts of a run from its configuration: model, processor, data, and the Hugging Face `Trainer`'s arguments.
+
+It loads and puts together; it starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch.utils.data import Subset
+from transformers import AutoConfig, TrainingArguments, set_seed
+
+from .. import checkpoint, hub
+from ..contracts import BackboneSpec
+from ..data.dataset import MixedDataset, RegionDataset
+from ..errors import ConfigError, TrainingError
+from ..loading import load_backbone
+from ..model import RegionModel
+from ..plugins import backbone_for
+from ..processor import RegionProcessor
+from .collator import RegionCollator
+from .config import DataSection, ModelSection, SourceSection, TrainConfig
+from .recipes import RECIPES, apply_recipe, keep_quantized_weights, quantization_options
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model ready to train.
+
+    Attributes:
+        model: its trainable parameters are those of the recipe.
+        processor: with the run's budgets, which are saved with it.
+        rates: learning rate of each group that trains.
+        notes: what the user should know before the first step.
+    """
+
+    model: RegionModel
+    processor: RegionProcessor
+    rates: Mapping[str, float]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a run's data: how it is called, how many samples it has and how many it gives an epoch."""
+
+    name: str
+    format: str
+    num_samples: int
+    num_per_epoch: int
+
+
+@dataclass(frozen=True)
+class BuiltData:
+    """Samples of one side, training or held out.
+
+    Attributes:
+        dataset: gives samples by index; None where there are none.
+        parts: the files it is made of.
+    """
+
+    dataset: Any = None
+    parts: Sequence[Part] = field(default_factory=tuple)
+
+    def __len__(self) -> int:
+        return 0 if self.dataset is None else len(self.dataset)
+
+
+# -- model -------------------------------------------------------------------------------------------------
+
+
+def build_model(config: TrainConfig, device: torch.device) -> BuiltModel:
+    """The model to start from, with LoRA where the recipe wants it, and what shall train unfrozen.
+
+    Args:
+        config: resolved.
+        device: where a quantised backbone is loaded to; others are moved by the trainer.
+
+    Raises:
+        PixelReferError: something cannot be loaded, or does not fit together.
+    """
+    set_seed(config.optim.seed)  # the adapter's and LoRA's first weights; the same in every process
+    processor = build_processor(config)
+    model = _open(config, _backbone_options(config.model, device))
+    if config.model.quantize:
+        keep_quantized_weights(model.backbone)
+    ids = processor.add_tokens(config.model.tokens) if config.model.tokens else []  # it knows them: their ids
+    notes = _add_lora(model, config, ids) if config.recipe == "lora" else _refuse_lora(model, config)
+    overrides = {str(group): rate for group, rate in config.learning_rates.items()}
+    rates, left_out = apply_recipe(model, RECIPES[config.recipe], overrides)
+    return BuiltModel(model, processor, rates, [*notes, *left_out])
+
+
+def build_processor(config: TrainConfig) -> RegionProcessor:
+    """The run's processor: its tokens decide how texts are parted, its budgets how many tokens a picture has.
+
+    Raises:
+        PixelReferError: it cannot be loaded, or does not take the tokens or budgets.
+    """
+    section = config.model
+    processor = RegionProcessor.from_pretrained(
+        section.backbone,
+        adapter=section.adapter,
+        adapter_config=section.adapter_config,
+        backbone_plugin=section.backbone_plugin,
+    )
+    if section.tokens:
+        processor.add_tokens(section.tokens)
+    _set_budgets(processor, config)
+    return processor
+
+
+def _backbone_options(section: ModelSection, device: torch.device) -> dict[str, Any]:
+    """Options of the backbone's `from_pretrained`."""
+    dtype = getattr(torch, section.dtype)
+    options: dict[str, Any] = {"dtype": dtype}
+    if section.attn_implementation:
+        options["attn_implementation"] = section.attn_implementation
+    if section.quantize:
+        spec, native = _backbone_facts(section)
+        options |= quantization_options(spec, native, section.quantize, dtype)
+        options["device_map"] = {"": device}
+    return options
+
+
+def _backbone_facts(section: ModelSection) -> tuple[BackboneSpec, Any]:
+    """The plugin and the config of the backbone that shall be quantised, before it is loaded."""
+    source, plugin = section.backbone, section.backbone_plugin
+    folder = hub.model_folder(source, {})
+    if folder is not None:
+        manifest = checkpoint.read_manifest(folder)
+        if manifest.backbone_id == checkpoint.BACKBONE_FOLDER:
+            raise TrainingError(
+                f"'{source}' brings weights of its own for the backbone; they are not quantised, since the result "
+                "would be saved as them. Leave model.quantize out."
+            )
+        source, plugin = checkpoint.locate_backbone(manifest.backbone_id, folder), manifest.backbone
+    native = AutoConfig.from_pretrained(checkpoint.resolved(source))
+    return backbone_for(native.model_type, plugin), native
+
+
+def _open(config: TrainConfig, options: dict[str, Any]) -> RegionModel:
+    section, source = config.model, config.model.backbone
+    folder = hub.model_folder(source, {})
+    if folder is not None:
+        own = checkpoint.read_manifest(folder).backbone
+        if section.backbone_plugin not in (None, own):
+            raise ConfigError(
+                f"model.backbone_plugin: model folder '{source}' brings its own, '{own}', got "
+                f"'{section.backbone_plugin}'. Leave it out."
+            )
+        return RegionModel.from_pretrained(
+            source, adapter=section.adapter, adapter_config=section.adapter_config, **options
+        )
+    backbone = load_backbone(source, backbone_plugin=section.backbone_plugin, **options)
+    return RegionModel.attach(
+        backbone,
+        adapter=section.adapter or "saot",
+        adapter_config=section.adapter_config,
+        backbone_plugin=section.backbone_plugin,
+        train_backbone=RECIPES[config.recipe].trains_backbone,
+    )
+
+
+def _add_lora(model: RegionModel, config: TrainConfig, token_ids: Sequence[int]) -> list[str]:
+    if model.has_lora:
+        if token_ids:
+            raise TrainingError(
+                f"'{config.model.backbone}' has LoRA already, to which no token rows are added. Fold it in first: "
+                "pixelrefer merge."
+            )
+        return [f"lora: the one of '{config.model.backbone}' trains on; r, alpha, scopes and targets are its own."]
+    unused = [each for each in config.lora.scopes if each == "projector"]
+    if unused and model.adapter_spec.framework == "object-only":
+        raise TrainingError(
+            f"lora.scopes has 'projector', which adapter '{model.adapter_spec.name}' never runs: it is Object-Only. "
+            "Leave it out."
+        )
+    section = config.lora
+    model.add_lora(
+        scopes=section.scopes,
+        targets=section.targets,
+        token_ids=token_ids,
+        r=section.r,
+        alpha=section.alpha,
+        dropout=section.dropout,
+    )
+    return []
+
+
+def _refuse_lora(model: RegionModel, config: TrainConfig) -> list[str]:
+    """The backbone's own weights cannot train under LoRA, which would be left as it is and drift apart from them."""
+    if not model.has_lora:
+        return []
+    if RECIPES[config.recipe].trains_backbone:
+        raise TrainingError(
+            f"'{config.model.backbone}' has LoRA, but recipe '{config.recipe}' trains the backbone itself. Fold it in "
+            f"first: pixelrefer merge {config.model.backbone} OUT."
+        )
+    return ["lora: stays as it is."]
+
+
+def _set_budgets(processor: RegionProcessor, config: TrainConfig) -> None:
+    """Write the run's budgets into the processor, which is saved with the model and so asks as it learnt."""
+    data = config.data
+    processor.sampling = config.frame_sampling or processor.sampling
+    images, videos = processor.native.image_processor, getattr(processor.native, "video_processor", None)
+    _set_area(images, shortest=data.min_pixels, longest=data.max_pixels, keys="data.min_pixels and data.max_pixels")
+    _set_area(videos, shortest=None, longest=data.max_video_pixels, keys="data.max_video_pixels")
+
+
+def _set_area(native: Any, *, shortest: int | None, longest: int | None, keys: str) -> None:
+    """transformers' processors that size by area keep its bounds, oddly, as `shortest_edge` and `longest_edge`."""
+    given = {"shortest_edge": shortest, "longest_edge": longest}
+    given = {name: area for name, area in given.items() if area is not None}
+    if not given:
+        return
+    if "max_pixels" not in getattr(native, "valid_kwargs", type("none", (), {})).__annotations__:
+        raise ConfigError(
+            f"{keys}: this backbone's {type(native).__name__} does not size by area. Leave them out; "
+            "data.max_tokens bounds the length of a sample for every backbone."
+        )
+    bounds = {name: native.size[name] for name in ("shortest_edge", "longest_edge")} | given
+    if bounds["shortest_edge"] > bounds["longest_edge"]:
+        raise ConfigError(
+            f"{keys}: at least {bounds['shortest_edge']} and at most {bounds['longest_edge']} pixels exclude each "
+            "other; one of them is the backbone's own. Give both."
+        )
+    native.size = type(native.size)(**bounds)
+
+
+# -- data --------------------------------------------------------------------------------------------------
+
+
+def build_data(sources: Sequence[SourceSection], *, seed: int) -> BuiltData:
+    """The samples of some files, mixed by their weights. Nothing but their index is read.
+
+    Raises:
+        DataError: a file is of no known format, or cannot be read.
+        TrainingError: there are no samples.
+    """
+    if not sources:
+        return BuiltData()
+    opened = [_open_source(source) for source in sources]
+    parts = [_part(source, dataset) for source, dataset in zip(sources, opened, strict=True)]
+    limited = [_limited(source, dataset) for source, dataset in zip(sources, opened, strict=True)]
+    weights = [source.weight for source in sources]
+    plain = len(limited) == 1 and weights == [1.0]
+    dataset = limited[0] if plain else MixedDataset(list(zip(limited, weights, strict=True)), seed=seed)
+    if not len(dataset):
+        raise TrainingError(f"There are no samples in {', '.join(source.path for source in sources)}.")
+    return BuiltData(dataset, parts)
+
+
+def _open_source(source: SourceSection) -> RegionDataset:
+    return RegionDataset.open(
+        source.path, format=source.format, media_root=source.media_root, options=source.options or None
+    )
+
+
+def _limited(source: SourceSection, dataset: RegionDataset) -> Any:
+    if source.limit is None or source.limit >= len(dataset):
+        return dataset
+    return _First(dataset, source.limit)
+
+
+class _First(Subset[Any]):
+    """The first samples of a dataset."""
+
+    def __init__(self, dataset: RegionDataset, limit: int) -> None:
+        super().__init__(dataset, range(limit))  # type: ignore[arg-type]  # any with __getitem__ will do
+        self.name = f"the first {limit} of {dataset.name}"
+
+
+def _part(source: SourceSection, dataset: RegionDataset) -> Part:
+    used = len(dataset) if source.limit is None else min(source.limit, len(dataset))
+    return Part(source.path, dataset.format, used, round(used * source.weight))
+
+
+def build_collator(processor: RegionProcessor, section: DataSection) -> RegionCollator:
+    """Budgets of pixels and frames are the processor's own by now."""
+    return RegionCollator(
+        processor,
+        max_tokens=section.max_tokens,
+        on_bad_sample=section.on_bad_sample,
+        on_long_sample=section.on_long_sample,
+    )
+
+
+# -- arguments ---------------------------------------------------------------------------------------------
+
+
+def num_processes() -> int:
+    """How many processes train together, as the launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def accumulation_steps(config: TrainConfig) -> int:
+    """Batches whose gradients make an optimizer step.
+
+    Raises:
+        ConfigError: the global batch size cannot be made of whole batches of every process.
+    """
+    together = config.optim.batch_size * num_processes()
+    total = config.optim.global_batch_size or together
+    if total % together:
+        raise ConfigError(
+            f"optim.global_batch_size must be a multiple of batch_size times processes ({config.optim.batch_size} x "
+            f"{num_processes()} = {together}), got {total}."
+        )
+    return total // together
+
+
+def has_bf16() -> bool:
+    """Whether there is a GPU that computes in bfloat16."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def training_arguments(config: TrainConfig) -> TrainingArguments:
+    """What the Hugging Face `Trainer` is told by a resolved config."""
+    optim, run = config.optim, config.run
+    accumulated = accumulation_steps(config)
+    lora_in_tower = config.recipe == "lora" and "vision_tower" in config.lora.scopes
+    has_accelerator = torch.accelerator.is_available()
+    return TrainingArguments(
+        output_dir=run.out,
+        num_train_epochs=optim.epochs or 1.0,
+        max_steps=optim.steps or -1,
+        per_device_train_batch_size=optim.batch_size,
+        per_device_eval_batch_size=config.evaluation.batch_size,
+        gradient_accumulation_steps=accumulated,
+        lr_scheduler_type=optim.schedule,
+        warmup_steps=optim.warmup_ratio,
+        weight_decay=optim.weight_decay,
+        max_grad_norm=optim.max_grad_norm,
+        bf16=optim.precision == "bf16",
+        **(_checkpointing_options() if optim.gradient_checkpointing else {}),
+        seed=optim.seed,
+        logging_steps=run.log_every,
+        save_strategy="steps" if run.save_every else "no",
+        save_steps=run.save_every or 500,
+        save_total_limit=run.keep,
+        eval_strategy="steps" if run.eval_every else "no",
+        eval_steps=run.eval_every,
+        report_to=[name for name in run.report_to if name != "tensorboard"],  # which has a folder of its own here
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        prediction_loss_only=True,
+        dataloader_num_workers=config.data.workers,
+        dataloader_persistent_workers=config.data.workers > 0,
+        dataloader_pin_memory=has_accelerator,
+        # LoRA on layers of a tower behind the one that is read has no gradient, and DDP would wait for it.
+        ddp_find_unused_parameters=True if lora_in_tower else None,
+        use_cpu=not has_accelerator,
+    )
+
+
+def _checkpointing_options() -> dict[str, Any]:
+    """transformers has renamed them."""
+    known = {each.name for each in fields(TrainingArguments)}
+    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}

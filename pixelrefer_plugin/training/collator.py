@@ -1,0 +1,308 @@
+"""`RegionCollator`: samples become one batch to learn from; none is cut through, none replaced by another.
+
+It knows samples and the processor; no dataset, no model, no trainer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import Any, Literal, get_args
+
+import torch
+from PIL import Image
+
+from ..data.sample import Defect, DefectKind, RegionSample
+from ..errors import (
+    ConfigError,
+    ImageError,
+    PixelReferError,
+    PromptError,
+    RegionError,
+    SampleError,
+    TrainingError,
+    VideoError,
+)
+from ..expansion import IGNORE_INDEX
+from ..messages import REGION_MARKER, Message, read_texts
+from ..processor import RegionProcessor
+from ..region_batch import RegionBatch
+from ..regions import Region, VideoRegion
+from ..video import FrameSampling
+from .sampling import require_sample
+
+OnBadSample = Literal["error", "skip"]
+OnLongSample = Literal["error", "skip", "drop_turns"]
+
+Medium = tuple[str, int]
+"""`image` or `video`, and which of a sample's images or videos."""
+
+_MEDIA_KINDS: tuple[Literal["image", "video"], ...] = ("image", "video")
+_DUMMY_PX = 56
+
+
+class RegionCollator:
+    """Makes batches of samples, as a data loader's `collate_fn`.
+
+    A batch without any region gets a row more, the dummy row: a grey picture with one region and nothing to learn.
+    So every process runs tower, projector, adapter and decoder in every step, with gradients that are zero where a
+    batch has no use for them.
+
+    Args:
+        processor: prepares conversations; its adapter plans the regions.
+        max_tokens: the most tokens that a row may have, object and scene tokens included.
+        on_bad_sample: a sample that cannot be used stops with an error, or is left out and named.
+        on_long_sample: one of more than `max_tokens` likewise, or loses whole turns (question and answer, with
+            their regions, and the pictures that only those lie on) from its end until it fits. One whose first turn
+            does not fit is a bad sample.
+        sampling: which frames of videos are read, in place of the processor's rule.
+        native_options: options of the backbone's own processor.
+
+    Raises:
+        ConfigError: a value breaks a rule, or a native option would cut texts off.
+    """
+
+    def __init__(
+        self,
+        processor: RegionProcessor,
+        *,
+        max_tokens: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+        on_long_sample: OnLongSample = "error",
+        sampling: FrameSampling | None = None,
+        native_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        _require_one_of("on_bad_sample", on_bad_sample, get_args(OnBadSample))
+        _require_one_of("on_long_sample", on_long_sample, get_args(OnLongSample))
+        if max_tokens is not None and max_tokens < 1:
+            raise ConfigError(f"max_tokens must be an integer >= 1, or None for no limit, got {max_tokens!r}.")
+        self.processor = processor
+        self.max_tokens = max_tokens
+        self.on_bad_sample = on_bad_sample
+        self.on_long_sample = on_long_sample
+        self.sampling = sampling
+        self.native_options = dict(native_options or {})
+        for name in ("truncation", "max_length"):
+            if name in self.native_options:
+                raise ConfigError(f"The native option '{name}' would cut through samples. Say max_tokens instead.")
+
+    def __call__(self, samples: Sequence[RegionSample | SampleError]) -> dict[str, Any]:
+        """The batch of the samples that can be used.
+
+        Args:
+            samples: each read, or the error that says why it cannot be.
+
+        Returns:
+            The native tensors, padded on the right, `labels`, `regions` (a `RegionBatch`), and in the samples' order
+            `sample_names`, one for each row but the dummy, and `skipped`, a message for each sample that is left
+            out. Where all are, the dummy row is the only one.
+
+        Raises:
+            SampleError: a sample cannot be used or is too long, and shall not be skipped.
+            TrainingError: they are no samples; or good ones, but the backbone's own processor does not take them
+                together.
+            PluginError: the adapter plans what it must not.
+        """
+        usable, skipped = self._sorted_out(samples)
+        try:
+            inputs = self._prepared(usable)
+            self._require_sound(usable, inputs)
+        except PixelReferError:  # of which sample, or of all together, only each alone can tell
+            usable, skipped = self._sorted_out([self._settled(each) for each in samples])
+            inputs = self._prepared_together(usable)
+        return {**inputs, "sample_names": tuple(each.name for each in usable), "skipped": skipped}
+
+    def problem(self, sample: RegionSample) -> SampleError | None:
+        """What is wrong with a sample, found by preparing it as for training; None where nothing is."""
+        try:
+            if not any(role == "assistant" for role, _ in read_texts(sample.messages)):
+                return sample.error(_NO_ANSWER)
+            self._require_sound([sample], self._prepared([sample]))
+        except SampleError as error:
+            return error
+        except _SAMPLES_FAULT as error:  # not the adapter's or the backbone plugin's: those stop
+            return sample.error(_defect(error))
+        return None
+
+    def _settled(self, sample: RegionSample | SampleError) -> RegionSample | SampleError:
+        """The sample, if need be with fewer turns, or what is wrong with it."""
+        if isinstance(sample, SampleError):
+            return sample
+        problem = self.problem(sample)
+        if problem is None or not (_is_length(problem) and self.on_long_sample == "drop_turns"):
+            return problem or sample
+        for shorter in _with_fewer_turns(sample):
+            if self.problem(shorter) is None:
+                return shorter
+        return sample.error(Defect("too long", f"{problem.defects[0].message} Nor do fewer of its turns fit."))
+
+    def _sorted_out(self, samples: Sequence[RegionSample | SampleError]) -> tuple[list[RegionSample], tuple[str, ...]]:
+        """The samples, and the messages of the errors, each of which may be skipped."""
+        errors = [each for each in samples if isinstance(each, SampleError)]
+        for error in errors:
+            of_length = _is_length(error) and self.on_long_sample != "drop_turns"
+            if (self.on_long_sample if of_length else self.on_bad_sample) == "error":
+                raise error
+        usable = [require_sample(each) for each in samples if not isinstance(each, SampleError)]
+        return usable, tuple(map(str, errors))
+
+    def _prepared(self, samples: Sequence[RegionSample]) -> dict[str, Any]:
+        """The processor's tensors, with a dummy row where there are no regions."""
+        conversations = [list(each.messages) for each in samples]
+        regions = [list(each.regions) for each in samples]
+        if not any(regions):
+            grey = Image.new("RGB", (_DUMMY_PX, _DUMMY_PX), "grey")
+            parts = [{"type": "image", "image": grey}, {"type": "text", "text": REGION_MARKER}]
+            conversations.append([{"role": "user", "content": parts}])
+            regions.append([Region.from_box((0, 0, _DUMMY_PX, _DUMMY_PX))])
+        inputs = self.processor(
+            conversations, regions, labels=bool(samples), sampling=self.sampling, **self.native_options
+        )
+        if not samples:  # the processor makes no labels where there is nothing to learn
+            inputs["labels"] = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
+        return dict(inputs)
+
+    def _prepared_together(self, samples: Sequence[RegionSample]) -> dict[str, Any]:
+        """As `_prepared`, of samples each of which is good."""
+        try:
+            return self._prepared(samples)
+        except PromptError as error:
+            names = ", ".join(each.name for each in samples)
+            raise TrainingError(
+                f"These samples are good, but do not fit into one batch: {names}. {error} Take one sample per batch."
+            ) from error
+
+    def _require_sound(self, samples: Sequence[RegionSample], inputs: Mapping[str, Any]) -> None:
+        """Raises the error of the first sample whose row is not fit to learn from."""
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        supervised = (inputs["labels"] != IGNORE_INDEX).any(dim=1).tolist()
+        sizes_hw = _sizes_of_regions(samples, inputs["regions"])
+        for row, sample in enumerate(samples):
+            if not supervised[row]:
+                raise sample.error(_NO_ANSWER)
+            for region, found_hw in zip(sample.regions, sizes_hw[row], strict=True):
+                _require_declared_size(sample, region, found_hw)
+            if self.max_tokens is not None and lengths[row] > self.max_tokens:
+                raise sample.error(
+                    Defect("too long", f"it has {lengths[row]} tokens, max_tokens is {self.max_tokens}.")
+                )
+
+
+_NO_ANSWER = Defect("answer", "it has no answer of the assistant to learn from.")
+
+_KINDS: Mapping[type[PixelReferError], DefectKind] = {
+    ImageError: "media",
+    VideoError: "media",
+    RegionError: "region",
+    PromptError: "markers",
+}
+_SAMPLES_FAULT = tuple(_KINDS)
+
+
+def _defect(error: PixelReferError) -> Defect:
+    """What the processor says of a sample that it was given alone."""
+    kind = next(kind for error_type, kind in _KINDS.items() if isinstance(error, error_type))
+    return Defect(kind, re.sub(r"^Sample 0(: |, )", "", str(error)))
+
+
+def _is_length(error: SampleError) -> bool:
+    return {defect.kind for defect in error.defects} == {"too long"}
+
+
+def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}.")
+
+
+# -- sizes -------------------------------------------------------------------------------------------------
+
+
+def _sizes_of_regions(samples: Sequence[RegionSample], regions: RegionBatch) -> list[list[tuple[int, int]]]:
+    """Per sample and region the size of the picture, or of the frames, that the region was found to lie on."""
+    images_hw = regions.views[0].images_hw.int().tolist()
+    firsts = iter(accumulate(regions.frames_per_region, initial=0))
+    return [[tuple(images_hw[next(firsts)]) for _ in sample.regions] for sample in samples]
+
+
+def _require_declared_size(sample: RegionSample, region: Region | VideoRegion, found_hw: tuple[int, int]) -> None:
+    kind, index = _medium(region)
+    first_of_kind = 0 if kind == "image" else len(sample.media("image"))
+    declared_hw = sample.media_hw[first_of_kind + index] if sample.media_hw else None
+    if declared_hw not in (None, found_hw):
+        (height, width), (said_height, said_width) = found_hw, declared_hw
+        raise sample.error(
+            Defect(
+                "size",
+                f"{kind} {index} is {width} px wide and {height} high, its record says {said_width} and {said_height}.",
+            )
+        )
+
+
+def _medium(region: Region | VideoRegion) -> Medium:
+    """What a region lies on: of which kind, and which of them."""
+    return ("image", region.image_index) if isinstance(region, Region) else ("video", region.video_index)
+
+
+# -- shortening --------------------------------------------------------------------------------------------
+
+
+def _with_fewer_turns(sample: RegionSample) -> Iterator[RegionSample]:
+    """The sample without its last turn, without its last two, and so on to its first alone."""
+    roles = [message["role"] for message in sample.messages]
+    ends = [index + 1 for index, role in enumerate(roles) if role == "assistant"]
+    for last in range(len(ends) - (ends[-1] == len(roles)) - 1, -1, -1):
+        yield first_turns(sample, ends[: last + 1])
+
+
+def first_turns(sample: RegionSample, ends: Sequence[int]) -> RegionSample:
+    """The messages up to the last of `ends`, each the end of a turn, with their regions and what these lie on.
+
+    A turn without regions may be about any of the pictures: with one, all of them stay.
+    """
+    counts = [text.count(REGION_MARKER) for _, text in read_texts(sample.messages)]
+    regions = sample.regions[: sum(counts[: ends[-1]])]
+    every_turn_has_one = all(sum(counts[start:end]) for start, end in pairwise([0, *ends]))
+    gone = {_medium(each) for each in sample.regions[len(regions) :]} - {_medium(each) for each in regions}
+    messages, new_index = _without_media(sample.messages[: ends[-1]], gone if every_turn_has_one else set())
+    media = [(kind, index) for kind in _MEDIA_KINDS for index in range(len(sample.media(kind)))]
+    return replace(
+        sample,
+        messages=messages,
+        regions=tuple(_moved(each, new_index) for each in regions),
+        media_hw=tuple(hw for medium, hw in zip(media, sample.media_hw, strict=False) if medium in new_index),
+    )
+
+
+def _without_media(messages: Sequence[Message], gone: Set[Medium]) -> tuple[tuple[Message, ...], dict[Medium, int]]:
+    """The messages without some pictures and videos, and of each that stays which it is now."""
+    seen: Counter[str] = Counter()
+    new_index: dict[Medium, int] = {}
+    left = []
+    for message in messages:
+        if isinstance(message["content"], str):
+            left.append(message)
+            continue
+        parts = []
+        for part in message["content"]:
+            if part["type"] != "text":
+                medium = (part["type"], seen[part["type"]])
+                seen[part["type"]] += 1
+                if medium in gone:
+                    continue
+                new_index[medium] = sum(kind == part["type"] for kind, _ in new_index)
+            parts.append(part)
+        left.append({**message, "content": parts})
+    return tuple(left), new_index
+
+
+def _moved(region: Region | VideoRegion, new_index: Mapping[Medium, int]) -> Region | VideoRegion:
+    """The region on what it lies on, wherever that is now.
+
+    Where that is gone, because a turn that is dropped shows it, the old index is one that no longer exists.
+    """
+    medium = _medium(region)
+    index = new_index.get(medium, medium[1])
+    return region.on_image(index) if isinstance(region, Region) else region.on_video(index)

@@ -1,0 +1,438 @@
+"""`TrainConfig`: everything that `pixelrefer train` may be told, checked before anything is loaded.
+
+Its fields and their texts are the reference table of docs/training.md. It knows no model: what depends on one, such as
+whether a LoRA target matches, is checked when the model is there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from ..checkpoint import BUILTIN_PREFIX
+from ..errors import ConfigError, VideoError
+from ..video import FrameSampling
+from .recipes import RECIPES
+from .yaml_file import Document, read_yaml
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Scope = Literal["decoder", "projector", "vision_tower"]
+GroupName = Literal["adapter", "lora", "token_rows", "vision_tower", "projector", "decoder"]
+
+
+class _Section(BaseModel):
+    """Frozen; unknown keys refused; no value is turned into another type."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class ModelSection(_Section):
+    """The model to start from."""
+
+    backbone: str
+    """Hub id or folder of a plain backbone, `builtin:tiny_videollama3`, or a model folder of ours to go on from."""
+    backbone_plugin: str | None = None
+    """Name of the backbone plugin; by default found by the checkpoint's model type."""
+    adapter: str | None = None
+    """Name of the adapter: `saot` for a plain backbone, while a model folder brings its own."""
+    adapter_config: dict[str, Any] | None = None
+    """Options of the adapter, for a plain backbone."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Of the backbone's weights. `auto`: bfloat16 where they are frozen and precision is bf16, else float32."""
+    attn_implementation: str | None = None
+    """`sdpa`, `flash_attention_2`, ...; by default transformers chooses."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """QLoRA: the decoder's linear layers in 4 or 8 bits. Tower, projector, head and adapter are left as they are."""
+    tokens: tuple[str, ...] = ()
+    """Tokens to add to the tokenizer, whose embedding rows train."""
+
+
+class SourceSection(_Section):
+    """One file of samples."""
+
+    path: str
+    """A JSON Lines or JSON file."""
+    format: str = "auto"
+    """Name of its data format; `auto` looks at the file."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over it per epoch: 2 takes every sample twice, 0.25 a fixed quarter of them."""
+    media_root: str | None = None
+    """Folder that its media paths are below; by default the file's own."""
+    options: dict[str, Any] = {}
+    """Options of the data format."""
+    limit: Positive | None = None
+    """Only its first so many samples."""
+
+
+class FramesSection(_Section):
+    """Which frames of videos are read."""
+
+    num_frames: Positive | None = None
+    """So many, spread evenly."""
+    fps: Annotated[float, Field(gt=0)] | None = None
+    """Or so many per second."""
+    max_frames: Positive = 128
+    """At most so many in both cases."""
+
+
+def _as_sources(value: Any) -> Any:
+    """A path, a mapping, or a list of both, as a tuple of mappings."""
+    items = [value] if isinstance(value, str | dict) else value
+    if not isinstance(items, list):
+        return items
+    return tuple({"path": item} if isinstance(item, str) else item for item in items)
+
+
+def _as_eval_sources(value: Any) -> Any:
+    return () if value is None else _as_sources(value)
+
+
+class DataSection(_Section):
+    """What is learnt from, and what is held out."""
+
+    train: Annotated[tuple[SourceSection, ...], Field(min_length=1), BeforeValidator(_as_sources)]
+    """A path, or a list of paths and of mappings with the keys below."""
+    eval: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_eval_sources)] = ()
+    """Held-out samples, given likewise."""
+    max_tokens: Positive | None = None
+    """Longest sample, in tokens, pictures and regions included."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    """Stop at a sample that cannot be used, or leave it out and list it in skipped.jsonl."""
+    on_long_sample: Literal["error", "skip", "drop_turns"] = "error"
+    """What to do with one that is longer than max_tokens; `drop_turns` leaves out whole turns from its end."""
+    frames: FramesSection | None = None
+    """Which frames of videos are read; by default as the model was trained, else 16. Saved with the model."""
+    min_pixels: Positive | None = None
+    """Pictures are enlarged to so many pixels, where the backbone sizes them by area. Saved with the model."""
+    max_pixels: Positive | None = None
+    """Pictures are shrunk to so many pixels. Saved with the model."""
+    max_video_pixels: Positive | None = None
+    """The same budget of the backbone's video processor, which counts as that processor does."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that read and prepare samples, for each training process."""
+    batching: Literal["grouped", "shuffled"] = "grouped"
+    """`grouped` puts samples of similar length into a batch, so that little is padding."""
+
+
+class LoraSection(_Section):
+    """LoRA, for the recipe `lora`."""
+
+    r: Positive = 16
+    """Rank."""
+    alpha: Positive = 32
+    """Scaling numerator."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on LoRA's input."""
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = ("decoder",)
+    """Parts of the backbone that get it."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Only layers of these names, such as `q_proj`; by default all linear layers of the scopes."""
+
+
+class OptimSection(_Section):
+    """Optimizer, batches and length of training."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training data; 1 where neither this nor steps is given."""
+    steps: Positive | None = None
+    """Optimizer steps, in place of epochs."""
+    batch_size: Positive = 1
+    """Samples that a process takes at once."""
+    global_batch_size: Positive | None = None
+    """Samples in an optimizer step, over all processes, made by accumulation; by default a batch of each process."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Share of the steps in which the learning rates rise."""
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """How they fall."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of matrices; biases and norms have none."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the arithmetic. `auto`: bf16 on a GPU that has it, else fp32."""
+    gradient_checkpointing: bool = False
+    """Compute activations again on the way back: slower, far less memory."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the adapter's and LoRA's first weights, the order of samples, and dropout."""
+
+
+class RunSection(_Section):
+    """What is written, and when."""
+
+    out: str
+    """Folder of the run."""
+    log_every: Positive = 10
+    """Steps between log entries."""
+    save_every: Positive | None = 500
+    """Steps between checkpoints; null keeps none."""
+    keep: Positive = 2
+    """Checkpoints that are kept."""
+    eval_every: Positive | None = None
+    """Steps between evaluations; by default only at the end."""
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where log entries go besides the console."""
+    push_to_hub: str | None = None
+    """Repository that the finished model is pushed to."""
+
+
+class EvaluationSection(_Section):
+    """Questions about held-out samples, asked as a user would ask them."""
+
+    samples: Annotated[int, Field(ge=0)] = 200
+    """At most so many samples, spread evenly over the held-out data; 0 asks none."""
+    max_new_tokens: Positive = 64
+    """Longest answer."""
+    batch_size: Positive = 8
+    """Questions that a process asks at once, and samples of a batch of the held-out loss."""
+
+
+class TrainConfig(_Section):
+    """A training run. Read one with `load`."""
+
+    model: ModelSection
+    data: DataSection
+    recipe: Literal["lora", "stage1", "stage2", "adapter_only", "full"] = "lora"
+    """What trains."""
+    lora: LoraSection = LoraSection()
+    learning_rates: dict[GroupName, Rate] = {}
+    """Learning rate of a parameter group, in place of the recipe's."""
+    optim: OptimSection = OptimSection()
+    run: RunSection
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], settings: Sequence[str] = ()) -> TrainConfig:
+        """Read a YAML file. Relative paths in it are relative to the current folder.
+
+        Args:
+            path: the file.
+            settings: `dotted.key=value` each, written over what the file says.
+
+        Raises:
+            ConfigError: everything that is wrong, a line each, with file and line.
+        """
+        return _checked(read_yaml(Path(path), settings))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """As `load`, from nested mappings instead of a file."""
+        return _checked(Document("config", json.loads(json.dumps(values, default=str))))
+
+    def to_yaml(self) -> str:
+        """The whole config, every key with its value, as `load` reads it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @property
+    def frame_sampling(self) -> FrameSampling | None:
+        """Which frames of videos are read; None: as the model says."""
+        return FrameSampling(**self.data.frames.model_dump()) if self.data.frames else None
+
+    def resolved(self, *, has_bf16: bool) -> TrainConfig:
+        """With what `auto` stands for on a machine with or without a GPU that has bf16."""
+        optim, model = self.optim, self.model
+        precision = optim.precision if optim.precision != "auto" else ("bf16" if has_bf16 else "fp32")
+        half = precision == "bf16" and not RECIPES[self.recipe].trains_backbone
+        dtype = model.dtype if model.dtype != "auto" else ("bfloat16" if half else "float32")
+        return self.model_copy(
+            update={
+                "optim": optim.model_copy(update={"precision": precision}),
+                "model": model.model_copy(update={"dtype": dtype}),
+            }
+        )
+
+
+def _checked(document: Document) -> TrainConfig:
+    """Validate a document as JSON, in which lists may be tuples while types stay strict."""
+    try:
+        config = TrainConfig.model_validate_json(json.dumps(document.values, default=str))
+    except ValidationError as error:
+        raise _refusal(document, [_explained(each) for each in _innermost(error)]) from error
+    problems = list(_broken_rules(config))
+    if problems:
+        raise _refusal(document, problems)
+    return config
+
+
+def _innermost(error: ValidationError) -> list[ErrorDetails]:
+    """Without what pydantic says of a list because of what it says of the list's items."""
+    found = error.errors(include_url=False)
+    return [
+        each
+        for each in found
+        if not any(
+            other["loc"][: len(each["loc"])] == each["loc"] for other in found if len(other["loc"]) > len(each["loc"])
+        )
+    ]
+
+
+def _refusal(document: Document, problems: Sequence[tuple[str, str]]) -> ConfigError:
+    lines = [f"{document.place(key)}: {key}: {text}" for key, text in problems]
+    return ConfigError("\n".join(lines))
+
+
+# -- rules between keys ------------------------------------------------------------------------------------
+
+
+def _broken_rules(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """Key and message of each rule that the values break together."""
+    yield from _missing_files(config)
+    yield from _model_rules(config)
+    yield from _data_rules(config.data)
+    trained = RECIPES[config.recipe].rates
+    for group in config.learning_rates:
+        if group not in trained:
+            yield (
+                f"learning_rates.{group}",
+                f"recipe '{config.recipe}' does not train it. Groups that it trains: {', '.join(trained)}.",
+            )
+    optim = config.optim
+    if optim.epochs is not None and optim.steps is not None:
+        yield "optim.steps", f"excludes epochs, got both ({optim.steps} and {optim.epochs:g}). Leave one out."
+    if optim.global_batch_size is not None and optim.global_batch_size % optim.batch_size:
+        yield (
+            "optim.global_batch_size",
+            f"must be a multiple of batch_size ({optim.batch_size}), got {optim.global_batch_size}.",
+        )
+    if config.run.push_to_hub is not None:
+        yield from _repository_rule(config.run.push_to_hub)
+    if config.run.eval_every is not None and not config.data.eval:
+        yield "run.eval_every", "needs held-out data: give data.eval."
+
+
+def _repository_rule(repo_id: str) -> Iterator[tuple[str, str]]:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        yield "run.push_to_hub", f"must be the id of a repository, such as 'user/name', got '{repo_id}'."
+
+
+def _missing_files(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    for kind, sources in (("train", config.data.train), ("eval", config.data.eval)):
+        for index, source in enumerate(sources):
+            if not Path(source.path).is_file():
+                yield f"data.{kind}.{index}.path", f"expected a file at '{source.path}', found none."
+            if source.media_root is not None and not Path(source.media_root).is_dir():
+                yield f"data.{kind}.{index}.media_root", f"expected a folder at '{source.media_root}', found none."
+    backbone = config.model.backbone
+    is_path = backbone.startswith(("/", ".", "~")) or backbone.count("/") > 1  # a hub id is NAME or OWNER/NAME
+    if not backbone:
+        yield "model.backbone", "must be an id or a path, got ''."
+    if is_path and not backbone.startswith(BUILTIN_PREFIX) and not Path(backbone).is_dir():
+        yield "model.backbone", f"expected a folder at '{backbone}', found none."
+    if Path(config.run.out).exists() and not Path(config.run.out).is_dir():
+        yield "run.out", f"must be a folder, but '{config.run.out}' is a file."
+
+
+def _model_rules(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    if config.model.quantize and config.recipe not in ("lora", "adapter_only"):
+        yield (
+            "model.quantize",
+            f"needs a frozen decoder, but recipe '{config.recipe}' trains it. Use recipe lora, or leave quantize out.",
+        )
+    if config.model.tokens and config.recipe == "adapter_only":
+        yield "model.tokens", "recipe 'adapter_only' trains no token rows. Use recipe lora."
+    if config.lora != LoraSection() and config.recipe != "lora":
+        yield "lora", f"is for recipe 'lora', got recipe '{config.recipe}'. Leave it out."
+
+
+def _data_rules(data: DataSection) -> Iterator[tuple[str, str]]:
+    if data.on_long_sample != "error" and data.max_tokens is None:
+        yield "data.on_long_sample", f"'{data.on_long_sample}' needs data.max_tokens: how long is too long?"
+    if data.min_pixels and data.max_pixels and data.min_pixels > data.max_pixels:
+        yield "data.min_pixels", f"must be at most max_pixels ({data.max_pixels}), got {data.min_pixels}."
+    if data.frames:
+        try:
+            FrameSampling(**data.frames.model_dump())
+        except VideoError as error:
+            yield "data.frames", str(error)
+
+
+# -- pydantic's findings in our words ----------------------------------------------------------------------
+
+
+_PLAIN = {
+    "array": "a list",
+    "tuple": "a list",
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+}
+_VALID = re.compile(f"a valid ({'|'.join(_PLAIN)})")
+
+
+def _explained(error: ErrorDetails) -> tuple[str, str]:
+    """Dotted key and message."""
+    loc = [str(part) for part in error["loc"]]
+    key, got = ".".join(loc), error["input"]
+    match error["type"]:
+        case "extra_forbidden":
+            return key, _unknown_key(loc)
+        case "missing":
+            return key, f"is missing. {_described(loc)}"
+        case "model_type" | "model_attributes_type":
+            return key, f"must hold keys ({', '.join(_section_at(loc).model_fields)}), got {got!r}."
+        case _:
+            rule = error["msg"].replace("Input should be", "must be").replace("Tuple should", "must")
+            rule = _VALID.sub(lambda found: _PLAIN[found[1]], rule)
+            return key.removesuffix(".[key]"), f"{rule}, got {got!r}."
+
+
+def _unknown_key(loc: Sequence[str]) -> str:
+    section, name = _section_at(loc[:-1]), loc[-1]
+    known = list(section.model_fields)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    elsewhere = [dotted for dotted, _ in config_keys() if dotted.rpartition(".")[2] == name]
+    if near or elsewhere:
+        return f"there is no such key. Did you mean '{near[0] if near else elsewhere[0]}'?"
+    return f"there is no such key. Keys here: {', '.join(known)}."
+
+
+def _described(loc: Sequence[str]) -> str:
+    text = _section_at(loc[:-1]).model_fields[loc[-1]].description
+    return text or f"Keys of it: {', '.join(_section_at(loc).model_fields)}."
+
+
+def _section_at(loc: Sequence[str]) -> type[_Section]:
+    """The section that a location leads into; numbers of list items lead nowhere else."""
+    section: type[_Section] = TrainConfig
+    for part in loc:
+        if part in section.model_fields:
+            section = _inner_section(section.model_fields[part].annotation) or section
+    return section
+
+
+def _inner_section(annotation: Any) -> type[_Section] | None:
+    """The section in `Section`, `Section | None` or `tuple[Section, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, _Section):
+        return annotation
+    if get_origin(annotation) in (tuple, Union, types.UnionType, Annotated):
+        return next((found for each in get_args(annotation) if (found := _inner_section(each))), None)
+    return None
+
+
+def config_keys(section: type[_Section] = TrainConfig, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key and its pydantic field, in order; of a list of sections, the keys of an item."""
+    for name, found in section.model_fields.items():
+        dotted = f"{above}{name}"
+        inner = _inner_section(found.annotation)
+        if found.description:
+            yield dotted, found
+        if inner is not None and name != "eval":  # its keys are those of train
+            yield from config_keys(inner, f"{dotted}.")

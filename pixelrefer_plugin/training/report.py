@@ -1,0 +1,336 @@
+"""What a run tells about itself: the plan before the first step, the bar while it runs, the files it leaves.
+
+It prints to a rich console and writes JSON; it decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from transformers import TrainerCallback, TrainingArguments
+
+from ..checkpoint import library_versions
+from .building import BuiltData, BuiltModel, Part
+from .config import TrainConfig
+from .groups import parameter_groups
+from .recipes import RECIPES
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Group:
+    """A parameter group in numbers; `rate` is None where it is frozen."""
+
+    name: str
+    parameters: int
+    trainable: int
+    rate: float | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a process holds, in bytes, before anything is spread over processes.
+
+    Attributes:
+        weights: of the whole model.
+        gradients: of what trains.
+        optimizer: AdamW's two moments.
+        per_token: of activations, a rough guess per token of a batch.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    per_token: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will happen, in numbers."""
+
+    groups: Sequence[Group]
+    train: Sequence[Part]
+    eval: Sequence[Part]
+    samples_per_epoch: int
+    steps: int
+    epochs: float
+    batch_size: int
+    accumulated: int
+    processes: int
+    memory: Memory
+    notes: Sequence[str]
+
+
+def make_plan(
+    config: TrainConfig, built: BuiltModel, train: BuiltData, held_out: BuiltData, args: TrainingArguments
+) -> Plan:
+    """Count everything.
+
+    Args:
+        config: resolved.
+        built: the model.
+        train: training samples.
+        held_out: held-out samples.
+        args: the trainer's.
+    """
+    accumulated, processes = args.gradient_accumulation_steps, max(1, args.world_size)
+    batches = -(-len(train) // (args.per_device_train_batch_size * processes))
+    steps_per_epoch = max(1, -(-batches // accumulated))
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
+    return Plan(
+        groups=_groups(built),
+        train=train.parts,
+        eval=held_out.parts,
+        samples_per_epoch=len(train),
+        steps=steps,
+        epochs=steps / steps_per_epoch,
+        batch_size=args.per_device_train_batch_size,
+        accumulated=accumulated,
+        processes=processes,
+        memory=_memory(config, built.model),
+        notes=built.notes,
+    )
+
+
+def _groups(built: BuiltModel) -> list[Group]:
+    return [
+        Group(
+            name,
+            parameters=sum(_num_values(each) for _, each in members),
+            trainable=sum(_num_values(each) for _, each in members if each.requires_grad),
+            rate=built.rates.get(name),
+        )
+        for name, members in parameter_groups(built.model).items()
+    ]
+
+
+def _num_values(parameter: nn.Parameter) -> int:
+    """Packed 4-bit weights hold two values a byte, and remember their shape."""
+    packed = getattr(parameter, "quant_state", None)
+    return int(packed.shape.numel()) if packed is not None else _num_held(parameter)
+
+
+def _num_held(tensor: Any) -> int:
+    """Under ZeRO-3 the parameter itself is empty, and knows how large it is together."""
+    return int(getattr(tensor, "ds_numel", tensor.numel()))
+
+
+def _memory(config: TrainConfig, model: nn.Module) -> Memory:
+    held = [*model.parameters(), *model.buffers()]
+    trained = [each for each in model.parameters() if each.requires_grad]
+    gradients = sum(_num_held(each) * each.element_size() for each in trained)
+    return Memory(
+        weights=sum(_num_held(each) * each.element_size() for each in held),
+        gradients=gradients,
+        optimizer=2 * gradients,
+        per_token=_activation_bytes_per_token(config, model),
+    )
+
+
+def _activation_bytes_per_token(config: TrainConfig, model: Any) -> int:
+    """About what a decoder layer keeps of a token for the way back: its input where activations are computed again,
+    else some ten values of the hidden width and four of the MLP's; and logits with their gradient in float32."""
+    text = model.backbone.config.get_text_config()
+    value = 2 if config.optim.precision == "bf16" else 4
+    layer = 10 * text.hidden_size + 4 * text.intermediate_size
+    again = config.optim.gradient_checkpointing
+    kept = text.num_hidden_layers * text.hidden_size + layer if again else text.num_hidden_layers * layer
+    return kept * value + 2 * 4 * text.vocab_size
+
+
+# -- before ------------------------------------------------------------------------------------------------
+
+
+def print_plan(console: Console, config: TrainConfig, plan: Plan) -> None:
+    """Everything that the user may want to stop for."""
+    recipe = RECIPES[config.recipe]
+    say(console, f"{config.run.out}: recipe {recipe.name} on {config.model.backbone}. {recipe.about}")
+    say(console, _aligned(_group_rows(plan.groups)))
+    say(console, _aligned(_data_rows(plan)))
+    accumulated = f" x {plan.accumulated} accumulated" if plan.accumulated > 1 else ""
+    processes = f" x {plan.processes} processes" if plan.processes > 1 else ""
+    together = plan.batch_size * plan.accumulated * plan.processes
+    say(
+        console,
+        f"{plan.steps:,} steps of {together} samples ({plan.batch_size}{accumulated}{processes}), "
+        f"{plan.epochs:.3g} epochs; {config.optim.precision}, weights {config.model.dtype}"
+        f"{', decoder ' + config.model.quantize if config.model.quantize else ''}",
+    )
+    say(console, _memory_line(plan))
+    for note in plan.notes:
+        say(console, f"note: {note}")
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: paths may hold what rich takes for markup, and are not to be broken."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _group_rows(groups: Iterable[Group]) -> Iterator[tuple[str, ...]]:
+    yield "group", "parameters", "trained", "learning rate"
+    for group in groups:
+        rate = "frozen" if group.rate is None else f"{group.rate:g}"
+        yield group.name, f"{group.parameters:,}", f"{group.trainable:,}" if group.trainable else "-", rate
+
+
+def _data_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
+    yield "samples", "in the file", "per epoch", "format"
+    for kind, parts in (("train", plan.train), ("held out", plan.eval)):
+        for part in parts:
+            yield f"{kind}: {part.name}", f"{part.num_samples:,}", f"{part.num_per_epoch:,}", part.format
+
+
+def _aligned(rows: Iterable[tuple[str, ...]]) -> str:
+    """Columns, the first to the left, the others to the right; nothing is cut off, however narrow the terminal."""
+    lines = list(rows)
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return "\n".join(
+        "  ".join([line[0].ljust(first), *(cell.rjust(width) for cell, width in zip(line[1:], others, strict=True))])
+        for line in lines
+    )
+
+
+def _memory_line(plan: Plan) -> str:
+    memory = plan.memory
+    held = memory.weights + memory.gradients + memory.optimizer
+    spread = ", before FSDP or DeepSpeed spreads it" if plan.processes > 1 else ""
+    return (
+        f"memory per process{spread}: {_size(held)} (weights {_size(memory.weights)}, gradients "
+        f"{_size(memory.gradients)}, optimizer {_size(memory.optimizer)}), and roughly "
+        f"{_size(1000 * memory.per_token)} of activations for every 1,000 tokens of a batch"
+    )
+
+
+def _size(number: float) -> str:
+    return f"{number / _GIB:.2f} GiB" if number >= _GIB / 10 else f"{number / 2**20:.1f} MiB"
+
+
+# -- while it runs -----------------------------------------------------------------------------------------
+
+
+class ProgressBar(TrainerCallback):
+    """One bar, with the last loss; held-out results are printed above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[shown]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show it."""
+        self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step, shown="")
+        self._bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move it."""
+        self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """Show the loss beside it, and held-out results above it."""
+        logs = logs or {}
+        if "loss" in logs:
+            self._bar.update(self._task, shown=f"loss {logs['loss']:.4f}")
+        held_out = held_out_metrics(logs)
+        if held_out:
+            say(self._bar.console, f"step {state.global_step}: {spelled(held_out)}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave it as it is."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Give the terminal back, also after an error."""
+        self._bar.stop()
+
+
+def held_out_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Those of the trainer's log entries that tell how well the model does; not how fast."""
+    timing = ("_runtime", "_per_second", "_time")
+    return {
+        name: value
+        for name, value in logs.items()
+        if name.startswith("eval_") and not name.endswith(timing) and isinstance(value, int | float)
+    }
+
+
+def spelled(metrics: Mapping[str, float]) -> str:
+    """Metrics in a line, shares as percentages."""
+    return ", ".join(
+        f"{name.removeprefix('eval_').replace('_', ' ')} "
+        + (f"{value:.1%}" if name.endswith("exact_match") else f"{value:.4g}")
+        for name, value in metrics.items()
+    )
+
+
+# -- after -------------------------------------------------------------------------------------------------
+
+
+def run_record(config: TrainConfig, plan: Plan, *, seconds: float, started: str, resumed_at: int) -> dict[str, Any]:
+    """What `run.json` holds: how this result came to be."""
+    return {
+        "command": sys.argv,
+        "started": started,
+        "seconds": round(seconds, 1),
+        "resumed_at_step": resumed_at,
+        "seed": config.optim.seed,
+        "steps": plan.steps,
+        "samples": {
+            kind: [{"path": part.name, "format": part.format, "samples": part.num_samples} for part in parts]
+            for kind, parts in (("train", plan.train), ("eval", plan.eval))
+        },
+        "parameters": {group.name: {"all": group.parameters, "trained": group.trainable} for group in plan.groups},
+        "learning_rates": {group.name: group.rate for group in plan.groups if group.rate is not None},
+        "processes": plan.processes,
+        "hardware": _hardware(),
+        "versions": _versions(config),
+    }
+
+
+def _hardware() -> dict[str, Any]:
+    accelerators = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerators": accelerators,
+    }
+
+
+def _versions(config: TrainConfig) -> dict[str, str]:
+    others = ["accelerate", *(["bitsandbytes"] if config.model.quantize else [])]
+    return {
+        "python": platform.python_version(),
+        **library_versions(),
+        **{name: metadata.version(name) for name in others},
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, readable by people."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_lines(path: Path, records: Iterable[Any]) -> None:
+    """A JSON Lines file."""
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,378 @@
+"""`run_training`: from a configuration to a folder with a trained model, what `pixelrefer train` calls.
+
+out/
+    model/          a model folder, as `RegionModel.from_pretrained` reads it
+    config.yaml     the whole configuration
+    run.json        how it came to be: command, versions, hardware, samples, seconds
+    metrics.json    losses, and how well held-out questions were answered
+    answers.jsonl   those questions and answers
+    skipped.jsonl   samples that were left out, and why
+    logs/           for TensorBoard
+    checkpoints/    to resume from
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
+
+from .. import hub
+from ..checkpoint import written_whole
+from ..errors import TrainingError
+from ..expansion import IGNORE_INDEX
+from .building import (
+    BuiltData,
+    BuiltModel,
+    build_collator,
+    build_data,
+    build_model,
+    has_bf16,
+    num_processes,
+    training_arguments,
+)
+from .checkpoints import MODEL_FOLDER, latest_checkpoint, step_of
+from .collator import RegionCollator
+from .config import TrainConfig
+from .evaluation import HeldOutAnswers
+from .report import (
+    Plan,
+    ProgressBar,
+    held_out_metrics,
+    make_plan,
+    print_plan,
+    run_record,
+    say,
+    spelled,
+    write_json,
+    write_lines,
+)
+from .trainer import RegionTrainer
+
+CONFIG_FILE = "config.yaml"
+_WRITTEN = (
+    MODEL_FOLDER,
+    CONFIG_FILE,
+    "run.json",
+    "metrics.json",
+    "answers.jsonl",
+    "skipped.jsonl",
+    "logs",
+    "checkpoints",
+)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a run is made of."""
+
+    config: TrainConfig
+    args: TrainingArguments
+    built: BuiltModel
+    train: BuiltData
+    held_out: BuiltData
+    collator: RegionCollator
+    answers: HeldOutAnswers | None
+    plan: Plan
+
+
+def run_training(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train, evaluate, save; on several processes each of them calls this.
+
+    Args:
+        config: what to do.
+        resume: go on from the newest checkpoint of `run.out`, or begin where there is none.
+        overwrite: replace the run that is in `run.out`.
+        dry_run: stop before the first step, with everything loaded, checked and printed.
+        console: where to print; only the first process prints.
+
+    Returns:
+        What `metrics.json` holds; with `interrupted`, the step, where the user stopped it.
+
+    Raises:
+        PixelReferError: something does not fit, or a guard stopped the training.
+    """
+    out = Path(config.run.out)
+    if _is_first_process():  # the others may come when it has begun to write there
+        _require_free(out, resume=resume, overwrite=overwrite)
+    else:
+        console = Console(quiet=True)
+    console = console or Console()
+    parts = _prepare(config.resolved(has_bf16=has_bf16()))
+    print_plan(console, parts.config, parts.plan)
+    if dry_run:
+        return _tried_batch(parts, console)
+    with parts.args.main_process_first():
+        if _is_first_process():
+            _claim(out, parts.config, overwrite=overwrite)
+    return _train(parts, out, console, resume=resume)
+
+
+def _prepare(config: TrainConfig) -> _Parts:
+    args = training_arguments(config)
+    built = build_model(config, args.device)
+    train = build_data(config.data.train, seed=config.optim.seed)
+    held_out = build_data(config.data.eval, seed=config.optim.seed)
+    collator = build_collator(built.processor, config.data)
+    answers = _held_out_answers(config, built, held_out)
+    plan = make_plan(config, built, train, held_out, args)
+    return _Parts(config, args, built, train, held_out, collator, answers, plan)
+
+
+def _held_out_answers(config: TrainConfig, built: BuiltModel, held_out: BuiltData) -> HeldOutAnswers | None:
+    section = config.evaluation
+    if not len(held_out) or not section.samples:
+        return None
+    return HeldOutAnswers(
+        held_out.dataset,
+        built.processor,
+        samples=section.samples,
+        max_new_tokens=section.max_new_tokens,
+        batch_size=section.batch_size,
+        on_bad_sample=config.data.on_bad_sample,
+    )
+
+
+def _tried_batch(parts: _Parts, console: Console) -> dict[str, Any]:
+    """Make the first batch, as the data loader would."""
+    size = min(parts.config.optim.batch_size, len(parts.train))
+    batch = parts.collator(parts.train.dataset.__getitems__(list(range(size))))
+    rows, length = batch["input_ids"].shape
+    facts = {
+        "rows": rows,
+        "tokens": length,
+        "supervised_tokens": int((batch["labels"] != IGNORE_INDEX).sum()),
+        "skipped": len(batch["skipped"]),
+    }
+    say(console, "first batch: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in facts.items()))
+    say(console, "dry run: stopped before the first step; nothing was written")
+    return {"first_batch": facts}
+
+
+# -- the folder --------------------------------------------------------------------------------------------
+
+
+def _require_free(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to mix with another run, or with files that are not a run's."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / CONFIG_FILE).is_file():
+        raise TrainingError(
+            f"'{out}' has files but is no run of pixelrefer train: it has no {CONFIG_FILE}. Choose another run.out."
+        )
+    if not (resume or overwrite):
+        raise TrainingError(
+            f"'{out}' holds another run. Go on with it: --resume. Replace it: --overwrite. Or choose another run.out."
+        )
+
+
+def _claim(out: Path, config: TrainConfig, *, overwrite: bool) -> None:
+    """Make the folder this run's; nothing but what runs write is deleted."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in _WRITTEN if overwrite else ():
+            path = out / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if latest_checkpoint(out) is None:  # else its settings stand until it is clear that these may follow
+            _write_config(out, config)
+    except OSError as error:
+        raise TrainingError(f"run.out '{out}' cannot be written: {error.strerror}. Choose another run.out.") from error
+
+
+def _write_config(out: Path, config: TrainConfig) -> None:
+    (out / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
+
+
+# -- training ----------------------------------------------------------------------------------------------
+
+
+def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[str, Any]:
+    progress, interruption = ProgressBar(console), _Interruption(console)
+    trainer = _make_trainer(parts, out, [progress, interruption])
+    checkpoint = latest_checkpoint(out) if resume else None
+    say(console, f"resumed from {checkpoint}" if checkpoint else "from the beginning")
+    started, start_s = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    try:
+        with interruption.caught():
+            _take_steps(trainer, checkpoint, parts.plan)
+    finally:
+        progress.stop()
+    if interruption.asked:
+        _write_skipped(trainer, out, console)
+        return {"interrupted": trainer.state.global_step, "resumable": latest_checkpoint(out) is not None}
+    _write_model(trainer, checkpoint, out)
+    if len(parts.held_out):  # which takes its time, and may have samples that stop it
+        say(console, f"written to {out / MODEL_FOLDER}; now held-out samples")
+    metrics = {
+        "steps": trainer.state.global_step,
+        "last_loss": _last_loss(trainer),
+        **_held_out_result(trainer, parts.held_out),
+        "skipped_samples": _write_skipped(trainer, out, console),
+    }
+    if _is_first_process():
+        seconds = time.perf_counter() - start_s
+        resumed_at = step_of(checkpoint) if checkpoint else 0
+        record = run_record(parts.config, parts.plan, seconds=seconds, started=started, resumed_at=resumed_at)
+        _write_config(out, parts.config)
+        _write_results(out, metrics, record, parts.answers)
+        _report(out, metrics, parts.config, console)
+    return metrics
+
+
+def _take_steps(trainer: RegionTrainer, checkpoint: Path | None, plan: Plan) -> None:
+    """Those that are left; behind the last one the Hugging Face loop would take another."""
+    if checkpoint is not None and step_of(checkpoint) >= plan.steps:
+        trainer.restore(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _write_model(trainer: RegionTrainer, checkpoint: Path | None, out: Path) -> None:
+    """Where no step was left, the model is the checkpoint's: a run may be stopped between its last one and this."""
+    if checkpoint is None or step_of(checkpoint) < trainer.state.global_step:
+        trainer.save_model(str(out / MODEL_FOLDER))
+    elif _is_first_process():
+        with written_whole(out / MODEL_FOLDER, overwrite=True) as made:
+            shutil.copytree(checkpoint / MODEL_FOLDER, made, dirs_exist_ok=True)
+
+
+def _make_trainer(parts: _Parts, out: Path, callbacks: list[TrainerCallback]) -> RegionTrainer:
+    config = parts.config
+    if "tensorboard" in config.run.report_to:
+        board = TensorBoardCallback()
+        board.logging_dir = str(out / "logs")
+        callbacks = [*callbacks, board]
+    trainer = RegionTrainer(
+        parts.built.model,
+        parts.args,
+        processor=parts.built.processor,
+        collator=parts.collator,
+        train_dataset=parts.train.dataset,
+        eval_dataset=parts.held_out.dataset,
+        learning_rates=parts.built.rates,
+        batching=config.data.batching,
+        run=config.model_dump(mode="json"),
+        answers=parts.answers,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)  # the bar shows it
+    return trainer
+
+
+def _last_loss(trainer: RegionTrainer) -> float | None:
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return losses[-1] if losses else None
+
+
+def _held_out_result(trainer: RegionTrainer, held_out: BuiltData) -> dict[str, float]:
+    """How well the finished model does; the evaluation of the last step serves where there was one. A loss of nothing,
+    all samples having been left out, is none."""
+    if not len(held_out):
+        return {}
+    last = [entry for entry in trainer.state.log_history if entry.get("step") == trainer.state.global_step]
+    known = next((entry for entry in last if "eval_loss" in entry), None)
+    metrics = held_out_metrics(known if known is not None else trainer.evaluate())
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def _write_skipped(trainer: RegionTrainer, out: Path, console: Console) -> int:
+    skipped = trainer.all_skipped()
+    if skipped and _is_first_process():
+        write_lines(out / "skipped.jsonl", ({"skipped": each} for each in skipped))
+        say(console, f"{len(skipped)} samples were left out: {out / 'skipped.jsonl'}")
+    return len(skipped)
+
+
+def _write_results(
+    out: Path, metrics: Mapping[str, Any], record: Mapping[str, Any], answers: HeldOutAnswers | None
+) -> None:
+    write_json(out / "metrics.json", metrics)
+    write_json(out / "run.json", record)
+    if answers is not None:
+        write_lines(out / "answers.jsonl", (answer.as_record() for answer in answers.answers))
+
+
+def _report(out: Path, metrics: Mapping[str, Any], config: TrainConfig, console: Console) -> None:
+    held_out = held_out_metrics(metrics)
+    told = f"; held out: {spelled(held_out)}" if held_out else ""
+    say(console, f"trained {metrics['steps']} steps{told}")
+    say(console, f"written to {out}: {', '.join(name for name in _WRITTEN if (out / name).exists())}")
+    if config.run.push_to_hub:
+        address = hub.upload(
+            out / MODEL_FOLDER,
+            config.run.push_to_hub,
+            private=None,
+            token=None,
+            commit_message="Upload a region model trained by pixelrefer train",
+        )
+        say(console, f"pushed: {address}")
+
+
+# -- processes and interruption ----------------------------------------------------------------------------
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+class _Interruption(TrainerCallback):
+    """Ctrl-C, or a scheduler's SIGTERM, ends the training behind the present step, with a checkpoint.
+
+    Several processes would have to agree on the step: there the signal ends them at once, and the newest checkpoint
+    is what remains.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.asked = False
+        self._console = console
+        self._process = os.getpid()
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Signals are noted while the block runs."""
+        if num_processes() > 1 or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        earlier = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:  # a data loader's worker: the training process ends it
+            return
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        say(self._console, "stopping after this step; once more stops at once")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop, and save where the run saves at all."""
+        if self.asked:
+            control.should_training_stop = True
+            control.should_save = args.save_strategy != "no"

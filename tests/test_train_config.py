@@ -1,0 +1,242 @@
+"""A run's configuration: what is wrong with it is told before anything is loaded, all at once, key by key."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pixelrefer_plugin.errors import ConfigError
+from pixelrefer_plugin.training.config import TrainConfig, config_keys
+from pixelrefer_plugin.training.recipes import RECIPES
+from pixelrefer_plugin.training.yaml_file import read_yaml
+
+ROOT = Path(__file__).parent.parent
+RECIPE_FILES = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
+
+SMALLEST = """\
+model:
+  backbone: builtin:tiny_videollama3
+data:
+  train: train.jsonl
+run:
+  out: runs/test
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A current folder with the files that configurations name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "held-out", "objects", "parts", "conversations"):
+        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+    (tmp_path / "runs" / "stage1" / "model").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def load(folder):
+    """Loads YAML text with settings written over it."""
+
+    def load(text=SMALLEST, *settings):
+        (folder / "run.yaml").write_text(text)
+        return TrainConfig.load("run.yaml", settings)
+
+    return load
+
+
+@pytest.fixture
+def refused(load):
+    """The lines of the error that a configuration is refused with."""
+
+    def refused(text=SMALLEST, *settings):
+        with pytest.raises(ConfigError) as caught:
+            load(text, *settings)
+        return str(caught.value).splitlines()
+
+    return refused
+
+
+def test_the_smallest_file_is_enough(load):
+    config = load()
+    assert config.recipe == "lora"
+    assert config.data.train[0].path == "train.jsonl"
+    assert config.data.eval == ()
+
+
+@pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda path: path.stem)
+def test_the_recipes_that_ship_load(path):
+    config = TrainConfig.load(path)
+    assert config.recipe == {"qlora": "lora"}.get(path.stem, path.stem)
+
+
+def test_every_recipe_has_a_file():
+    assert {path.stem for path in RECIPE_FILES} == {*RECIPES, "qlora"}
+
+
+def test_written_out_it_reads_back_the_same(load, folder):
+    config = load(SMALLEST, "data.frames.fps=2", "learning_rates.lora=3e-4", "model.tokens=['<a>', '<b>']")
+    (folder / "again.yaml").write_text(config.to_yaml())
+    assert TrainConfig.load("again.yaml") == config
+    assert TrainConfig.from_mapping(config.model_dump()) == config
+
+
+def test_everything_wrong_is_told_at_once_with_its_line(refused):
+    text = """\
+model:
+  bakbone: x
+  adapter: 3
+batch_size: 4
+data:
+  train: [train.jsonl, {path: train.jsonl, wieght: 2}]
+  workers: two
+optim:
+  batch_size: true
+recipe: lroa
+"""
+    lines = refused(text)
+    for expected in (
+        r"^run\.yaml line 2: model\.bakbone: .*Did you mean 'backbone'\?",
+        r"^run\.yaml line 1: model\.backbone: is missing\. Hub id or folder",
+        r"^run\.yaml line 3: model\.adapter: must be a text, got 3\.",
+        r"^run\.yaml line 4: batch_size: .*Did you mean 'optim\.batch_size'\?",
+        r"^run\.yaml line 6: data\.train\.1\.wieght: .*Did you mean 'weight'\?",
+        r"^run\.yaml line 7: data\.workers: must be a whole number, got 'two'\.",
+        r"^run\.yaml line 9: optim\.batch_size: must be a whole number, got True\.",
+        r"^run\.yaml line 10: recipe: must be 'lora', 'stage1', .*, got 'lroa'\.",
+        r"^run\.yaml: run: is missing\. Keys of it: out, ",
+    ):
+        assert any(re.match(expected, line) for line in lines), (expected, lines)
+    assert len(lines) == 9
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["model.backbone=''"], "model.backbone: must be an id or a path, got ''."),
+        (["run.push_to_hub=a b/c"], "run.push_to_hub: must be the id of a repository, such as 'user/name', got"),
+        (["optim.xyz=1"], "'optim.xyz=1': optim.xyz: there is no such key. Keys here: epochs, steps"),
+        (["optim.epochs=0"], "optim.epochs: must be greater than 0, got 0"),
+        (["optim.epochs=.nan"], "optim.epochs: must be a finite number"),
+        (["optim.epochs=1", "optim.steps=2"], "optim.steps: excludes epochs, got both"),
+        (["optim.batch_size=4", "optim.global_batch_size=6"], "must be a multiple of batch_size (4), got 6"),
+        (["learning_rates.decoder=1e-5"], "recipe 'lora' does not train it. Groups that it trains: adapter, lora"),
+        (["learning_rates.adaptor=1e-5"], "learning_rates.adaptor: must be 'adapter', 'lora'"),
+        (["learning_rates.lora=3"], "learning_rates.lora: must be less than 1, got 3"),
+        (["recipe=full", "model.quantize=nf4"], "model.quantize: needs a frozen decoder"),
+        (["recipe=full", "lora.r=4"], "lora: is for recipe 'lora', got recipe 'full'"),
+        (["recipe=adapter_only", "model.tokens=['<a>']"], "model.tokens: recipe 'adapter_only' trains no token rows"),
+        (["run.eval_every=5"], "run.eval_every: needs held-out data"),
+        (["data.train=nowhere.jsonl"], "data.train.0.path: expected a file at 'nowhere.jsonl', found none"),
+        (["data.eval=[train.jsonl, no.jsonl]"], "data.eval.1.path: expected a file at 'no.jsonl'"),
+        (["data.train=[]"], "data.train: must have at least 1 item"),
+        (["data.train=null"], "data.train: must be a list, got None"),
+        (["data.frames={fps: 1, num_frames: 2}"], "data.frames: FrameSampling takes num_frames or fps, got both"),
+        (["data.on_long_sample=skip"], "data.on_long_sample: 'skip' needs data.max_tokens"),
+        (["data.min_pixels=9", "data.max_pixels=4"], "data.min_pixels: must be at most max_pixels (4), got 9"),
+        (["model.backbone=./nowhere"], "model.backbone: expected a folder at './nowhere', found none"),
+        (["run.out=train.jsonl"], "run.out: must be a folder, but 'train.jsonl' is a file"),
+        (["lora.scopes=[decodr]"], "lora.scopes.0: must be 'decoder', 'projector' or 'vision_tower', got 'decodr'"),
+        (["run=3"], "'run=3': run: must hold keys (out, log_every"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_one_wrong_value_is_one_line(refused, settings, expected):
+    (line,) = refused(SMALLEST, *settings)
+    assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("optim.epochs", "Expected key=value, such as optim.epochs=2, got 'optim.epochs'"),
+        ("=3", "Expected key=value"),
+        ("optim.epochs=[1", "is no valid YAML"),
+        ("model.backbone.path=x", "'model.backbone' is 'builtin:tiny_videollama3' and holds no keys"),
+        ("data.train.0.path=x", "'data.train' is 'train.jsonl' and holds no keys"),
+    ],
+)
+def test_malformed_settings(refused, setting, expected):
+    assert expected in refused(SMALLEST, setting)[0]
+
+
+def test_settings_reach_into_lists(load, refused):
+    text = SMALLEST.replace("train.jsonl", "[{path: train.jsonl}, {path: parts.jsonl}]")
+    assert load(text, "data.train.1.weight=0.5").data.train[1].weight == 0.5
+    assert "expected a number below 2, got '2'" in refused(text, "data.train.2.weight=0.5")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: 1\nb: [2\n", r"run\.yaml' line 3 is no valid YAML"),
+        ("recipe: lora\nrecipe: full\n", r"run\.yaml' line 2 is no valid YAML: key 'recipe' is given twice"),
+        ("- a\n", r"must hold keys and values.*got \['a'\]"),
+        ("a: !!python/object:os.system {}\n", "is no valid YAML: could not determine a constructor"),
+        ("run:\n  out: {{ out }}\n", r"run\.yaml' line 2 is no valid YAML: \{'out': None\} cannot be a key"),
+        ("model: &a {backbone: *a}\n", "is no valid YAML: a value contains itself"),
+        (f"a: {'[' * 2000}", "is no valid YAML: maximum recursion depth"),
+        (f"a: {'9' * 5000}\n", "is no valid YAML: Exceeds the limit"),
+    ],
+    ids=["syntax", "twice", "a list", "code", "template", "endless", "deep", "long number"],
+)
+def test_files_that_are_no_configuration(refused, text, expected):
+    assert re.search(expected, refused(text)[0])
+
+
+def test_merge_keys_are_read(load):
+    text = SMALLEST.replace(
+        "train: train.jsonl", "train: [&first {path: train.jsonl, weight: 2}, {<<: *first, limit: 3}]"
+    )
+    first, second = load(text).data.train
+    assert second == first.model_copy(update={"limit": 3})
+
+
+def test_a_file_that_is_missing_or_no_text(folder):
+    with pytest.raises(ConfigError, match="'nowhere.yaml' cannot be read: No such file"):
+        TrainConfig.load("nowhere.yaml")
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="'binary.yaml' cannot be read"):
+        TrainConfig.load("binary.yaml")
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1E-3", "0.001", "1.0e-3", ".001"])
+def test_numbers_are_numbers_however_written(load, number):
+    assert load(SMALLEST, f"learning_rates.lora={number}").learning_rates == {"lora": 0.001}
+
+
+def test_what_looks_like_a_date_is_a_text(folder):
+    (folder / "dates.yaml").write_text("out: 2026-11-21\n")
+    assert read_yaml(folder / "dates.yaml").values == {"out": "2026-11-21"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "has_bf16", "precision", "dtype"),
+    [
+        ("lora", True, "bf16", "bfloat16"),
+        ("lora", False, "fp32", "float32"),
+        ("full", True, "bf16", "float32"),  # small steps on bfloat16 weights would be rounded away
+    ],
+)
+def test_auto_is_resolved(load, recipe, has_bf16, precision, dtype):
+    resolved = load(SMALLEST, f"recipe={recipe}").resolved(has_bf16=has_bf16)
+    assert (resolved.optim.precision, resolved.model.dtype) == (precision, dtype)
+    given = load(SMALLEST, "optim.precision=fp32", "model.dtype=float16").resolved(has_bf16=has_bf16)
+    assert (given.optim.precision, given.model.dtype) == ("fp32", "float16")
+
+
+def test_each_key_is_explained():
+    keys = [dotted for dotted, _ in config_keys()]
+    written = yaml.safe_load(TrainConfig.from_mapping(yaml.safe_load(SMALLEST)).to_yaml())
+    for section, values in written.items():
+        leaves = values if section in ("model", "lora", "optim", "run", "evaluation", "data") else [None]
+        for leaf in leaves:
+            assert (f"{section}.{leaf}" if leaf else section) in keys
+
+
+def test_reading_a_configuration_imports_nothing_heavy():
+    code = "import sys, pixelrefer_plugin.training.config; print({'torch', 'transformers', 'peft'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
