@@ -6,7 +6,6 @@ It knows samples and datasets; no file format and no command line.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,6 @@ from ..errors import (
     DataError,
     FrameError,
     ImageError,
-    PixelReferError,
     PromptError,
     RegionError,
     SampleError,
@@ -28,20 +26,13 @@ from ..images import image_hw, load_image
 from ..messages import PLACEHOLDER, REGION_MARKER, read_texts
 from ..regions import Region, VideoRegion
 from ..video import FOLDER_FPS, FrameSampling, Video, frame_times, load_video
-from .sample import Defect, DefectKind, RegionSample
+from .sample import SAMPLE_FAULTS, Defect, DefectKind, RegionSample, defect_of
 from .schema import write_record
 from .workers import run_in_order
 
 if TYPE_CHECKING:
     from ..processor import RegionProcessor
     from .dataset import RegionDataset
-
-_KIND_OF_ERROR: Mapping[type[PixelReferError], DefectKind] = {
-    ImageError: "media",
-    VideoError: "media",
-    RegionError: "region",
-    PromptError: "format",
-}
 
 
 @dataclass(frozen=True)
@@ -307,9 +298,8 @@ class SampleCheck:
         """The sample's tokens, or what the processor has against it."""
         try:
             inputs = processor(reading.messages(), sample.regions, labels=True)
-        except tuple(_KIND_OF_ERROR) as error:
-            kind = next(kind for type_, kind in _KIND_OF_ERROR.items() if isinstance(error, type_))
-            return None, [Defect(kind, re.sub(r"^Sample 0(: |, )", "", str(error)))]
+        except SAMPLE_FAULTS as fault:
+            return None, [defect_of(fault)]
         num_tokens = int(inputs["attention_mask"].sum())
         if self.max_tokens is None or num_tokens <= self.max_tokens:
             return num_tokens, []

@@ -6,12 +6,13 @@ It knows no file format and no model; data formats make it, the collator reads i
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..errors import SampleError
+from ..errors import ImageError, PixelReferError, PromptError, RegionError, SampleError, VideoError
 from ..regions import Region, VideoRegion
 
 DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long"]
@@ -25,6 +26,22 @@ class Defect(NamedTuple):
 
     kind: DefectKind
     message: str
+
+
+_KIND_OF_FAULT: Mapping[type[PixelReferError], DefectKind] = {
+    ImageError: "media",
+    VideoError: "media",
+    RegionError: "region",
+    PromptError: "format",
+}
+SAMPLE_FAULTS = tuple(_KIND_OF_FAULT)
+"""What the processor raises where a sample is to blame, not an adapter or a backbone's plugin."""
+
+
+def defect_of(fault: PixelReferError) -> Defect:
+    """What the processor says, by one of `SAMPLE_FAULTS`, of a sample that it was given alone."""
+    kind = next(kind for error_type, kind in _KIND_OF_FAULT.items() if isinstance(fault, error_type))
+    return Defect(kind, re.sub(r"^Sample 0(: |, )", "", str(fault)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ It knows samples and the processor; no dataset, no model, no trainer.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
@@ -15,16 +14,13 @@ from typing import Any, Literal, get_args
 import torch
 from PIL import Image
 
-from ..data.sample import Defect, DefectKind, RegionSample
+from ..data.sample import SAMPLE_FAULTS, Defect, RegionSample, defect_of
 from ..errors import (
     ConfigError,
-    ImageError,
     PixelReferError,
     PromptError,
-    RegionError,
     SampleError,
     TrainingError,
-    VideoError,
 )
 from ..expansion import IGNORE_INDEX
 from ..messages import REGION_MARKER, Message, read_texts
@@ -123,8 +119,8 @@ class RegionCollator:
             self._require_sound([sample], self._prepared([sample]))
         except SampleError as error:
             return error
-        except _SAMPLES_FAULT as error:  # not the adapter's or the backbone plugin's: those stop
-            return sample.error(_defect(error))
+        except SAMPLE_FAULTS as fault:  # not the adapter's or the backbone plugin's: those stop
+            return sample.error(defect_of(fault))
         return None
 
     def _settled(self, sample: RegionSample | SampleError) -> RegionSample | SampleError:
@@ -192,20 +188,6 @@ class RegionCollator:
 
 
 _NO_ANSWER = Defect("answer", "it has no answer of the assistant to learn from.")
-
-_KINDS: Mapping[type[PixelReferError], DefectKind] = {
-    ImageError: "media",
-    VideoError: "media",
-    RegionError: "region",
-    PromptError: "markers",
-}
-_SAMPLES_FAULT = tuple(_KINDS)
-
-
-def _defect(error: PixelReferError) -> Defect:
-    """What the processor says of a sample that it was given alone."""
-    kind = next(kind for error_type, kind in _KINDS.items() if isinstance(error, error_type))
-    return Defect(kind, re.sub(r"^Sample 0(: |, )", "", str(error)))
 
 
 def _is_length(error: SampleError) -> bool:
