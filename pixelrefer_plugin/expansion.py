@@ -54,8 +54,9 @@ class Expansion:
         """
         shape = inputs["input_ids"].shape
         per_token = [name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape == shape]
+        ids_of = self._tokenized(slots)
         rows = [
-            self._expand_row(row, inputs, per_token, slots=slots[row], counts=iter(counts[row]))
+            self._expand_row(row, inputs, per_token, slots=slots[row], counts=iter(counts[row]), ids_of=ids_of)
             for row in range(len(slots))
         ]
         padding = {"input_ids": self._pad_id, "labels": IGNORE_INDEX}
@@ -70,6 +71,7 @@ class Expansion:
         *,
         slots: Sequence[Slot],
         counts: Iterator[int],
+        ids_of: Mapping[str, list[int]],
     ) -> dict[str, list[int]]:
         real = inputs["attention_mask"][row].bool()
         tokens = {name: inputs[name][row][real].tolist() for name in per_token}
@@ -83,7 +85,7 @@ class Expansion:
         start = 0
         for position, slot in zip(at, slots, strict=True):
             self._copy(tokens, slice(start, position), out, supervised=False)
-            ids = self._slot_ids(slot, counts)
+            ids = self._slot_ids(slot, counts, ids_of)
             answers = slot.answer is not None
             for name in per_token:
                 out[name] += ids if name == "input_ids" else [tokens[name][position]] * len(ids)
@@ -103,18 +105,22 @@ class Expansion:
         ids = tokens["input_ids"][part]
         out["labels"] += ids if supervised else [IGNORE_INDEX] * len(ids)
 
-    def _slot_ids(self, slot: Slot, counts: Iterator[int]) -> list[int]:
+    def _slot_ids(self, slot: Slot, counts: Iterator[int], ids_of: Mapping[str, list[int]]) -> list[int]:
         if slot.answer is None:
             return [self._placeholder_id] * next(counts)
         first, *others = slot.answer.split(PLACEHOLDER)
-        ids = self._tokenize(first)
+        ids = list(ids_of[first])
         for text in others:
-            ids += [self._placeholder_id] * next(counts) + self._tokenize(text)
+            ids += [self._placeholder_id] * next(counts) + ids_of[text]
         return ids
 
-    def _tokenize(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+    def _tokenized(self, slots: Sequence[Sequence[Slot]]) -> dict[str, list[int]]:
+        """The ids of every text in an answer, all from one call."""
+        answers = [slot.answer for row in slots for slot in row if slot.answer is not None]
+        texts = list(dict.fromkeys(text for answer in answers for text in answer.split(PLACEHOLDER)))
+        if not texts:
+            return {}
+        return dict(zip(texts, self._tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))
 
     @property
     def _pad_id(self) -> int:

@@ -498,6 +498,9 @@ def _ring(part: Any) -> tuple[float, ...]:
     return _finite(flat, what="A polygon", shape="x0,y0,x1,y1,...")
 
 
+_MOST_RLE_DIGITS = 11  # of 5 bits: no run of a picture needs as many, and 64 bits hold them
+
+
 def _rle_runs(counts: Any, *, total: int) -> tuple[int, ...]:
     """Run lengths, starting with the background's, checked to add up to `total`."""
     if isinstance(counts, str | bytes):
@@ -515,24 +518,22 @@ def _rle_runs(counts: Any, *, total: int) -> tuple[int, ...]:
 
 def _decompress(counts: str | bytes) -> tuple[int, ...]:
     """Undo COCO's compression: base-48 digits of 5 bits, each run from the third on a difference to the run
-    two before (pycocotools `maskApi.c`, `rleFrString`). In Python, since the C code trusts its input."""
-    codes = [ord(character) for character in counts] if isinstance(counts, str) else counts
-    runs: list[int] = []
-    value, shift = 0, 0
-    for code in codes:
-        digit = code - 48
-        if not 0 <= digit < 64 or shift > 60:
-            raise RegionError(f"RLE counts are not COCO's compressed form: {_short(counts)}.")
-        value |= (digit & 31) << shift
-        shift += 5
-        if not digit & 32:
-            if digit & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value, shift = 0, 0
-    if shift:
+    two before (pycocotools `maskApi.c`, `rleFrString`). Not by its C code, which trusts its input."""
+    text = counts.encode(errors="surrogatepass") if isinstance(counts, str) else counts
+    digits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    if not len(digits):
+        return ()
+    is_last = (digits & 32) == 0
+    starts = np.concatenate([[0], np.flatnonzero(is_last) + 1])  # of each number; the end, if the last one is whole
+    place = np.arange(len(digits)) - starts[np.cumsum(is_last) - is_last]
+    if ((digits < 0) | (digits >= 64) | (place > _MOST_RLE_DIGITS)).any():
+        raise RegionError(f"RLE counts are not COCO's compressed form: {_short(counts)}.")
+    if not is_last[-1]:
         raise RegionError(f"RLE counts end in the middle of a number: {_short(counts)}.")
-    return tuple(runs)
+    runs = np.add.reduceat((digits & 31) << (5 * place), starts[:-1])
+    runs -= np.where(digits[is_last] & 16, 1 << (5 * (place[is_last] + 1)), 0)
+    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
+    return tuple(runs.tolist())
 
 
 def _mask_values(picture: Image.Image, name: str, *, use_alpha: bool) -> np.ndarray:
