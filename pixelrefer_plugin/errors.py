@@ -83,14 +83,18 @@ class SampleError(DataError):
             super().__init__(sample_id.rsplit("SampleError: ", 1)[-1].strip())
             sample_id = ""
         else:
-            name = f"{where}, sample '{sample_id}'" if where else f"sample '{sample_id}'"
-            super().__init__(f"{name}: {' '.join(defect.message for defect in defects)}")
+            super().__init__(f"{sample_name(sample_id, where)}: {' '.join(defect.message for defect in defects)}")
         self.sample_id = sample_id
         self.where = where
         self.defects = tuple(defects)
 
     def __reduce__(self) -> tuple[type[SampleError], tuple[Any, ...]]:  # data loaders carry it between processes
         return SampleError, (self.sample_id, self.where, self.defects) if self.defects else (str(self),)
+
+
+def sample_name(sample_id: str, where: str) -> str:
+    """What to call a sample at the start of a message: `train.jsonl line 12, sample 'street-1'`."""
+    return f"{where}, sample '{sample_id}'" if where else f"sample '{sample_id}'"
 
 
 class ConfigError(PixelReferError):

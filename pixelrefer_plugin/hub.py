@@ -19,6 +19,11 @@ def where_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in _WHERE if key in options}
 
 
+def is_path(name_or_path: str) -> bool:
+    """Whether it can only be a path: an id is NAME or OWNER/NAME."""
+    return name_or_path.startswith(("/", ".", "~")) or name_or_path.count("/") > 1
+
+
 def model_folder(name_or_path: str | os.PathLike[str], options: dict[str, Any]) -> Path | None:
     """The model folder of that name, on disk; fetched when it is on the hub.
 

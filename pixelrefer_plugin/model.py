@@ -341,15 +341,15 @@ class RegionModel(nn.Module):
                 "The backbone's own weights were trained; without them the folder would not "
                 "give this model back. Leave include_backbone out, or pass True."
             )
-        adapter = _part_of(state_dict, "adapter") or self.adapter.state_dict()
+        adapter, backbone = _part_of(state_dict, "adapter"), _part_of(state_dict, "backbone")
         with checkpoint.written_whole(folder, overwrite=overwrite) as made:
             checkpoint.write_manifest(made, self._manifest(processor, include))
-            save_file(_contiguous(adapter), made / checkpoint.ADAPTER_FILE)
+            save_file(_contiguous(adapter or self.adapter.state_dict()), made / checkpoint.ADAPTER_FILE)
             processor.save_pretrained(made / checkpoint.PROCESSOR_FOLDER)
             if self._lora is not None:
-                self._lora.save(made / checkpoint.LORA_FOLDER, _part_of(state_dict, "backbone"))
+                self._lora.save(made / checkpoint.LORA_FOLDER, backbone)
             if include:
-                self._save_backbone(made / checkpoint.BACKBONE_FOLDER, _part_of(state_dict, "backbone"))
+                self._save_backbone(made / checkpoint.BACKBONE_FOLDER, backbone)
 
     def push_to_hub(
         self,

@@ -363,6 +363,8 @@ def test_configs_that_cannot_be_checked(config, good):
     assert "data.max_token: there is no such key. Did you mean 'max_tokens'?" in failure(
         run("validate", "--config", config, "data.max_token=3")
     )
+    both = run("validate", "--config", config, "data.max_token=3", "optim.step=4").stderr.splitlines()
+    assert [line.split(": ")[-2] for line in both] == ["data.max_token", "optim.step"]
     assert "Give one FILE" in failure(run("validate", good, good))
     assert "Give one FILE" in failure(run("validate"))
 

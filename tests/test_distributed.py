@@ -16,8 +16,10 @@ from training_runs import (
     make_parts,
     make_trainer,
     mixed_rows,
+    require_close,
     resumable_trainer,
     row,
+    weights_of,
 )
 
 from pixelrefer_plugin import RegionDataset, RegionModel, RegionProcessor, TrainingError, get_backbone
@@ -40,16 +42,6 @@ ONE_EACH = [row(0, **TWO_BOXES), row(1, with_region=False, words=7)]
 DESCENT = {"max_steps": 1, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0, "lr_scheduler_type": "constant"}
 
 
-def trained(model):
-    return {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
-
-
-def require_close(one, other, tolerance):
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], rtol=0, atol=tolerance, msg=lambda text, name=name: name + text)
-
-
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory):
     """What trains, before and after a step of one process on both samples, by backbone."""
@@ -57,9 +49,9 @@ def joint(tmp_path_factory):
     @functools.cache
     def weights(backbone="videollama3"):
         parts = make_parts(backbone=backbone)
-        before = trained(parts[0])
+        before = weights_of(parts[0])
         make_trainer(parts, tmp_path_factory.mktemp("joint"), ONE_EACH, **DESCENT).train()
-        after = trained(parts[0])
+        after = weights_of(parts[0])
         parts[0].detach()
         return before, after
 
@@ -79,7 +71,7 @@ def ddp(out):
     assert trainer.args.world_size == 2
     assert type(trainer.model_wrapped).__name__ == "DistributedDataParallel"
     assert trainer.args.ddp_find_unused_parameters is False
-    torch.save(trained(parts[0]), out / f"weights{rank}.pt")
+    torch.save(weights_of(parts[0]), out / f"weights{rank}.pt")
 
     options = {"save_steps": 3, "max_steps": 6, "batching": "shuffled"}
     whole = resumable_trainer(out / "run", **options)

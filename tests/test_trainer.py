@@ -17,10 +17,12 @@ from training_runs import (
     make_parts,
     make_trainer,
     mixed_rows,
+    require_close,
     resumable_trainer,
     row,
     run,
     run_to_full_disk,
+    weights_of,
 )
 
 from pixelrefer_plugin import RegionModel, SpliceError, TrainingError, get_backbone
@@ -35,17 +37,6 @@ def parts():
     made = make_parts()
     yield made
     made[0].detach()
-
-
-def weights_of(model):
-    """Copies of everything that trains."""
-    return {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
-
-
-def require_close(one, other, tolerance):
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], rtol=0, atol=tolerance, msg=lambda text, name=name: name + text)
 
 
 # -- groups -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import CheckpointError
-from ..hub import model_folder
+from ..hub import is_path, model_folder
 from .reporting import Failure, quiet_libraries
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 def require_model(source: str) -> None:
     """Refuse the path of a folder that is not there; whether the hub has an id is known when it is loaded."""
-    is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1  # a hub id is NAME or OWNER/NAME
-    if is_path and not Path(source).is_dir():
+    if is_path(source) and not Path(source).is_dir():
         raise CheckpointError(f"Expected a model folder at '{source}', found none.")
 
 

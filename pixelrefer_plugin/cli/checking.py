@@ -148,16 +148,12 @@ def _task_of_config(config: Path, settings: Sequence[str], fix_out: Path | None,
         option_of = {each.name: each.opts[0] for each in click.get_current_context().command.params}
         names = ", ".join(option_of[name] for name in given)
         raise click.UsageError(f"--config says what is checked and how; leave out {names}.")
-    from ..data import RegionDataset
     from ..training.config import TrainConfig
 
     checked = TrainConfig.load(config, settings)
-    sources = (*checked.data.train, *checked.data.eval)
-    datasets = [
-        RegionDataset.open(each.path, format=each.format, media_root=each.media_root, options=each.options or None)
-        for each in sources
-    ]
-    parts = [(dataset, source.limit) for dataset, source in zip(datasets, sources, strict=True)]
+    from ..training.building import open_source  # with torch: after what is told at once
+
+    parts = [(open_source(source), source.limit) for source in (*checked.data.train, *checked.data.eval)]
     return _Task(parts, _training_processor(checked), checked.data.max_tokens)
 
 

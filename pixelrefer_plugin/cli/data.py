@@ -13,13 +13,13 @@ import click
 
 from ..errors import DataError
 from .options import FunctionT, SettingType
+from .reporting import INTERRUPTED
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
     from ..data.convert import Conversion
 
 MAX_LINES = 50
-_INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
 
 
 class _FormatOption(click.Option):
@@ -262,7 +262,7 @@ def stopping(count: Callable[[], int], done: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         click.echo(f"Stopped: {count():,} samples {done}.", err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 @contextmanager

@@ -8,20 +8,23 @@ from typing import Any
 
 import click
 
-from ..errors import PixelReferError
+from ..errors import ConfigError, PixelReferError
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended, as shells have it: 128 and the number of the signal."""
 
 
 class Failure(click.ClickException):
-    """An error of the user's: one line on stderr, exit code 2."""
+    """An error of the user's: one line on stderr, of a configuration one for each wrong key; exit code 2."""
 
     exit_code = 2
 
     def __init__(self, error: Exception | str) -> None:
-        super().__init__(" ".join(str(error).split()))
+        super().__init__(str(error) if isinstance(error, ConfigError) else " ".join(str(error).split()))
 
 
 class ReportingGroup(click.Group):
-    """Reports `PixelReferError` as one line instead of a traceback."""
+    """Reports `PixelReferError` as a `Failure` instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

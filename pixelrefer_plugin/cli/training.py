@@ -7,15 +7,7 @@ from typing import Any
 
 import click
 
-from .reporting import Failure, quiet_libraries
-
-_INTERRUPTED = 130  # what shells report of a command that Ctrl-C ended
-
-
-class _ConfigFailure(click.ClickException):
-    """What is wrong with a configuration: a line for each key, exit code 2."""
-
-    exit_code = 2
+from .reporting import INTERRUPTED, Failure, quiet_libraries
 
 
 @click.command()
@@ -43,21 +35,17 @@ def train(config: Path, settings: tuple[str, ...], resume: bool, overwrite: bool
         result = _run(config, settings, resume=resume, overwrite=overwrite, dry_run=dry_run)
     except KeyboardInterrupt:
         click.echo("stopped at once; --resume goes on from the newest checkpoint, if there is one", err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
     if "interrupted" in result:
         how = "--resume goes on from there" if result["resumable"] else "nothing was saved: run.save_every is null"
         click.echo(f"stopped at step {result['interrupted']}; {how}", err=True)
-        raise SystemExit(_INTERRUPTED)
+        raise SystemExit(INTERRUPTED)
 
 
 def _run(path: Path, settings: tuple[str, ...], *, resume: bool, overwrite: bool, dry_run: bool) -> dict[str, Any]:
-    from ..errors import ConfigError
     from ..training.config import TrainConfig
 
-    try:
-        config = TrainConfig.load(path, settings)
-    except ConfigError as error:
-        raise _ConfigFailure(str(error)) from error
+    config = TrainConfig.load(path, settings)
     quiet_libraries()
     from ..training.run import run_training
 

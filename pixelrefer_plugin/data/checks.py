@@ -21,6 +21,7 @@ from ..errors import (
     RegionError,
     SampleError,
     VideoError,
+    sample_name,
 )
 from ..images import image_hw, load_image
 from ..messages import PLACEHOLDER, REGION_MARKER, read_texts
@@ -64,7 +65,7 @@ class CheckedSample:
     @property
     def name(self) -> str:
         """As `RegionSample.name`."""
-        return f"{self.where}, sample '{self.id}'" if self.where else f"sample '{self.id}'"
+        return sample_name(self.id, self.where)
 
 
 def defects_of(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..errors import ImageError, PixelReferError, PromptError, RegionError, SampleError, VideoError
+from ..errors import ImageError, PixelReferError, PromptError, RegionError, SampleError, VideoError, sample_name
 from ..regions import Region, VideoRegion
 
 DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long"]
@@ -66,7 +66,7 @@ class RegionSample:
     @property
     def name(self) -> str:
         """What to call it at the start of a message: `train.jsonl line 12, sample 'street-1'`."""
-        return f"{self.where}, sample '{self.id}'" if self.where else f"sample '{self.id}'"
+        return sample_name(self.id, self.where)
 
     def error(self, *defects: Defect) -> SampleError:
         """The error that says what is wrong with this sample."""

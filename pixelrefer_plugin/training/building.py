@@ -245,7 +245,7 @@ def build_data(sources: Sequence[SourceSection], *, seed: int) -> BuiltData:
     """
     if not sources:
         return BuiltData()
-    opened = [_open_source(source) for source in sources]
+    opened = [open_source(source) for source in sources]
     parts = [_part(source, dataset) for source, dataset in zip(sources, opened, strict=True)]
     limited = [_limited(source, dataset) for source, dataset in zip(sources, opened, strict=True)]
     weights = [source.weight for source in sources]
@@ -256,7 +256,8 @@ def build_data(sources: Sequence[SourceSection], *, seed: int) -> BuiltData:
     return BuiltData(dataset, parts)
 
 
-def _open_source(source: SourceSection) -> RegionDataset:
+def open_source(source: SourceSection) -> RegionDataset:
+    """All samples of one file; its limit and weight are not applied yet."""
     return RegionDataset.open(
         source.path, format=source.format, media_root=source.media_root, options=source.options or None
     )

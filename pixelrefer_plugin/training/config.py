@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from ..checkpoint import BUILTIN_PREFIX
 from ..errors import ConfigError, VideoError
+from ..hub import is_path
 from ..video import FrameSampling
 from .recipes import RECIPES
 from .yaml_file import Document, read_yaml
@@ -330,10 +331,9 @@ def _missing_files(config: TrainConfig) -> Iterator[tuple[str, str]]:
             if source.media_root is not None and not Path(source.media_root).is_dir():
                 yield f"data.{kind}.{index}.media_root", f"expected a folder at '{source.media_root}', found none."
     backbone = config.model.backbone
-    is_path = backbone.startswith(("/", ".", "~")) or backbone.count("/") > 1  # a hub id is NAME or OWNER/NAME
     if not backbone:
         yield "model.backbone", "must be an id or a path, got ''."
-    if is_path and not backbone.startswith(BUILTIN_PREFIX) and not Path(backbone).is_dir():
+    if is_path(backbone) and not backbone.startswith(BUILTIN_PREFIX) and not Path(backbone).is_dir():
         yield "model.backbone", f"expected a folder at '{backbone}', found none."
     if Path(config.run.out).exists() and not Path(config.run.out).is_dir():
         yield "run.out", f"must be a folder, but '{config.run.out}' is a file."
