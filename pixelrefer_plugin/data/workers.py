@@ -11,11 +11,11 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import islice
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, Generic, TypeVar
 
@@ -47,62 +47,96 @@ def run_in_order(job: Job[ResultT], total: int, *, workers: int, died: Callable[
         for chunk in chunks:
             yield from job(chunk)
         return
-    team = _Team(job, min(workers, len(chunks)), died)
-    while chunks:
-        try:
-            yield from team.work_off(chunks)
-        except BrokenProcessPool:
-            yield from team.one_by_one(chunks.popleft())
-
-
-class _Team(Generic[ResultT]):
-    """Processes that run one job."""
-
-    def __init__(self, job: Job[ResultT], workers: int, died: Callable[[int], ResultT]) -> None:
-        self._job = job
-        self._workers = workers
-        self._died = died
-
-    def work_off(self, chunks: deque[range]) -> Iterator[ResultT]:
-        """The results of chunk after chunk; each is taken off once its results are known."""
-        with self._pool(self._workers) as pool:
-            waiting: deque[Future[list[ResultT]]] = deque()
-            while chunks:
-                for chunk in islice(chunks, len(waiting), _CHUNKS_AHEAD * self._workers):
-                    waiting.append(_submit(pool, chunk))
-                results = waiting.popleft().result()
-                chunks.popleft()
-                yield from results
-
-    def one_by_one(self, chunk: range) -> Iterator[ResultT]:
-        """The results of a chunk at which a process died, found alone so that it is known at which index."""
-        waiting = deque(chunk)
-        while waiting:
+    with _team(job, min(workers, len(chunks))) as team:
+        waiting: deque[tuple[range, Future[list[ResultT]]]] = deque()
+        while chunks or waiting:
+            while chunks and len(waiting) < _CHUNKS_AHEAD * len(team):
+                chunk = chunks.popleft()
+                waiting.append((chunk, min(team, key=_Process.num_waiting).submit(chunk)))
+            chunk, future = waiting.popleft()
             try:
-                with self._pool(1) as pool:
-                    while waiting:
-                        results = _submit(pool, range(waiting[0], waiting[0] + 1)).result()
-                        waiting.popleft()
-                        yield from results
+                results: Iterable[ResultT] = future.result()
             except BrokenProcessPool:
-                yield self._died(waiting.popleft())
+                results = _one_by_one(job, chunk, died)
+            yield from results
 
-    @contextmanager
-    def _pool(self, workers: int) -> Iterator[ProcessPoolExecutor]:
-        """Processes that are known to start, and gone when the block is left, however it is."""
-        context = get_context("spawn")  # a forked copy of a process that has threads may hang
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(self._job,))
-        try:
+
+def _one_by_one(job: Job[ResultT], chunk: range, died: Callable[[int], ResultT]) -> Iterator[ResultT]:
+    """The results of a chunk that a process had when it died, each found alone so that it is known at which index."""
+    with _team(job, 1) as (process,):
+        for index in chunk:
             try:
-                _submit(pool, range(0)).result()
-            except BrokenProcessPool as error:
-                raise DataError(
-                    "Worker processes cannot be started; what they print says why. In a script, call from below "
-                    "`if __name__ == '__main__':`, or run with workers=1."
-                ) from error
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
+                yield from process.submit(range(index, index + 1)).result()
+            except BrokenProcessPool:
+                yield died(index)
+
+
+class _Process(Generic[ResultT]):
+    """A process that runs the job, and another in its place once it has died.
+
+    Each has an executor of its own: in one for several processes, a death while another process is being started
+    leaves that one unknown to the executor's clean-up, which then waits for it for ever (seen with CPython 3.11.7).
+    """
+
+    def __init__(self, job: Job[ResultT]) -> None:
+        context = get_context("spawn")  # a forked copy of a process that has threads may hang
+        self._new_pool = partial(ProcessPoolExecutor, 1, mp_context=context, initializer=_begin, initargs=(job,))
+        self._pool = self._new_pool()
+        self._waiting: list[Future[list[ResultT]]] = []
+
+    def start(self) -> None:
+        """Start the process, without waiting for it."""
+        self._started: Future[list[ResultT]] = _submit(self._pool, range(0))
+
+    def wait_for_start(self) -> None:
+        """Return once the process is there.
+
+        Raises:
+            DataError: it cannot be started.
+        """
+        try:
+            self._started.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "Worker processes cannot be started; what they print says why. In a script, call from below "
+                "`if __name__ == '__main__':`, or run with workers=1."
+            ) from error
+
+    def submit(self, chunk: range) -> Future[list[ResultT]]:
+        """Hand out a chunk. Its future raises BrokenProcessPool where the process dies before it has the results."""
+        try:
+            future: Future[list[ResultT]] = _submit(self._pool, chunk)
+        except BrokenProcessPool:  # since the last chunk
+            self.end()
+            self._pool = self._new_pool()
+            self.start()
+            self.wait_for_start()
+            future = _submit(self._pool, chunk)
+        self._waiting.append(future)
+        return future
+
+    def num_waiting(self) -> int:
+        """Chunks that it has not finished."""
+        self._waiting = [future for future in self._waiting if not future.done()]
+        return len(self._waiting)
+
+    def end(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _team(job: Job[ResultT], size: int) -> Iterator[list[_Process[ResultT]]]:
+    """Processes that are known to start, and gone when the block is left, however it is."""
+    team = [_Process(job) for _ in range(size)]
+    try:
+        for process in team:  # side by side
+            process.start()
+        for process in team:
+            process.wait_for_start()
+        yield team
+    finally:
+        for process in team:
+            process.end()
 
 
 def _submit(pool: ProcessPoolExecutor, chunk: range) -> Future[list[Any]]:
