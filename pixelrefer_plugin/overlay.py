@@ -121,8 +121,8 @@ def require_overlay_path(path: str | os.PathLike[str], *, is_video: bool) -> Pat
 
 def _tint(pixels: np.ndarray, mask: RegionMask, colour: tuple[int, int, int]) -> None:
     x0, y0, x1, y1 = mask.box_xyxy
-    window = pixels[y0:y1, x0:x1]
-    window[mask.window] = np.round(window[mask.window] * (1 - _TINT) + np.array(colour) * _TINT)
+    part, inside = pixels[y0:y1, x0:x1], mask.window
+    part[inside] = np.round(part[inside] * (1 - _TINT) + np.array(colour) * _TINT)
 
 
 def _outline(pixels: np.ndarray, mask: RegionMask, colour: tuple[int, int, int]) -> None:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -30,41 +29,61 @@ FloatBox = tuple[float, float, float, float]
 OUTSIDE_TOLERANCE_PX = 1.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, init=False)
 class RegionMask:
-    """A binary mask kept compactly: the tight box around it and the pixels inside that box. Immutable.
+    """A binary mask kept compactly: the tight box around it and one bit for each pixel inside. Immutable.
 
     Attributes:
-        window: `(h, w)` bool, read-only, the mask inside `box_xyxy`; its first and last row and column are
-            not empty.
         box_xyxy: tight box in original pixels, end-exclusive.
         image_hw: size of the image the mask lies on.
+        area: number of pixels set, the paper's `|M|`.
     """
 
-    window: np.ndarray
     box_xyxy: Box
     image_hw: tuple[int, int]
+    area: int
+    _bits: bytes = field(repr=False)  # the rows inside the box, each of whole bytes; none where every pixel is set
 
-    def __post_init__(self) -> None:
-        if self.window.flags.writeable or not self.window.flags.owndata:  # a view keeps its whole frame alive
-            window = self.window.copy()
-            window.setflags(write=False)
-            object.__setattr__(self, "window", window)
+    def __init__(self, window: np.ndarray | None, box_xyxy: Box, image_hw: tuple[int, int]) -> None:
+        """Pack the pixels inside the mask's box.
+
+        Args:
+            window: `(h, w)` bool, the mask inside `box_xyxy`; its first and last row and column are not empty.
+                None for a mask that fills its box.
+            box_xyxy: tight box in original pixels, end-exclusive.
+            image_hw: size of the image the mask lies on.
+
+        Raises:
+            RegionError: the window is not of its box's size.
+        """
+        x0, y0, x1, y1 = box_xyxy
+        if window is not None and window.shape != (y1 - y0, x1 - x0):
+            raise RegionError(f"A mask's window must be of its box {box_xyxy}, (h, w), got shape {window.shape}.")
+        box_area = (y1 - y0) * (x1 - x0)
+        area = box_area if window is None else int(np.count_nonzero(window))
+        bits = b"" if area == box_area else np.packbits(np.ascontiguousarray(window), axis=1).tobytes()
+        for name, value in (("box_xyxy", box_xyxy), ("image_hw", image_hw), ("area", area), ("_bits", bits)):
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_dense(cls, mask: np.ndarray) -> RegionMask:
         """Compact a `(H, W)` bool mask. Raises `RegionError` when no pixel is set."""
         height, width = mask.shape
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if not len(rows):
+        compact = _trimmed(mask, (0, 0), (height, width))
+        if compact is None:
             raise RegionError(f"The region is empty: no pixel of its {height}x{width} mask is set.")
-        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        return cls(mask[y0:y1, x0:x1], (x0, y0, x1, y1), (height, width))
+        return compact
 
-    @cached_property
-    def area(self) -> int:
-        """Number of pixels set, the paper's `|M|`."""
-        return int(np.count_nonzero(self.window))
+    @property
+    def window(self) -> np.ndarray:
+        """The mask inside `box_xyxy`, `(h, w)` bool, read-only; unpacked anew each time."""
+        x0, y0, x1, y1 = self.box_xyxy
+        if not self._bits:
+            return np.broadcast_to(np.True_, (y1 - y0, x1 - x0))
+        rows = np.frombuffer(self._bits, dtype=np.uint8).reshape(y1 - y0, -1)
+        pixels = np.unpackbits(rows, axis=1, count=x1 - x0)
+        pixels.setflags(write=False)
+        return pixels.view(bool)
 
     def dense(self) -> np.ndarray:
         """The mask at full size, `(H, W)` bool."""
@@ -85,30 +104,52 @@ class RegionMask:
         """
         x0, y0, x1, y1 = box_xyxy
         left, top, right, bottom = self.box_xyxy
-        down = _overlap(y0, y1, grid_hw[0], top, bottom)
-        across = _overlap(x0, x1, grid_hw[1], left, right)
-        return down @ self.window.astype(np.float32) @ across.T
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, RegionMask):
-            return NotImplemented
-        same_place = (self.box_xyxy, self.image_hw) == (other.box_xyxy, other.image_hw)
-        return same_place and np.array_equal(self.window, other.window)
-
-    def __hash__(self) -> int:
-        return hash((self.box_xyxy, self.image_hw, self.window.tobytes()))
-
-    def __reduce__(self) -> tuple[Any, ...]:  # pickling alone would give back a writable window
-        return RegionMask, (self.window, self.box_xyxy, self.image_hw)
+        down = _cell_edges(y0, y1, grid_hw[0], top, bottom)
+        across = _cell_edges(x0, x1, grid_hw[1], left, right)
+        if self._bits:
+            pixels = _summed_by_cell(_summed_by_cell(self.window.view(np.uint8), down).T, across).T
+        else:
+            pixels = np.diff(down)[:, None] * np.diff(across)
+        per_cell = math.prod(grid_hw) / ((y1 - y0) * (x1 - x0))
+        return np.minimum(pixels * per_cell, 1).astype(np.float32, order="C")
 
 
-def _overlap(start: float, stop: float, cells: int, first_pixel: int, end_pixel: int) -> np.ndarray:
-    """`(cells, pixels)`: the share of each cell of [start, stop) that lies in each pixel."""
-    # Divided last, so that an edge on a whole pixel is exact and a cell beside the mask gets exactly zero.
-    edges = (start + np.arange(cells + 1) * (stop - start) / cells)[:, None]
-    pixels = np.arange(first_pixel, end_pixel, dtype=np.float64)[None]
-    shared = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
-    return (np.clip(shared, 0, None) * (cells / (stop - start))).astype(np.float32)
+def _trimmed(part: np.ndarray, origin_xy: tuple[int, int], image_hw: tuple[int, int]) -> RegionMask | None:
+    """The mask whose pixels lie in `part`, a bool part of the image from `origin_xy` on; None where no pixel is set."""
+    rows = np.flatnonzero(part.any(axis=1))
+    if not len(rows):
+        return None
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(part[y0:y1].any(axis=0))
+    x0, x1 = int(columns[0]), int(columns[-1]) + 1
+    x, y = origin_xy
+    return RegionMask(part[y0:y1, x0:x1], (x + x0, y + y0, x + x1, y + y1), image_hw)
+
+
+def _cell_edges(start: float, stop: float, cells: int, first_pixel: int, end_pixel: int) -> np.ndarray:
+    """`(cells + 1,)`: the edges of the cells of [start, stop), counted from `first_pixel`, within the pixels."""
+    # Divided last, so that an edge on a whole pixel is exact.
+    edges = start - first_pixel + np.arange(cells + 1) * (stop - start) / cells
+    return np.minimum(np.maximum(edges, 0), end_pixel - first_pixel)
+
+
+_SMALL = 2**14  # numbers; up to here a matrix product takes less time than a call for each cell
+
+
+def _summed_by_cell(rows: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """`(cells, m)`: what of the rows, `(n, m)`, lies between neighbouring `edges`, in rows and their parts."""
+    if rows.size <= _SMALL:
+        before_edge = edges[:, None] - np.arange(len(rows))
+        np.minimum(np.maximum(before_edge, 0, out=before_edge), 1, out=before_edge)
+        return (before_edge[1:] - before_edge[:-1]).astype(np.float32) @ rows.astype(np.float32)
+    first = edges.astype(np.intp)
+    # Pixels are counted in the smallest integers that hold a cell's rows: more of them are added at a time.
+    dtype = np.min_scalar_type(np.diff(first).max()) if rows.dtype == np.uint8 else rows.dtype
+    whole = np.empty((len(edges) - 1, rows.shape[1]), dtype)
+    for cell, (start, stop) in enumerate(pairwise(first.tolist())):
+        np.add.reduce(rows[start:stop], axis=0, out=whole[cell])
+    cut_off = (edges - first)[:, None] * rows[np.minimum(first, len(rows) - 1)]
+    return whole - cut_off[:-1] + cut_off[1:]
 
 
 @dataclass(frozen=True)
@@ -254,7 +295,7 @@ class Region:
         if not mask.any():
             wanted = "non-zero" if value is None else f"equal to {value}"
             raise RegionError(
-                f"{name} is empty: no pixel is {wanted}, its values are {values.min()} to {values.max()}."
+                f"{name} is empty: no pixel is {wanted}, its values are {int(values.min())} to {int(values.max())}."
             )
         return cls.from_mask(mask, image_index=image_index)
 
@@ -332,8 +373,7 @@ def _box_to_mask(box: tuple[float, ...], image_hw: tuple[int, int]) -> RegionMas
     top, bottom = _pixels_touched(y1, y2, image_hw[0])
     if left >= right or top >= bottom:
         raise RegionError(f"The box {box} lies outside its image of {_size(image_hw)}.")
-    window = np.ones((bottom - top, right - left), dtype=bool)
-    return RegionMask(window, (left, top, right, bottom), image_hw)
+    return RegionMask(None, (left, top, right, bottom), image_hw)
 
 
 def _pixels_touched(start: float, stop: float, side: int) -> tuple[int, int]:
@@ -351,10 +391,10 @@ def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, 
     for ring in rings:
         _require_inside(list(zip(ring[::2], ring[1::2], strict=True)), image_hw, what="The polygon")
     encoded = coco.merge(coco.frPyObjects([list(ring) for ring in rings], *image_hw))
-    dense = _dense(_decompress(encoded["counts"]), image_hw)
-    if not dense.any():
+    runs = _decompress(encoded["counts"])
+    if not any(runs[1::2]):
         raise RegionError(f"The polygon {_short(rings)} covers no pixel's centre of the image: is it flat?")
-    return RegionMask.from_dense(dense)
+    return _runs_to_mask(runs, image_hw)
 
 
 def _points_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
@@ -372,31 +412,60 @@ def _scribble_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> Reg
 def _strokes(lines: Sequence[tuple[Any, Any]], radius: float, image_hw: tuple[int, int]) -> RegionMask:
     """The pixels whose centre lies within `radius` of a line, and the pixels under the lines' ends."""
     height, width = image_hw
-    mask = np.zeros(image_hw, dtype=bool)
     radius = max(radius, 0.5)  # less would leave gaps in a line
-    for (xa, ya), (xb, yb) in lines:
-        left, right = max(0, math.floor(min(xa, xb) - radius)), min(width, math.ceil(max(xa, xb) + radius))
-        top, bottom = max(0, math.floor(min(ya, yb) - radius)), min(height, math.ceil(max(ya, yb) + radius))
+    ends = np.array(lines).reshape(-1, 2)
+    left, top = np.maximum(np.floor(ends.min(axis=0) - radius), 0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(ends.max(axis=0) + radius), [width, height]).astype(int).tolist()
+    part = np.zeros((bottom - top, right - left), dtype=bool)
+    for line in lines:
+        _draw_line(part, (left, top), line, radius)
+    columns, rows = np.minimum(ends.astype(int), [width - 1, height - 1]).T
+    part[rows - top, columns - left] = True
+    mask = _trimmed(part, (left, top), image_hw)
+    assert mask is not None, "the pixels under the lines' ends are set"
+    return mask
+
+
+_BAND_PX = 64  # rows drawn at a time: a long line is far from most pixels of its box
+
+
+def _draw_line(part: np.ndarray, origin_xy: tuple[int, int], line: tuple[Any, Any], radius: float) -> None:
+    """Set the pixels whose centre lies within `radius` of a line, in the part of the image from `origin_xy` on."""
+    (xa, ya), (xb, yb) = line
+    x0, y0 = origin_xy
+    height, width = part.shape
+    length_2 = (xb - xa) ** 2 + (yb - ya) ** 2
+    end = min(y0 + height, math.ceil(max(ya, yb) + radius))
+    for top in range(max(y0, math.floor(min(ya, yb) - radius)), end, _BAND_PX):
+        bottom = min(top + _BAND_PX, end)
+        x_near = [xa, xb]
+        if abs(yb - ya) > 1:
+            x_near = [xa + min(max((y - ya) / (yb - ya), 0), 1) * (xb - xa) for y in (top - radius, bottom + radius)]
+        left, right = max(x0, math.floor(min(x_near) - radius)), min(x0 + width, math.ceil(max(x_near) + radius))
         x, y = np.arange(left, right)[None] + 0.5, np.arange(top, bottom)[:, None] + 0.5
-        length_2 = (xb - xa) ** 2 + (yb - ya) ** 2
         along = np.clip(((x - xa) * (xb - xa) + (y - ya) * (yb - ya)) / length_2, 0, 1) if length_2 else 0.0
         distance_2 = (x - xa - along * (xb - xa)) ** 2 + (y - ya - along * (yb - ya)) ** 2
-        mask[top:bottom, left:right] |= distance_2 <= radius**2
-        for end_x, end_y in ((xa, ya), (xb, yb)):
-            mask[min(int(end_y), height - 1), min(int(end_x), width - 1)] = True
-    return RegionMask.from_dense(mask)
+        part[top - y0 : bottom - y0, left - x0 : right - x0] |= distance_2 <= radius**2
 
 
 def _rle_to_mask(data: tuple[Any, tuple[int, int]], image_hw: tuple[int, int]) -> RegionMask:
     runs, size_hw = data
     _require_size(size_hw, image_hw, what="The RLE")
-    return RegionMask.from_dense(_dense(runs, image_hw))
+    return _runs_to_mask(runs, image_hw)
 
 
-def _dense(runs: Sequence[int], image_hw: tuple[int, int]) -> np.ndarray:
-    """The `(H, W)` mask of run lengths, which COCO counts column by column."""
-    inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(inside, runs).reshape(image_hw[::-1]).T
+def _runs_to_mask(runs: Sequence[int], image_hw: tuple[int, int]) -> RegionMask:
+    """The mask of run lengths, not all of them the background's, which COCO counts column by column."""
+    height, _ = image_hw
+    ends = np.cumsum(runs)
+    is_inside = np.arange(len(runs)) % 2 == 1
+    drawn = np.flatnonzero(is_inside & (np.diff(ends, prepend=0) > 0))
+    first_column, end_column = ends[drawn[0] - 1] // height, -(-ends[drawn[-1]] // height)
+    ends = np.clip(ends, first_column * height, end_column * height)
+    pixels = np.repeat(is_inside, np.diff(ends, prepend=first_column * height))
+    mask = _trimmed(pixels.reshape(-1, height).T, (int(first_column), 0), image_hw)
+    assert mask is not None, "a run of the foreground is not empty"
+    return mask
 
 
 _RASTERIZERS: dict[str, Callable[[Any, tuple[int, int]], RegionMask]] = {
@@ -547,7 +616,7 @@ def _mask_values(picture: Image.Image, name: str, *, use_alpha: bool) -> np.ndar
         values = values[..., 0]
     if values.ndim != 2 or picture.mode == "F":
         raise RegionError(f"{name} is a colour picture (mode {picture.mode}); expected one channel.")
-    return values.astype(np.int64)
+    return values
 
 
 def _short(value: Any) -> str:

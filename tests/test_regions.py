@@ -128,6 +128,40 @@ def test_coverage_is_the_exact_share_of_each_cell(mask, data):
     assert np.array_equal(got == 0, expected == 0)  # a cell beside the mask has exactly none of it
 
 
+def share_of_pixels(start, stop, cells, pixels):
+    """`(cells, pixels)`: how much of each pixel each cell has, over the cell's size, plainly."""
+    edges = np.linspace(start, stop, cells + 1)
+    shares = np.zeros((cells, pixels))
+    for cell, (first, last) in enumerate(pairwise(edges)):
+        for pixel in range(pixels):
+            shares[cell, pixel] = max(0.0, min(last, pixel + 1) - max(first, pixel)) / (last - first)
+    return shares
+
+
+@pytest.mark.parametrize(
+    ("box", "grid_hw"),
+    [
+        ((0, 0, 250, 300), (20, 25)),
+        ((0, 0, 250, 300), (1, 1)),
+        ((-30, 20, 271, 280), (17, 13)),
+        ((10.3, 20.9, 55.1, 77.7), (6, 5)),
+        ((100, 100, 110, 110), (30, 40)),
+        ((-60, -60, 0, 300), (4, 4)),
+        ((0, 0, 250, 300), (299, 249)),
+    ],
+    ids=["whole cells", "one cell", "beyond the image", "part", "finer than pixels", "beside", "as fine as pixels"],
+)
+@pytest.mark.parametrize("density", [0.001, 0.5, 0.999])
+def test_coverage_of_large_masks(box, grid_hw, density):
+    dense = np.random.default_rng(0).random((300, 250)) < density
+    x0, y0, x1, y1 = box
+    expected = share_of_pixels(y0, y1, grid_hw[0], 300) @ dense @ share_of_pixels(x0, x1, grid_hw[1], 250).T
+    got = RegionMask.from_dense(dense).coverage(box, grid_hw)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert got.max() <= 1
+    assert np.array_equal(got == 0, expected == 0)
+
+
 def test_coverage_of_a_box_between_pixels():
     mask = RegionMask.from_dense(np.ones((2, 2), dtype=bool))
     np.testing.assert_allclose(mask.coverage((0.5, 0.0, 2.5, 2.0), (1, 2)), [[1.0, 0.5]])
@@ -138,12 +172,27 @@ def test_mask_keeps_no_view_of_the_frame():
     frame[2:4, 2:4] = True
     compact = RegionMask.from_dense(frame)
     frame[:] = False
-    assert compact.area == 4
-    assert compact.window.base is None
+    assert compact.area == compact.window.sum() == 4
     full = np.ones((3, 3), dtype=bool)
     whole = RegionMask.from_dense(full)
     full[:] = False
-    assert whole.area == 9
+    assert whole.area == whole.window.sum() == 9
+
+
+def test_a_mask_that_fills_its_box_keeps_no_pixels():
+    box = (3, 5, 3700, 2100)
+    filled, drawn = np.zeros((2160, 3840), dtype=bool), Region.from_box(box).to_mask((2160, 3840))
+    filled[5:2100, 3:3700] = True
+    assert RegionMask.from_dense(filled) == drawn == RegionMask(None, box, (2160, 3840))
+    assert len(pickle.dumps(drawn)) < 1000
+    assert (drawn.area, drawn.window.all(), drawn.window.shape) == (2095 * 3697, True, (2095, 3697))
+    np.testing.assert_allclose(drawn.coverage((0, 0, 3840, 2160), (1, 1)), [[2095 * 3697 / (2160 * 3840)]], rtol=1e-6)
+    assert np.array_equal(drawn.coverage((2, 4, 6, 8), (4, 4)), np.pad(np.ones((3, 3)), ((1, 0), (1, 0))))
+
+
+def test_a_window_is_of_the_size_of_its_box():
+    with pytest.raises(RegionError, match=r"window must be of its box \(0, 0, 2, 3\), \(h, w\), got shape \(2, 3\)"):
+        RegionMask(np.ones((2, 3), dtype=bool), (0, 0, 2, 3), (4, 4))
 
 
 @pytest.mark.parametrize("again", [lambda mask: mask, copy.deepcopy, lambda mask: pickle.loads(pickle.dumps(mask))])
@@ -177,6 +226,41 @@ def test_small_masks_of_a_4k_frame_stay_compact():
     finally:
         tracemalloc.stop()
     assert len(kept) == 100
+
+
+FRAME_HW = (1080, 1920)
+FRAME_BYTES = 1080 * 1920
+NOISE = np.random.default_rng(0).random(FRAME_HW) < 0.5
+ELLIPSE = ((np.indices(FRAME_HW) - [[[500]], [[900]]]) ** 2 / [[[160_000]], [[640_000]]]).sum(axis=0) < 1
+ELLIPSE_RLE = coco.encode(np.asfortranarray(ELLIPSE.astype(np.uint8)))
+# How many dense masks of a byte a pixel it takes to make one compact: one; where it is drawn column by column, the
+# same by rows as well; and the bits.
+LARGE = {
+    "mask": (lambda: Region.from_mask(NOISE), 0.5),
+    "uint8 mask": (lambda: Region.from_mask(NOISE.view(np.uint8)), 1.5),
+    "box": (lambda: Region.from_box((0, 0, 1920, 1080)), 0.01),
+    "polygon": (lambda: Region.from_polygon([0, 0, 1920, 0, 0, 1080]), 2.25),
+    "points": (lambda: Region.from_points([(100, 100), (300, 200)]), 0.2),
+    "scribble": (lambda: Region.from_scribble([(0, 0), (1900, 1000)], width_px=30), 1.5),
+    "rle": (lambda: Region.from_rle(ELLIPSE_RLE), 2.25),
+}
+
+
+@pytest.mark.parametrize(("make", "most_frames"), LARGE.values(), ids=LARGE)
+def test_masks_of_whole_frames_take_a_bit_for_each_pixel(make, most_frames):
+    make().to_mask(FRAME_HW)  # imports
+    tracemalloc.start()
+    try:
+        kept = [make().to_mask(FRAME_HW) for _ in range(4)]
+        now, peak = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        kept[0].coverage((0, 0, 1920, 1080), (40, 70))
+        of_coverage = tracemalloc.get_traced_memory()[1] - now
+    finally:
+        tracemalloc.stop()
+    assert now < len(kept) * (FRAME_BYTES / 8 + 2000)
+    assert peak < now + most_frames * FRAME_BYTES
+    assert of_coverage < 2 * FRAME_BYTES
 
 
 # -- masks -------------------------------------------------------------------------------------------------
@@ -408,6 +492,30 @@ def test_a_scribble_is_the_disks_along_its_line(points, line_width):
         outer[min(int(y), 23), min(int(x), 31)] = True
     assert not (inner & ~got).any()
     assert not (got & ~outer).any()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [(3.2, 5.1), (288.7, 395.5)],
+        [(288.7, 5.1), (3.2, 395.5)],
+        [(10.5, 200), (280.1, 200)],
+        [(150, 399), (150, 1.5)],
+        [(20, 30), (40, 390), (290, 380)],
+    ],
+    ids=["down", "back", "flat", "upright", "two"],
+)
+@pytest.mark.parametrize("line_width", [1, 37.5, 900])
+def test_a_long_scribble_is_every_pixel_near_its_line(points, line_width):
+    rows, columns = np.indices((400, 300)) + 0.5
+    expected = np.zeros((400, 300), dtype=bool)
+    for a, b in pairwise(np.array(points)):
+        along = np.clip(((columns - a[0]) * (b - a)[0] + (rows - a[1]) * (b - a)[1]) / ((b - a) ** 2).sum(), 0, 1)
+        distance = np.hypot(columns - a[0] - along * (b - a)[0], rows - a[1] - along * (b - a)[1])
+        expected |= distance <= line_width / 2
+    for x, y in points:
+        expected[int(y), int(x)] = True
+    assert np.array_equal(Region.from_scribble(points, width_px=line_width).to_mask((400, 300)).dense(), expected)
 
 
 @pytest.mark.parametrize("line_width", [0.001, 0.5, 1])

@@ -88,7 +88,7 @@ class PackageEngine:
     def _add_one(self, state: dict[str, Any], position: int, number: int, prompt: Prompt) -> torch.Tensor:
         """Prompt one object on one frame; the mask logits there of all objects so far, `(N, 1, H, W)`."""
         if prompt.mask is not None:
-            return self.model.add_new_mask(state, position, number, prompt.mask)[2]
+            return self.model.add_new_mask(state, position, number, prompt.mask.dense())[2]
         points = prompt.points_xy
         labels = None if points is None else np.ones(len(points), dtype=np.int32)
         return self.model.add_new_points_or_box(

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pixelrefer_plugin import Region
+from pixelrefer_plugin import Region, RegionMask
 
 # SAM 2 is trained with up to eight clicks on a frame (SAM 2 paper, §5, "Training").
 _CLICKS_ON_SCRIBBLE = 8
@@ -20,12 +20,12 @@ class Prompt:
     Attributes:
         points_xy: `(P, 2)` float32, clicks on the object.
         box_xyxy: `(4,)` float32, the box around it.
-        mask: `(H, W)` bool, its mask: taken over on its own frame, tracked to the others.
+        mask: its mask, kept compact: taken over on its own frame, tracked to the others.
     """
 
     points_xy: np.ndarray | None = None
     box_xyxy: np.ndarray | None = None
-    mask: np.ndarray | None = None
+    mask: RegionMask | None = None
 
 
 def prompt_of(region: Region, image_hw: tuple[int, int]) -> Prompt:
@@ -36,7 +36,7 @@ def prompt_of(region: Region, image_hw: tuple[int, int]) -> Prompt:
         return Prompt(points_xy=np.array(region.data[0], dtype=np.float32))
     if region.kind == "scribble":
         return Prompt(points_xy=_clicks_along(region.data[0]))
-    return Prompt(mask=region.to_mask(image_hw).dense())
+    return Prompt(mask=region.to_mask(image_hw))
 
 
 def _clicks_along(points_xy: tuple[tuple[float, float], ...]) -> np.ndarray:

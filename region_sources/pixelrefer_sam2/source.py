@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pixelrefer_plugin import Region, RegionSourceSpec, SourceError, VideoRegion
+from pixelrefer_plugin import Region, RegionMask, RegionSourceSpec, SourceError, VideoRegion
 
 from .config import Sam2Config
 from .prompts import Prompt, prompt_of
@@ -65,7 +65,7 @@ class Sam2Source:
         """The mask of each prompt on one picture; None where the model finds nothing. Masks stay as they are."""
         given = [prompt_of(prompt, (image.height, image.width)) for prompt in prompts]
         found = self.engine.segment(np.asarray(image), [prompt for prompt in given if prompt.mask is None])
-        return [_as_region(next(found) if prompt.mask is None else prompt.mask) for prompt in given]
+        return [_as_region(prompt.mask or next(found)) for prompt in given]
 
     def track(self, video: Video, prompts: Sequence[VideoRegion]) -> list[VideoRegion | None]:
         """The mask of each prompt on the sampled frames where it is seen; None where it never is.
@@ -81,7 +81,7 @@ class Sam2Source:
             for position, masks in self._sweep(state, given, num_frames=len(video), reverse=reverse):
                 for number, mask in masks.items():
                     prompt = given[number].get(position, Prompt())
-                    if region := _as_region(mask if prompt.mask is None else prompt.mask):
+                    if region := _as_region(prompt.mask or mask):
                         seen[number][video.frame_indices[position]] = region
         return [VideoRegion(frames) if frames else None for frames in seen]
 
@@ -104,7 +104,9 @@ def _by_position(prompt: VideoRegion, video: Video) -> dict[int, Prompt]:
     return {video.position(frame): prompt_of(region, video.image_hw) for frame, region in prompt.frames.items()}
 
 
-def _as_region(mask: np.ndarray) -> Region | None:
+def _as_region(mask: RegionMask | np.ndarray) -> Region | None:
+    if isinstance(mask, RegionMask):
+        return Region("mask", mask)
     return Region.from_mask(mask) if mask.any() else None
 
 

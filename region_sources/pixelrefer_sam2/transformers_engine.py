@@ -104,7 +104,7 @@ def _others_unchanged(session: Sam2VideoInferenceSession, prompted: Container[in
 def _as_inputs(prompt: Prompt) -> dict[str, object]:
     """A prompt as the processor takes it: image level, object level, then points or coordinates."""
     if prompt.mask is not None:
-        return {"input_masks": prompt.mask}
+        return {"input_masks": prompt.mask.dense()}
     if prompt.box_xyxy is not None:
         return {"input_boxes": [[prompt.box_xyxy.tolist()]]}
     points = prompt.points_xy.tolist()
