@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .contracts import (
         AdapterSpec,
         BackboneSpec,
+        CheckpointLayout,
         CropView,
         DataFormatSpec,
         EncodedView,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .data.sample import RegionSample
     from .images import load_image
     from .model import RegionModel
+    from .official import import_official
     from .overlay import draw_regions, save_overlay
     from .plugins import get_adapter, get_backbone, list_plugins
     from .processor import RegionProcessor
@@ -66,6 +68,7 @@ _HOME = {
     "AdapterSpec": "contracts",
     "BackboneSpec": "contracts",
     "Box": "regions",
+    "CheckpointLayout": "contracts",
     "CropView": "contracts",
     "DataFormatSpec": "contracts",
     "EncodedView": "contracts",
@@ -92,6 +95,7 @@ _HOME = {
     "draw_regions": "overlay",
     "get_adapter": "plugins",
     "get_backbone": "plugins",
+    "import_official": "official",
     "list_plugins": "plugins",
     "load_image": "images",
     "load_region_source": "sources",
@@ -105,6 +109,7 @@ __all__ = [
     "BackboneSpec",
     "Box",
     "CheckpointError",
+    "CheckpointLayout",
     "ConfigError",
     "CropView",
     "DataError",
@@ -144,6 +149,7 @@ __all__ = [
     "get_adapter",
     "get_backbone",
     "hookimpl",
+    "import_official",
     "list_plugins",
     "load_image",
     "load_region_source",

@@ -55,6 +55,7 @@ class Manifest:
             and transformers' processor files do not say which it was.
         lora: whether LoRA weights belong to the model.
         frame_sampling: which frames of a video the processor reads.
+        region_token: the tokenizer's own token whose id is written for object tokens; None where it is ours.
         module_paths: where the parts of the backbone were in the live model, so that LoRA's keys find their layers
             in a release of transformers that has renamed modules.
         versions: the libraries that wrote the folder.
@@ -72,6 +73,7 @@ class Manifest:
     image_backend: str
     lora: bool
     frame_sampling: FrameSampling = field(default_factory=FrameSampling)
+    region_token: str | None = None
     module_paths: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -87,6 +89,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "image_backend": str,
     "lora": bool,
     "frame_sampling": dict,
+    "region_token": (str, type(None)),
     "module_paths": dict,
 }
 
@@ -126,8 +129,9 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
             f"{path} has format version {version!r}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U pixelrefer-plugin."
         )
-    for name in ("frame_sampling", "module_paths"):  # of folders from before videos, and from before training
-        data.setdefault(name, {})
+    # Of folders from before videos, from before training, and from before official checkpoints.
+    for name, default in (("frame_sampling", {}), ("module_paths", {}), ("region_token", None)):
+        data.setdefault(name, default)
     known = {item.name for item in fields(Manifest)}
     if set(data) != known:
         missing, extra = sorted(known - set(data)), sorted(set(data) - known)
@@ -152,11 +156,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def written_whole(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends without an error.
-
-    An interruption leaves the earlier folder as it was.
+def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse to write a model folder over something.
 
     Raises:
         CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours.
@@ -167,8 +168,25 @@ def written_whole(folder: str | os.PathLike[str], *, overwrite: bool = False) ->
             raise CheckpointError(f"'{target}' exists. Choose another folder, or allow overwriting it.")
         if not target.is_dir() or (any(target.iterdir()) and not is_model_folder(target)):
             raise CheckpointError(f"'{target}' exists and is not a pixelrefer model folder; it is not overwritten.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+
+
+@contextmanager
+def written_whole(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends without an error.
+
+    An interruption leaves the earlier folder as it was.
+
+    Raises:
+        CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours, or no folder can be made
+            there.
+    """
+    require_free(folder, overwrite=overwrite)
+    target = Path(folder).resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    except OSError as error:
+        raise CheckpointError(f"No folder can be made at '{target}': {error}. Choose another place.") from error
     try:
         made.chmod(0o777 & ~_umask())
         yield made
@@ -222,7 +240,7 @@ def require_same_tensors(got: Mapping[str, Any], expected: Mapping[str, Any], *,
     """
     missing, extra = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
     if missing or extra:
-        raise CheckpointError(f"'{source}' does not fit: missing keys {_some(missing)}, unexpected {_some(extra)}.")
+        raise CheckpointError(f"'{source}' does not fit: missing keys {some(missing)}, unexpected {some(extra)}.")
     for key, tensor in expected.items():
         if tensor.shape != got[key].shape:
             raise CheckpointError(
@@ -239,7 +257,23 @@ def require_no_missing(missing: Iterable[str], *, source: str | os.PathLike[str]
     """
     keys = sorted(missing)
     if keys:
-        raise CheckpointError(f"The backbone in '{source}' is incomplete: missing keys {_some(keys)}.")
+        raise CheckpointError(f"The backbone in '{source}' is incomplete: missing keys {some(keys)}.")
+
+
+def require_no_others(others: Iterable[str], *, source: str | os.PathLike[str]) -> None:
+    """Refuse a backbone's checkpoint that holds more than the backbone.
+
+    Raises:
+        CheckpointError: names what is left over.
+    """
+    keys = sorted(others)
+    if not keys:
+        return
+    official = any(".region_encoder." in key for key in keys)
+    hint = (
+        f"Import it: pixelrefer import-official {source} OUT." if official else "Is it a checkpoint of another model?"
+    )
+    raise CheckpointError(f"'{source}' holds more than a backbone: unexpected keys {some(keys)}. {hint}")
 
 
 def refuse_adapter_config(folder: str | os.PathLike[str], adapter_config: Any) -> None:
@@ -252,7 +286,18 @@ def refuse_adapter_config(folder: str | os.PathLike[str], adapter_config: Any) -
         raise CheckpointError(f"'{folder}' brings its adapter's options; adapter_config is for a plain backbone.")
 
 
-def _some(keys: list[str]) -> str:
+def refuse_region_token(folder: str | os.PathLike[str], region_token: str | None) -> None:
+    """A model folder brings its region token: its weights were trained with that.
+
+    Raises:
+        CheckpointError: one was given.
+    """
+    if region_token is not None:
+        raise CheckpointError(f"'{folder}' brings its region token; region_token is for a plain backbone.")
+
+
+def some(keys: list[str]) -> str:
+    """The first few of many names, for a message."""
     shown = ", ".join(keys[:4]) or "none"
     return shown if len(keys) <= 4 else f"{shown} and {len(keys) - 4} more"
 

@@ -27,10 +27,17 @@ if TYPE_CHECKING:
     from .data.sample import RecordPlace, RegionSample
     from .video import Video
 
+Resample = Literal["bicubic", "opencv_linear", "opencv_area"]
+"""How a part of a picture is resized: antialiased bicubic, or `cv2.resize` with INTER_LINEAR or INTER_AREA."""
+
+_RESAMPLES = ("bicubic", "opencv_linear", "opencv_area")
+
 Framework = Literal["vision-object", "object-only"]
 """What the decoder sees: scene tokens and object tokens, or object tokens alone."""
 
 _FRAMEWORKS = ("vision-object", "object-only")
+
+_PRESET = "preset"
 
 
 @dataclass(frozen=True)
@@ -59,27 +66,45 @@ class CropView:
     Attributes:
         box_xyxy: the part, in original pixels, end-exclusive.
         grid_hw: patches it is resized to; its pixels are `grid_hw * patch_size`.
-        mask: `(h, w)` float32 weights of the patches that belong to the region; zero elsewhere. None where
-            the adapter reads the whole grid: the view then has no (region, patch) pairs.
+        mask: `(h, w)` float32 weights of the patches that belong to the region; zero elsewhere, and everywhere
+            where it has no patch. None where the adapter reads the whole grid: the view then has no (region,
+            patch) pairs.
+        resample: how the part becomes those pixels. The two of OpenCV are its very calls on the uint8 RGB part.
+        encoded_hw: patches that the tower is given instead, where `grid_hw` is more than it may be given. The
+            pixels are brought on to `encoded_hw * patch_size` by antialiased bicubic, and the features are
+            stretched back to `grid_hw` bilinearly, as torch's `interpolate(align_corners=False)` does, where the
+            mask reads them. None: `grid_hw`.
     """
 
     box_xyxy: Box
     grid_hw: tuple[int, int]
-    mask: np.ndarray | None
+    mask: np.ndarray | None = None
+    resample: Resample = "bicubic"
+    encoded_hw: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name, length in (("box_xyxy", 4), ("grid_hw", 2)):
-            value = getattr(self, name)
-            if not isinstance(value, tuple) or len(value) != length or any(int(each) != each for each in value):
-                raise PixelReferError(f"CropView.{name} must be a tuple of {length} integers, got {value!r}.")
-        if self.mask is None:
-            return
-        if self.mask.shape != tuple(self.grid_hw):
+        _require_integers("CropView.box_xyxy", self.box_xyxy, length=4)
+        _require_integers("CropView.grid_hw", self.grid_hw, length=2)
+        if self.encoded_hw is not None:
+            _require_integers("CropView.encoded_hw", self.encoded_hw, length=2)
+        if self.resample not in _RESAMPLES:
+            raise PixelReferError(
+                f"CropView.resample must be one of {', '.join(map(repr, _RESAMPLES))}, got {self.resample!r}."
+            )
+        if self.mask is not None and self.mask.shape != tuple(self.grid_hw):
             raise PixelReferError(
                 f"CropView.mask must be one weight per patch, {tuple(self.grid_hw)}, got {self.mask.shape}."
             )
-        if not self.mask.any():
-            raise PixelReferError("CropView.mask must have a patch inside the region, got only zeros.")
+
+    @property
+    def tower_hw(self) -> tuple[int, int]:
+        """Rows and columns of patches that the tower is given: `encoded_hw`, or else `grid_hw`."""
+        return self.encoded_hw or self.grid_hw
+
+
+def _require_integers(name: str, value: Any, *, length: int) -> None:
+    if not isinstance(value, tuple) or len(value) != length or any(int(each) != each for each in value):
+        raise PixelReferError(f"{name} must be a tuple of {length} integers, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -160,21 +185,39 @@ class FeatureGrids:
 
 
 @dataclass(frozen=True, eq=False)
+class Corners:
+    """The patches that each (region, patch) pair is blended of, where the features of a view are stretched.
+
+    Attributes:
+        rows: `(K,)` int64, rows of the features: four for a pair that lies between patches, else one.
+        weights: `(K,)` float32, each row's share; those of a pair add up to 1.
+        starts: `(M,)` int64, where the rows of each pair begin.
+    """
+
+    rows: torch.Tensor
+    weights: torch.Tensor
+    starts: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class EncodedView:
     """One view of all regions of a batch, encoded: what an adapter's module reads.
 
     The masks come as coordinates, so that selecting inside them is one gather and needs no device sync.
 
     Attributes:
-        grids: the patch features of this view; `grids.features` is `(P, C)`.
+        grids: the patch features of this view as the tower made them; `grids.features` is `(P, C)`.
         grid_of_region: for each region, which grid it reads; regions may share one.
-        patch_rows: `(M,)` int64, rows of `grids.features` inside each region's mask, region by region.
+        patch_rows: `(M,)` int64, rows of `grids.features` inside each region's mask, region by region; the nearest
+            ones where the features are stretched (`CropView.encoded_hw`). `patch_features` reads both.
         patch_weights: `(M,)` float32, that mask's weight there.
-        patch_ij: `(M, 2)` int64, row and column of the patch in its grid.
+        patch_ij: `(M, 2)` float32, row and column of the patch in its grid; between patches where the features
+            are stretched.
         region_of_patch: `(M,)` int64, the region of each pair, ascending.
         patches_per_region: for each region how many pairs are its own; sums to M.
         boxes_xyxy: `(R, 4)` float32, the part of the image that each region's grid spans.
         images_hw: `(R, 2)` float32, the size of each region's image.
+        corners: what stretched features are blended of; None where no grid of the view is stretched.
     """
 
     grids: FeatureGrids
@@ -186,6 +229,25 @@ class EncodedView:
     patches_per_region: tuple[int, ...]
     boxes_xyxy: torch.Tensor
     images_hw: torch.Tensor
+    corners: Corners | None = None
+
+    def patch_features(self) -> torch.Tensor:
+        """The features inside the masks, stretched where the tower was given fewer patches than the mask has.
+
+        Returns:
+            `(M, C)`, a copy in the features' dtype, region by region.
+        """
+        features = self.grids.features
+        if self.corners is None:
+            return features[self.patch_rows]
+        import torch
+        from torch.nn.functional import embedding_bag
+
+        # A weighted sum of rows: no (K, C) copy. As `interpolate` does, in float32 where the features are of half.
+        exact = features.to(torch.promote_types(features.dtype, torch.float32))
+        weights = self.corners.weights.to(exact.dtype)
+        blended = embedding_bag(self.corners.rows, exact, self.corners.starts, mode="sum", per_sample_weights=weights)
+        return blended.to(features.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +266,12 @@ class AdapterSpec:
         framework: `vision-object` when scene tokens stay in the sequence. `object-only` when the decoder sees
             object tokens and text alone: the backbone's own image path is not run, so no view may be a
             `SceneView`.
+        presets: named sets of options, such as those of published weights. Options beside a preset override it.
+        plan_together: `plan_together(config, plans) -> plans`, for adapters whose regions on one picture depend on
+            each other: the plans of one conversation's regions on one picture or video frame, in their order;
+            as many come back. Pure. None: each region's plan stands.
+        frame_label: `frame_label(config, time_s) -> str`, what stands before a frame's object tokens in an
+            Object-Only video. None: `Time 1.0s:`.
     """
 
     name: str
@@ -211,6 +279,9 @@ class AdapterSpec:
     plan: Callable[[Any, RegionMask, PatchGeometry], RegionPlan]
     build: Callable[..., nn.Module]
     framework: Framework = "vision-object"
+    presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    plan_together: Callable[[Any, Sequence[RegionPlan]], Sequence[RegionPlan]] | None = None
+    frame_label: Callable[[Any, float], str] | None = None
 
     def __post_init__(self) -> None:
         if self.framework not in _FRAMEWORKS:
@@ -219,13 +290,35 @@ class AdapterSpec:
                 f"got {self.framework!r}."
             )
 
+        if _PRESET in getattr(self.config, "__dataclass_fields__", {}):
+            raise PixelReferError(
+                f"{self.config.__name__} has an option '{_PRESET}', the word that names one of AdapterSpec.presets "
+                "among an adapter's options. Call it something else."
+            )
+
     def make_config(self, options: Mapping[str, Any] | Any | None = None) -> Any:
-        """A checked config from keyword options, from a config object, or the default one.
+        """A checked config from keyword options, from a preset, from a config object, or the default one.
+
+        Args:
+            options: options as a mapping, in which `preset` names a preset that the others override; the name of
+                a preset; or a config object.
 
         Raises:
-            PixelReferError: an unknown option (the known ones are listed) or a value that breaks a rule.
+            PixelReferError: an unknown option or preset (the known ones are listed) or a value that breaks a rule.
         """
+        if isinstance(options, str):
+            options = self._preset(options)
+        elif isinstance(options, Mapping) and _PRESET in options:
+            own = {name: value for name, value in options.items() if name != _PRESET}
+            options = {**self._preset(options[_PRESET]), **own}
         return _make_config(self.config, options, owner=f"adapter '{self.name}'")
+
+    def _preset(self, name: Any) -> Mapping[str, Any]:
+        if not isinstance(name, str) or name not in self.presets:
+            raise PixelReferError(
+                f"Adapter '{self.name}' has no preset {name!r}. Its presets: {', '.join(self.presets) or 'none'}."
+            )
+        return self.presets[name]
 
 
 class RegionSource(Protocol):
@@ -360,6 +453,32 @@ class VideoScene:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointLayout:
+    """A layout, other than transformers' own, that a backbone's checkpoints also come in.
+
+    Their files are read as data; code that lies beside them is never run.
+
+    Attributes:
+        key_mapping: pairs of a regular expression and its replacement: the first that matches the start of a
+            weight's key makes it the native one. A weight that none matches is not the backbone's.
+        make_processor: `make_processor(folder, data, preprocessing) -> processor`, the native one. `data` is what
+            `config.json` holds, `preprocessing` what `preprocessor_config.json` holds, the vision tower's where that
+            has a folder of its own.
+        make_config: `make_config(data, shapes, tower, processor) -> config`, the native one. `shapes` are those of the
+            weights under their native keys, `tower` is the vision tower's own `config.json`, None where it has none.
+        vision_tower: `vision_tower(data) -> str | None`, the folder or hub id that `data` names as the vision
+            tower's. None: the tower's config is within the checkpoint's.
+        tower_prefix: what stands before the keys of a tower's own folder where its weights are within a checkpoint.
+    """
+
+    key_mapping: tuple[tuple[str, str], ...]
+    make_processor: Callable[[Path, Mapping[str, Any], Mapping[str, Any]], Any]
+    make_config: Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]], Mapping[str, Any] | None, Any], Any]
+    vision_tower: Callable[[Mapping[str, Any]], str | None]
+    tower_prefix: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     """A backbone: how one family of multimodal LLMs is read and fed. Mostly data.
 
@@ -390,6 +509,9 @@ class BackboneSpec:
         video_scene: how its own pass sees videos. None: it takes none, or adapters cannot read its features of
             them; those that read crops only do not need it.
         tiny: `tiny(seed) -> (model, processor)`: the real classes with a tiny random config, made in memory.
+        layouts: other layouts of its checkpoints, by the `model_type` of their `config.json`.
+        resize_frames: `resize_frames(video_processor, frames_nhwc) -> frames_nhwc`, a video's frames at the size that
+            its video processor brings them to, where that is to be done otherwise than the processor does it.
     """
 
     name: str
@@ -408,6 +530,8 @@ class BackboneSpec:
     tiny: Callable[[int], tuple[Any, Any]]
     scene_boxes_xyxy: Callable[[Any, Mapping[str, Any]], tuple[FloatBox, ...]] | None = None
     video_scene: VideoScene | None = None
+    layouts: Mapping[str, CheckpointLayout] = dataclasses.field(default_factory=dict)
+    resize_frames: Callable[[Any, np.ndarray], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model_types, str):  # ("qwen2_vl") is no tuple, and `in` would match parts of it

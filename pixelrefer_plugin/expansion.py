@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import PromptError
-from .messages import PLACEHOLDER, Slot
+from .messages import Slot
 
 IGNORE_INDEX = -100
 
@@ -23,12 +23,13 @@ class Expansion:
 
     Args:
         tokenizer: the backbone's, which knows the placeholder.
-        placeholder_id: its id.
+        placeholder: the token that stands in the texts, and whose id is written for object tokens.
     """
 
-    def __init__(self, tokenizer: Any, placeholder_id: int) -> None:
+    def __init__(self, tokenizer: Any, placeholder: str) -> None:
         self._tokenizer = tokenizer
-        self._placeholder_id = placeholder_id
+        self._placeholder = placeholder
+        self._placeholder_id: int = tokenizer.convert_tokens_to_ids(placeholder)
         self._special_ids = frozenset(tokenizer.all_special_ids)
 
     def write(
@@ -108,7 +109,7 @@ class Expansion:
     def _slot_ids(self, slot: Slot, counts: Iterator[int], ids_of: Mapping[str, list[int]]) -> list[int]:
         if slot.answer is None:
             return [self._placeholder_id] * next(counts)
-        first, *others = slot.answer.split(PLACEHOLDER)
+        first, *others = slot.answer.split(self._placeholder)
         ids = list(ids_of[first])
         for text in others:
             ids += [self._placeholder_id] * next(counts) + ids_of[text]
@@ -117,7 +118,7 @@ class Expansion:
     def _tokenized(self, slots: Sequence[Sequence[Slot]]) -> dict[str, list[int]]:
         """The ids of every text in an answer, all from one call."""
         answers = [slot.answer for row in slots for slot in row if slot.answer is not None]
-        texts = list(dict.fromkeys(text for answer in answers for text in answer.split(PLACEHOLDER)))
+        texts = list(dict.fromkeys(text for answer in answers for text in answer.split(self._placeholder)))
         if not texts:
             return {}
         return dict(zip(texts, self._tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))

@@ -19,6 +19,11 @@ def where_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in _WHERE if key in options}
 
 
+def without_where(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The other ones."""
+    return {key: value for key, value in options.items() if key not in _WHERE}
+
+
 def is_path(name_or_path: str) -> bool:
     """Whether it can only be a path: an id is NAME or OWNER/NAME."""
     return name_or_path.startswith(("/", ".", "~")) or name_or_path.count("/") > 1
@@ -111,3 +116,33 @@ def _public_id(backbone_id: str) -> str | None:
     """The backbone's hub id; a folder of this machine, or one inside the model folder, means nothing to others."""
     is_id = backbone_id.count("/") == 1 and not os.path.isabs(backbone_id)
     return backbone_id if is_id else None
+
+
+_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+
+
+def checkpoint_folder(name_or_path: str, where: Mapping[str, Any]) -> Path:
+    """The folder of a checkpoint of somebody else's, on disk; fetched when it is on the hub.
+
+    Args:
+        name_or_path: a folder, or a repository on the hub. Of its weights the safetensors are fetched, or torch's
+            files where it has no others.
+        where: options that say where files come from.
+
+    Raises:
+        CheckpointError: nothing of that name is there.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # httpx's, whichever
+
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    try:
+        folder = Path(snapshot_download(name_or_path, allow_patterns=[*_SMALL_FILES, "*.safetensors"], **where))
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(name_or_path, allow_patterns=["pytorch_model*.bin"], **where)
+    except (HFValidationError, HTTPError, OSError) as error:
+        raise CheckpointError(
+            f"'{name_or_path}' is no folder and cannot be fetched: {' '.join(str(error).split())}"
+        ) from error
+    return folder

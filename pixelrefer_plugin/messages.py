@@ -7,7 +7,7 @@ say which is which, in order. It knows no tokenizer and no model.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,8 @@ REGION_MARKER = "<region>"
 """What stands for the next region in a user's text."""
 
 PLACEHOLDER = "<|region_pad|>"
-"""The special token that object tokens replace. It never reaches the decoder."""
+"""The special token that object tokens replace, where the tokenizer has none of its own for that. It never reaches
+the decoder."""
 
 Message = Mapping[str, Any]
 Conversation = Sequence[Message]
@@ -35,13 +36,18 @@ class PromptStyle:
     Attributes:
         object_only: regions take the place of the pictures and videos they lie on, and those of a video tell
             their times.
-        special_tokens: tokens that must not stand in a text: the backbone's own for pictures and videos.
+        special_tokens: tokens that must not stand in a text: the placeholder, and the backbone's own for pictures
+            and videos.
         sampling: which frames of a video are read; those that regions name are always among them.
+        placeholder: the token that stands for the regions and answers in the rendered texts.
+        frame_label: what stands before a frame's object tokens, of its time in seconds, where regions tell it.
     """
 
     object_only: bool
     special_tokens: tuple[str, ...]
     sampling: FrameSampling
+    placeholder: str
+    frame_label: Callable[[float], str]
 
 
 @dataclass(frozen=True)
@@ -245,22 +251,23 @@ def _require_regions_everywhere(regions: Sequence[Region | VideoRegion], *, num_
 
 def _render(turns: Sequence[_Turn], sample: Sample, style: PromptStyle) -> None:
     """Write the sample's messages and slots."""
-    texts = iter([_region_text(region, sample, timed=style.object_only) for region in sample.regions])
+    texts = iter([_region_text(region, sample, style) for region in sample.regions])
     for turn in turns:
-        _refuse_special_tokens(turn.text(), (PLACEHOLDER, *style.special_tokens))
+        _refuse_special_tokens(turn.text(), style.special_tokens)
         render = _answer if turn.is_answer else _question
-        sample.messages.append({"role": turn.role, "content": list(render(turn, texts, sample))})
+        content = list(render(turn, texts, sample, style.placeholder))
+        sample.messages.append({"role": turn.role, "content": content})
 
 
-def _region_text(region: Region | VideoRegion, sample: Sample, *, timed: bool) -> str:
+def _region_text(region: Region | VideoRegion, sample: Sample, style: PromptStyle) -> str:
     """One placeholder for each picture that the region lies on: `[..]`, or `[Time 1.0s:..,Time 2.0s:..]`."""
     if isinstance(region, Region):
-        return f"[{PLACEHOLDER}]"
-    if not timed:
-        return f"[{PLACEHOLDER * len(region.frames)}]"
+        return f"[{style.placeholder}]"
+    if not style.object_only:
+        return f"[{style.placeholder * len(region.frames)}]"
     video = sample.videos[region.video_index]
     times_s = [video.times_s[video.position(frame)] for frame in region.frames]
-    return "[" + ",".join(f"Time {time_s:.1f}s:{PLACEHOLDER}" for time_s in times_s) + "]"
+    return "[" + ",".join(style.frame_label(time_s) + style.placeholder for time_s in times_s) + "]"
 
 
 def _with_regions(text: str, texts: Iterator[str]) -> str:
@@ -268,19 +275,19 @@ def _with_regions(text: str, texts: Iterator[str]) -> str:
     return first + "".join(next(texts) + other for other in others)
 
 
-def _question(turn: _Turn, texts: Iterator[str], sample: Sample) -> Iterator[dict[str, Any]]:
+def _question(turn: _Turn, texts: Iterator[str], sample: Sample, placeholder: str) -> Iterator[dict[str, Any]]:
     for part in turn.parts:
         if part["type"] == "text":
             text = _with_regions(part["text"], texts)
-            sample.slots.extend(Slot() for _ in range(text.count(PLACEHOLDER)))
+            sample.slots.extend(Slot() for _ in range(text.count(placeholder)))
             yield {"type": "text", "text": text}
         elif sample.shows_media:
             yield {"type": part["type"]}
 
 
-def _answer(turn: _Turn, texts: Iterator[str], sample: Sample) -> Iterator[dict[str, Any]]:
+def _answer(turn: _Turn, texts: Iterator[str], sample: Sample, placeholder: str) -> Iterator[dict[str, Any]]:
     sample.slots.append(Slot(_with_regions(turn.text(), texts)))
-    yield {"type": "text", "text": PLACEHOLDER}
+    yield {"type": "text", "text": placeholder}
 
 
 def _refuse_special_tokens(text: str, refused: Sequence[str]) -> None:

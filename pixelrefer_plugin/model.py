@@ -85,7 +85,7 @@ class RegionModel(nn.Module):
         backbone: Any,
         *,
         adapter: str = "saot",
-        adapter_config: Mapping[str, Any] | Any | None = None,
+        adapter_config: Mapping[str, Any] | str | Any | None = None,
         backbone_plugin: str | None = None,
         train_backbone: bool = False,
     ) -> RegionModel:
@@ -94,7 +94,8 @@ class RegionModel(nn.Module):
         Args:
             backbone: a Hugging Face model that a backbone plugin serves.
             adapter: name of the adapter; its weights start at random.
-            adapter_config: its options, as a mapping or its config object.
+            adapter_config: its options: a mapping, the name of a preset, or its config object. The key `preset` of a
+                mapping names a preset that the other options override.
             backbone_plugin: name of the backbone plugin; by default found by `backbone.config.model_type`.
             train_backbone: leave the backbone's own weights trainable; by default they are frozen.
 
@@ -136,14 +137,20 @@ class RegionModel(nn.Module):
         _ATTACHED.pop(self.backbone, None)
         return self.backbone
 
-    def make_processor(self, native: Any) -> RegionProcessor:
-        """The `RegionProcessor` that plans for this model's adapter, around the backbone's own processor."""
+    def make_processor(self, native: Any, *, region_token: str | None = None) -> RegionProcessor:
+        """The `RegionProcessor` that plans for this model's adapter, around the backbone's own processor.
+
+        Args:
+            native: the backbone's own processor.
+            region_token: a token of its tokenizer to stand for object tokens; by default one is added.
+        """
         processor = RegionProcessor(
             native,
             self.backbone.config,
             adapter=self._adapter_spec.name,
             adapter_config=self.adapter_config,
             backbone_plugin=self._backbone_spec.name,
+            region_token=region_token,
         )
         self._placeholder_id = processor.placeholder_id
         return processor
@@ -386,7 +393,7 @@ class RegionModel(nn.Module):
         folder: str | os.PathLike[str],
         *,
         adapter: str | None = None,
-        adapter_config: Mapping[str, Any] | None = None,
+        adapter_config: Mapping[str, Any] | str | None = None,
         backbone: Any = None,
         **backbone_options: Any,
     ) -> RegionModel:
@@ -395,7 +402,7 @@ class RegionModel(nn.Module):
         Args:
             folder: such a folder, on disk or on the hub, or the id or path of a plain backbone.
             adapter: name of the adapter. For a model folder it must be the one it was made with.
-            adapter_config: its options, only for a plain backbone.
+            adapter_config: its options or the name of a preset, only for a plain backbone.
             backbone: where the backbone is, or the loaded model itself; by default what the folder says.
             **backbone_options: options of the backbone's `from_pretrained`, such as `dtype` or `device_map`. Those
                 that say where files come from (`revision`, `token`, ...) are also for a folder on the hub.
@@ -505,6 +512,7 @@ class RegionModel(nn.Module):
             lora=self.has_lora,
             module_paths=module_paths(self.backbone, self._backbone_spec),
             frame_sampling=processor.sampling,
+            region_token=processor.region_token,
             versions=checkpoint.library_versions(),
         )
 
@@ -546,7 +554,7 @@ class RegionModel(nn.Module):
 
     def _encode(self, regions: RegionBatch) -> FeatureGrids | None:
         """All crops of the batch through the vision tower."""
-        if not regions.crops:
+        if not regions.crop_grids_hw:
             return None
         tower = self.backbone.get_submodule(self._backbone_spec.vision_tower)
         parameter = next(tower.parameters())

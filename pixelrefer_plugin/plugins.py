@@ -157,14 +157,14 @@ class PluginHost:
         return sorted((spec for _, spec in self._registered("data format")), key=lambda spec: spec.name)
 
     def backbone_for(self, model_type: str) -> BackboneSpec:
-        """The backbone that serves a Hugging Face `config.model_type`.
+        """The backbone that serves a Hugging Face `config.model_type`, its own or one of its other layouts.
 
         Raises:
             PluginError: no installed plugin serves it, or more than one does.
         """
         self._load_each(plugin for plugin in self._plugins if plugin.source.may_have("backbone"))
         backbones = list(self._registered("backbone"))
-        serving = [(plugin, spec) for plugin, spec in backbones if model_type in spec.model_types]
+        serving = [(plugin, spec) for plugin, spec in backbones if model_type in (*spec.model_types, *spec.layouts)]
         if len(serving) > 1:
             names = " or ".join(f"'{spec.name}'" for _, spec in serving)
             raise PluginError(

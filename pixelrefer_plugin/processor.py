@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,15 @@ class RegionProcessor:
         native: the backbone's own processor; it is copied, and the copy learns the placeholder token.
         config: the backbone's config.
         adapter: name of the adapter.
-        adapter_config: its options, as a mapping or its config object.
+        adapter_config: its options: a mapping, the name of a preset, or its config object. The key `preset` of a
+            mapping names a preset that the other options override.
         backbone_plugin: name of the backbone plugin; by default found by `config.model_type`.
         sampling: which frames of a video are read; by default 16, spread evenly.
+        region_token: a token that the tokenizer has for object tokens already, such as the official checkpoints'
+            `<REGION>`; its id is written for each. By default a token of our own is added.
+
+    Raises:
+        PromptError: the tokenizer does not have `region_token` as a token of its own.
     """
 
     def __init__(
@@ -47,15 +53,22 @@ class RegionProcessor:
         config: Any,
         *,
         adapter: str = "saot",
-        adapter_config: Mapping[str, Any] | Any | None = None,
+        adapter_config: Mapping[str, Any] | str | Any | None = None,
         backbone_plugin: str | None = None,
         sampling: FrameSampling | None = None,
+        region_token: str | None = None,
     ) -> None:
         self.sampling = _checked_sampling(sampling) or FrameSampling()
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
-        self.tokenizer.add_special_tokens({"extra_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
-        self.placeholder_id: int = self.tokenizer.convert_tokens_to_ids(PLACEHOLDER)
+        self.region_token = region_token
+        if region_token is None:
+            ours = {"extra_special_tokens": [PLACEHOLDER]}
+            self.tokenizer.add_special_tokens(ours, replace_extra_special_tokens=False)
+        else:
+            self._require_region_token(region_token)
+        self._placeholder = region_token or PLACEHOLDER
+        self.placeholder_id: int = self.tokenizer.convert_tokens_to_ids(self._placeholder)
         self._config = config
         self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
@@ -115,8 +128,10 @@ class RegionProcessor:
             raise PromptError(f"Got {len(batch)} conversations but {len(region_lists)} lists of regions.")
         style = PromptStyle(
             object_only=self._adapter.framework == "object-only",
-            special_tokens=self._media_tokens,
+            special_tokens=(self._placeholder, *self._media_tokens),
             sampling=_checked_sampling(sampling) or self.sampling,
+            placeholder=self._placeholder,
+            frame_label=self._frame_label,
         )
         read_image = ImageReader()
         samples = [
@@ -125,7 +140,7 @@ class RegionProcessor:
         ]
         planned = self._plan(samples)
         inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
-        Expansion(self.tokenizer, self.placeholder_id).write(
+        Expansion(self.tokenizer, self._placeholder).write(
             inputs,
             [sample.slots for sample in samples],
             [_counts(regions) for regions in planned],
@@ -193,8 +208,9 @@ class RegionProcessor:
         folder: str | os.PathLike[str],
         *,
         adapter: str | None = None,
-        adapter_config: Mapping[str, Any] | None = None,
+        adapter_config: Mapping[str, Any] | str | None = None,
         backbone_plugin: str | None = None,
+        region_token: str | None = None,
         **native_options: Any,
     ) -> RegionProcessor:
         """The processor of a folder that `RegionModel.save_pretrained` wrote, or of a plain backbone.
@@ -203,8 +219,9 @@ class RegionProcessor:
             folder: such a folder, on disk or on the hub, or a backbone's id or path, for which `adapter` says how
                 to plan regions.
             adapter: name of the adapter, only for a plain backbone (default `saot`).
-            adapter_config: its options, likewise.
+            adapter_config: its options or the name of a preset, likewise.
             backbone_plugin: name of the backbone plugin, likewise; by default found by the model type.
+            region_token: a token of the tokenizer's that stands for object tokens, likewise; by default one is added.
             **native_options: options of `AutoProcessor.from_pretrained`.
 
         Raises:
@@ -219,8 +236,10 @@ class RegionProcessor:
                 adapter=adapter or "saot",
                 adapter_config=adapter_config,
                 backbone_plugin=backbone_plugin,
+                region_token=region_token,
             )
         checkpoint.refuse_adapter_config(folder, adapter_config)
+        checkpoint.refuse_region_token(folder, region_token)
         manifest = checkpoint.read_manifest(found, adapter=adapter)
         files = found / checkpoint.PROCESSOR_FOLDER
         if not files.is_dir():
@@ -237,6 +256,7 @@ class RegionProcessor:
             adapter_config=manifest.adapter_config,
             backbone_plugin=manifest.backbone,
             sampling=manifest.frame_sampling,
+            region_token=manifest.region_token,
         )
 
     def __getstate__(self) -> dict[str, Any]:  # specs hold functions that cannot be pickled: their names travel
@@ -262,18 +282,40 @@ class RegionProcessor:
             videos = [video for sample in shown for video in sample.videos]
             if getattr(self.native, "video_processor", None) is None:
                 raise PromptError(f"Backbone '{self._backbone.name}' takes no videos: its processor has none for them.")
-            media["videos"] = [np.require(video.frames_nhwc, requirements="W") for video in videos]  # as torch wants it
+            frames = [self._resized(video.frames_nhwc) for video in videos]
+            media["videos"] = [np.require(each, requirements="W") for each in frames]  # as torch wants it
             media["video_metadata"] = [_native_metadata(video) for video in videos]
             # They are sampled, and a frame three pixels high would pass for one with channels first.
             sampled = {"do_sample_frames": False, "input_data_format": "channels_last"}
             media["videos_kwargs"] = {**options.pop("videos_kwargs", {}), **sampled}
         _refuse_own_options(options)
         try:
-            return self.native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
+            native = self._native_for(media)
+            return native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
         except ValueError as error:
             raise PromptError(
                 f"The backbone's own processor refuses this batch: {error}{_lengths_note(shown)}"
             ) from error
+
+    def _resized(self, frames_nhwc: np.ndarray) -> np.ndarray:
+        """A video's frames as the native processor shall have them."""
+        resize = self._backbone.resize_frames
+        return frames_nhwc if resize is None else resize(self.native.video_processor, frames_nhwc)
+
+    def _native_for(self, media: Mapping[str, Any]) -> Any:
+        """The native processor; where one token stands for pictures and videos, told which of them it is."""
+        image_token, video_token = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
+        if image_token is None or image_token != video_token:
+            return self.native
+        if {"images", "videos"} <= media.keys():
+            raise PromptError(
+                f"Backbone '{self._backbone.name}' has one token, {image_token!r}, for pictures and videos here, so a "
+                "batch may hold pictures or videos, got both. Put them in separate batches."
+            )
+        native = copy.copy(self.native)
+        native.video_token = video_token if "videos" in media else None
+        native.image_token = image_token if "images" in media else None
+        return native
 
     def _plan(self, samples: Sequence[Sample]) -> list[list[list[PlannedRegion]]]:
         """Per sample and region the plan of each picture that the region lies on."""
@@ -281,12 +323,13 @@ class RegionProcessor:
         first_frame = sum(len(sample.images) for sample in samples)  # frames come after all images
         planned = []
         for index, sample in enumerate(samples):
-            planned.append(
-                [
-                    [self._plan_region(placed, f"Sample {index}, region {number}") for placed in placed_regions]
-                    for number, placed_regions in enumerate(_place(sample, first_image, first_frame))
-                ]
-            )
+            placed = list(_place(sample, first_image, first_frame))
+            alone = [
+                [self._plan_region(each, f"Sample {index}, region {number}") for each in of_region]
+                for number, of_region in enumerate(placed)
+            ]
+            with about(f"Sample {index}"):
+                planned.append(self._plan_together(alone, placed))
             first_image += len(sample.images)
             first_frame += sum(map(len, sample.videos))
         self._require_one_kind(planned)
@@ -306,7 +349,34 @@ class RegionProcessor:
             mask = placed.region.to_mask(placed.image_hw)
             plan = self.plan(mask)
             self._require_allowed(plan, placed.image_hw)
-        return PlannedRegion(mask=mask, plan=plan, picture=placed.picture)
+        reads_scene = any(isinstance(view, SceneView) for view in plan.views)
+        return PlannedRegion(mask=mask if reads_scene else None, plan=plan, picture=placed.picture)
+
+    def _plan_together(
+        self, alone: list[list[PlannedRegion]], placed: Sequence[Sequence[_Placed]]
+    ) -> list[list[PlannedRegion]]:
+        """Plans of one conversation's regions that depend on each other, picture by picture."""
+        together = self._adapter.plan_together
+        if together is None:
+            return alone
+        planned = [list(of_region) for of_region in alone]
+        on_picture: dict[int, list[tuple[int, int]]] = {}
+        for number, of_region in enumerate(alone):
+            for at, region in enumerate(of_region):
+                on_picture.setdefault(region.picture, []).append((number, at))
+        for places in on_picture.values():
+            plans = together(self._adapter_config, [alone[number][at].plan for number, at in places])
+            if not isinstance(plans, Sequence) or len(plans) != len(places):
+                got = len(plans) if isinstance(plans, Sequence) else repr(plans)
+                raise PluginError(
+                    f"Adapter '{self._adapter.name}' must return as many plans from plan_together as it was given, "
+                    f"{len(places)}, got {got}."
+                )
+            for (number, at), plan in zip(places, plans, strict=True):
+                with about(f"region {number}"):
+                    self._require_allowed(plan, placed[number][at].image_hw)
+                planned[number][at] = replace(alone[number][at], plan=plan)
+        return planned
 
     def _require_allowed(self, plan: Any, image_hw: tuple[int, int]) -> None:
         """Refuse a plan that an adapter must not make; the error is its author's to read."""
@@ -324,9 +394,9 @@ class RegionProcessor:
 
     def _require_allowed_crop(self, crop: CropView, image_hw: tuple[int, int], name: str) -> None:
         multiple = self._geometry.grid_multiple
-        if any(side < 1 or side % multiple for side in crop.grid_hw):
+        if min(crop.grid_hw) < 1 or any(side < 1 or side % multiple for side in crop.tower_hw):
             raise PluginError(
-                f"{name} asks for a crop of {crop.grid_hw[0]}x{crop.grid_hw[1]} patches, but "
+                f"{name} asks for a crop of {crop.tower_hw[0]}x{crop.tower_hw[1]} patches, but "
                 f"backbone '{self._backbone.name}' takes multiples of {multiple}. "
                 "Its plan should size crops with geometry.whole_patches()."
             )
@@ -357,6 +427,28 @@ class RegionProcessor:
             pixel_mean=image_processor.image_mean,
             pixel_std=image_processor.image_std,
         )
+
+    def _frame_label(self, time_s: float) -> str:
+        """What stands before a frame's object tokens."""
+        if self._adapter.frame_label is None:
+            return f"Time {time_s:.1f}s:"
+        label = self._adapter.frame_label(self._adapter_config, time_s)
+        special = (self._placeholder, *self._media_tokens, *self.tokenizer.all_special_tokens)
+        if not isinstance(label, str) or any(token in label for token in special):
+            raise PluginError(
+                f"Adapter '{self._adapter.name}' must label a frame with text without special tokens, got {label!r}."
+            )
+        return label
+
+    def _require_region_token(self, token: str) -> None:
+        """An added token is never split, nor joined to what stands beside it; any other might be."""
+        if token not in self.tokenizer.get_added_vocab():
+            raise PromptError(
+                f"The tokenizer has no token {token!r} of its own for object tokens. Is it the tokenizer of the "
+                "checkpoint that was trained with it? Leave region_token out, and a token is added."
+            )
+        if token in self._media_tokens:
+            raise PromptError(f"The token {token!r} stands for pictures or videos; it cannot be region_token as well.")
 
     @property
     def _media_tokens(self) -> tuple[str, ...]:

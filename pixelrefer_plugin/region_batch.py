@@ -8,6 +8,8 @@ A *picture* here is an image or a frame of a video. A region of a video is there
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from .contracts import CropView, EncodedView, FeatureGrids, PatchGeometry, RegionPlan, SceneView
+from .contracts import Corners, CropView, EncodedView, FeatureGrids, PatchGeometry, RegionPlan, Resample, SceneView
 from .regions import Box, FloatBox, RegionMask
 from .video import Video
 
@@ -37,15 +40,15 @@ Picture = Image.Image | VideoFrame
 
 @dataclass(frozen=True, eq=False)
 class PlannedRegion:
-    """One region on one picture, with its mask and its plan.
+    """One region on one picture, with its plan.
 
     Attributes:
-        mask: its pixels on its picture.
+        mask: its pixels on its picture. None where no view of the plan is a `SceneView`: nothing else reads them.
         plan: what the adapter asks for.
         picture: that picture's index among all pictures of the batch.
     """
 
-    mask: RegionMask
+    mask: RegionMask | None
     plan: RegionPlan
     picture: int
 
@@ -87,6 +90,7 @@ class ViewLayout:
     patches_per_region: tuple[int, ...]
     boxes_xyxy: Tensor
     images_hw: Tensor
+    corners: Corners | None = None
 
     def encoded(self, grids: FeatureGrids) -> EncodedView:
         """This view with its grids' features."""
@@ -107,8 +111,9 @@ class RegionBatch:
         scene: how the backbone's own pass sees the pictures; None where the adapter does not read it.
         frame_indices: per video of the batch the indices of its sampled frames.
         frame_times_s: per video when each of them is shown, in seconds.
-        crops: distinct crops, `(3, H, W)` uint8, view by view.
-        crop_grids_hw: patches of each crop.
+        pixels: `(3, N)` uint8, the pixels of all distinct crops, one after another, view by view.
+        patch_size: side of a patch in pixels.
+        crop_grids_hw: patches of each crop, as the tower is given them.
         pixel_mean: `(3,)` float32 in [0, 1], what the backbone's image processor subtracts.
         pixel_std: `(3,)` float32, what it divides by.
         views: the layout of each of the adapter's views.
@@ -122,23 +127,17 @@ class RegionBatch:
     scene: SceneLayout | None
     frame_indices: tuple[tuple[int, ...], ...]
     frame_times_s: tuple[tuple[float, ...], ...]
-    crops: tuple[Tensor, ...]
+    pixels: Tensor
+    patch_size: int
     crop_grids_hw: tuple[tuple[int, int], ...]
     pixel_mean: Tensor
     pixel_std: Tensor
     views: tuple[ViewLayout, ...]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Its crops travel as one tensor: from a data loader's worker each would be a shared file of its own."""
-        rows = [crop.permute(1, 2, 0).reshape(-1) for crop in self.crops]
-        sizes_hw = [crop.shape[1:] for crop in self.crops]
-        return self.__dict__ | {"crops": (torch.cat(rows) if rows else None, sizes_hw)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        values, sizes_hw = state["crops"]
-        parts = () if values is None else values.split([3 * height * width for height, width in sizes_hw])
-        crops = tuple(part.view(*hw, 3).permute(2, 0, 1) for part, hw in zip(parts, sizes_hw, strict=True))
-        self.__dict__.update(state | {"crops": crops})
+    @property
+    def crops(self) -> tuple[Tensor, ...]:
+        """The distinct crops, `(3, H, W)` uint8 each, view by view."""
+        return tuple(self._as_crops(self.pixels.split(self._crop_areas_px, dim=1)))
 
     def tokens_per_region(self) -> list[int]:
         """Object tokens promised for each region, those of all its frames together."""
@@ -158,9 +157,26 @@ class RegionBatch:
 
     def normalised_crops(self, dtype: torch.dtype) -> list[Tensor]:
         """The crops as the backbone's image processor would normalise them, `(3, H, W)` of `dtype`."""
-        scale = 1 / (255 * self.pixel_std[:, None, None])
-        shift = -self.pixel_mean[:, None, None] / self.pixel_std[:, None, None]
-        return [(crop * scale).add_(shift).to(dtype) for crop in self.crops]
+        if self.pixels.device.type == "cpu":  # crop by crop, while its values are in the cache
+            return self._as_crops([self._normalised(part, dtype) for part in self.pixels.split(self._crop_areas_px, 1)])
+        return self._as_crops(self._normalised(self.pixels, dtype).split(self._crop_areas_px, 1))
+
+    def _normalised(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+        """`(3, n)` uint8 as the tower wants it."""
+        scale = 1 / (255 * self.pixel_std[:, None])
+        shift = -self.pixel_mean[:, None] / self.pixel_std[:, None]
+        return pixels.to(torch.float32).mul_(scale).add_(shift).to(dtype)
+
+    @property
+    def _crop_areas_px(self) -> list[int]:
+        return [h * w * self.patch_size**2 for h, w in self.crop_grids_hw]
+
+    def _as_crops(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """`(3, n)` of each crop as `(3, H, W)`."""
+        return [
+            part.view(3, h * self.patch_size, w * self.patch_size)
+            for part, (h, w) in zip(parts, self.crop_grids_hw, strict=True)
+        ]
 
 
 def _sums(values: Sequence[int], lengths: Sequence[int]) -> list[int]:
@@ -174,7 +190,7 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return function(value)
     if isinstance(value, tuple):
         return tuple(_map_tensors(item, function) for item in value)
-    if isinstance(value, RegionBatch | ViewLayout):
+    if isinstance(value, RegionBatch | ViewLayout | Corners):
         names = [item.name for item in dataclasses.fields(value)]
         return dataclasses.replace(value, **{name: _map_tensors(getattr(value, name), function) for name in names})
     return value
@@ -207,14 +223,15 @@ def make_region_batch(
     """
     regions = [planned for sample in samples for region in sample for planned in region]
     first_alike = _first_alike(pictures)
+    images_hw = [_image_hw(pictures[region.picture]) for region in regions]
     crops: list[_Crop] = []
     views = []
     for index in range(len(regions[0].plan.views)):
         if isinstance(regions[0].plan.views[index], SceneView):
             assert scene is not None
-            views.append(_scene_layout(regions, scene))
+            views.append(_scene_layout(regions, scene, images_hw))
         else:
-            views.append(_crop_layout(regions, index, crops, first_alike))
+            views.append(_crop_layout(regions, index, crops, first_alike, images_hw))
     return RegionBatch(
         adapter=adapter,
         placeholder_id=placeholder_id,
@@ -224,8 +241,9 @@ def make_region_batch(
         scene=scene,
         frame_indices=tuple(video.frame_indices for video in videos),
         frame_times_s=tuple(video.times_s for video in videos),
-        crops=_cut(crops, pictures, geometry.patch_size),
-        crop_grids_hw=tuple(crop.grid_hw for crop in crops),
+        pixels=_cut(crops, pictures, geometry.patch_size),
+        patch_size=geometry.patch_size,
+        crop_grids_hw=tuple(crop.tower_hw for crop in crops),
         pixel_mean=torch.tensor(pixel_mean, dtype=torch.float32),
         pixel_std=torch.tensor(pixel_std, dtype=torch.float32),
         views=tuple(views),
@@ -241,6 +259,12 @@ def _first_alike(pictures: Sequence[Picture]) -> list[int]:
     ]
 
 
+def _image_hw(picture: Picture) -> tuple[int, int]:
+    if isinstance(picture, VideoFrame):
+        return picture.video.image_hw
+    return picture.height, picture.width
+
+
 @dataclass(frozen=True)
 class _Crop:
     """What makes a crop; regions that ask for the same one share it."""
@@ -248,27 +272,77 @@ class _Crop:
     picture: int
     box_xyxy: Box
     grid_hw: tuple[int, int]
+    tower_hw: tuple[int, int]
+    resample: Resample
 
 
-def _cut(crops: Sequence[_Crop], pictures: Sequence[Picture], patch_size: int) -> tuple[Tensor, ...]:
-    """The crops' pixels, `(3, H, W)` uint8, resized by Pillow on as many threads as torch would use."""
+def _cut(crops: Sequence[_Crop], pictures: Sequence[Picture], patch_size: int) -> Tensor:
+    """The crops' pixels, `(3, N)` uint8, made on as many threads as torch would use."""
+    sides_hw = [(crop.tower_hw[0] * patch_size, crop.tower_hw[1] * patch_size) for crop in crops]
+    ends = np.cumsum([0, *(height * width for height, width in sides_hw)])
+    pixels = np.empty((3, int(ends[-1])), dtype=np.uint8)
+    sources = _sources(crops, pictures)
 
-    def pixels(crop: _Crop) -> Tensor:
+    def write(index: int) -> None:
+        crop = crops[index]
+        part = _part_hwc(sources[crop.picture], crop.box_xyxy)
         height, width = (side * patch_size for side in crop.grid_hw)
-        picture = pictures[crop.picture]
-        image = picture.video.picture(picture.position) if isinstance(picture, VideoFrame) else picture
-        resized = image.resize((width, height), Image.Resampling.BICUBIC, box=crop.box_xyxy)
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+        resized = _resized(part, (height, width), crop.resample)
+        if crop.tower_hw != crop.grid_hw:  # as the official image processor brings a crop to what the tower takes
+            tower_wh = sides_hw[index][::-1]
+            resized = np.asarray(Image.fromarray(resized).resize(tower_wh, Image.Resampling.BICUBIC))
+        pixels[:, ends[index] : ends[index + 1]].reshape(3, *sides_hw[index])[:] = resized.transpose(2, 0, 1)
 
     threads = min(len(crops), torch.get_num_threads())
     if threads < 2:
-        return tuple(map(pixels, crops))
-    with ThreadPoolExecutor(threads) as pool:  # Pillow resizes without the interpreter's lock
-        return tuple(pool.map(pixels, crops))
+        list(map(write, range(len(crops))))
+    else:
+        with ThreadPoolExecutor(threads) as pool:  # resizing needs no interpreter's lock
+            list(pool.map(write, range(len(crops))))
+    return torch.from_numpy(pixels)
+
+
+def _sources(crops: Sequence[_Crop], pictures: Sequence[Picture]) -> dict[int, Image.Image | np.ndarray]:
+    """The pictures to cut from: as `(H, W, 3)` arrays where they are that already, and where the crops of one add up to
+    more than it, so that turning it into one costs less than turning each crop."""
+    wanted_px: Counter[int] = Counter()
+    for crop in crops:
+        left, top, right, bottom = crop.box_xyxy
+        wanted_px[crop.picture] += (right - left) * (bottom - top)
+    sources: dict[int, Image.Image | np.ndarray] = {}
+    for index, area_px in wanted_px.items():
+        picture = pictures[index]
+        if isinstance(picture, VideoFrame):
+            sources[index] = picture.video.frames_nhwc[picture.position]
+        else:
+            sources[index] = np.asarray(picture) if area_px > math.prod(picture.size) else picture
+    return sources
+
+
+def _part_hwc(source: Image.Image | np.ndarray, box_xyxy: Box) -> np.ndarray:
+    """A copy of the pixels in the box, `(h, w, 3)` uint8."""
+    left, top, right, bottom = box_xyxy
+    return np.array(source[top:bottom, left:right] if isinstance(source, np.ndarray) else source.crop(box_xyxy))
+
+
+def _resized(part: np.ndarray, side_hw: tuple[int, int], resample: Resample) -> np.ndarray:
+    """`(h, w, 3)` uint8 at another size."""
+    if resample == "bicubic":  # what Pillow's bicubic makes of it, but for the last bit, in a quarter of the time
+        batch = torch.from_numpy(part).permute(2, 0, 1)[None]
+        (resized,) = interpolate(batch, side_hw, mode="bicubic", antialias=True)
+        return resized.permute(1, 2, 0).numpy()
+    import cv2
+
+    method = {"opencv_linear": cv2.INTER_LINEAR, "opencv_area": cv2.INTER_AREA}[resample]
+    return cv2.resize(part, side_hw[::-1], interpolation=method)
 
 
 def _crop_layout(
-    regions: Sequence[PlannedRegion], index: int, crops: list[_Crop], first_alike: Sequence[int]
+    regions: Sequence[PlannedRegion],
+    index: int,
+    crops: list[_Crop],
+    first_alike: Sequence[int],
+    images_hw: Sequence[tuple[int, int]],
 ) -> ViewLayout:
     """The layout of a view of crops; those it needs are added to `crops`."""
     first_crop = len(crops)
@@ -278,36 +352,39 @@ def _crop_layout(
     for region in regions:
         view = region.plan.views[index]
         assert isinstance(view, CropView), f"view {index} of every region must be of one kind, got {view!r}"
-        crop = _Crop(first_alike[region.picture], view.box_xyxy, view.grid_hw)
+        crop = _Crop(first_alike[region.picture], view.box_xyxy, view.grid_hw, view.tower_hw, view.resample)
         views.append(view)
         grid_of_region.append(grid_of.setdefault(crop, len(grid_of)))
     crops.extend(grid_of)
     return _layout(
-        regions,
         crops=slice(first_crop, len(crops)),
-        grids_hw=tuple(crop.grid_hw for crop in grid_of),
+        grids_hw=tuple(crop.tower_hw for crop in grid_of),
         grid_of_region=grid_of_region,
-        masks=[view.mask for view in views],
+        masks=[_NO_PAIRS if view.mask is None else view.mask for view in views],
         boxes_xyxy=[view.box_xyxy for view in views],
+        images_hw=images_hw,
     )
 
 
-def _scene_layout(regions: Sequence[PlannedRegion], scene: SceneLayout) -> ViewLayout:
+def _scene_layout(
+    regions: Sequence[PlannedRegion], scene: SceneLayout, images_hw: Sequence[tuple[int, int]]
+) -> ViewLayout:
     boxes = [scene.boxes_xyxy[region.picture] for region in regions]
     grid_of_region = [scene.grid_of_picture[region.picture] for region in regions]
     placed = zip(regions, boxes, grid_of_region, strict=True)
     return _layout(
-        regions,
         crops=None,
         grids_hw=scene.grids_hw,
         grid_of_region=grid_of_region,
         masks=[_scene_mask(region.mask, box, scene.grids_hw[grid]) for region, box, grid in placed],
         boxes_xyxy=boxes,
+        images_hw=images_hw,
     )
 
 
-def _scene_mask(mask: RegionMask, box_xyxy: FloatBox, grid_hw: tuple[int, int]) -> np.ndarray:
+def _scene_mask(mask: RegionMask | None, box_xyxy: FloatBox, grid_hw: tuple[int, int]) -> np.ndarray:
     """The share of each patch that the region covers; its nearest patch where the grid ends short of it."""
+    assert mask is not None, "a region that reads the scene keeps its mask"
     coverage = mask.coverage(box_xyxy, grid_hw)
     if not coverage.any():
         x0, y0, x1, y1 = box_xyxy
@@ -322,32 +399,77 @@ _NO_PAIRS = np.zeros((1, 1), dtype=np.float32)  # stands in for the mask of a vi
 
 
 def _layout(
-    regions: Sequence[PlannedRegion],
     *,
     crops: slice | None,
     grids_hw: tuple[tuple[int, int], ...],
     grid_of_region: Sequence[int],
-    masks: Sequence[np.ndarray | None],
+    masks: Sequence[np.ndarray],
     boxes_xyxy: Sequence[FloatBox],
+    images_hw: Sequence[tuple[int, int]],
 ) -> ViewLayout:
     """Masks as (region, patch) pairs: the rows of the concatenated features that each region reads."""
-    first_row = np.cumsum([0, *(h * w for h, w in grids_hw)])
-    present = [_NO_PAIRS if mask is None else mask for mask in masks]
-    inside = [np.flatnonzero(mask) for mask in present]
-    weights = [mask.ravel()[rows] for mask, rows in zip(present, inside, strict=True)]
-    per_region = [len(each) for each in inside]
-    widths = np.array([mask.shape[1] for mask in present])
-    region_of_patch = np.repeat(np.arange(len(regions)), per_region)
-    flat = np.concatenate(inside)
+    flat = np.concatenate([mask.ravel() for mask in masks])
+    first_of_mask = np.cumsum([0, *(mask.size for mask in masks)])
+    inside = np.flatnonzero(flat)
+    per_region = np.diff(np.searchsorted(inside, first_of_mask))
+    of_patch = np.repeat(np.arange(len(masks)), per_region)
+    masks_hw = np.array([mask.shape for mask in masks])[of_patch]
+    read_hw = np.array([grids_hw[grid] for grid in grid_of_region])[of_patch]
+    first_row = np.cumsum([0, *(h * w for h, w in grids_hw)])[np.array(grid_of_region)][of_patch]
+    ij = np.stack(np.divmod(inside - first_of_mask[of_patch], masks_hw[:, 1]), axis=1)
+    corners = None
+    if (masks_hw != read_hw).any():
+        ij = _source_ij(ij, masks_hw, read_hw)
+        corners = _corners(ij, read_hw, first_row)
+    row, column = np.rint(ij).astype(np.int64).T
     return ViewLayout(
         crops=crops,
         grids_hw=grids_hw,
         grid_of_region=tuple(grid_of_region),
-        patch_rows=torch.from_numpy(flat + first_row[np.array(grid_of_region)][region_of_patch]),
-        patch_weights=torch.from_numpy(np.concatenate(weights)),
-        patch_ij=torch.from_numpy(np.stack(np.divmod(flat, widths[region_of_patch]), axis=1)),
-        region_of_patch=torch.from_numpy(region_of_patch),
-        patches_per_region=tuple(per_region),
+        patch_rows=torch.from_numpy(first_row + row * read_hw[:, 1] + column),
+        patch_weights=torch.from_numpy(flat[inside].astype(np.float32, copy=False)),
+        patch_ij=torch.from_numpy(ij.astype(np.float32)),
+        region_of_patch=torch.from_numpy(of_patch),
+        patches_per_region=tuple(per_region.tolist()),
         boxes_xyxy=torch.tensor(boxes_xyxy, dtype=torch.float32),
-        images_hw=torch.tensor([region.mask.image_hw for region in regions], dtype=torch.float32),
+        images_hw=torch.tensor(images_hw, dtype=torch.float32),
+        corners=corners,
+    )
+
+
+def _source_ij(ij: np.ndarray, masks_hw: np.ndarray, grids_hw: np.ndarray) -> np.ndarray:
+    """Where torch's `interpolate(mode="bilinear", align_corners=False)` reads a grid for each place of a larger one.
+
+    Args:
+        ij: `(M, 2)` rows and columns.
+        masks_hw: `(M, 2)` size of the grid that they are on.
+        grids_hw: `(M, 2)` size of the one that is read.
+
+    Returns:
+        `(M, 2)` float32, rows and columns of the latter, clamped to it; whole numbers where the two are of one size.
+    """
+    scale = grids_hw.astype(np.float32) / masks_hw.astype(np.float32)
+    return np.clip(scale * (ij + np.float32(0.5)) - np.float32(0.5), 0, grids_hw - 1).astype(np.float32)
+
+
+def _corners(ij: np.ndarray, grids_hw: np.ndarray, first_row: np.ndarray) -> Corners:
+    """The patches around each place and their bilinear weights, those of weight zero left out.
+
+    Args:
+        ij: `(M, 2)` float32, rows and columns, clamped to the grids.
+        grids_hw: `(M, 2)` size of each one's grid.
+        first_row: `(M,)` where that grid's features begin.
+    """
+    low = ij.astype(np.int64)
+    high = np.minimum(low + 1, grids_hw - 1)
+    share = ij - low
+    (top, left), (bottom, right), (down, across) = low.T, high.T, share.astype(np.float32).T
+    above, below = first_row + top * grids_hw[:, 1], first_row + bottom * grids_hw[:, 1]
+    rows = np.stack([above + left, above + right, below + left, below + right], axis=1)
+    weights = np.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], axis=1)
+    used = weights > 0
+    return Corners(
+        rows=torch.from_numpy(rows[used]),
+        weights=torch.from_numpy(weights[used]),
+        starts=torch.from_numpy(np.cumsum(used.sum(axis=1)) - used.sum(axis=1)),
     )

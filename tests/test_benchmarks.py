@@ -9,6 +9,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from lora_step import measure as measure_lora_step
+from many_masks import TINY as TINY_FRAMES
+from many_masks import measure as measure_many_masks
 from paper_efficiency import (  # benchmarks are scripts, not a package
     GLOBAL_TOKENS,
     LOCAL_TOKENS,
@@ -27,6 +29,9 @@ from paper_efficiency import (  # benchmarks are scripts, not a package
     make_native_processor,
     measure,
 )
+from region_tokens import TINY as TINY_WIDTHS
+from region_tokens import Subject
+from region_tokens import measure as measure_region_tokens
 from training import measure as measure_training
 
 ROW = {row.name: row for row in ROWS}
@@ -71,13 +76,17 @@ def test_all_other_parts(counted):
 
 
 @pytest.mark.parametrize("counted", LITE, indirect=True)
-def test_infusion_is_eq_10_at_the_width_of_the_tower_and_two_products(counted):
+def test_infusion_is_less_than_eq_10_since_few_tokens_take_the_projections_upon_themselves(counted):
     inputs, tokens, counts = counted
-    width, frames = SHAPES["2B"].vision_hidden, inputs["regions"].frames_per_region[0]
+    width, frames, num_heads = SHAPES["2B"].vision_hidden, inputs["regions"].frames_per_region[0], 8
     for context, context_tokens in (("local", LOCAL_TOKENS), ("global", GLOBAL_TOKENS)):
-        products = 2 * tokens.objects * context_tokens * width
+        in_and_out = 2 * tokens.objects * width**2
+        absorbed = 2 * tokens.objects * width * (width + num_heads * context_tokens)
+        counted_here = counts[f"RegionModel.adapter.attentions.{context}"]
+        assert counted_here == 2 * (in_and_out + absorbed)
         projections = infusion_macs(width, tokens.objects, frames * context_tokens)
-        assert counts[f"RegionModel.adapter.attentions.{context}"] == 2 * (projections + products)
+        products = 2 * tokens.objects * context_tokens * width
+        assert counted_here < projections + products, "half of the formula's"
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not (row.is_lite and row.media == "video")], ids=str)
@@ -121,3 +130,25 @@ def test_lora_steps_are_measured():
     assert result["regions"] == 16
     assert result["achieved_tflops"] * result["step_s"] > 0
     assert result["samples_per_s"] == pytest.approx(2 / result["step_s"])
+
+
+def test_masks_are_measured_beside_dense_ones():
+    result = measure_many_masks("noise", **TINY_FRAMES)
+    assert result["regions"] == 10
+    assert result["memory_ratio"] > 5  # a bit for each pixel instead of a byte
+    assert result["time_ratio"] == pytest.approx(result["dense_ms"] / result["compact_ms"])
+
+
+@pytest.mark.parametrize("preset", [None, "official"])
+@pytest.mark.parametrize("adapter", ["saot", "oci"])
+def test_region_tokens_are_measured_beside_the_plain_way_and_the_floor(adapter, preset):
+    result = measure_region_tokens(Subject(adapter, TINY_WIDTHS, preset=preset), 3, "smooth", repeats=1)
+    stages = result["ours_ms"]
+    assert stages["sum"] == pytest.approx(sum(stages.values()) - stages["sum"])
+    assert (stages["attention"] > 0) == (adapter == "oci")
+    assert set(result["floor"]["gflop"]) == {"mlp", "k-means"} | ({"local", "global"} if adapter == "oci" else set())
+    assert result["peak_mb_per_region"] > 0
+    assert result["crops_mb_per_region"] > (0.15 if adapter == "oci" else 0)  # 224² pixels by themselves are that
+    quality = result["kmeans_squares_over_random_start"]
+    assert 0 < quality["scikit-learn"] < 1.05
+    assert 0 < quality["ours"] < (1.5 if preset else 1)  # the preset's start is a random one

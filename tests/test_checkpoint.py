@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pixelrefer_plugin import CheckpointError, RegionModel, RegionProcessor, get_backbone
+from pixelrefer_plugin import CheckpointError, RegionModel, RegionProcessor, get_adapter, get_backbone
 from pixelrefer_plugin import model as model_module
 from pixelrefer_plugin.testing import make_pair
 
@@ -52,12 +52,13 @@ def test_the_folder_loads(saved):
         (lambda f: edit_manifest(f, format_version=99), "has format version 99; this pixelrefer-plugin reads up to 1"),
         (lambda f: edit_manifest(f, format_version=-1), "has format version -1"),
         (lambda f: edit_manifest(f, adapter=3), "'adapter' is 3, a int"),
-        (lambda f: edit_manifest(f, adapter_config={"num_tokens": "x"}), "option of the wrong type"),
+        (lambda f: edit_manifest(f, adapter_config={"num_tokens": "x"}), "num_tokens must be an integer >= 1"),
         (lambda f: (f / "lora" / "adapter_config.json").write_text("{}"), "no readable adapter_config.json"),
+        (lambda f: edit_manifest(f, region_token=7), "'region_token' is 7, a int"),
         (lambda f: edit_manifest(f, colour="red"), r"unknown fields \['colour'\]"),
         (lambda f: edit_manifest(f, model_type="qwen2_5_vl"), "made for a backbone of type 'qwen2_5_vl', got"),
         (lambda f: edit_manifest(f, adapter_config={"num_token": 3}), "no option 'num_token'. Its options: num_tokens"),
-        (lambda f: edit_manifest(f, adapter_config={"num_tokens": -1}), "num_tokens must be >= 1, got -1"),
+        (lambda f: edit_manifest(f, adapter_config={"num_tokens": -1}), "num_tokens must be an integer >= 1, got -1"),
         (lambda f: (f / "adapter.safetensors").unlink(), "Expected weights at .*adapter.safetensors"),
         (lambda f: (f / "adapter.safetensors").write_bytes(b"\x10" * 40), "adapter.safetensors' cannot be read"),
         (lambda f: edit_tensors(f / "adapter.safetensors", lambda t: t.pop("mlp.0.bias")), "missing keys mlp.0.bias"),
@@ -89,6 +90,25 @@ def test_a_refused_folder_leaves_the_backbone_free(saved):
     with pytest.raises(CheckpointError):
         RegionModel.from_pretrained(saved, backbone=backbone)
     RegionModel.attach(backbone).detach()
+
+
+def test_a_folder_from_before_region_tokens_loads(saved):
+    path = saved / "pixelrefer.json"
+    manifest = json.loads(path.read_text())
+    assert manifest.pop("region_token", "absent") is None
+    path.write_text(json.dumps(manifest))
+    load(saved)
+    assert RegionProcessor.from_pretrained(saved).region_token is None
+
+
+def test_a_folder_keeps_what_a_preset_says_and_not_its_name(tmp_path):
+    backbone, native = get_backbone("videollama3").tiny(0)
+    model = RegionModel.attach(backbone, adapter_config={"preset": "official", "num_tokens": 5})
+    model.save_pretrained(tmp_path / "model", model.make_processor(native))
+    options = json.loads((tmp_path / "model" / "pixelrefer.json").read_text())["adapter_config"]
+    assert "preset" not in options
+    assert get_adapter("saot").make_config(options) == model.adapter_config
+    model.detach()
 
 
 def test_another_adapter_is_refused(saved):

@@ -274,6 +274,18 @@ def test_a_plain_backbone_works_and_warns(describe):
     assert len(json.loads(result.stdout)["answers"]) == 1
 
 
+def test_options_of_an_adapter_and_its_presets(describe):
+    given = ("--box", "10,20,60,90", "--json", "--adapter", "saot")
+    (usual,) = json.loads(describe(*given, model="plain").stdout)["regions"]
+    chosen = ("--adapter-option", "preset=official", "--adapter-option", "num_tokens=3")
+    (region,) = json.loads(describe(*given, *chosen, model="plain").stdout)["regions"]
+    assert region["tokens"] == 3 < usual["tokens"]
+    line = error_line(describe(*given, "--adapter-option", "preset=none", model="plain"))
+    assert "Adapter 'saot' has no preset 'none'. Its presets: official" in line
+    line = error_line(describe("--box", "1,1,9,9", "--adapter-option", "num_tokens=3"))
+    assert "brings its adapter's options; adapter_config is for a plain backbone" in line
+
+
 def test_a_model_folder_does_not_warn(describe):
     assert "Warning" not in describe("--box", "10,20,60,90", "--json").stderr
 

@@ -185,7 +185,7 @@ def test_tokens_are_counted_with_a_model(good, folder):
     assert lines(run("validate", good, *model, "--max-tokens", tokens["most"]))[-1].startswith("Good ones have")
 
 
-@pytest.mark.parametrize("option", [("--max-tokens", 9), ("--adapter", "saot")])
+@pytest.mark.parametrize("option", [("--max-tokens", 9), ("--adapter", "saot"), ("--adapter-option", "num_tokens=3")])
 def test_options_of_the_model_need_it(good, option):
     assert f"{option[0]} needs --model" in failure(run("validate", good, *option))
 

@@ -188,7 +188,7 @@ ADAPTER_MISTAKES = {
     ),
     "mask empty": (
         (PLAN, "mask.coverage(box, (side, side))", "(mask.coverage(box, (side, side)) > 1)"),
-        r"CropView.mask must have a patch inside the region",
+        r"croppool: a crop's mask has no patch inside the region, it is all zero",
     ),
     "crop beyond the image": (
         (PLAN, "max(0, x0 - margin)", "x0 - margin"),

@@ -14,7 +14,8 @@ BACKBONES = sorted(path.name for path in (ROOT / "backbones").glob("pixelrefer_*
 REGION_SOURCES = sorted(path.name for path in (ROOT / "region_sources").glob("pixelrefer_*"))
 DATA_FORMATS = sorted(path.name for path in (ROOT / "data_formats").glob("pixelrefer_*"))
 HEAVY = (
-    "torch", "torchvision", "transformers", "peft", "accelerate", "gradio", "matplotlib", "pydantic", "datasets",
+    "torch", "torchvision", "transformers", "peft", "accelerate", "cv2", "gradio", "matplotlib", "pydantic",
+    "datasets",
 )  # fmt: skip
 
 
@@ -43,6 +44,7 @@ def click_call(*arguments):
         click_call("validate", "--help"),
         click_call("convert", "--help"),
         click_call("preview", "--help"),
+        click_call("import-official", "--help"),
         click_call("train", "--help"),
         click_call("merge", "--help"),
         click_call("plugins"),
@@ -61,6 +63,7 @@ def click_call(*arguments):
         "validate help",
         "convert help",
         "preview help",
+        "import help",
         "train help",
         "merge help",
         "plugins",

@@ -9,9 +9,10 @@ import torch
 from conftest import CountOps, picture
 from einops import rearrange
 from PIL import Image
-from pixelrefer_oci.attention import GridAttention, _flash_kernel
+from pixelrefer_oci.attention import GridAttention, _flash_kernel, absorbing_is_cheaper
 from pixelrefer_oci.module import Oci
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from pixelrefer_plugin import (
     EncodedView,
@@ -260,6 +261,110 @@ def view_of(grids, grid_of_region):
     )
 
 
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_few_tokens_take_the_projections_upon_themselves(implementation):
+    """And get what they would have got from projected patches, forward and backward."""
+    generator = torch.Generator().manual_seed(0)
+    attention = GridAttention(32, num_heads=4)
+    attention.attn_implementation = implementation
+    queries = torch.randn(3, 2, 4, 8, generator=generator, requires_grad=True)
+    patches = torch.randn(3, 49, 32, generator=generator, requires_grad=True)
+    assert absorbing_is_cheaper(2, num_patches=49, width=32, num_heads=4)
+    delivered = attention._attend(queries, patches)
+    keys, values = (project(patches).unflatten(-1, (4, 8)) for project in (attention.k, attention.v))
+    weights = torch.einsum("gthe,gshe->gths", queries, keys).div(8**0.5).softmax(-1)
+    expected = torch.einsum("gths,gshe->gthe", weights, values)
+    torch.testing.assert_close(delivered, expected, atol=1e-6, rtol=1e-5)
+    leaves = [queries, patches, attention.k.weight, attention.v.weight, attention.v.bias]
+    direction = torch.randn(expected.shape, generator=generator)
+    for each, plain in zip(
+        torch.autograd.grad(delivered, leaves, direction), torch.autograd.grad(expected, leaves, direction), strict=True
+    ):
+        torch.testing.assert_close(each, plain, atol=2e-5, rtol=1e-5)
+
+
+def add_lora(attention, name):
+    """As PEFT does: a layer around the layer, which has its weight too."""
+
+    class Lora(nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base, self.change = base, nn.Linear(base.in_features, base.out_features, bias=False)
+            self.weight, self.bias = base.weight, base.bias
+
+        def forward(self, x):
+            return self.base(x) + self.change(x)
+
+    setattr(attention, name, Lora(getattr(attention, name)))
+
+
+def change_output(attention, name):
+    getattr(attention, name).register_forward_hook(lambda _, inputs, output: 2 * output)
+
+
+def replace_forward(attention, name):
+    layer = getattr(attention, name)
+    plain = layer.forward
+    layer.forward = lambda x: 2 * plain(x)
+
+
+@pytest.mark.parametrize("name", ["k", "v"])
+@pytest.mark.parametrize("change", [add_lora, change_output, replace_forward])
+def test_a_projection_that_is_more_than_its_weight_is_called(change, name):
+    attention = GridAttention(32, num_heads=4)
+    change(attention, name)
+    queries, patches = torch.randn(3, 2, 4, 8), torch.randn(3, 49, 32)
+    assert absorbing_is_cheaper(2, num_patches=49, width=32, num_heads=4)
+    keys, values = (project(patches).unflatten(-1, (4, 8)) for project in (attention.k, attention.v))
+    weights = torch.einsum("gthe,gshe->gths", queries, keys).div(8**0.5).softmax(-1)
+    expected = torch.einsum("gths,gshe->gthe", weights, values)
+    torch.testing.assert_close(attention._attend(queries, patches), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("regions_per_grid", [1, 12])
+def test_at_its_real_width_it_computes_the_same(implementation, regions_per_grid):
+    """Where the products are large enough for the faster library, both ways to read a grid."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        attention = GridAttention(1152, num_heads=8)
+        grids, tokens = torch.randn(2, 16, 16, 1152), torch.randn(64 * regions_per_grid, 1152, requires_grad=True)
+        direction = torch.randn_like(tokens)
+    attention.attn_implementation = implementation
+    counts, grid_of_region = (32,) * (2 * regions_per_grid), (0, 1) * regions_per_grid
+    delivered = attention(tokens, counts, view_of(grids, grid_of_region))
+    reference, normed = paper_attention(attention), attention.norm(tokens).split(counts)
+    of_region = [grids[which].flatten(0, 1) for which in grid_of_region]
+    expected = torch.cat([reference(each, grid, grid)[0] for each, grid in zip(normed, of_region, strict=True)])
+    torch.testing.assert_close(delivered, expected, atol=1e-5, rtol=1e-5)
+    (grad,), (expected_grad,) = (torch.autograd.grad(each, tokens, direction) for each in (delivered, expected))
+    torch.testing.assert_close(grad, expected_grad, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "num_patches", "absorbs"), [(32, 256, True), (32, 576, True), (256, 576, False), (1024, 576, False)]
+)
+def test_many_tokens_of_one_grid_have_it_projected_once(num_tokens, num_patches, absorbs):
+    assert absorbing_is_cheaper(num_tokens, num_patches=num_patches, width=1152, num_heads=8) is absorbs
+
+
+# torch looks at an attribute of which it warns.
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_compiled_it_needs_no_graph_for_a_new_shape():
+    config = options(num_tokens=3, local_px=140, global_px=168)
+    eager, compiled = build(config, width=8), build(config, width=8)
+    compiled.compile(dynamic=True, fullgraph=True, backend="aot_eager")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for order in ([0, 2, 4], [2, 5], [0, 0, 2, 4, 4, 5], [5, 2, 0, 4], [3, 2, 5]):
+        batch = batch_of([SEVERAL[index] for index in order], config)
+        views = encode(batch, width=8)
+        torch.testing.assert_close(compiled(views, batch.counts), eager(views, batch.counts), atol=1e-5, rtol=0)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs <= 5, "k-means, the MLP, and the attentions for one grid and for several"
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
 def test_there_is_no_loop_over_regions():
     attention = GridAttention(8, num_heads=2)
 
@@ -273,6 +378,27 @@ def test_there_is_no_loop_over_regions():
     assert ops(tuple(range(20))) == one, "each its own grid"
     assert ops((0,) * 20) == one, "all one grid"
     assert ops((0, 1) * 10) == one, "two grids, taking turns"
+
+
+@pytest.mark.parametrize("num_tokens", [4, 32])
+def test_nothing_waits_for_the_gpu(num_tokens):
+    """On tensors of shapes alone, which need no GPU and refuse what would wait for one."""
+    config = options(num_tokens=num_tokens)
+    batch = batch_of(SEVERAL, config)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with torch.device("cuda"):
+            module = OCI.build(config, vision_width=WIDTH, decoder_width=8)
+        on_gpu = batch.to("cuda")
+        sizes = [sum(h * w for h, w in layout.grids_hw) for layout in on_gpu.views]
+        grids = [
+            FeatureGrids(torch.randn(size, WIDTH, device="cuda"), layout.grids_hw)
+            for size, layout in zip(sizes, on_gpu.views, strict=True)
+        ]
+        views = tuple(layout.encoded(each) for layout, each in zip(on_gpu.views, grids, strict=True))
+        tokens = module(views, batch.counts)
+        assert (tokens.shape, tokens.device.type) == ((sum(batch.counts), 8), "cuda")
+        with pytest.raises(DataDependentOutputException):
+            tokens.sum().item()
 
 
 def test_grids_of_different_sizes_are_not_mixed_up():
@@ -329,7 +455,7 @@ def test_gradients_equal_finite_differences():
         ({"num_heads": 0}, r"OciConfig.num_heads must be an integer >= 1, got 0"),
         ({"use_local": "no"}, r"OciConfig.use_local must be True or False, got 'no'"),
         ({"use_global": 1}, r"OciConfig.use_global must be True or False, got 1"),
-        ({"num_tokens": 0}, r"OciConfig.num_tokens must be >= 1, got 0"),
+        ({"num_tokens": 0}, r"OciConfig.num_tokens must be an integer >= 1, got 0"),
         ({"local_px": "224"}, r"OciConfig.local_px must be an integer >= 1, got '224'"),
         ({"global_px": 336.5}, r"OciConfig.global_px must be an integer >= 1, got 336.5"),
         ({"num_heads": True}, r"OciConfig.num_heads must be an integer >= 1, got True"),
@@ -374,3 +500,73 @@ def test_flash_attention_equals_sdpa(dtype):
     delivered = flash(tokens, counts, view)
     assert delivered.dtype == dtype
     torch.testing.assert_close(delivered, sdpa(tokens, counts, view), atol=2e-2, rtol=0)
+
+
+# --- where the official code departs from the paper: the plan -------------------------------------------------
+
+
+def plans_of(config, masks):
+    return [OCI.plan(config, mask, GEOMETRY) for mask in masks]
+
+
+def test_the_first_regions_surroundings_are_shared():
+    masks = [box(0, 60, 20, 66, 25)[1], box(0, 5, 5, 90, 80)[1], box(0, 100, 60, 120, 90)[1]]
+    config = OCI.make_config({"share_local_crop": True})
+    alone = plans_of(config, masks)
+    together = OCI.plan_together(config, alone)
+    assert {plan.views[1].box_xyxy for plan in together} == {alone[0].views[1].box_xyxy}
+    assert len({plan.views[1].box_xyxy for plan in alone}) == 3
+    for before, after in zip(alone, together, strict=True):
+        assert after.num_tokens == before.num_tokens
+        assert (after.views[0], after.views[2]) == (before.views[0], before.views[2])
+
+
+@pytest.mark.parametrize("options", [{}, {"share_local_crop": True, "use_local": False}])
+def test_surroundings_are_each_regions_own_unless_shared(options):
+    config = OCI.make_config(options)
+    plans = plans_of(config, [box(0, 60, 20, 66, 25)[1], box(0, 5, 5, 90, 80)[1]])
+    assert list(OCI.plan_together(config, plans)) == plans
+
+
+def test_contexts_are_resized_by_area():
+    config = OCI.make_config({"context_resample": "opencv_area"})
+    crop, local_view, global_view = OCI.plan(config, box(0, 60, 20, 66, 25)[1], GEOMETRY).views
+    assert (crop.resample, local_view.resample, global_view.resample) == ("bicubic", "opencv_area", "opencv_area")
+
+
+@pytest.mark.parametrize(
+    ("preset", "time_s", "label"),
+    [
+        (None, 0.0, "Time 0.0s:"),
+        (None, 12.345, "Time 12.3s:"),
+        ("official", 1.5, "Time 1.5:"),
+        ("official", 90, "Time 90.0:"),
+    ],
+)
+def test_frames_are_labelled(preset, time_s, label):
+    assert OCI.frame_label(OCI.make_config(preset), time_s) == label
+
+
+def test_the_preset_is_saots_and_lites_own():
+    config, official = OCI.make_config(), OCI.make_config("official")
+    assert set(OCI.presets["official"]) >= set(SAOT.presets["official"])
+    changed = {name for name in vars(config) if getattr(official, name) != getattr(config, name)}
+    assert changed == set(OCI.presets["official"]) - {"drop_last_row_and_column", "single_precision_scale"}
+    assert (official.num_tokens, official.large_patches, official.kmeans_iterations) == (32, 50, 3)
+    assert (official.local_px, official.global_px, official.num_heads) == (224, 336, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context_resample": "opencv_linear"}, r"context_resample must be one of 'bicubic', 'opencv_area', got"),
+        ({"share_local_crop": 0}, r"share_local_crop must be True or False, got 0"),
+        ({"frame_label": "Frame {index}:"}, r"frame_label must be a format string of time_s alone.*got 'Frame"),
+        ({"frame_label": "{"}, r"frame_label must be a format string of time_s alone"),
+        ({"frame_label": None}, r"frame_label must be a format string of time_s alone.*got None"),
+        ({"preset": "lite"}, r"has no preset 'lite'. Its presets: official"),
+    ],
+)
+def test_a_wrong_option_of_the_official_code_is_refused(options, message):
+    with pytest.raises(PixelReferError, match=message):
+        OCI.make_config(options)

@@ -1,6 +1,8 @@
 """RegionProcessor: what it writes into the sequence, which labels it makes, and what it refuses."""
 
 import dataclasses
+import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from conftest import assistant, picture, user
 from PIL import Image
 
 from pixelrefer_plugin import (
+    CheckpointError,
     CropView,
     ImageError,
     PixelReferError,
@@ -16,7 +19,12 @@ from pixelrefer_plugin import (
     PromptError,
     Region,
     RegionError,
+    RegionModel,
     RegionPlan,
+    RegionProcessor,
+    SpliceError,
+    get_adapter,
+    get_backbone,
 )
 from pixelrefer_plugin.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
@@ -197,6 +205,250 @@ def test_refusals_name_the_sample(pair):
         pair.processor([{"role": "user", "content": [{"type": "image", "image": "nowhere.png"}]}])
 
 
+# -- presets ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_presets(pair):
+    """The pair, whose adapter has a preset `few` of 3 tokens and few patches."""
+    few = {"num_tokens": 3, "large_patches": 9}
+    return dataclasses.replace(get_adapter("saot"), presets={"few": few, "default": {}})
+
+
+def test_a_preset_is_its_options_and_those_beside_it_count(with_presets):
+    make = with_presets.make_config
+    assert make("few") == make({"num_tokens": 3, "large_patches": 9}) != make()
+    assert make({"preset": "few", "num_tokens": 5}) == make({"num_tokens": 5, "large_patches": 9})
+    assert make({"preset": "default"}) == make("default") == make() == make({})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("many", "Adapter 'saot' has no preset 'many'. Its presets: few, default."),
+        ({"preset": "many"}, "Adapter 'saot' has no preset 'many'"),
+        ({"preset": 3}, "has no preset 3"),
+        ({"preset": None}, "has no preset None"),
+        ({"preset": "few", "num_token": 3}, "has no option 'num_token'"),
+        ({"preset": "few", "num_tokens": 0}, "num_tokens must be an integer >= 1"),
+    ],
+)
+def test_refused_presets(with_presets, options, message):
+    with pytest.raises(PixelReferError, match=message):
+        with_presets.make_config(options)
+
+
+def test_an_adapter_without_presets_says_so():
+    with pytest.raises(PixelReferError, match="Adapter 'maskpool' has no preset 'official'. Its presets: none"):
+        get_adapter("maskpool").make_config("official")
+
+
+def test_no_option_may_be_called_preset():
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        preset: str = "none"
+
+    with pytest.raises(PixelReferError, match="Config has an option 'preset', the word that names"):
+        dataclasses.replace(get_adapter("maskpool"), config=Config)
+
+
+@pytest.mark.parametrize("name", ["saot", "oci"])
+def test_a_preset_may_be_named_wherever_options_are(name):
+    backbone, native = get_backbone("videollama3").tiny(0)
+    model = RegionModel.attach(backbone, adapter=name, adapter_config={"preset": "official", "num_tokens": 4})
+    processor = RegionProcessor(
+        native, backbone.config, adapter=name, adapter_config={"preset": "official", "num_tokens": 4}
+    )
+    assert model.adapter_config == get_adapter(name).make_config({"preset": "official", "num_tokens": 4})
+    inputs = processor([user(IMAGE, "what is <region>?")], [BOX])
+    assert torch.isfinite(model(**inputs).logits).all()
+    model.detach()
+
+
+# -- a region token of the tokenizer's own ------------------------------------------------------------------
+
+
+def own_token_pair(token="<REGION>", **options):
+    """A tiny model whose tokenizer has a token for object tokens, and the processor that uses it."""
+    backbone, native = get_backbone("videollama3").tiny(0)
+    native.tokenizer.add_tokens([token], special_tokens=True)
+    model = RegionModel.attach(backbone, **options).eval()
+    return model, native, model.make_processor(native, region_token=token)
+
+
+def test_the_region_token_is_written_for_each_object_token():
+    model, native, processor = own_token_pair()
+    ours = model.make_processor(native)
+    assert processor.region_token == "<REGION>"
+    assert processor.placeholder_id == native.tokenizer.convert_tokens_to_ids("<REGION>")
+    assert PLACEHOLDER not in processor.tokenizer.get_vocab()
+    conversation = [user(IMAGE, "is <region> red?"), assistant("<region> is, <region> is not")]
+    regions = [BOX, BOX, Region.from_box((50, 10, 80, 50))]
+    inputs, expected = (each(conversation, regions, labels=True) for each in (processor, ours))
+    same = expected["input_ids"].masked_fill(expected["input_ids"] == ours.placeholder_id, processor.placeholder_id)
+    assert torch.equal(inputs["input_ids"], same)
+    assert torch.equal(inputs["labels"], expected["labels"])
+    assert int((inputs["input_ids"] == processor.placeholder_id).sum()) == sum(inputs["regions"].counts)
+    assert (inputs["labels"] != processor.placeholder_id).all()
+    with torch.no_grad():
+        assert torch.equal(model(**expected).logits, model(**inputs).logits)
+    del inputs["regions"]
+    with pytest.raises(SpliceError, match="placeholders for object tokens but no 'regions'"):
+        model(**inputs)
+    model.detach()
+
+
+def test_the_region_token_is_refused_in_texts():
+    model, _, processor = own_token_pair()
+    with pytest.raises(PromptError, match="the text holds the special token '<REGION>'. Write <region>"):
+        processor([user(IMAGE, "what is <REGION>?")], [])
+    assert "regions" not in processor([user(IMAGE, f"what is {PLACEHOLDER}?")], [])
+    model.detach()
+
+
+def test_a_region_token_must_be_the_tokenizers_own():
+    model, native, _ = own_token_pair()
+    for token in ("<OTHER>", "the", ""):
+        with pytest.raises(PromptError, match=f"The tokenizer has no token '{token}' of its own for object tokens"):
+            model.make_processor(native, region_token=token)
+    with pytest.raises(PromptError, match=r"'<\|image_pad\|>' stands for pictures or videos"):
+        model.make_processor(native, region_token="<|image_pad|>")
+    model.detach()
+
+
+def test_the_region_token_survives_pickling_and_saving(tmp_path):
+    model, _, processor = own_token_pair()
+    expected = processor([user(IMAGE, "what is <region>?")], [BOX])
+    model.save_pretrained(tmp_path / "model", processor)
+    for again in (RegionProcessor.from_pretrained(tmp_path / "model"), pickle.loads(pickle.dumps(processor))):
+        assert again.region_token == "<REGION>"
+        assert torch.equal(again([user(IMAGE, "what is <region>?")], [BOX])["input_ids"], expected["input_ids"])
+    with pytest.raises(CheckpointError, match="brings its region token; region_token is for a plain backbone"):
+        RegionProcessor.from_pretrained(tmp_path / "model", region_token="<REGION>")
+    model.detach()
+
+
+def test_a_plain_backbones_region_token_may_be_named(tmp_path):
+    backbone, native = get_backbone("videollama3").tiny(0)
+    native.tokenizer.add_tokens(["<REGION>"], special_tokens=True)
+    native.save_pretrained(tmp_path)
+    backbone.config.save_pretrained(tmp_path)
+    processor = RegionProcessor.from_pretrained(tmp_path, region_token="<REGION>")
+    assert processor.placeholder_id == native.tokenizer.convert_tokens_to_ids("<REGION>")
+    assert RegionProcessor.from_pretrained(tmp_path).region_token is None
+
+
+# -- regions that are planned together ----------------------------------------------------------------------
+
+
+def planned_together(pair, together):
+    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, plan_together=together)
+
+
+def boxes_of(batch):
+    return [tuple(map(int, box)) for box in batch.views[0].boxes_xyxy]
+
+
+def first_ones(config, plans):
+    """All regions of a picture get what the first one asks for."""
+    return [plans[0]] * len(plans)
+
+
+OTHER = Region.from_box((50, 10, 80, 50))
+
+
+def test_regions_of_one_picture_are_planned_together_in_their_order(pair):
+    alone = boxes_of(pair.processor([user(IMAGE, "<region> <region>")], [BOX, OTHER])["regions"])
+    planned_together(pair, first_ones)
+    assert boxes_of(pair.processor([user(IMAGE, "<region> <region>")], [BOX, OTHER])["regions"]) == [alone[0]] * 2
+    assert boxes_of(pair.processor([user(IMAGE, "<region> <region>")], [OTHER, BOX])["regions"]) == [alone[1]] * 2
+
+
+def test_other_pictures_and_conversations_are_planned_apart(pair):
+    image = user(IMAGE, picture(60, 90, seed=4), "<region> <region> <region>")
+    on_both = [OTHER.on_image(1), BOX, BOX.on_image(1)]
+    alone = boxes_of(pair.processor([[image], [user(IMAGE, "<region>")]], [on_both, [OTHER]])["regions"])
+    planned_together(pair, first_ones)
+    batch = pair.processor([[image], [user(IMAGE, "<region>")]], [on_both, [OTHER]])["regions"]
+    assert boxes_of(batch) == [alone[0], alone[1], alone[0], alone[3]]
+
+
+def test_frames_of_a_video_are_planned_apart(pair):
+    frames = np.stack([picture(60, 90, seed=seed) for seed in range(4)])
+    video = {"type": "video", "video": frames, "fps": 1.0}
+    regions = [{1: BOX, 2: BOX}, {2: OTHER, 3: OTHER}]
+    alone = boxes_of(pair.processor([user(video, "<region> <region>")], regions)["regions"])
+    planned_together(pair, first_ones)
+    batch = pair.processor([user(video, "<region> <region>")], regions)["regions"]
+    assert boxes_of(batch) == [alone[0], alone[0], alone[0], alone[3]]
+
+
+@pytest.mark.parametrize(
+    ("together", "message"),
+    [
+        (lambda config, plans: plans[:1], "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got 1"),
+        (lambda config, plans: None, "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got None"),
+        (lambda config, plans: [None, *plans[1:]], "Sample 0: region 0: Adapter 'saot' must plan a RegionPlan, got No"),
+        (
+            lambda config, plans: [
+                plans[0],
+                RegionPlan(1, (CropView((0, 0, 200, 20), (2, 2), np.ones((2, 2), np.float32)),)),
+            ],
+            r"Sample 0: region 1: Adapter 'saot' asks for the crop \(0, 0, 200, 20\), which is not inside its picture",
+        ),
+    ],
+    ids=["fewer", "none", "nothing", "outside"],
+)
+def test_plans_made_together_are_checked(pair, together, message):
+    planned_together(pair, together)
+    with pytest.raises(PluginError, match=message):
+        pair.processor([user(IMAGE, "<region> <region>")], [BOX, OTHER])
+
+
+# -- what stands before a frame -----------------------------------------------------------------------------
+
+
+def test_an_adapter_says_what_stands_before_a_frames_tokens():
+    pair = make_pair("oci", "videollama3")
+    frames = np.stack([picture(60, 90, seed=seed) for seed in range(4)])
+    conversation = [user({"type": "video", "video": frames, "fps": 2.0}, "<region>?")]
+    labels = {None: "[Time 0.0s:,Time 1.5s:]?", (lambda config, time_s: f"at {time_s:.2f} "): "[at 0.00 ,at 1.50 ]?"}
+    for frame_label, expected in labels.items():
+        pair.processor._adapter = dataclasses.replace(pair.processor._adapter, frame_label=frame_label)
+        (ids,) = pair.processor(conversation, [{0: BOX, 3: BOX}])["input_ids"]
+        text = pair.processor.tokenizer.decode(ids[ids != pair.processor.placeholder_id])
+        assert expected in text
+    pair.model.detach()
+
+
+@pytest.mark.parametrize("label", ["<|image_pad|>", "<|region_pad|>:", "<|im_end|>", None, 3])
+def test_a_label_that_is_no_plain_text_is_the_adapters_error(label):
+    pair = make_pair("oci", "videollama3")
+    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, frame_label=lambda config, time_s: label)
+    frames = np.stack([picture(60, 90, seed=seed) for seed in range(2)])
+    with pytest.raises(PluginError, match="'oci' must label a frame with text without special tokens, got"):
+        pair.processor([user({"type": "video", "video": frames, "fps": 2.0}, "<region>?")], [{0: BOX}])
+    pair.model.detach()
+
+
+# -- what a plan keeps --------------------------------------------------------------------------------------
+
+
+def test_masks_are_let_go_as_soon_as_they_are_planned(pair):
+    alive, numbers, saot = weakref.WeakSet(), [], pair.processor._adapter
+
+    def plan(config, mask, geometry):
+        alive.add(mask)
+        numbers.append(len(alive))
+        return saot.plan(config, mask, geometry)
+
+    pair.processor._adapter = dataclasses.replace(saot, plan=plan)
+    regions = [Region.from_box((x, 5, x + 10, 30)) for x in range(20)]
+    batch = pair.processor([user(IMAGE, " ".join(["<region>"] * 20))], regions)["regions"]
+    assert len(batch.counts) == len(numbers) == 20
+    assert max(numbers) <= 2
+
+
 # -- plans that an adapter must not make --------------------------------------------------------------------
 
 CROP = CropView((0, 0, 20, 20), (2, 2), np.ones((2, 2)))
@@ -215,8 +467,12 @@ CROP = CropView((0, 0, 20, 20), (2, 2), np.ones((2, 2)))
             [RegionPlan(1, (CropView((-4, 0, 20, 20), (2, 2), np.ones((2, 2))),))],
             r"region 0: Adapter 'saot' asks for the crop \(-4, 0, 20, 20\), which is not inside its picture",
         ),
+        (
+            [RegionPlan(1, (CropView((0, 0, 20, 20), (2, 2), np.ones((2, 2)), encoded_hw=(0, 1)),))],
+            r"asks for a crop of 0x1 patches, but backbone 'videollama3' takes multiples of 1",
+        ),
     ],
-    ids=["nothing", "more views", "other kinds", "outside"],
+    ids=["nothing", "more views", "other kinds", "outside", "no patches"],
 )
 def test_plans_are_checked(pair, plans, message):
     answers = iter(plans)
@@ -233,8 +489,11 @@ def test_plans_are_checked(pair, plans, message):
         (lambda: RegionPlan(3, ()), "views must be a tuple of views, at least one"),
         (lambda: CropView((0, 0, 20, 20), [4, 4], None), r"grid_hw must be a tuple of 2 integers, got \[4, 4\]"),
         (lambda: CropView((0, 0, 20.5, 20), (4, 4), None), "box_xyxy must be a tuple of 4 integers"),
+        (lambda: CropView((0, 0, 20, 20), (4, 4), encoded_hw=(4,)), r"encoded_hw must be a tuple of 2 integers, got"),
+        (lambda: CropView((0, 0, 20, 20), (4, 4), resample="nearest"), "resample must be one of 'bicubic', 'opencv_li"),
+        (lambda: CropView((0, 0, 20, 20), (4, 4), np.ones((2, 2))), r"one weight per patch, \(4, 4\), got \(2, 2\)"),
     ],
-    ids=["tokens", "no tuple", "no views", "grid", "box"],
+    ids=["tokens", "no tuple", "no views", "grid", "box", "encoded", "resample", "mask"],
 )
 def test_malformed_plans_are_refused(make, message):
     with pytest.raises(PixelReferError, match=message):

@@ -1,14 +1,13 @@
-"""SAOT against the paper written out in loops, and the properties that its k-means must have."""
+"""SAOT against the paper written out in loops. Its k-means has a file of its own."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import CountOps
-from pixelrefer_saot.kmeans import aggregate
+from pixelrefer_saot.linear import Linear, onednn_is_faster
 from pixelrefer_saot.module import Saot, relative_positions
-from torch.nn.functional import interpolate
+from test_kmeans import even_start, plain_kmeans
 
 from pixelrefer_plugin import (
     EncodedView,
@@ -65,12 +64,6 @@ def build(config=CONFIG, *, vision_width=12, decoder_width=10) -> Saot:
         return SAOT.build(config, vision_width=vision_width, decoder_width=decoder_width).eval()
 
 
-def smooth_tokens(rows, columns, width, *, seed):
-    """Low-frequency random fields over a grid, much like a tower's features of one object."""
-    coarse = torch.randn(1, width, 3, 3, generator=torch.Generator().manual_seed(seed))
-    return interpolate(coarse, (rows, columns), mode="bicubic")[0].flatten(1).T.contiguous()
-
-
 # --- the paper, written out ---------------------------------------------------------------------------------
 
 
@@ -81,20 +74,6 @@ def paper_scale(area, n, patch_px):
     if area < n * omega:
         return math.sqrt(omega * n / area)
     return 1.0
-
-
-def paper_kmeans(tokens, n, iterations):
-    """Lloyd's algorithm from tokens evenly spaced in raster order; an empty cluster stays where it is."""
-    centroids = [tokens[(k * len(tokens)) // n] for k in range(n)]
-    for _ in range(iterations):
-        clusters = [[] for _ in range(n)]
-        for token in tokens:
-            distances = [float(((token - centroid) ** 2).sum()) for centroid in centroids]
-            clusters[distances.index(min(distances))].append(token)
-        centroids = [
-            sum(members) / len(members) if members else old for members, old in zip(clusters, centroids, strict=True)
-        ]
-    return centroids
 
 
 @torch.no_grad()
@@ -120,7 +99,7 @@ def paper_object_tokens(module, mask, n, patch_px, features_of_grid):
                 )
                 tokens.append(features[i * columns + j] + weight @ position + bias)
     if len(tokens) > n:
-        tokens = paper_kmeans(tokens, n, 5)
+        tokens = plain_kmeans(tokens, even_start(tokens, n), iterations=5)
     first, last = module.mlp[0], module.mlp[2]
     out = []
     for token in tokens:
@@ -248,111 +227,21 @@ def test_bounds_hold_for_the_tightest_config_too():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_tokens": 0}, r"num_tokens must be >= 1, got 0"),
+        ({"num_tokens": 0}, r"num_tokens must be an integer >= 1, got 0"),
+        ({"num_tokens": "32"}, r"num_tokens must be an integer >= 1, got '32'"),
+        ({"max_patches": 512.5}, r"max_patches must be an integer >= 1, got 512.5"),
+        ({"large_patches": True}, r"large_patches must be an integer >= 1, got True"),
+        ({"preset": "official", "max_patches": 15}, r"max_patches must be >= 16, room for the smallest crop, got 15"),
         ({"num_tokens": 101}, r"large_patches must be >= num_tokens \(101\), got 100"),
-        ({"context_patches": -1}, r"context_patches must be >= 0, got -1"),
+        ({"context_patches": -1}, r"context_patches must be an integer >= 0, got -1"),
         ({"max_patches": 200}, r"max_patches must be >= 225, room for 100 large_patches"),
-        ({"kmeans_iterations": 0}, r"kmeans_iterations must be >= 1, got 0"),
+        ({"kmeans_iterations": 0}, r"kmeans_iterations must be an integer >= 1, got 0"),
         ({"tokens": 3}, r"no option 'tokens'. Its options: num_tokens"),
     ],
 )
 def test_a_wrong_option_is_refused(options, message):
     with pytest.raises(PixelReferError, match=message):
         SAOT.make_config(options)
-
-
-# --- k-means ------------------------------------------------------------------------------------------------
-
-
-def within_cluster_squares(tokens, centroids):
-    return float((torch.cdist(tokens.double(), centroids.double()) ** 2).min(dim=1).values.sum())
-
-
-def lloyd_from(tokens, starts, iterations):
-    """k-means from many random starts at once: `(starts, n, C)` centroids."""
-    centroids = tokens[starts]
-    for _ in range(iterations):
-        nearest = torch.cdist(tokens.expand(len(starts), -1, -1), centroids).argmin(dim=2)
-        members = torch.nn.functional.one_hot(nearest, starts.shape[1]).to(tokens)
-        sizes = members.sum(dim=1)[..., None]
-        centroids = torch.where(sizes > 0, members.transpose(1, 2) @ tokens / sizes.clamp(min=1), centroids)
-    return centroids
-
-
-# Random features have no order, so an even start is one more random start: as good, within chance.
-@pytest.mark.parametrize(("kind", "worst"), [("smooth", 0.95), ("random", 1.01)])
-def test_the_even_start_is_as_good_as_random_ones(kind, worst):
-    generator, ratios = torch.Generator().manual_seed(0), []
-    for seed in range(40):
-        rows, columns = 7 + seed % 4, 8 + seed % 3
-        tokens = (
-            smooth_tokens(rows, columns, 24, seed=seed)
-            if kind == "smooth"
-            else torch.randn(rows * columns, 24, generator=generator)
-        )
-        (means,) = aggregate([tokens], num_clusters=32, iterations=5)
-        starts = torch.stack([torch.randperm(len(tokens), generator=generator)[:32] for _ in range(100)])
-        random_squares = [within_cluster_squares(tokens, each) for each in lloyd_from(tokens, starts, 5)]
-        ratios.append(within_cluster_squares(tokens, means) / np.mean(random_squares))
-    assert np.mean(ratios) <= worst
-
-
-def test_means_are_those_of_the_plain_algorithm():
-    tokens = [smooth_tokens(rows, 7, 16, seed=rows) for rows in (5, 9, 12)]
-    for each, means in zip(tokens, aggregate(tokens, num_clusters=32, iterations=5), strict=True):
-        expected = torch.stack(paper_kmeans(list(each.double()), 32, 5)).float()
-        torch.testing.assert_close(means, expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("features", ["smooth", "constant with positions"])
-def test_an_objects_means_do_not_depend_on_what_else_is_in_the_batch(features):
-    sizes = [(6, 7), (9, 10), (8, 12), (9, 11), (16, 16), (6, 6), (10, 10), (30, 20)]
-    if features == "smooth":
-        tokens = [smooth_tokens(*size, 48, seed=index) for index, size in enumerate(sizes)]
-    else:  # a blank wall: tokens on a lattice, where many are as near to one centroid as to another
-        linear = torch.randn(2, 48, generator=torch.Generator().manual_seed(1))
-        tokens = [torch.cartesian_prod(torch.arange(h) / 50.0, torch.arange(w) / 40.0) @ linear for h, w in sizes]
-    alone = [aggregate([each], num_clusters=32, iterations=5)[0] for each in tokens]
-    for order in (range(8), reversed(range(8)), [3, 1, 6], [2, 3, 7, 1]):
-        order = list(order)
-        together = aggregate([tokens[index] for index in order], num_clusters=32, iterations=5)
-        for index, means in zip(order, together, strict=True):
-            torch.testing.assert_close(means, alone[index], atol=1e-6, rtol=1e-6)
-
-
-def test_identical_tokens_stay_that_token():
-    token = torch.randn(12, generator=torch.Generator().manual_seed(0))
-    tokens = token.expand(60, 12).clone().requires_grad_()
-    (means,) = aggregate([tokens], num_clusters=32, iterations=5)
-    torch.testing.assert_close(means, token.expand(32, 12), atol=1e-6, rtol=0)
-    means.sum().backward()
-    assert tokens.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4])
-def test_an_offset_that_all_tokens_share_costs_no_precision(offset):
-    tokens = smooth_tokens(10, 11, 64, seed=3) + offset
-    (means,) = aggregate([tokens], num_clusters=32, iterations=5)
-    exact = torch.stack(paper_kmeans(list(tokens.double()), 32, 5))
-    torch.testing.assert_close(means.double(), exact, atol=1e-6 * max(1.0, offset), rtol=0)
-
-
-def test_autocast_does_not_change_the_means():
-    tokens = smooth_tokens(9, 10, 32, seed=0)
-    (expected,) = aggregate([tokens], num_clusters=32, iterations=5)
-    with torch.autocast("cpu", torch.bfloat16):
-        (means,) = aggregate([tokens], num_clusters=32, iterations=5)
-    assert torch.equal(means, expected)
-
-
-def test_there_is_no_loop_over_clusters_tokens_or_objects_of_a_size():
-    def ops(objects, tokens, clusters):
-        with CountOps() as counter:
-            aggregate(list(torch.randn(objects, tokens, 4)), num_clusters=clusters, iterations=5)
-        return counter.count
-
-    assert ops(2, 40, 4) == ops(2, 40, 32) == ops(2, 1000, 32)
-    assert ops(20, 40, 4) - ops(2, 40, 4) < 4 * 18  # a few views and copies per object, none per round
 
 
 # --- the module ---------------------------------------------------------------------------------------------
@@ -398,6 +287,168 @@ def test_features_are_not_written_to():
     assert torch.equal(views[0].grids.features, torch.cat(features))
 
 
+def test_all_at_once_what_came_before_the_means_is_the_same_bits():
+    module, together = build(), batch_of(SEVERAL)
+    features = random_features(together, 12)
+    (view,) = encode(together, features)
+    delivered = module.object_features(view, together.counts).split(together.counts)
+    for order in ([0], [2], [4, 2, 0], [3, 1]):
+        batch = batch_of([SEVERAL[index] for index in order])
+        (view,) = encode(batch, [features[index] for index in order])
+        for index, tokens in zip(order, module.object_features(view, batch.counts).split(batch.counts), strict=True):
+            assert torch.equal(tokens, delivered[index])
+
+
+def test_missing_tokens_are_zeros_that_pass_the_mlp():
+    config = SAOT.make_config({"pad_to_num_tokens": True})
+    module, batch = build(config), batch_of(SEVERAL, config)
+    assert set(batch.counts) == {32}
+    (view,) = encode(batch, random_features(batch, 12))
+    assert min(view.patches_per_region) < 32 < max(view.patches_per_region)
+    own = tuple(min(32, patches) for patches in view.patches_per_region)
+    tokens = module.object_features(view, batch.counts).split(batch.counts)
+    expected = module.object_features(view, own).split(own)
+    for delivered, real, count in zip(tokens, expected, own, strict=True):
+        assert torch.equal(delivered[:count], real)
+        assert not delivered[count:].any()
+    torch.testing.assert_close(module((view,), batch.counts), module.mlp(torch.cat(tokens)))
+
+
+def test_a_swapped_box_gives_x_from_rows_and_y_from_columns():
+    batch = batch_of([ellipse((300, 400), (200, 150), (60, 50))])
+    (view,) = encode(batch, random_features(batch, 12))
+    (left, top, right, bottom), (rows, columns) = view.boxes_xyxy[0].tolist(), view.grids.grids_hw[0]
+    for inclusive in (False, True):
+        delivered = relative_positions(view, swap_axes=True, inclusive_box=inclusive)
+        for (i, j), (x, y) in zip(view.patch_ij.tolist(), delivered.tolist(), strict=True):
+            assert x == pytest.approx((j / columns * (bottom - inclusive - top) + top) / 399, abs=1e-6)
+            assert y == pytest.approx((i / rows * (right - inclusive - left) + left) / 299, abs=1e-6)
+
+
+def test_a_random_start_repeats_with_the_seed_only():
+    config = SAOT.make_config({"kmeans_start": "random"})
+    module, batch = build(config), batch_of(SEVERAL, config)
+    views = encode(batch, random_features(batch, 12))
+
+    def run(seed):
+        torch.manual_seed(seed)
+        return module(views, batch.counts)
+
+    assert torch.equal(run(0), run(0))
+    assert not torch.equal(run(0), run(1))
+
+
+# torch looks at an attribute of which it warns.
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_compiled_it_needs_no_graph_for_a_new_shape():
+    eager, compiled = build(), build()
+    compiled.compile(dynamic=True, fullgraph=True, backend="aot_eager")
+    orders = ([1, 2, 3, 4], [2], [4, 3, 3], [0, 1, 2, 3, 4], [3], [2, 4, 1, 3, 2])
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for order in orders:
+        batch = batch_of([SEVERAL[index] for index in order])
+        views = encode(batch, random_features(batch, 12))
+        torch.testing.assert_close(compiled(views, batch.counts), eager(views, batch.counts), atol=1e-5, rtol=0)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2, "k-means and the MLP"
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_given_to_torch_compile_it_has_no_break_and_no_graph_for_a_new_shape():
+    module = build()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(module, dynamic=True, backend="aot_eager")
+    num_graphs = []
+    for order in ([1, 2, 3, 4], [2], [4, 3, 3], [0, 1, 2, 3, 4], [3], [2, 4, 1, 3, 2], [1, 1, 0]):
+        batch = batch_of([SEVERAL[index] for index in order])
+        views = encode(batch, random_features(batch, 12))
+        torch.testing.assert_close(compiled(views, batch.counts), module(views, batch.counts), atol=1e-5, rtol=0)
+        num_graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert set(num_graphs) == {3}, "k-means and the two layers of the MLP"
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def linear_pair(*, bias=True):
+    """Our layer and torch's with the same weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = Linear(768, 640, bias=bias)
+    same = torch.nn.Linear(768, 640, bias=bias)
+    same.load_state_dict(layer.state_dict())
+    return layer, same
+
+
+def random_rows(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_faster_linear_layer_is_the_same_layer(bias):
+    layer, same = linear_pair(bias=bias)
+    inputs = random_rows(2, 20, 768)
+    with torch.no_grad():
+        assert onednn_is_faster(inputs, layer.weight) == torch.backends.mkldnn.is_available()
+        torch.testing.assert_close(layer(inputs), same(inputs), atol=1e-5, rtol=1e-5)
+    assert torch.equal(layer(inputs), same(inputs)), "with gradients on it is torch's own"
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        random_rows(40, 900)[:, 100:868],
+        random_rows(768, 40).T,
+        random_rows(1, 768).expand(40, 768),
+        random_rows(20, 2, 768).transpose(0, 1),
+        random_rows(768),
+        random_rows(0, 768),
+    ],
+    ids=["with gaps", "transposed", "one row", "swapped", "a vector", "none"],
+)
+@torch.no_grad()
+def test_it_takes_rows_as_they_lie(inputs):
+    layer, same = linear_pair()
+    torch.testing.assert_close(layer(inputs), same(inputs), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_weights_and_bias_may_lie_among_others():
+    layer, same = linear_pair()
+    apart = {
+        "weight": torch.stack([layer.weight.detach()] * 2, dim=2)[..., 0],
+        "bias": torch.stack([layer.bias.detach()] * 2, dim=1)[:, 0],
+    }
+    for name, value in apart.items():
+        assert not value.is_contiguous()
+        setattr(layer, name, torch.nn.Parameter(value))
+    inputs = random_rows(40, 768)
+    torch.testing.assert_close(layer(inputs), same(inputs), atol=1e-5, rtol=1e-5)
+
+
+class _Quantised(torch.Tensor):
+    """Stands for weights that only pretend to be of float32, as torchao's do."""
+
+
+# torch sets all its flags for oneDNN again, one of which is for Intel's GPUs.
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN:UserWarning")
+@pytest.mark.parametrize("of", ["weight", "disabled", "autocast", "wrong width"])
+@torch.no_grad()
+def test_what_is_not_for_the_faster_library_is_left_to_torch(of):
+    layer, x = Linear(768, 640), random_rows(40, 768)
+    if of == "weight":
+        assert not onednn_is_faster(x, layer.weight.detach().as_subclass(_Quantised))
+    elif of == "disabled":
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not onednn_is_faster(x, layer.weight)
+    elif of == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x).dtype == torch.bfloat16
+    else:
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            layer(random_rows(40, 800))
+
+
 def test_gradients_equal_finite_differences():
     options = {"num_tokens": 4, "large_patches": 9, "context_patches": 0, "kmeans_iterations": 3}
     config = SAOT.make_config(options)
@@ -419,3 +470,87 @@ def test_gradients_equal_finite_differences():
     assert torch.autograd.gradcheck(run, (*features, *parameters))
     run(*features, *parameters).square().sum().backward()
     assert all(each.grad.abs().sum() > 0 for each in (*features, *parameters))
+
+
+# --- where the official code departs from the paper: the plan -------------------------------------------------
+
+
+def crop_of(mask, geometry=GEOMETRY, **options):
+    return SAOT.plan(SAOT.make_config(options), mask, geometry).views[0]
+
+
+def test_a_growing_scale_is_rounded_up():
+    mask = RegionMask(np.ones((40, 40), bool), (100, 100, 140, 140), (400, 400))
+    scale = math.ceil(math.sqrt(32 * 14**2 / 40**2))
+    crop = crop_of(mask, round_scale_up=True, context_patches=0)
+    assert scale == 2
+    assert (crop.box_xyxy, crop.grid_hw) == ((100, 100, 140, 140), (6, 6)), "40 * 2 / 14 = 5.7"
+
+
+def test_context_is_counted_in_source_pixels():
+    mask = RegionMask(np.ones((300, 300), bool), (500, 400, 800, 700), (1000, 1000))
+    assert crop_of(mask, context_in_source_pixels=True).box_xyxy == (472, 372, 828, 728)
+    assert crop_of(mask, context_in_source_pixels=True, context_patches=1).box_xyxy == (486, 386, 814, 714)
+    assert crop_of(mask).box_xyxy == (440, 340, 860, 760), "28 pixels at a scale of 140 / 300"
+
+
+def test_the_last_row_and_column_are_dropped():
+    whole = RegionMask(np.ones((60, 50), bool), (0, 0, 50, 60), (60, 50))
+    assert crop_of(whole, drop_last_row_and_column=True).box_xyxy == (0, 0, 49, 59)
+    inside = RegionMask(np.ones((9, 9), bool), (100, 100, 109, 109), (400, 400))
+    left, top, right, bottom = crop_of(inside).box_xyxy
+    assert crop_of(inside, drop_last_row_and_column=True).box_xyxy == (left, top, right - 1, bottom - 1)
+
+
+@pytest.mark.parametrize(("multiple", "grid_hw"), [(1, (8, 9)), (2, (8, 10))])
+def test_grids_are_rounded_up(multiple, grid_hw):
+    mask = RegionMask(np.ones((100, 113), bool), (0, 0, 113, 100), (100, 113))
+    crop = crop_of(mask, PatchGeometry(14, multiple), round_grid_up=True)
+    assert crop.grid_hw == grid_hw, "7.1 by 8.1 patches"
+
+
+@pytest.mark.parametrize("mask_resize", ["coverage", "uint8_linear", "any_linear"])
+@pytest.mark.parametrize("mask", [*OBJECTS.values(), *EXTREMES.values()], ids=[*OBJECTS, *EXTREMES])
+def test_every_way_to_resize_a_mask_promises_what_it_marks(mask, mask_resize):
+    plan = SAOT.plan(SAOT.make_config({"mask_resize": mask_resize}), mask, GEOMETRY)
+    marked = plan.views[0].mask
+    assert set(np.unique(marked)) <= {0.0, 1.0}
+    assert plan.num_tokens == min(32, marked.sum()) >= 1
+
+
+def test_padded_objects_are_promised_all_their_tokens():
+    mask = ellipse((150, 200), (70, 60), (40, 38))
+    assert SAOT.plan(SAOT.make_config({"pad_to_num_tokens": True}), mask, GEOMETRY).num_tokens == 32
+    assert SAOT.plan(CONFIG, mask, GEOMETRY).num_tokens < 32
+
+
+def test_a_large_grid_is_stretched_instead_of_shrunk():
+    shrunk, stretched = (crop_of(diagonal(2000), stretch_large_grids=on) for on in (False, True))
+    assert math.prod(shrunk.grid_hw) <= 1024 < math.prod(stretched.grid_hw)
+    assert shrunk.encoded_hw is None
+    assert 0.9 * 1024 < math.prod(stretched.encoded_hw) <= 1024
+    assert crop_of(ellipse((260, 300), (140, 120), (121, 118)), stretch_large_grids=True).encoded_hw is None
+
+
+def test_the_preset_changes_what_it_says_and_nothing_else():
+    official = SAOT.make_config("official")
+    changed = {name for name in vars(CONFIG) if getattr(official, name) != getattr(CONFIG, name)}
+    assert changed == set(SAOT.presets["official"]), "a preset lists what departs from the default, and only that"
+    assert (official.num_tokens, official.large_patches, official.kmeans_iterations) == (32, 100, 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resample": "lanczos"}, r"SaotConfig.resample must be one of 'bicubic', 'opencv_linear', .* got 'lanczos'"),
+        ({"mask_resize": None}, r"mask_resize must be one of 'coverage', 'uint8_linear', 'any_linear', got None"),
+        ({"kmeans_start": "++"}, r"kmeans_start must be one of 'even', 'random', got '\+\+'"),
+        ({"round_scale_up": 1}, r"round_scale_up must be True or False, got 1"),
+        ({"pad_to_num_tokens": "no"}, r"pad_to_num_tokens must be True or False, got 'no'"),
+        ({"preset": "paper"}, r"has no preset 'paper'. Its presets: official"),
+        ({"preset": "official", "num_tokens": 0}, r"num_tokens must be an integer >= 1, got 0"),
+    ],
+)
+def test_a_wrong_option_of_the_official_code_is_refused(options, message):
+    with pytest.raises(PixelReferError, match=message):
+        SAOT.make_config(options)

@@ -240,3 +240,14 @@ def test_reading_a_configuration_imports_nothing_heavy():
     code = "import sys, pixelrefer_plugin.training.config; print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("setting", "adapter_config"),
+    [
+        ("model.adapter_config=official", "official"),
+        ("model.adapter_config={preset: official, num_tokens: 8}", {"preset": "official", "num_tokens": 8}),
+    ],
+)
+def test_a_preset_of_the_adapter_may_be_named(load, setting, adapter_config):
+    assert load(SMALLEST, setting).model.adapter_config == adapter_config

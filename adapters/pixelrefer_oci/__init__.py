@@ -7,8 +7,19 @@ from pixelrefer_plugin import hookimpl
 def register_adapters(register):
     from pixelrefer_plugin import AdapterSpec
 
-    from .config import OciConfig
+    from .config import OFFICIAL, OciConfig
     from .module import Oci
-    from .plan import plan
+    from .plan import plan, share_local_crop
 
-    register(AdapterSpec(name="oci", config=OciConfig, plan=plan, build=Oci.build, framework="object-only"))
+    register(
+        AdapterSpec(
+            name="oci",
+            config=OciConfig,
+            plan=plan,
+            build=Oci.build,
+            framework="object-only",
+            presets={"official": OFFICIAL},
+            plan_together=share_local_crop,
+            frame_label=OciConfig.label_of_frame,
+        )
+    )

@@ -3,12 +3,15 @@
 Shape letters as in `pixelrefer_plugin.contracts`: C vision width, D decoder width.
 """
 
+from typing import Any
+
+import torch
 from pixelrefer_saot.module import Saot
 from torch import Tensor, nn
 
 from pixelrefer_plugin import EncodedView, PixelReferError
 
-from .attention import ATTEND, GridAttention
+from .attention import ATTEND, FLASH, GridAttention
 from .config import OciConfig
 
 
@@ -58,8 +61,18 @@ class Oci(nn.Module):
     def set_attn_implementation(self, name: str) -> None:
         """Attend as the backbone does: `sdpa`, `eager` or `flash_attention_2`; by `sdpa` where it is another."""
         for attention in self.attentions.values():
-            attention.attn_implementation = name if name in ATTEND else "sdpa"
+            attention.attn_implementation = name if name in (*ATTEND, FLASH) else "sdpa"
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile what works on tensors alone, with the arguments of `torch.compile`; see `Saot.compile`.
+
+        Where `torch.compile` is given this module, its attentions run as they are.
+        """
+        self.saot.compile(*args, **options)
+        for attention in self.attentions.values():
+            attention.compile(*args, **options)
+
+    @torch.compiler.disable(recursive=False)
     def forward(self, views: tuple[EncodedView, ...], counts: tuple[int, ...]) -> Tensor:
         """Turn the encoded crops into the promised tokens.
 

@@ -7,8 +7,8 @@ from pixelrefer_plugin import hookimpl
 def register_adapters(register):
     from pixelrefer_plugin import AdapterSpec
 
-    from .config import SaotConfig
+    from .config import OFFICIAL, SaotConfig
     from .module import Saot
     from .plan import plan
 
-    register(AdapterSpec(name="saot", config=SaotConfig, plan=plan, build=Saot.build))
+    register(AdapterSpec(name="saot", config=SaotConfig, plan=plan, build=Saot.build, presets={"official": OFFICIAL}))

@@ -1,73 +1,152 @@
-"""Abundant Feature Aggregation: many similar tokens of an object become n means (PixelRefer eq. 6)."""
+"""Abundant Feature Aggregation: many similar tokens of an object become n means (PixelRefer eq. 6).
+
+Which regions run together is decided on the CPU from numbers that it knows beforehand (`groups_of`), so that the work
+itself (`KMeans`) is tensors alone: no device sync, and one graph for `torch.compile` whatever the regions.
+
+Shape letters: B regions of a group, L their padded length, n clusters, M tokens of all regions, C width.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import one_hot, pad
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor, nn
 
-# Objects are padded to a multiple of this many tokens and run together with those of the same padded length.
-# An object's arithmetic is then the same whatever else is in the batch, and little of it is spent on padding.
-_BLOCK = 16
+# How far the first centroids of an even start lie on the way from a token to the mean of all: a token by itself
+# attracts too few of the others. Measured in tests/test_kmeans.py.
+_EVEN_PULL = 0.2
 
 
-def aggregate(tokens: Sequence[Tensor], *, num_clusters: int, iterations: int) -> list[Tensor]:
-    """k-means over each object's tokens, objects of about one size at once.
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Regions that are clustered together, as indices.
 
-    Deterministic: the first centroids are tokens spaced evenly in raster order, where the paper draws them
-    at random. A token as near to two centroids goes to the first; a cluster that loses all its tokens keeps
-    its last centroid. Gradients flow through the means; the assignment of tokens to clusters has none.
+    Attributes:
+        regions: which ones.
+        rows: `(B, L)` int64, the rows of their tokens; past a region's own, its first one again.
+        lengths: `(B, 1)` int64, tokens of each.
+        seeds: `(B, n)` int64, which of a region's tokens its first centroids are.
+    """
+
+    regions: tuple[int, ...]
+    rows: np.ndarray
+    lengths: np.ndarray
+    seeds: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `KMeans` reads."""
+        return self.rows, self.lengths, self.seeds
+
+
+def padded_length(length: int) -> int:
+    """The next of the lengths 1, 2, .. 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ..: less than a quarter more."""
+    step = max(1, (1 << (length - 1).bit_length()) >> 3)
+    return -(-length // step) * step
+
+
+def groups_of(lengths: Sequence[int], *, num_clusters: int, start: str, device: torch.device) -> list[Group]:
+    """Which regions of more than `num_clusters` tokens are clustered together, and from which tokens.
+
+    On a GPU regions of about one length are, for few and large kernels. On a CPU each is by itself: there it costs no
+    more, and a region's means are the same to the last bit whatever else is in the batch, which no library promises of
+    its batched products.
 
     Args:
-        tokens: per object `(m_i, C)`, each with more than `num_clusters` rows.
+        lengths: tokens of each region; they lie one region after another.
         num_clusters: n.
-        iterations: rounds.
-
-    Returns:
-        Per object `(n, C)`, the cluster means.
+        start: `even`: tokens spaced evenly in raster order. `random`: the first n of a permutation by torch's
+            global generator, one for each region that is clustered, in their order, as the official code draws it.
+        device: where the tokens are.
     """
+    crowded = [region for region, length in enumerate(lengths) if length > num_clusters]
+    seeds = {region: _seeds(lengths[region], num_clusters, start) for region in crowded}
+    first_row = np.cumsum([0, *lengths])
+    groups = []
+    for padded, regions in _of_about_one_length(crowded, lengths) if device.type != "cpu" else _alone(crowded, lengths):
+        own = np.array([lengths[region] for region in regions])[:, None]
+        steps = np.arange(padded)
+        rows = first_row[regions][:, None] + np.where(steps < own, steps, 0)
+        groups.append(Group(tuple(regions), rows, own, np.stack([seeds[region] for region in regions])))
+    return groups
+
+
+def _alone(regions: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, list[int]]]:
+    return [(lengths[region], [region]) for region in regions]
+
+
+def _of_about_one_length(regions: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, list[int]]]:
     of_length: dict[int, list[int]] = defaultdict(list)
-    for index, each in enumerate(tokens):
-        of_length[-(-len(each) // _BLOCK) * _BLOCK].append(index)
-    means: dict[int, Tensor] = {}
-    for length, members in of_length.items():
-        first, *others = [tokens[index] for index in members]
-        padded = pad_sequence([pad(first, (0, 0, 0, length - len(first))), *others], batch_first=True)
-        lengths = torch.tensor([len(tokens[index]) for index in members], device=padded.device)
-        means |= zip(members, _cluster_means(padded, lengths, num_clusters, iterations), strict=True)
-    return [means[index] for index in range(len(tokens))]
+    for region in regions:
+        of_length[padded_length(lengths[region])].append(region)
+    return list(of_length.items())
 
 
-def _cluster_means(padded: Tensor, lengths: Tensor, num_clusters: int, iterations: int) -> Tensor:
-    """`(objects, n, C)`, at least in float32 whatever the tokens or autocast say: assignments hang on it."""
-    with torch.autocast(padded.device.type, enabled=False):
-        exact = padded.to(torch.promote_types(padded.dtype, torch.float32))
-        with torch.no_grad():
-            weights = _cluster_weights(exact, lengths, num_clusters, iterations)
-        return (weights.transpose(1, 2) @ exact).to(padded.dtype)
+def _seeds(length: int, num_clusters: int, start: str) -> np.ndarray:
+    if start == "random":
+        return torch.randperm(length)[:num_clusters].numpy()
+    return (2 * np.arange(num_clusters) + 1) * length // (2 * num_clusters)
 
 
-def _cluster_weights(padded: Tensor, lengths: Tensor, num_clusters: int, iterations: int) -> Tensor:
-    """`(objects, m, n)`: column k weighs the tokens whose mean is centroid k; padding weighs nothing.
+class KMeans(nn.Module):
+    """Lloyd's algorithm for the regions of one group; no parameters, a module so that it can be compiled.
 
-    Distances come from the tokens' Gram matrix, since a centroid is a weighting of tokens: after one matrix
-    product per object a round costs nothing that depends on the width C.
+    A token as near to two centroids goes to the first; a cluster that loses all its tokens keeps its last centroid.
+    Gradients flow through the means; the assignment of tokens to clusters has none.
+
+    Args:
+        iterations: rounds.
+        pull: how far each first centroid is moved from its token towards the region's mean, 0 to 1.
     """
-    longest = padded.shape[1]
-    real = (torch.arange(longest, device=padded.device) < lengths[:, None])[..., None]
-    # Distances do not change when tokens are shifted, but their rounding does: remove what all share.
-    centred = padded - padded.sum(dim=1, keepdim=True) / lengths[:, None, None]
-    gram = centred @ centred.transpose(1, 2)
-    steps = torch.arange(num_clusters, device=padded.device)
-    seeds = (steps * lengths[:, None]) // num_clusters
-    weights = one_hot(seeds, longest).transpose(1, 2).to(gram.dtype)
-    for _ in range(iterations):
-        to_centroid = gram @ weights
-        centroid_norm = (weights * to_centroid).sum(dim=1, keepdim=True)
-        nearest = (centroid_norm - 2 * to_centroid).argmin(dim=2)
-        members = one_hot(nearest, num_clusters).to(gram.dtype) * real
-        sizes = members.sum(dim=1, keepdim=True)
-        weights = torch.where(sizes > 0, members / sizes.clamp(min=1), weights)
-    return weights
+
+    def __init__(self, *, iterations: int, pull: float) -> None:
+        super().__init__()
+        self.iterations = iterations
+        self.pull = pull
+
+    @classmethod
+    def started(cls, start: str, *, iterations: int) -> "KMeans":
+        """k-means for the seeds that `groups_of` gives for `start`: random ones stay the tokens that they are."""
+        return cls(iterations=iterations, pull=_EVEN_PULL if start == "even" else 0.0)
+
+    def forward(self, tokens: Tensor, rows: Tensor, lengths: Tensor, seeds: Tensor) -> Tensor:
+        """Cluster means.
+
+        Args:
+            tokens: `(M, C)`, those of all regions.
+            rows: `(B, L)`, `lengths` `(B, 1)` and `seeds` `(B, n)`, as in `Group`.
+
+        Returns:
+            `(B, n, C)`, computed in float32 at least whatever the tokens or autocast say: assignments hang on it.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            padded = tokens[rows].to(torch.promote_types(tokens.dtype, torch.float32))
+            # Distances do not change when all tokens are shifted, but their rounding does: remove what they share.
+            shift = padded[:, :1].detach()
+            shifted = padded - shift
+            with torch.no_grad():
+                weights = self._weights(shifted, lengths, seeds)
+            return torch.baddbmm(shift, weights.transpose(1, 2), shifted).to(tokens.dtype)
+
+    def _weights(self, shifted: Tensor, lengths: Tensor, seeds: Tensor) -> Tensor:
+        """`(B, L, n)`: column k weighs the tokens whose mean is centroid k; padding weighs nothing.
+
+        Distances come from the tokens' Gram matrix, since a centroid is a weighting of tokens: after one matrix
+        product per region a round costs nothing that depends on the width C.
+        """
+        length = shifted.shape[1]
+        gram = shifted @ shifted.transpose(1, 2)
+        clusters = torch.arange(seeds.shape[1], device=seeds.device)
+        real = (torch.arange(length, device=seeds.device) < lengths)[..., None]
+        seeded = (torch.arange(length, device=seeds.device)[:, None] == seeds[:, None]).to(gram.dtype)
+        weights = (1 - self.pull) * seeded + self.pull * real.to(gram.dtype) / lengths[..., None]
+        for _ in range(self.iterations):
+            to_centroid = gram @ weights
+            centroid_norm = (weights * to_centroid).sum(dim=1, keepdim=True)
+            nearest = torch.add(centroid_norm, to_centroid, alpha=-2).argmin(dim=2, keepdim=True)
+            members = ((nearest == clusters) & real).to(gram.dtype)
+            sizes = members.sum(dim=1, keepdim=True)
+            weights = torch.where(sizes > 0, members / sizes.clamp(min=1), weights)
+        return weights

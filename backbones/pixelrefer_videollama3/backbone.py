@@ -4,12 +4,16 @@ Its tower (SigLIP-NaViT) takes any number of images of any size in one packed ca
 `merge_sizes` itself, so crops use 1. Features are taken after its last norm, as the projector reads them.
 """
 
+import numpy as np
 import torch
 from einops import rearrange
+from PIL import Image
 from transformers import VideoLlama3ForConditionalGeneration
+from transformers.models.video_llama_3.video_processing_video_llama_3 import smart_resize
 
 from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry, VideoScene
 
+from .layouts import LAYOUTS
 from .tiny import tiny
 
 
@@ -60,6 +64,23 @@ def _merged_grids_hw(inputs, kind):
     return tuple((h // merge, w // merge) for (t, h, w), merge in merged for _ in range(t))
 
 
+def resize_frames(video_processor, frames_nhwc):
+    """A video's frames as Pillow resizes them, which the authors' code uses, where the processor is one made for their
+    weights: torchvision's bicubic, which transformers uses, differs by a grey level here and there."""
+    if getattr(video_processor, "frame_backend", None) != "pil":
+        return frames_nhwc
+    num_frames, height, width, _ = frames_nhwc.shape
+    height, width = smart_resize(
+        height,
+        width,
+        factor=video_processor.patch_size * video_processor.merge_size,
+        min_pixels=video_processor.size["shortest_edge"],
+        max_pixels=video_processor.size["longest_edge"] // num_frames,
+    )
+    resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames_nhwc]
+    return np.stack([np.asarray(frame) for frame in resized])
+
+
 SPEC = BackboneSpec(
     name="videollama3",
     model_types=("video_llama_3",),
@@ -80,4 +101,6 @@ SPEC = BackboneSpec(
     },
     tiny=tiny,
     video_scene=VideoScene(grids=video_grids, grids_hw=video_grids_hw, frames_per_grid=lambda config: 1),
+    layouts=LAYOUTS,
+    resize_frames=resize_frames,
 )

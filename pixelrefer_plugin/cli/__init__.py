@@ -1,5 +1,5 @@
 """The command line: `pixelrefer plugins`, `describe` and `quickstart`; from modules beside it `validate`, `convert`,
-`preview`, `train` and `merge`.
+`preview`, `import-official`, `train` and `merge`.
 
 It parses, prints and reports errors. Torch and transformers are imported by the commands that need them, so
 that help and listings are instant.
@@ -19,7 +19,16 @@ import click
 from .. import __version__
 from .checking import validate
 from .data import convert, preview
-from .options import GivenRegion, Moment, OrderedCommand, SettingType, region_options, regions_in_order
+from .importing import import_official
+from .options import (
+    GivenRegion,
+    Moment,
+    OrderedCommand,
+    SettingType,
+    adapter_option,
+    region_options,
+    regions_in_order,
+)
 from .reporting import Failure, ReportingGroup, quiet_libraries
 from .training import merge, train
 
@@ -104,6 +113,7 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
 )
 @click.option("--backbone", metavar="DIR_OR_ID", help="Where the backbone of a model folder is, if it has moved.")
 @click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own.")
+@adapter_option
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of streaming.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -120,6 +130,7 @@ def describe(
     overlay: Path | None,
     backbone: str | None,
     adapter: str | None,
+    adapter_options: tuple[tuple[str, Any], ...],
     max_new_tokens: int,
     as_json: bool,
     device: str,
@@ -159,7 +170,14 @@ def describe(
     )
     require_model(model)
     subject = prepare(request)
-    loaded = LoadedModel.open(model, backbone=backbone, adapter=adapter, device=device, max_new_tokens=max_new_tokens)
+    loaded = LoadedModel.open(
+        model,
+        backbone=backbone,
+        adapter=adapter,
+        adapter_options=dict(adapter_options),
+        device=device,
+        max_new_tokens=max_new_tokens,
+    )
     answers, tokens = _ask(loaded, request, subject, stream=not as_json)
     if as_json:
         result = _as_json(request, subject, answers, tokens) | {"seconds": round(time.perf_counter() - started, 3)}
@@ -245,6 +263,7 @@ def _explain_missing_extra(error: ImportError) -> NoReturn:
     ) from error
 
 
+main.add_command(import_official)
 main.add_command(train)
 main.add_command(merge)
 main.add_command(validate)

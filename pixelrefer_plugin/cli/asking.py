@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +35,19 @@ class LoadedModel:
 
     @classmethod
     def open(
-        cls, source: str, *, backbone: str | None, adapter: str | None, device: str, max_new_tokens: int
+        cls,
+        source: str,
+        *,
+        backbone: str | None,
+        adapter: str | None,
+        adapter_options: Mapping[str, Any],
+        device: str,
+        max_new_tokens: int,
     ) -> LoadedModel:
         """Load the model, with a warning where its adapter has never been trained."""
         quiet_libraries()
         place = _torch_device(device)
-        model, processor = _load(source, backbone, adapter)
+        model, processor = _load(source, backbone, adapter, adapter_options)
         if model_folder(source, {}) is None:
             click.echo(
                 f"Warning: '{source}' is a plain backbone; its adapter '{adapter or 'saot'}' is untrained, so what it "
@@ -73,15 +80,18 @@ class LoadedModel:
         return self.processor.decode(generated, inputs)[0], tokens
 
 
-def _load(source: str, backbone: str | None, adapter: str | None) -> tuple[RegionModel, RegionProcessor]:
+def _load(
+    source: str, backbone: str | None, adapter: str | None, adapter_options: Mapping[str, Any]
+) -> tuple[RegionModel, RegionProcessor]:
     from ..model import RegionModel
     from ..processor import RegionProcessor
 
     if backbone and model_folder(source, {}) is None:
         raise click.UsageError(f"--backbone is for model folders, but '{source}' is a plain backbone itself.")
     try:
-        model = RegionModel.from_pretrained(source, adapter=adapter, backbone=backbone)
-        return model.eval(), RegionProcessor.from_pretrained(source, adapter=adapter)
+        chosen: dict[str, Any] = {"adapter": adapter, "adapter_config": adapter_options or None}
+        model = RegionModel.from_pretrained(source, backbone=backbone, **chosen)
+        return model.eval(), RegionProcessor.from_pretrained(source, **chosen)
     except (OSError, CheckpointError) as error:  # what the hub's client raises for networks, and what we make of it
         here = "" if Path(source).exists() else f" (There is no folder '{source}' here.)"
         raise Failure(f"'{source}' cannot be loaded: {error}{here}") from error

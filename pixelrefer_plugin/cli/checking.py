@@ -26,6 +26,7 @@ from .data import (
     require_other_file,
     stopping,
 )
+from .options import adapter_option
 from .reporting import Failure, quiet_libraries
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @data_options
 @click.option("--model", metavar="DIR_OR_ID", help="Also try each sample on the processor of this model or backbone.")
 @click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own.")
+@adapter_option
 @click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens a sample may have; needs --model.")
 @click.option(
     "--config",
@@ -124,6 +126,7 @@ def _task_of_file(
     *,
     model: str | None,
     adapter: str | None,
+    adapter_options: tuple[tuple[str, Any], ...],
     max_tokens: int | None,
     format_name: str,
     options: tuple[tuple[str, Any], ...],
@@ -131,14 +134,15 @@ def _task_of_file(
 ) -> _Task:
     if len(files) != 1:
         raise click.UsageError(f"Give one FILE, or --config CONFIG.yaml; got {len(files)} files.")
-    if model is None and (adapter or max_tokens):
-        raise click.UsageError(
-            f"{'--adapter' if adapter else '--max-tokens'} needs --model, whose processor it is for."
-        )
+    for_processor = {"--adapter": adapter, "--adapter-option": adapter_options, "--max-tokens": max_tokens}
+    for option, value in for_processor.items():
+        if model is None and value:
+            raise click.UsageError(f"{option} needs --model, whose processor it is for.")
     path = Path(files[0])
     require_other_file("--fix-out", fix_out, path)
     dataset = open_dataset(path, format_name, options, media_root)
-    return _Task([(dataset, None)], None if model is None else _load_processor(model, adapter), max_tokens)
+    processor = None if model is None else _load_processor(model, adapter, dict(adapter_options))
+    return _Task([(dataset, None)], processor, max_tokens)
 
 
 def _task_of_config(config: Path, settings: Sequence[str], fix_out: Path | None, how: Mapping[str, Any]) -> _Task:
@@ -206,7 +210,7 @@ def _fixed_file(path: Path | None) -> Iterator[IO[bytes] | None]:
         pass
 
 
-def _load_processor(model: str, adapter: str | None) -> RegionProcessor:
+def _load_processor(model: str, adapter: str | None, adapter_options: Mapping[str, Any]) -> RegionProcessor:
     from .asking import require_model
 
     require_model(model)
@@ -214,7 +218,7 @@ def _load_processor(model: str, adapter: str | None) -> RegionProcessor:
     from ..processor import RegionProcessor
 
     with _explained(model):
-        return RegionProcessor.from_pretrained(model, adapter=adapter)
+        return RegionProcessor.from_pretrained(model, adapter=adapter, adapter_config=adapter_options or None)
 
 
 @contextmanager

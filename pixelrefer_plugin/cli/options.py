@@ -1,5 +1,5 @@
 """Options that need reading: regions and the frames they lie on, for `describe`; `key=value`, for `describe` (a region
-source's) and for `validate`, `convert` and `preview` (a data format's).
+source's and an adapter's), for `validate` (an adapter's) and for `validate`, `convert` and `preview` (a data format's).
 
 Reads text only. Whether a region fits its picture is known when the picture is; see `subject`.
 """
@@ -191,3 +191,15 @@ class SettingType(click.ParamType[tuple[str, Any]]):
             return key, json.loads(text)
         except ValueError:
             return key, text
+
+
+def adapter_option(command: FunctionT) -> FunctionT:
+    """Adds `--adapter-option`."""
+    return click.option(
+        "--adapter-option",
+        "adapter_options",
+        metavar="KEY=VALUE",
+        type=SettingType(),
+        multiple=True,
+        help="An option of the adapter, such as num_tokens=16, or preset=official; for a plain backbone.",
+    )(command)

@@ -20,7 +20,18 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import TextStreamer
 
-from ..contracts import AdapterSpec, BackboneSpec, CropView, FeatureGrids, PatchGeometry, SceneView, VideoScene
+from ..contracts import (
+    AdapterSpec,
+    BackboneSpec,
+    CropView,
+    EncodedView,
+    FeatureGrids,
+    PatchGeometry,
+    RegionPlan,
+    SceneView,
+    VideoScene,
+    View,
+)
 from ..errors import PixelReferError, SpliceError
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
@@ -32,6 +43,7 @@ DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
 
 _NEW_TOKENS = 6
+_MOST_PATCHES = 8192  # for one crop: as many as image processors let one picture have
 _SEQUENCES = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")  # as long as the text
 _VIDEO_BOXES = {0: Region.from_box((8, 8, 30, 40)), 4: Region.from_box((40, 10, 62, 40))}
 
@@ -171,38 +183,86 @@ def config_is_frozen_and_strict(spec: AdapterSpec) -> None:
     raise AssertionError(f"{spec.name}: an unknown option was accepted")
 
 
+def presets_are_options(spec: AdapterSpec) -> None:
+    """Every preset makes a config, also beside options of the user's, which then count."""
+    for name, options in spec.presets.items():
+        config = spec.make_config(name)
+        assert config == spec.make_config({"preset": name}), f"{spec.name}: preset '{name}' makes two configs"
+        usual = spec.make_config(None)
+        for option in options:
+            overridden = spec.make_config({**options, option: getattr(usual, option)})
+            same = overridden == spec.make_config({"preset": name, option: getattr(usual, option)})
+            assert same, f"{spec.name}: {option} beside preset '{name}' is not what counts"
+
+
 def plan_is_pure_and_bounded(spec: AdapterSpec) -> None:
-    """Planning twice gives the same; every mask gets a token or more and the same kinds of view; crops keep
-    to the grid and to 4096 patches."""
-    config, usual = spec.make_config(None), None
-    for multiple in (1, 2):
-        geometry = PatchGeometry(patch_size=14, grid_multiple=multiple)
-        for mask in _awkward_masks():
-            first, second = (spec.plan(config, mask, geometry) for _ in range(2))
-            assert first.num_tokens == second.num_tokens >= 1, f"{spec.name}: {first.num_tokens} tokens promised"
-            kinds = first.view_kinds
-            usual = usual or kinds
-            hidden = spec.framework == "object-only" and "SceneView" in kinds
-            assert not hidden, f"{spec.name}: Object-Only, yet it asks for the scene, which is not run"
-            assert kinds == usual, f"{spec.name}: views {kinds} for one mask, {usual} for another"
-            for view, again in zip(first.views, second.views, strict=True):
-                if isinstance(view, CropView) and isinstance(again, CropView):
-                    _check_crop(spec.name, view, again, mask=mask, multiple=multiple)
+    """Planning twice gives the same, by default and with each preset; every mask gets a token or more and the same
+    kinds of view, by default also a patch; crops keep to the grid, and the tower is given 8192 patches at most for
+    one."""
+    for preset in (None, *spec.presets):
+        usual = None
+        for multiple in (1, 2):
+            geometry = PatchGeometry(patch_size=14, grid_multiple=multiple)
+            for mask in _awkward_masks():
+                first, second = (spec.plan(spec.make_config(preset), mask, geometry) for _ in range(2))
+                _check_same_plan(spec.name, first, second, "planned twice")
+                usual = usual or first.view_kinds
+                _check_plan(spec, first, mask=mask, usual=usual, multiple=multiple)
+                masks = [view.mask for view in first.views if isinstance(view, CropView) and view.mask is not None]
+                seen = preset is not None or all(each.any() for each in masks)
+                assert seen, f"{spec.name}: a crop's mask has no patch inside the region, it is all zero"
 
 
-def _check_crop(name: str, crop: CropView, again: CropView, *, mask: RegionMask, multiple: int) -> None:
-    (x0, y0, x1, y1), (h, w), (height, width) = crop.box_xyxy, crop.grid_hw, mask.image_hw
-    same = (crop.box_xyxy, crop.grid_hw) == (again.box_xyxy, again.grid_hw)
-    assert same, f"{name}: the crop is {crop.box_xyxy} on one planning and {again.box_xyxy} on the next"
-    same = (crop.mask is again.mask is None) or np.array_equal(np.asarray(crop.mask), np.asarray(again.mask))
-    assert same, f"{name}: planned twice, two masks"
+def _check_plan(
+    spec: AdapterSpec, plan: RegionPlan, *, mask: RegionMask, usual: tuple[str, ...], multiple: int
+) -> None:
+    kinds = plan.view_kinds
+    hidden = spec.framework == "object-only" and "SceneView" in kinds
+    assert not hidden, f"{spec.name}: Object-Only, yet it asks for the scene, which is not run"
+    assert kinds == usual, f"{spec.name}: views {kinds} for one mask, {usual} for another"
+    for view in plan.views:
+        if isinstance(view, CropView):
+            _check_crop(spec.name, view, mask=mask, multiple=multiple)
+
+
+def _check_same_plan(name: str, one: RegionPlan, other: RegionPlan, how: str) -> None:
+    assert one.num_tokens == other.num_tokens, f"{name}: {how}, {one.num_tokens} tokens and {other.num_tokens}"
+    for view, again in zip(one.views, other.views, strict=True):
+        if isinstance(view, CropView) and isinstance(again, CropView):
+            crops = [(each.box_xyxy, each.grid_hw, each.tower_hw, each.resample) for each in (view, again)]
+            assert crops[0] == crops[1], f"{name}: {how}, the crops {crops[0]} and {crops[1]}"
+            same = (view.mask is again.mask is None) or np.array_equal(np.asarray(view.mask), np.asarray(again.mask))
+            assert same, f"{name}: {how}, two masks"
+
+
+def _check_crop(name: str, crop: CropView, *, mask: RegionMask, multiple: int) -> None:
+    (x0, y0, x1, y1), (h, w), (height, width) = crop.box_xyxy, crop.tower_hw, mask.image_hw
     inside = 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
     assert inside, f"{name}: the crop {crop.box_xyxy} is not inside its image of {width}x{height} pixels"
     assert (h % multiple, w % multiple) == (0, 0), (
         f"{name}: a crop of {h}x{w} patches where the grid must be multiples of {multiple}; "
         "size it with geometry.whole_patches()"
     )
-    assert h * w <= 4096, f"{name}: a crop of {h}x{w} patches"
+    assert h * w <= _MOST_PATCHES, f"{name}: a crop of {h}x{w} patches"
+
+
+def plans_together_are_as_many(spec: AdapterSpec) -> None:
+    """`plan_together` gives back a plan for each it is given, the same ones each time, for one region as for several,
+    by default and with each preset."""
+    if spec.plan_together is None:
+        return
+    geometry = PatchGeometry(patch_size=14, grid_multiple=2)
+    masks = [mask for mask in _awkward_masks() if mask.image_hw == (90, 130)]
+    for preset in (None, *spec.presets):
+        config = spec.make_config(preset)
+        alone = [spec.plan(config, mask, geometry) for mask in masks]
+        for plans in (alone[:1], alone, alone[::-1]):
+            first, second = (list(spec.plan_together(config, plans)) for _ in range(2))
+            assert len(first) == len(plans), f"{spec.name}: {len(first)} plans for {len(plans)} regions"
+            for one, other, given in zip(first, second, plans, strict=True):
+                _check_same_plan(spec.name, one, other, "planned together twice")
+                same = one.view_kinds == given.view_kinds
+                assert same, f"{spec.name}: views {one.view_kinds} planned together, {given.view_kinds} alone"
 
 
 # --- a backbone alone ---------------------------------------------------------------------------------------
@@ -558,6 +618,54 @@ def a_region_is_the_same_in_company(adapter: str, backbone: str) -> None:
     pair.model.detach()
 
 
+def stretched_features_are_read(adapter: str, backbone: str) -> None:
+    """Where the tower is given fewer patches than a mask has (`CropView.encoded_hw`), the adapter reads the features
+    stretched to the mask: it selects them with `EncodedView.patch_features`."""
+    pair, spec = make_pair(adapter, backbone), get_adapter(adapter)
+    width = get_backbone(backbone).vision_width(pair.model.backbone.config)
+    pair.processor._adapter = dataclasses.replace(spec, plan=lambda *planned: _half_encoded(spec.plan(*planned)))
+    batch = pair.inputs(0)["regions"]
+    generator = torch.Generator().manual_seed(0)
+    views = []
+    for layout in batch.views:
+        features = torch.randn(sum(h * w for h, w in layout.grids_hw), width, generator=generator)
+        views.append(layout.encoded(FeatureGrids(features, layout.grids_hw)))
+    with torch.no_grad():
+        tokens = pair.model.adapter(tuple(views), batch.counts)
+        expected = pair.model.adapter(tuple(map(_beforehand, views)), batch.counts)
+    assert torch.allclose(tokens, expected, atol=1e-5), (
+        "the adapter does not read the features stretched; where it selects grids.features[patch_rows] it should call "
+        "patch_features()"
+    )
+    pair.model.detach()
+
+
+def _half_encoded(plan: RegionPlan) -> RegionPlan:
+    """The plan with the crops of its masks encoded in half as many rows and columns, still of even number."""
+    return dataclasses.replace(plan, views=tuple(map(_half_encoded_view, plan.views)))
+
+
+def _half_encoded_view(view: View) -> View:
+    if isinstance(view, SceneView) or view.mask is None:
+        return view
+    rows, columns = (max(2, side // 4 * 2) for side in view.grid_hw)
+    return dataclasses.replace(view, encoded_hw=(rows, columns))
+
+
+def _beforehand(view: EncodedView) -> EncodedView:
+    """The view with its stretched features as rows of a further grid, where plain selecting finds them."""
+    if view.corners is None:
+        return view
+    stretched = view.patch_features()
+    first = len(view.grids.features)
+    return dataclasses.replace(
+        view,
+        grids=FeatureGrids(torch.cat([view.grids.features, stretched]), (*view.grids.grids_hw, (1, len(stretched)))),
+        patch_rows=torch.arange(first, first + len(stretched)),
+        corners=None,
+    )
+
+
 def _object_tokens(pair: Pair, inputs: Any, spec: BackboneSpec) -> tuple[Tensor, ...]:
     """The object tokens of each region of a batch, frame by frame."""
     batch = inputs["regions"]
@@ -608,7 +716,9 @@ def saving_and_loading_changes_nothing(adapter: str, backbone: str) -> None:
 
 ADAPTER_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (
     config_is_frozen_and_strict,
+    presets_are_options,
     plan_is_pure_and_bounded,
+    plans_together_are_as_many,
 )
 BACKBONE_CHECKS: tuple[Callable[[BackboneSpec], None], ...] = (
     modules_are_where_the_spec_says,
@@ -624,6 +734,7 @@ PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
     the_framework_is_kept,
     promised_is_delivered,
     a_region_is_the_same_in_company,
+    stretched_features_are_read,
     a_batch_answers_as_its_samples_do,
     generation_works_as_usual,
     gradients_reach_what_trains,

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch.utils.data import Subset
-from transformers import AutoConfig, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
 from .. import checkpoint, hub
 from ..contracts import BackboneSpec
 from ..data.dataset import MixedDataset, RegionDataset
 from ..errors import ConfigError, TrainingError
-from ..loading import load_backbone
+from ..loading import load_backbone, load_config
 from ..model import RegionModel
 from ..plugins import backbone_for
 from ..processor import RegionProcessor
@@ -139,7 +139,7 @@ def _backbone_facts(section: ModelSection) -> tuple[BackboneSpec, Any]:
                 "would be saved as them. Leave model.quantize out."
             )
         source, plugin = checkpoint.locate_backbone(manifest.backbone_id, folder), manifest.backbone
-    native = AutoConfig.from_pretrained(checkpoint.resolved(source))
+    native = load_config(source)
     return backbone_for(native.model_type, plugin), native
 
 

@@ -49,8 +49,9 @@ class ModelSection(_Section):
     """Name of the backbone plugin; by default found by the checkpoint's model type."""
     adapter: str | None = None
     """Name of the adapter: `saot` for a plain backbone, while a model folder brings its own."""
-    adapter_config: dict[str, Any] | None = None
-    """Options of the adapter, for a plain backbone."""
+    adapter_config: dict[str, Any] | str | None = None
+    """Options of the adapter, for a plain backbone; `preset` among them names a preset that the others override. Or the
+    name of a preset alone."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Of the backbone's weights. `auto`: bfloat16 where they are frozen and precision is bf16, else float32."""
     attn_implementation: str | None = None

@@ -55,7 +55,7 @@ class CropPool(nn.Module):
     def forward(self, views, counts):
         """Returns `(sum(counts), D)`: both tokens of the first region, both of the second, ..."""
         (crops,) = views
-        features = crops.grids.features[crops.patch_rows].split(crops.patches_per_region)
+        features = crops.patch_features().split(crops.patches_per_region)
         weights = crops.patch_weights.split(crops.patches_per_region)
         region = [w @ f.to(w.dtype) / w.sum() for f, w in zip(features, weights, strict=True)]
         surroundings = [crops.grids[index].flatten(0, 1).mean(dim=0) for index in crops.grid_of_region]

@@ -1,0 +1,48 @@
+"""`pixelrefer import-official`: an official checkpoint becomes a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import SettingType
+from .reporting import quiet_libraries
+
+
+@click.command("import-official")
+@click.argument("src", metavar="DIR_OR_ID")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--vision-tower", metavar="DIR_OR_ID", help="The vision tower, if not where the checkpoint says.")
+@click.option(
+    "--adapter-option",
+    "adapter_options",
+    metavar="KEY=VALUE",
+    type=SettingType(),
+    multiple=True,
+    help="An option of the adapter in place of the official one, such as kmeans_start=even.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Of the backbone's weights. [as they are]"
+)
+@click.option("--revision", help="Of the hub's repository.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier model folder.")
+def import_official(
+    src: str, out: Path, adapter_options: tuple[tuple[str, Any], ...], revision: str | None, **options: Any
+) -> None:
+    """Make a model folder of an official PixelRefer or PixelRefer-Lite checkpoint.
+
+    The result holds backbone, adapter and processor, and loads anywhere by its path. Nothing in the checkpoint is
+    executed.
+
+    \b
+    Example:
+      pixelrefer import-official Alibaba-DAMO-Academy/PixelRefer-2B models/pixelrefer-2b
+      pixelrefer describe street.jpg --model models/pixelrefer-2b --box 40,30,120,180
+    """
+    from ..official import import_official as imported
+
+    quiet_libraries()
+    where: dict[str, Any] = {"revision": revision} if revision else {}
+    click.echo(imported(src, out, adapter_options=dict(adapter_options), **options, **where))
