@@ -56,6 +56,7 @@ class Manifest:
         lora: whether LoRA weights belong to the model.
         frame_sampling: which frames of a video the processor reads.
         region_token: the tokenizer's own token whose id is written for object tokens; None where it is ours.
+        placeholder_id: that id; None where a folder of before does not say.
         module_paths: where the parts of the backbone were in the live model, so that LoRA's keys find their layers
             in a release of transformers that has renamed modules.
         versions: the libraries that wrote the folder.
@@ -74,6 +75,7 @@ class Manifest:
     lora: bool
     frame_sampling: FrameSampling = field(default_factory=FrameSampling)
     region_token: str | None = None
+    placeholder_id: int | None = None
     module_paths: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -90,6 +92,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "lora": bool,
     "frame_sampling": dict,
     "region_token": (str, type(None)),
+    "placeholder_id": (int, type(None)),
     "module_paths": dict,
 }
 
@@ -130,8 +133,8 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
             "Upgrade: pip install -U pixelrefer-plugin."
         )
     # Of folders from before videos, from before training, and from before official checkpoints.
-    for name, default in (("frame_sampling", {}), ("module_paths", {}), ("region_token", None)):
-        data.setdefault(name, default)
+    before: dict[str, Any] = {"frame_sampling": {}, "module_paths": {}, "region_token": None, "placeholder_id": None}
+    data = before | data
     known = {item.name for item in fields(Manifest)}
     if set(data) != known:
         missing, extra = sorted(known - set(data)), sorted(set(data) - known)

@@ -189,18 +189,9 @@ class RegionModel(nn.Module):
             SpliceError: placeholders and object tokens do not match, or the regions were lost on the way.
         """
         if labels is not None:
-            self._require_regions_of(input_ids, regions)
             inputs["labels"] = labels
         with self._regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone(input_ids=readable_ids, **inputs)
-
-    def _require_regions_of(self, input_ids: Tensor, regions: RegionBatch | None) -> None:
-        """A data collator that drops `regions` would have the model learn from the placeholder's unused embedding."""
-        if regions is None and self._placeholder_id is not None and (input_ids == self._placeholder_id).any():
-            raise SpliceError(
-                "The batch has placeholders for object tokens but no 'regions'. Was it dropped on the way? With the "
-                "Hugging Face Trainer use RegionTrainer, or remove_unused_columns=False and a collator that keeps it."
-            )
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
         """The backbone's own, as the Hugging Face `Trainer` calls it."""
@@ -437,6 +428,7 @@ class RegionModel(nn.Module):
             backbone_plugin=manifest.backbone,
         )
         model._owns_backbone = owns_backbone
+        model._placeholder_id = manifest.placeholder_id
         try:
             model._require_widths(manifest, folder)
             model._load_weights(root, manifest)
@@ -513,6 +505,7 @@ class RegionModel(nn.Module):
             module_paths=module_paths(self.backbone, self._backbone_spec),
             frame_sampling=processor.sampling,
             region_token=processor.region_token,
+            placeholder_id=processor.placeholder_id,
             versions=checkpoint.library_versions(),
         )
 
@@ -526,6 +519,7 @@ class RegionModel(nn.Module):
     ) -> Iterator[Tensor]:
         """Splice for the length of one call; yields the ids that the backbone may read."""
         if regions is None:
+            self._require_no_placeholders(input_ids)
             yield input_ids
             return
         if regions.adapter != self._adapter_spec.name:
@@ -534,6 +528,14 @@ class RegionModel(nn.Module):
             )
         with _ONE_CALL.setdefault(self.backbone, threading.RLock()):
             yield from self._splice_in(input_ids, regions, inputs)
+
+    def _require_no_placeholders(self, input_ids: Tensor) -> None:
+        """A batch that lost its `regions` on the way would have the decoder read the placeholder's unused embedding."""
+        if self._placeholder_id is not None and (input_ids == self._placeholder_id).any():
+            raise SpliceError(
+                "The batch has placeholders for object tokens but no 'regions'. Was it dropped on the way? With the "
+                "Hugging Face Trainer use RegionTrainer, or remove_unused_columns=False and a collator that keeps it."
+            )
 
     def _splice_in(self, input_ids: Tensor, regions: RegionBatch, inputs: Mapping[str, Any]) -> Iterator[Tensor]:
         """The body of `_regions_in`, while no other thread splices into this backbone."""

@@ -7,7 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pixelrefer_plugin import CheckpointError, RegionModel, RegionProcessor, get_adapter, get_backbone
+from pixelrefer_plugin import (
+    CheckpointError,
+    RegionModel,
+    RegionProcessor,
+    SpliceError,
+    get_adapter,
+    get_backbone,
+)
 from pixelrefer_plugin import model as model_module
 from pixelrefer_plugin.testing import make_pair
 
@@ -92,10 +99,22 @@ def test_a_refused_folder_leaves_the_backbone_free(saved):
     RegionModel.attach(backbone).detach()
 
 
+def test_a_loaded_model_knows_its_placeholder(saved, pair):
+    backbone, _ = get_backbone("videollama3").tiny(0)
+    loaded = RegionModel.from_pretrained(saved, backbone=backbone)
+    inputs = pair.inputs(0)
+    del inputs["regions"]
+    for run in (loaded, loaded.generate):
+        with pytest.raises(SpliceError, match="placeholders for object tokens but no 'regions'"):
+            run(**inputs)
+    loaded.detach()
+
+
 def test_a_folder_from_before_region_tokens_loads(saved):
     path = saved / "pixelrefer.json"
     manifest = json.loads(path.read_text())
     assert manifest.pop("region_token", "absent") is None
+    assert manifest.pop("placeholder_id") is not None
     path.write_text(json.dumps(manifest))
     load(saved)
     assert RegionProcessor.from_pretrained(saved).region_token is None
