@@ -101,7 +101,8 @@ def key_table() -> str:
     rows = ["| key | value | default | |", "|---|---|---|---|"]
     for key, field in config_keys():
         default = "" if field.is_required() else f"`{_as_yaml(field.get_default(call_default_factory=True))}`"
-        rows.append(f"| `{key}` | {_type_name(field.annotation)} | {default} | {field.description} |")
+        about = " ".join((field.description or "").split())
+        rows.append(f"| `{key}` | {_type_name(field.annotation)} | {default} | {about} |")
     return "\n".join(rows)
 
 

@@ -27,14 +27,16 @@ MODULES = {module for _, _, module in EXAMPLES.values()}
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Installs an example for one test, with `edits` `{file: (old, new)}` of its text, and returns the host."""
+    """Installs an example for one test, with `edits` `{file: (old, new)}` of its text, or several such pairs in a list,
+    and returns the host."""
 
     def installed(distribution, edits=None):
         source = shutil.copytree(ROOT / "examples" / distribution, tmp_path / distribution)
-        for file, (old, new) in (edits or {}).items():
-            text = (source / file).read_text(encoding="utf-8")
-            assert old in text, f"{file} has no {old!r}"
-            (source / file).write_text(text.replace(old, new), encoding="utf-8")
+        for file, changes in (edits or {}).items():
+            for old, new in changes if isinstance(changes, list) else [changes]:
+                text = (source / file).read_text(encoding="utf-8")
+                assert old in text, f"{file} has no {old!r}"
+                (source / file).write_text(text.replace(old, new), encoding="utf-8")
         _write_metadata(tmp_path, tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8")))
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.syspath_prepend(source)
@@ -190,6 +192,10 @@ ADAPTER_MISTAKES = {
         (PLAN, "mask.coverage(box, (side, side))", "(mask.coverage(box, (side, side)) > 1)"),
         r"croppool: a crop's mask has no patch inside the region, it is all zero",
     ),
+    "crop too large": (
+        (PLAN, "geometry.whole_patches(config.side_patches * geometry.patch_size)", "66"),
+        r"croppool: a crop of 66x66 patches",
+    ),
     "crop beyond the image": (
         (PLAN, "max(0, x0 - margin)", "x0 - margin"),
         r"croppool: the crop \(-1, .* is not inside its image of 130x90 pixels",
@@ -203,6 +209,8 @@ ADAPTER_MISTAKES = {
         r"does the adapter mix regions, or draw random numbers",
     ),
 }
+STRETCHED = ("mask=mask.coverage(box, (side, side))", "mask=mask.coverage(box, (side, side)), encoded_hw=(2, 2)")
+BEFORE_STRETCHING = ("crops.patch_features()", "crops.grids.features[crops.patch_rows]")
 LOADING_MISTAKES = {
     "misspelt hook": (
         (HOOK, "def register_backbones", "def register_backbone"),
@@ -233,6 +241,17 @@ def test_a_mistake_in_an_adapter_has_a_clear_message(install, edit, message):
     file, old, new = edit
     install("pixelrefer-croppool", {file: (old, new)})
     with pytest.raises(AssertionError, match=message):
+        check_adapter("croppool")
+
+
+def test_an_adapter_of_before_features_were_stretched_passes(install):
+    install("pixelrefer-croppool", {PLAN: BEFORE_STRETCHING})
+    assert check_adapter("croppool")
+
+
+def test_an_adapter_that_asks_for_stretched_features_must_read_them(install):
+    install("pixelrefer-croppool", {PLAN: [BEFORE_STRETCHING, STRETCHED]})
+    with pytest.raises(AssertionError, match=r"does not read the features stretched; .* should call patch_features"):
         check_adapter("croppool")
 
 

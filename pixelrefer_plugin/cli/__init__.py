@@ -24,10 +24,10 @@ from .options import (
     GivenRegion,
     Moment,
     OrderedCommand,
-    SettingType,
     adapter_option,
     region_options,
     regions_in_order,
+    setting_option,
 )
 from .reporting import Failure, ReportingGroup, quiet_libraries
 from .training import merge, train
@@ -87,12 +87,9 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
 @click.option("--prompt", help="What to ask, with one <region> for each region. By default each is described.")
 @click.option("--track", is_flag=True, help="Follow each region through the sampled frames.")
 @click.option("--source", metavar="NAME", help="Region source that finds the objects' masks. [sam2 with --track]")
-@click.option(
+@setting_option(
     "--source-option",
     "source_options",
-    metavar="KEY=VALUE",
-    type=SettingType(),
-    multiple=True,
     help="An option of the region source, such as checkpoint=DIR_OR_ID.",
 )
 @click.option(

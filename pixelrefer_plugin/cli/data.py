@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DataError
-from .options import FunctionT, SettingType
+from .options import FunctionT, setting_option
 from .reporting import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -42,14 +42,7 @@ def data_options(command: FunctionT) -> FunctionT:
             type=click.Path(path_type=Path),
             help="Where relative media paths begin. [default: the file's folder]",
         ),
-        click.option(
-            "--option",
-            "options",
-            metavar="KEY=VALUE",
-            type=SettingType(),
-            multiple=True,
-            help="An option of the format.",
-        ),
+        setting_option("--option", "options", help="An option of the format."),
         click.option(
             "--format",
             "format_name",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import SettingType
+from .options import setting_option
 from .reporting import quiet_libraries
 
 
@@ -15,12 +15,9 @@ from .reporting import quiet_libraries
 @click.argument("src", metavar="DIR_OR_ID")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--vision-tower", metavar="DIR_OR_ID", help="The vision tower, if not where the checkpoint says.")
-@click.option(
+@setting_option(
     "--adapter-option",
     "adapter_options",
-    metavar="KEY=VALUE",
-    type=SettingType(),
-    multiple=True,
     help="An option of the adapter in place of the official one, such as kmeans_start=even.",
 )
 @click.option(

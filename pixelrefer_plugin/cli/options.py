@@ -193,13 +193,13 @@ class SettingType(click.ParamType[tuple[str, Any]]):
             return key, text
 
 
-def adapter_option(command: FunctionT) -> FunctionT:
-    """Adds `--adapter-option`."""
-    return click.option(
-        "--adapter-option",
-        "adapter_options",
-        metavar="KEY=VALUE",
-        type=SettingType(),
-        multiple=True,
-        help="An option of the adapter, such as num_tokens=16, or preset=official; for a plain backbone.",
-    )(command)
+def setting_option(name: str, variable: str, *, help: str) -> Callable[[FunctionT], FunctionT]:
+    """Adds an option `KEY=VALUE` that may be given several times."""
+    return click.option(name, variable, metavar="KEY=VALUE", type=SettingType(), multiple=True, help=help)
+
+
+adapter_option = setting_option(
+    "--adapter-option",
+    "adapter_options",
+    help="An option of the adapter, such as num_tokens=16, or preset=official; for a plain backbone.",
+)

@@ -43,7 +43,9 @@ DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
 
 _NEW_TOKENS = 6
-_MOST_PATCHES = 8192  # for one crop: as many as image processors let one picture have
+# That the tower is given for one crop. With a preset as many as image processors let one picture have: weights may have
+# been trained so.
+_MOST_PATCHES, _MOST_PATCHES_OF_PRESETS = 4096, 8192
 _SEQUENCES = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")  # as long as the text
 _VIDEO_BOXES = {0: Region.from_box((8, 8, 30, 40)), 4: Region.from_box((40, 10, 62, 40))}
 
@@ -197,24 +199,30 @@ def presets_are_options(spec: AdapterSpec) -> None:
 
 def plan_is_pure_and_bounded(spec: AdapterSpec) -> None:
     """Planning twice gives the same, by default and with each preset; every mask gets a token or more and the same
-    kinds of view, by default also a patch; crops keep to the grid, and the tower is given 8192 patches at most for
-    one."""
+    kinds of view, by default also a patch; crops keep to the grid, and the tower is given 4096 patches at most for
+    one, with a preset 8192."""
     for preset in (None, *spec.presets):
-        usual = None
+        usual, most_patches = None, _MOST_PATCHES if preset is None else _MOST_PATCHES_OF_PRESETS
         for multiple in (1, 2):
             geometry = PatchGeometry(patch_size=14, grid_multiple=multiple)
             for mask in _awkward_masks():
                 first, second = (spec.plan(spec.make_config(preset), mask, geometry) for _ in range(2))
                 _check_same_plan(spec.name, first, second, "planned twice")
                 usual = usual or first.view_kinds
-                _check_plan(spec, first, mask=mask, usual=usual, multiple=multiple)
+                _check_plan(spec, first, mask=mask, usual=usual, multiple=multiple, most_patches=most_patches)
                 masks = [view.mask for view in first.views if isinstance(view, CropView) and view.mask is not None]
                 seen = preset is not None or all(each.any() for each in masks)
                 assert seen, f"{spec.name}: a crop's mask has no patch inside the region, it is all zero"
 
 
 def _check_plan(
-    spec: AdapterSpec, plan: RegionPlan, *, mask: RegionMask, usual: tuple[str, ...], multiple: int
+    spec: AdapterSpec,
+    plan: RegionPlan,
+    *,
+    mask: RegionMask,
+    usual: tuple[str, ...],
+    multiple: int,
+    most_patches: int,
 ) -> None:
     kinds = plan.view_kinds
     hidden = spec.framework == "object-only" and "SceneView" in kinds
@@ -222,7 +230,7 @@ def _check_plan(
     assert kinds == usual, f"{spec.name}: views {kinds} for one mask, {usual} for another"
     for view in plan.views:
         if isinstance(view, CropView):
-            _check_crop(spec.name, view, mask=mask, multiple=multiple)
+            _check_crop(spec.name, view, mask=mask, multiple=multiple, most_patches=most_patches)
 
 
 def _check_same_plan(name: str, one: RegionPlan, other: RegionPlan, how: str) -> None:
@@ -235,7 +243,7 @@ def _check_same_plan(name: str, one: RegionPlan, other: RegionPlan, how: str) ->
             assert same, f"{name}: {how}, two masks"
 
 
-def _check_crop(name: str, crop: CropView, *, mask: RegionMask, multiple: int) -> None:
+def _check_crop(name: str, crop: CropView, *, mask: RegionMask, multiple: int, most_patches: int) -> None:
     (x0, y0, x1, y1), (h, w), (height, width) = crop.box_xyxy, crop.tower_hw, mask.image_hw
     inside = 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
     assert inside, f"{name}: the crop {crop.box_xyxy} is not inside its image of {width}x{height} pixels"
@@ -243,7 +251,7 @@ def _check_crop(name: str, crop: CropView, *, mask: RegionMask, multiple: int) -
         f"{name}: a crop of {h}x{w} patches where the grid must be multiples of {multiple}; "
         "size it with geometry.whole_patches()"
     )
-    assert h * w <= _MOST_PATCHES, f"{name}: a crop of {h}x{w} patches"
+    assert h * w <= most_patches, f"{name}: a crop of {h}x{w} patches"
 
 
 def plans_together_are_as_many(spec: AdapterSpec) -> None:
@@ -619,9 +627,12 @@ def a_region_is_the_same_in_company(adapter: str, backbone: str) -> None:
 
 
 def stretched_features_are_read(adapter: str, backbone: str) -> None:
-    """Where the tower is given fewer patches than a mask has (`CropView.encoded_hw`), the adapter reads the features
-    stretched to the mask: it selects them with `EncodedView.patch_features`."""
-    pair, spec = make_pair(adapter, backbone), get_adapter(adapter)
+    """Where it asks for crops encoded at another size than their masks have (`CropView.encoded_hw`), the adapter reads
+    the features stretched to the mask: it selects them with `EncodedView.patch_features`."""
+    spec = get_adapter(adapter)
+    if not _asks_for_stretched_features(spec):
+        return
+    pair = make_pair(adapter, backbone)
     width = get_backbone(backbone).vision_width(pair.model.backbone.config)
     pair.processor._adapter = dataclasses.replace(spec, plan=lambda *planned: _half_encoded(spec.plan(*planned)))
     batch = pair.inputs(0)["regions"]
@@ -638,6 +649,15 @@ def stretched_features_are_read(adapter: str, backbone: str) -> None:
         "patch_features()"
     )
     pair.model.detach()
+
+
+def _asks_for_stretched_features(spec: AdapterSpec) -> bool:
+    """Whether a plan of it does, by default or with a preset."""
+    geometry = PatchGeometry(patch_size=14, grid_multiple=2)
+    configs = [spec.make_config(preset) for preset in (None, *spec.presets)]
+    plans = [spec.plan(config, mask, geometry) for config in configs for mask in _awkward_masks()]
+    crops = [view for plan in plans for view in plan.views if isinstance(view, CropView)]
+    return any(crop.tower_hw != crop.grid_hw for crop in crops)
 
 
 def _half_encoded(plan: RegionPlan) -> RegionPlan:
