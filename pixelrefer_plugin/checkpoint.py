@@ -57,6 +57,7 @@ class Manifest:
         frame_sampling: which frames of a video the processor reads.
         region_token: the tokenizer's own token whose id is written for object tokens; None where it is ours.
         placeholder_id: that id; None where a folder of before does not say.
+        mask_token_id: id of the token that stands for a mask; None where the adapter gives none.
         module_paths: where the parts of the backbone were in the live model, so that LoRA's keys find their layers
             in a release of transformers that has renamed modules.
         versions: the libraries that wrote the folder.
@@ -76,6 +77,7 @@ class Manifest:
     frame_sampling: FrameSampling = field(default_factory=FrameSampling)
     region_token: str | None = None
     placeholder_id: int | None = None
+    mask_token_id: int | None = None
     module_paths: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -93,6 +95,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "frame_sampling": dict,
     "region_token": (str, type(None)),
     "placeholder_id": (int, type(None)),
+    "mask_token_id": (int, type(None)),
     "module_paths": dict,
 }
 
@@ -132,8 +135,9 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
             f"{path} has format version {version!r}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U pixelrefer-plugin."
         )
-    # Of folders from before videos, from before training, and from before official checkpoints.
+    # Of folders from before videos, from before training, from before official checkpoints, and from before masks.
     before: dict[str, Any] = {"frame_sampling": {}, "module_paths": {}, "region_token": None, "placeholder_id": None}
+    before["mask_token_id"] = None
     data = before | data
     known = {item.name for item in fields(Manifest)}
     if set(data) != known:

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -36,6 +36,9 @@ Framework = Literal["vision-object", "object-only"]
 """What the decoder sees: scene tokens and object tokens, or object tokens alone."""
 
 _FRAMEWORKS = ("vision-object", "object-only")
+
+PromptKind = Literal["points", "box", "mask"]
+"""How a region was drawn: clicks, a box, or anything that is read by its pixels."""
 
 _PRESET = "preset"
 
@@ -115,7 +118,13 @@ class SceneView:
     """
 
 
-View = CropView | SceneView
+@dataclass(frozen=True)
+class PromptView:
+    """The region as it was drawn, clicks or a box, rather than its pixels. Nothing is encoded for it; the module is
+    given an `EncodedPrompts` in its place."""
+
+
+View = CropView | SceneView | PromptView
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,7 @@ class RegionPlan:
         if not isinstance(self.num_tokens, int | np.integer) or self.num_tokens < 1:
             raise PixelReferError(f"RegionPlan.num_tokens must be an integer >= 1, got {self.num_tokens!r}.")
         is_tuple = isinstance(self.views, tuple) and bool(self.views)
-        if not is_tuple or not all(isinstance(view, CropView | SceneView) for view in self.views):
+        if not is_tuple or not all(isinstance(view, CropView | SceneView | PromptView) for view in self.views):
             raise PixelReferError(f"RegionPlan.views must be a tuple of views, at least one, got {self.views!r}.")
 
     @property
@@ -182,6 +191,25 @@ class FeatureGrids:
         start = sum(h * w for h, w in self.grids_hw[:index])
         h, w = self.grids_hw[index]
         return self.features[start : start + h * w].view(h, w, -1)
+
+    def merged(self, side: int) -> FeatureGrids:
+        """Cells of `side * side` patches, each as one vector: its patches row by row.
+
+        Returns:
+            Grids of `(h / side, w / side)` cells of width `side**2 * C`; these grids themselves where `side` is 1.
+        """
+        if side == 1:
+            return self
+        assert all(h % side == w % side == 0 for h, w in self.grids_hw), f"no cells of {side}x{side} in {self.grids_hw}"
+        import torch
+
+        rows, first = [], 0
+        for h, w in self.grids_hw:
+            patches = torch.arange(first, first + h * w).view(h // side, side, w // side, side)
+            rows.append(patches.transpose(1, 2).flatten())
+            first += h * w
+        cells = self.features[torch.cat(rows).to(self.features.device)].view(first // side**2, -1)
+        return FeatureGrids(cells, tuple((h // side, w // side) for h, w in self.grids_hw))
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,6 +278,117 @@ class EncodedView:
         return blended.to(features.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedPrompts:
+    """The regions of a batch as they were drawn: what a `PromptView` becomes.
+
+    Attributes:
+        kinds: of each region: `points` for clicks, `box`, or `mask` for one that is read by its pixels, of which
+            there are no points here.
+        points_xy: `(Q, 2)` float32, region by region, in original pixels: the clicks, or the upper left and the lower
+            right corner of a box.
+        region_of_point: `(Q,)` int64, ascending.
+        images_hw: `(R, 2)` float32, the size of each region's picture.
+        frame_position: `(R,)` float32, which of the sampled frames of its video each region lies on, from 0; 0 on an
+            image.
+        num_frames: `(R,)` float32, how many frames of that video are sampled; 1 for an image.
+    """
+
+    kinds: tuple[PromptKind, ...]
+    points_xy: torch.Tensor
+    region_of_point: torch.Tensor
+    images_hw: torch.Tensor
+    frame_position: torch.Tensor
+    num_frames: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """The pictures that a batch's masks are made on. A clip is one picture, or the sampled frames of one video.
+
+    Attributes:
+        pixels: `(N, 3, px, px)` uint8 RGB, clip after clip, each picture squeezed to the head's square.
+        lengths: pictures of each clip; they add up to N.
+    """
+
+    pixels: torch.Tensor
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskTargets:
+    """What the masks of a batch should be. K counts (object, picture) pairs: object by object, each on all pictures of
+    its clip in order.
+
+    Attributes:
+        masks: `(A, px, px)` bool, the annotated ones, squeezed as the pictures are.
+        row_of_pair: `(K,)` int64, the row of `masks` of each pair; `ABSENT` where the object is known not to be on that
+            picture, `UNKNOWN` where nothing is known.
+    """
+
+    masks: torch.Tensor
+    row_of_pair: torch.Tensor
+
+    ABSENT: ClassVar[int] = -1
+    UNKNOWN: ClassVar[int] = -2
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedMasks:
+    """Masks as a head gives them, for the (object, picture) pairs of `MaskTargets`.
+
+    Attributes:
+        logits: `(K, h, w)` on the head's square at any resolution, above zero inside.
+        iou: `(K,)` what the head believes the mask's IoU to be.
+        presence: `(K,)` logit of whether the object is on that picture at all.
+    """
+
+    logits: torch.Tensor
+    iou: torch.Tensor
+    presence: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskHeadSpec:
+    """Masks beside text: what an adapter's module reads in the decoder, and where.
+
+    In an answer, the token stands for an object; its mask is made from the hidden state that predicts it: that of the
+    position before, behind the decoder's last layer and before its final norm. It is captured by a hook of one call.
+
+    The adapter's module has two methods. S counts the objects of a batch.
+
+        predict_masks(hidden (S, D), clips, clip_of_object) -> PredictedMasks
+        mask_losses(hidden (S, D), clips, clip_of_object, targets) -> {name: (S,) weighted loss of each object}
+
+    `clip_of_object` is a sequence of S indices into the clips. Both encode each picture once, whatever the objects.
+
+    Attributes:
+        token: what stands for a mask in an answer, such as `<seg>`. Its rows of the embedding and of the head train.
+        picture_px: `picture_px(config) -> int`, side of the square that pictures are squeezed to.
+        max_objects: `max_objects(config) -> int`, of one training sample.
+    """
+
+    token: str
+    picture_px: Callable[[Any], int]
+    max_objects: Callable[[Any], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRecipe:
+    """What an adapter's authors train, and how fast.
+
+    Attributes:
+        about: what it is for, in a line.
+        rates: learning rate of each parameter group that trains: those of `pixelrefer train`, or `adapter.CHILD` for
+            one child of the adapter's module alone.
+        lora: options of `RegionModel.add_lora` that its LoRA has by default; None: it adds none.
+    """
+
+    about: str
+    rates: Mapping[str, float]
+    lora: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterSpec:
     """An adapter: how a region becomes object tokens.
@@ -262,7 +401,9 @@ class AdapterSpec:
         plan: `plan(config, mask, geometry) -> RegionPlan`. Pure, on the CPU, one region at a time.
         build: `build(config, vision_width=C, decoder_width=D) -> nn.Module`. The module is called with one
             `EncodedView` per view and `counts`, the tokens promised per region, and returns `(sum(counts), D)`.
-            A module with a method `set_attn_implementation(name)` is told what the backbone was loaded with.
+            A module with a method `set_attn_implementation(name)` is told what the backbone was loaded with; one with
+            `start_from(projector_layers)` is given, when it is attached untrained, the linear layers of the backbone's
+            projector, none where its plugin does not name them or the backbone is quantized.
         framework: `vision-object` when scene tokens stay in the sequence. `object-only` when the decoder sees
             object tokens and text alone: the backbone's own image path is not run, so no view may be a
             `SceneView`.
@@ -272,6 +413,16 @@ class AdapterSpec:
             as many come back. Pure. None: each region's plan stands.
         frame_label: `frame_label(config, time_s) -> str`, what stands before a frame's object tokens in an
             Object-Only video. None: `Time 1.0s:`.
+        plan_drawn: `plan_drawn(config, region) -> RegionPlan | None`, for adapters that read clicks and boxes as they
+            were drawn: the plan of a region whose tokens stand where its `<region>` does. None for one that is read by
+            its mask, with `plan`: an object of the conversation's memory, introduced by a number before the first
+            question. Without `plan_drawn` all regions are planned by their masks and stand where their `<region>` does.
+        reads_merged: its scene views are on the grid of the decoder's scene tokens
+            (`BackboneSpec.merged_side`), and `vision_width` is that of a merged cell. Frames of an object that share
+            one such grid are planned together, by the union of their masks. No view may be a `CropView`.
+        mask_head: what it reads in the decoder to give masks. None: it gives text alone.
+        recipes: recipes of its own for `pixelrefer train`, by name.
+        tiny: options that make it small, for tests and the conformance kit, as `BackboneSpec.tiny` makes a backbone.
     """
 
     name: str
@@ -282,6 +433,11 @@ class AdapterSpec:
     presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     plan_together: Callable[[Any, Sequence[RegionPlan]], Sequence[RegionPlan]] | None = None
     frame_label: Callable[[Any, float], str] | None = None
+    plan_drawn: Callable[[Any, Region], RegionPlan | None] | None = None
+    reads_merged: bool = False
+    mask_head: MaskHeadSpec | None = None
+    recipes: Mapping[str, AdapterRecipe] = dataclasses.field(default_factory=dict)
+    tiny: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.framework not in _FRAMEWORKS:
@@ -289,7 +445,6 @@ class AdapterSpec:
                 f"AdapterSpec.framework of '{self.name}' must be {' or '.join(map(repr, _FRAMEWORKS))}, "
                 f"got {self.framework!r}."
             )
-
         if _PRESET in getattr(self.config, "__dataclass_fields__", {}):
             raise PixelReferError(
                 f"{self.config.__name__} has an option '{_PRESET}', the word that names one of AdapterSpec.presets "
@@ -512,6 +667,10 @@ class BackboneSpec:
         layouts: other layouts of its checkpoints, by the `model_type` of their `config.json`.
         resize_frames: `resize_frames(video_processor, frames_nhwc) -> frames_nhwc`, a video's frames at the size that
             its video processor brings them to, where that is to be done otherwise than the processor does it.
+        merged_side: `merged_side(config) -> int`, where the projector reads square cells of patches, each as one
+            vector, the patches of such a cell in a row. None: it reads patches, or what the tower merged itself.
+        projector_layers: paths of the projector's linear layers, first to last.
+        final_norm: path of the norm behind the decoder's last layer. None: `norm` in the decoder.
     """
 
     name: str
@@ -532,6 +691,9 @@ class BackboneSpec:
     video_scene: VideoScene | None = None
     layouts: Mapping[str, CheckpointLayout] = dataclasses.field(default_factory=dict)
     resize_frames: Callable[[Any, np.ndarray], np.ndarray] | None = None
+    merged_side: Callable[[Any], int] | None = None
+    projector_layers: tuple[str, ...] = ()
+    final_norm: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model_types, str):  # ("qwen2_vl") is no tuple, and `in` would match parts of it

@@ -90,18 +90,21 @@ def write_card(folder: Path, repo_id: str) -> None:
 
     manifest = checkpoint.read_manifest(folder)
     base = _public_id(manifest.backbone_id)
+    gives_masks = manifest.mask_token_id is not None
+    tags = ["image-segmentation"] if gives_masks else []
     data = ModelCardData(
         library_name="pixelrefer-plugin",
         base_model=base,
         pipeline_tag="image-text-to-text",
-        tags=["region-referring", manifest.adapter, manifest.backbone],
+        tags=["region-referring", *tags, manifest.adapter, manifest.backbone],
     )
     made_of = f"adapter `{manifest.adapter}`" + (" and LoRA" if manifest.lora else "")
     backbone = f"`{base}`" if base else f"a backbone of type `{manifest.model_type}`"
     lines = [
         f"---\n{data.to_yaml()}\n---",
         f"# {repo_id.rpartition('/')[2]}\n",
-        "Answers questions about regions of pictures and videos. Made with pixelrefer-plugin:",
+        f"Answers questions about regions of pictures and videos{', and gives masks of what it names' * gives_masks}. "
+        "Made with pixelrefer-plugin:",
         f"{made_of} on {backbone}.\n",
         "```python",
         "from pixelrefer_plugin import Region, RegionModel, RegionProcessor\n",

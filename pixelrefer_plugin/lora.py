@@ -62,7 +62,7 @@ class Lora:
             r=r,
             lora_alpha=alpha,
             lora_dropout=dropout,
-            target_modules=_chosen_layers(backbone, spec, scopes, targets),
+            target_modules=_chosen_layers(backbone, spec, scopes, targets) if scopes or not token_ids else _no_layers(),
             trainable_token_indices=_token_rows(backbone, spec, token_ids),
         )
         try:
@@ -87,9 +87,9 @@ class Lora:
         weights = _moved(checkpoint.read_tensors(source), paths, module_paths(backbone, spec))
         config = _read_config(folder)
         config.base_model_name_or_path = None  # it may have moved: PEFT puts in the present one
-        config.target_modules = _layers_of(weights, ".lora_")
-        rows = _layers_of(weights, ".token_adapter.")
-        _require_layers(backbone, [*config.target_modules, *rows], source)
+        layers, rows = _layers_of(weights, ".lora_"), _layers_of(weights, ".token_adapter.")
+        _require_layers(backbone, [*layers, *rows], source)
+        config.target_modules = layers or _no_layers()
         if config.trainable_token_indices:
             (ids,) = {tuple(each) for each in config.trainable_token_indices.values()}
             config.trainable_token_indices = {layer: list(ids) for layer in rows}
@@ -182,6 +182,13 @@ def _chosen_layers(
             f"Layers there: {', '.join(layers)}."
         )
     return [name for name in chosen if name.rpartition(".")[2] in targets]
+
+
+def _no_layers() -> str:
+    """What PEFT is told where only rows of tokens train."""
+    from peft.utils.constants import DUMMY_TARGET_MODULES
+
+    return str(DUMMY_TARGET_MODULES)
 
 
 def _token_rows(backbone: Any, spec: BackboneSpec, token_ids: Sequence[int]) -> dict[str, list[int]] | None:

@@ -20,15 +20,20 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import LogitsProcessorList
 
 from . import checkpoint, hub
-from .contracts import AdapterSpec, BackboneSpec, FeatureGrids
-from .errors import AttachError, CheckpointError, SpliceError
+from .contracts import AdapterSpec, BackboneSpec, EncodedPrompts, EncodedView, FeatureGrids
+from .errors import AttachError, CheckpointError, PromptError, SpliceError
 from .loading import load_backbone
 from .lora import Lora, bare_name, is_lora, module_paths
+from .mask_batch import MaskBatch
+from .mask_head import MaskHead, forced_mask, generation_option
+from .outputs import GeneratedMasks
 from .plugins import backbone_for, get_adapter
 from .processor import RegionProcessor
-from .region_batch import RegionBatch
+from .reading import GeneratedStates, Reader, captured_hidden
+from .region_batch import PromptLayout, RegionBatch
 from .scene import captured_scene
 from .splice import number_slots, spliced
 
@@ -65,6 +70,8 @@ class RegionModel(nn.Module):
         self._num_embeddings = embedding.num_embeddings
         self._decoder_width = embedding.embedding_dim
         self._vision_width = backbone_spec.vision_width(backbone.config)
+        if adapter_spec.reads_merged and backbone_spec.merged_side is not None:
+            self._vision_width *= backbone_spec.merged_side(backbone.config) ** 2
         adapter: Any = adapter_spec.build(
             adapter_config, vision_width=self._vision_width, decoder_width=self._decoder_width
         )
@@ -78,6 +85,8 @@ class RegionModel(nn.Module):
         self._lora: Lora | None = None
         # The processor's placeholder, once it is known: a batch that has lost its regions is recognised by it.
         self._placeholder_id: int | None = None
+        # The token that stands for a mask, where the adapter has a mask head and the id is known.
+        self._mask_token_id: int | None = None
 
     @classmethod
     def attach(
@@ -93,7 +102,7 @@ class RegionModel(nn.Module):
 
         Args:
             backbone: a Hugging Face model that a backbone plugin serves.
-            adapter: name of the adapter; its weights start at random.
+            adapter: name of the adapter; its weights start at random, or as its options say.
             adapter_config: its options: a mapping, the name of a preset, or its config object. The key `preset` of a
                 mapping names a preset that the other options override.
             backbone_plugin: name of the backbone plugin; by default found by `backbone.config.model_type`.
@@ -103,20 +112,37 @@ class RegionModel(nn.Module):
             AttachError: the backbone already has an adapter, or lacks a module that its plugin names.
             PluginError: no plugin of that name, or none that serves this backbone.
         """
+        return cls._attach(backbone, adapter, adapter_config, backbone_plugin, train_backbone=train_backbone)
+
+    @classmethod
+    def _attach(
+        cls,
+        backbone: Any,
+        adapter: str,
+        adapter_config: Any,
+        backbone_plugin: str | None,
+        *,
+        train_backbone: bool = False,
+        untrained: bool = True,
+    ) -> RegionModel:
+        """As `attach`; the adapter's weights are left to be loaded where it is not `untrained`."""
         owner = _ATTACHED.get(backbone)
         if owner is not None and owner() is not None:
             raise AttachError(
                 f"This {type(backbone).__name__} already has an adapter. Call detach() on its RegionModel first."
             )
         spec = backbone_for(backbone.config.model_type, backbone_plugin)
-        _require_modules(backbone, spec)
         adapter_spec = get_adapter(adapter)
+        _require_modules(backbone, spec, adapter_spec)
         model = cls(
             backbone,
             backbone_spec=spec,
             adapter_spec=adapter_spec,
             adapter_config=adapter_spec.make_config(adapter_config),
         )
+        module: Any = model.adapter
+        if untrained and hasattr(module, "start_from"):
+            module.start_from(_projector_layers(backbone, spec))
         _ATTACHED[backbone] = ref(model)
         model._owns_backbone = train_backbone
         if not train_backbone:
@@ -153,6 +179,7 @@ class RegionModel(nn.Module):
             region_token=region_token,
         )
         self._placeholder_id = processor.placeholder_id
+        self._mask_token_id = processor.mask_token_id
         return processor
 
     @property
@@ -172,7 +199,14 @@ class RegionModel(nn.Module):
         return device
 
     def forward(
-        self, *, input_ids: Tensor, labels: Tensor | None = None, regions: RegionBatch | None = None, **inputs: Any
+        self,
+        *,
+        input_ids: Tensor,
+        labels: Tensor | None = None,
+        regions: RegionBatch | None = None,
+        masks: MaskBatch | None = None,
+        num_objects_in_batch: Tensor | int | None = None,
+        **inputs: Any,
     ) -> Any:
         """The backbone's own forward, with object tokens where the placeholders stand.
 
@@ -180,16 +214,24 @@ class RegionModel(nn.Module):
             input_ids: `(batch, length)`, as `RegionProcessor` makes them.
             labels: `(batch, length)`, -100 where nothing is to be learnt.
             regions: the batch's regions; without any this is the backbone, bit for bit.
+            masks: the masks that the answers give, to learn from; read where there are `labels`, by an adapter with a
+                mask head.
+            num_objects_in_batch: what the objects' losses are divided by; by default the number of the batch's own.
             **inputs: whatever else the backbone takes.
 
         Returns:
-            The backbone's own output; with `labels` it has a `loss`.
+            The backbone's own output; with `labels` it has a `loss`. That of an adapter with a mask head then also has
+            `mask_loss`, which is part of `loss`, and `mask_losses`, its parts by name; both detached.
 
         Raises:
-            SpliceError: placeholders and object tokens do not match, or the regions were lost on the way.
+            SpliceError: placeholders and object tokens, or masks and their tokens, do not match, or the regions or
+                masks were lost on the way.
         """
+        self._require_own_masks(masks, input_ids)
         if labels is not None:
             inputs["labels"] = labels
+            if self._adapter_spec.mask_head is not None:
+                return self._learn(input_ids, regions, masks, num_objects_in_batch, inputs)
         with self._regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone(input_ids=readable_ids, **inputs)
 
@@ -218,17 +260,40 @@ class RegionModel(nn.Module):
         return sorted(layers & set(self.backbone._no_split_modules or ()))
 
     @torch.no_grad()
-    def generate(self, *, input_ids: Tensor, regions: RegionBatch | None = None, **inputs: Any) -> Any:
+    def generate(
+        self,
+        *,
+        input_ids: Tensor,
+        regions: RegionBatch | None = None,
+        masks: MaskBatch | None = None,
+        force_mask: bool = False,
+        **inputs: Any,
+    ) -> Any:
         """The backbone's own `generate`: greedy, sampling, beams, streamers and caches work as usual.
 
         Args:
             input_ids: `(batch, length)`, left-padded, as `RegionProcessor` makes them.
             regions: the batch's regions.
+            masks: the pictures that masks are made on, of `processor(..., segment=True)`.
+            force_mask: let no answer end without a mask: one that would gets it at its end.
             **inputs: whatever else the backbone's `generate` takes.
 
         Returns:
-            What the backbone's `generate` returns, the prompt included.
+            What the backbone's `generate` returns, the prompt included. With `masks` a `GeneratedMasks`: that and the
+            objects that each answer gives masks of.
+
+        Raises:
+            SpliceError: as `forward`.
+            PromptError: `force_mask` without `masks`, or without a bound on the answer's length.
         """
+        self._require_own_masks(masks, input_ids)
+        if masks is not None:
+            return self._generate_masks(input_ids, regions, masks, force_mask, inputs)
+        if force_mask:
+            raise PromptError(
+                "force_mask=True needs the pictures that masks are made on. Make the inputs with "
+                "processor(..., segment=True), for an adapter that gives masks."
+            )
         with self._regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone.generate(input_ids=readable_ids, **inputs)
 
@@ -252,7 +317,7 @@ class RegionModel(nn.Module):
         *,
         scopes: Sequence[str] = ("decoder",),
         targets: Sequence[str] | None = None,
-        token_ids: Sequence[int] = (),
+        token_ids: Sequence[int] | None = None,
         r: int = 16,
         alpha: int = 32,
         dropout: float = 0.0,
@@ -260,20 +325,32 @@ class RegionModel(nn.Module):
         """Add LoRA (PEFT) to the backbone; the adapter keeps training in full.
 
         Args:
-            scopes: which parts of the backbone: `decoder`, `projector`, `vision_tower`.
+            scopes: which parts of the backbone: `decoder`, `projector`, `vision_tower`; none where only the rows of
+                `token_ids` are to train.
             targets: names of the layers in those parts, such as `q_proj`; by default all that the backbone's plugin
                 names.
             token_ids: tokens whose rows in the embedding, and in the head, train too
-                (`RegionProcessor.add_tokens`).
+                (`RegionProcessor.add_tokens`). The token of the adapter's mask head is always among them.
             r: rank.
             alpha: scaling numerator.
             dropout: dropout on LoRA's input.
 
         Raises:
-            AttachError: LoRA is there already, a scope is unknown, or scopes and targets match no layer.
+            AttachError: LoRA is there already, a scope is unknown, or scopes and targets match no layer; or the
+                adapter has a mask head, and its token is not known yet.
         """
         if self._lora is not None:
             raise AttachError("This model already has LoRA. Call detach() and attach again to change it.")
+        head = self._adapter_spec.mask_head
+        if head is not None and self._mask_token_id is None and token_ids is None:
+            raise AttachError(
+                f"Adapter '{self._adapter_spec.name}' gives masks where '{head.token}' is said, whose rows train with "
+                "LoRA, but the model does not know its id yet. Call make_processor first, or pass "
+                "token_ids=[processor.mask_token_id]."
+            )
+        token_ids = list(token_ids or ())
+        if self._mask_token_id is not None and self._mask_token_id not in token_ids:
+            token_ids.append(self._mask_token_id)
         self._lora = Lora.add(
             self.backbone,
             self._backbone_spec,
@@ -421,14 +498,10 @@ class RegionModel(nn.Module):
                 f"'{folder}' was made for a backbone of type '{manifest.model_type}', "
                 f"got '{backbone.config.model_type}'."
             )
-        model = cls.attach(
-            backbone,
-            adapter=manifest.adapter,
-            adapter_config=manifest.adapter_config,
-            backbone_plugin=manifest.backbone,
-        )
+        model = cls._attach(backbone, manifest.adapter, manifest.adapter_config, manifest.backbone, untrained=False)
         model._owns_backbone = owns_backbone
         model._placeholder_id = manifest.placeholder_id
+        model._mask_token_id = manifest.mask_token_id
         try:
             model._require_widths(manifest, folder)
             model._load_weights(root, manifest)
@@ -506,6 +579,7 @@ class RegionModel(nn.Module):
             frame_sampling=processor.sampling,
             region_token=processor.region_token,
             placeholder_id=processor.placeholder_id,
+            mask_token_id=processor.mask_token_id,
             versions=checkpoint.library_versions(),
         )
 
@@ -526,8 +600,85 @@ class RegionModel(nn.Module):
             raise SpliceError(
                 f"The regions were planned for adapter '{regions.adapter}', this model has '{self._adapter_spec.name}'."
             )
-        with _ONE_CALL.setdefault(self.backbone, threading.RLock()):
+        with self._alone():
             yield from self._splice_in(input_ids, regions, inputs)
+
+    def _alone(self) -> threading.RLock:
+        """Held while hooks are on the backbone."""
+        return _ONE_CALL.setdefault(self.backbone, threading.RLock())
+
+    @contextmanager
+    def _read_by(self, reader: Reader | None) -> Iterator[None]:
+        """Capture hidden states for the length of one call, where somebody reads them."""
+        if reader is None:
+            yield
+            return
+        decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
+        norm = self.backbone.get_submodule(_norm_path(self._backbone_spec))
+        with self._alone(), captured_hidden(decoder, norm, reader):
+            yield
+
+    # -- masks ---------------------------------------------------------------------------------------------------
+
+    def _require_own_masks(self, masks: MaskBatch | None, input_ids: Tensor) -> None:
+        if masks is None:
+            return
+        if masks.adapter != self._adapter_spec.name or self._adapter_spec.mask_head is None:
+            raise SpliceError(
+                f"The masks are of adapter '{masks.adapter}', this model has '{self._adapter_spec.name}'."
+            )
+        if len(masks.clip_of_sample) != len(input_ids):
+            raise SpliceError(
+                f"The masks are of {len(masks.clip_of_sample)} samples, but input_ids has {len(input_ids)} rows."
+            )
+        self._mask_token_id = masks.token_id
+
+    def _mask_head(self) -> MaskHead:
+        return MaskHead(self.adapter, name=self._adapter_spec.name, token_id=self._mask_token_id)
+
+    def _learn(
+        self,
+        input_ids: Tensor,
+        regions: RegionBatch | None,
+        masks: MaskBatch | None,
+        num_objects: Tensor | int | None,
+        inputs: Mapping[str, Any],
+    ) -> Any:
+        """`forward` with labels, of an adapter with a mask head."""
+        head, inputs = self._mask_head(), {**inputs, "return_dict": True}
+        reader = head.reader(input_ids, masks)
+        with self._regions_in(input_ids, regions, inputs) as readable_ids, self._read_by(reader):
+            output = self.backbone(input_ids=readable_ids, **inputs)
+        if reader is None or masks is None:
+            return head.added_to(output, {})
+        hidden = reader.states().to(self.device)
+        losses = head.losses(hidden, masks.to(self.device, non_blocking=True))
+        divisor = len(hidden) if num_objects is None else num_objects
+        return head.added_to(output, {name: each.sum() / divisor for name, each in losses.items()})
+
+    def _generate_masks(
+        self,
+        input_ids: Tensor,
+        regions: RegionBatch | None,
+        masks: MaskBatch,
+        force: bool,
+        inputs: Mapping[str, Any],
+    ) -> GeneratedMasks:
+        """`generate` where masks are asked for."""
+        start, own = input_ids.shape[1], self.backbone.generation_config
+        options = {**inputs, "return_dict_in_generate": True}
+        if force:
+            given = inputs.get("logits_processor") or ()
+            last = forced_mask(masks, start=start, options=inputs, own=own)
+            options["logits_processor"] = LogitsProcessorList([*given, last])
+        states = GeneratedStates(start - 1)
+        with self._regions_in(input_ids, regions, inputs) as readable_ids, self._read_by(states):
+            output = self.backbone.generate(input_ids=readable_ids, **options)
+        objects = self._mask_head().objects(output, states, masks.to(self.device), start=start)
+        asked = generation_option("return_dict_in_generate", inputs, (inputs.get("generation_config"), own))
+        return GeneratedMasks(output.sequences, objects, output if asked else None)
+
+    # -- the splice ----------------------------------------------------------------------------------------------
 
     def _require_no_placeholders(self, input_ids: Tensor) -> None:
         """A batch that lost its `regions` on the way would have the decoder read the placeholder's unused embedding."""
@@ -572,8 +723,11 @@ class RegionModel(nn.Module):
         return grids
 
     def _tokenize(self, regions: RegionBatch, crops: FeatureGrids | None, scene: FeatureGrids | None) -> Tensor:
-        views = []
+        views: list[EncodedView | EncodedPrompts] = []
         for layout in regions.views:
+            if isinstance(layout, PromptLayout):
+                views.append(layout.encoded())
+                continue
             grids = scene if layout.crops is None else _part(crops, layout.crops)
             if grids is None or grids.grids_hw != layout.grids_hw:
                 raise SpliceError(
@@ -628,13 +782,30 @@ def _bare_names(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
     return [(name, bare) for name in state if (bare := bare_name(name)) is not None]
 
 
-def _require_modules(backbone: nn.Module, spec: BackboneSpec) -> None:
-    for part in ("vision_tower", "projector", "decoder", "token_embedding"):
-        path = getattr(spec, part)
+def _norm_path(spec: BackboneSpec) -> str:
+    return spec.final_norm or f"{spec.decoder}.norm"
+
+
+def _projector_layers(backbone: Any, spec: BackboneSpec) -> tuple[nn.Module, ...]:
+    """What an untrained adapter may start from. Nothing, where the weights are codes of a quantized backbone."""
+    if getattr(backbone, "is_quantized", False):
+        return ()
+    return tuple(backbone.get_submodule(path) for path in spec.projector_layers)
+
+
+def _require_modules(backbone: nn.Module, spec: BackboneSpec, adapter: AdapterSpec) -> None:
+    parts = ("vision_tower", "projector", "decoder", "token_embedding")
+    paths = [(part, getattr(spec, part)) for part in parts]
+    if adapter.mask_head is not None:
+        paths.append(("final_norm", _norm_path(spec)))
+    paths += [("projector_layers", path) for path in spec.projector_layers]
+    for part, path in paths:
         try:
             backbone.get_submodule(path)
         except AttributeError as error:
+            unsaid = part == "final_norm" and spec.final_norm is None
+            hint = "Set BackboneSpec.final_norm." if unsaid else "Is the plugin older than transformers?"
             raise AttachError(
                 f"Backbone plugin '{spec.name}' looks for its {part} at '{path}', which this "
-                f"{type(backbone).__name__} does not have: {error}. Is the plugin older than transformers?"
+                f"{type(backbone).__name__} does not have: {error}. {hint}"
             ) from error

@@ -1,15 +1,16 @@
 """`RegionProcessor`: chat messages, pictures and regions become one batch that a `RegionModel` takes.
 
-The backbone's own Hugging Face processor does the chat template, the images and the videos. This one plans
-the regions, and writes as many placeholders for each as its plan promises. It knows no model.
+The backbone's own Hugging Face processor does the chat template, the images and the videos. This one has the
+regions planned, and writes as many placeholders for each as its plan promises. Where masks are wanted, it prepares the
+pictures for them. It knows no model.
 """
 
 from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,24 @@ from transformers import AutoImageProcessor, BatchFeature
 from transformers.video_utils import VideoMetadata
 
 from . import checkpoint, hub
-from .contracts import AdapterSpec, BackboneSpec, CropView, Framework, RegionPlan, SceneView
-from .errors import CheckpointError, PluginError, PromptError, about
+from .contracts import AdapterSpec, BackboneSpec, Framework, RegionPlan, SceneView
+from .errors import CheckpointError, PluginError, PromptError
 from .expansion import IGNORE_INDEX, Expansion
 from .loading import load_native_processor
-from .messages import PLACEHOLDER, Conversation, ImageReader, PromptStyle, Sample, read_conversation
+from .mask_batch import MaskBatch, make_mask_batch
+from .memory import ObjectMemory
+from .messages import (
+    MASK_MARKER,
+    PLACEHOLDER,
+    Conversation,
+    PromptStyle,
+    Sample,
+)
+from .planning import Planner
 from .plugins import backbone_for, get_adapter, get_backbone
-from .region_batch import Picture, PlannedRegion, RegionBatch, VideoFrame, make_region_batch
-from .regions import Region, RegionMask
+from .prompts import ImageReader, read_conversation
+from .region_batch import Picture, PlannedRegion, RegionBatch, SceneLayout, VideoFrame, make_region_batch
+from .regions import Region, RegionMask, VideoRegion
 from .scene import plan_scene
 from .video import FrameSampling, Video
 
@@ -33,7 +44,8 @@ class RegionProcessor:
     """Turns conversations with regions into model inputs.
 
     Args:
-        native: the backbone's own processor; it is copied, and the copy learns the placeholder token.
+        native: the backbone's own processor; it is copied, and the copy learns the placeholder token and, of an adapter
+            that gives masks, the token that stands for one.
         config: the backbone's config.
         adapter: name of the adapter.
         adapter_config: its options: a mapping, the name of a preset, or its config object. The key `preset` of a
@@ -44,7 +56,8 @@ class RegionProcessor:
             `<REGION>`; its id is written for each. By default a token of our own is added.
 
     Raises:
-        PromptError: the tokenizer does not have `region_token` as a token of its own.
+        PromptError: the tokenizer does not have `region_token` as a token of its own, or there is no room for the
+            token that stands for a mask.
     """
 
     def __init__(
@@ -74,6 +87,9 @@ class RegionProcessor:
         self._adapter: AdapterSpec = get_adapter(adapter)
         self._adapter_config = self._adapter.make_config(adapter_config)
         self._geometry = self._backbone.geometry(config)
+        self._id_texts: dict[int, str] | None = None
+        if self._adapter.mask_head is not None:
+            self.add_tokens([self._adapter.mask_head.token])
 
     def __call__(
         self,
@@ -81,6 +97,8 @@ class RegionProcessor:
         regions: Sequence[Any] | None = None,
         *,
         labels: bool = False,
+        memory: ObjectMemory | Sequence[ObjectMemory | None] | None = None,
+        segment: bool = False,
         sampling: FrameSampling | None = None,
         padding_side: str | None = None,
         **native_options: Any,
@@ -91,24 +109,33 @@ class RegionProcessor:
             conversations: messages `{"role": ..., "content": ...}`; content is text, or parts
                 `{"type": "text", "text": ...}`, `{"type": "image", "image": path, picture or array}`,
                 `{"type": "video", "video": path, folder of frames, array or Video}`, the latter with `fps` or
-                `times_s` where the frames alone do not tell. `<region>` in a text stands for the next region.
-            regions: the regions of the conversation in the order of their `<region>`s, or one such list per
-                conversation: a `Region` on an image, a `VideoRegion` or `{frame index: Region}` on a video.
+                `times_s` where the frames alone do not tell. `<region>` in a text stands for the next region, `<seg>`
+                in an answer of the assistant for the mask of the next one.
+            regions: the regions of the conversation in the order of their `<region>`s and `<seg>`s, or one such list
+                per conversation: a `Region` on an image, a `VideoRegion` or `{frame index: Region}` on a video.
                 `image_index` and `video_index` count the images and the videos of their own conversation.
-                With an Object-Only adapter, regions take the place of the pictures they lie on.
+                With an Object-Only adapter, regions take the place of the pictures they lie on. Adapters that read
+                clicks and boxes as they were drawn (`AdapterSpec.plan_drawn`) have every other region, and those of
+                answers, listed before the first question, and called by number.
             labels: add `labels` for training: the answers of the assistant and the token that ends each,
                 everything else -100. Otherwise a prompt for generation is made.
+            memory: objects that are listed before the first question, where texts call them by id (`[3]`); they lie
+                on the conversation's only image or video. For a batch a list, None for conversations without.
+            segment: prepare the pictures for masks, which `RegionModel.generate` then gives beside the text. Each
+                conversation must show one image or one video.
             sampling: which frames of videos are read, in place of the processor's own rule. Frames that
                 regions name are always among them.
             padding_side: by default `right` with labels and `left` without, as generation needs.
             **native_options: options of the backbone's own processor.
 
         Returns:
-            The native tensors, plus `regions` (a `RegionBatch`) when the batch has any.
+            The native tensors, plus `regions` (a `RegionBatch`) when the batch has any, and `masks` (a `MaskBatch`)
+            with `segment`, or with `labels` when an answer has an `<seg>`.
 
         Raises:
-            PromptError: more or fewer `<region>` than regions, a region on an image that is not there, a
-                special token in a text, or a template that does not render a message.
+            PromptError: more or fewer markers than regions, a region on an image that is not there, a special token
+                or an `<seg>` in a user's text, an id that the memory does not hold, two objects with one id, masks of
+                an adapter that gives none, or a template that does not render a message.
             RegionError: a region that does not fit its image; the message names sample and region.
             ImageError: a picture that cannot be read.
             VideoError: a video that cannot be read, or a frame that it does not have.
@@ -126,19 +153,17 @@ class RegionProcessor:
             raise PromptError("Expected a list of regions for one conversation, and a list of such lists for a batch.")
         if len(region_lists) != len(batch):
             raise PromptError(f"Got {len(batch)} conversations but {len(region_lists)} lists of regions.")
-        style = PromptStyle(
-            object_only=self._adapter.framework == "object-only",
-            special_tokens=(self._placeholder, *self._media_tokens),
-            sampling=_checked_sampling(sampling) or self.sampling,
-            placeholder=self._placeholder,
-            frame_label=self._frame_label,
-        )
+        memories = _memories(memory, single=single, num_conversations=len(batch))
+        self._require_masks_wanted_rightly(segment=segment, labels=labels)
+        style = self._style(_checked_sampling(sampling) or self.sampling)
         read_image = ImageReader()
         samples = [
-            read_conversation(conversation, list(of_sample), index=index, style=style, read_image=read_image)
+            read_conversation(
+                conversation, list(of_sample), index=index, style=style, read_image=read_image, memory=memories[index]
+            )
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
-        planned = self._plan(samples)
+        planned = Planner(self._adapter, self._adapter_config, self._backbone, self._geometry).plan(samples)
         inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
         Expansion(self.tokenizer, self._placeholder).write(
             inputs,
@@ -151,13 +176,27 @@ class RegionProcessor:
             raise PromptError("labels=True, but no conversation has an answer of the assistant to learn from.")
         if any(planned):
             inputs["regions"] = self._region_batch(samples, planned, inputs)
+        if segment or (labels and any(sample.targets for sample in samples)):
+            inputs["masks"] = self._mask_batch(samples, learn=labels)
         return inputs
 
     def decode(self, generated: Any, inputs: Mapping[str, Any]) -> list[str]:
-        """The answers of `RegionModel.generate`, without the prompt and without special tokens."""
+        """The answers of `RegionModel.generate`, without prompt and special tokens; `<seg>` stands for each mask."""
         answers = getattr(generated, "sequences", generated)[:, inputs["input_ids"].shape[1] :]
-        texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        head = self._adapter.mask_head
+        if head is None:
+            texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+            return [text.strip() for text in texts]
+        skipped = set(self.tokenizer.all_special_ids) - {self.mask_token_id}  # a checkpoint's own may be special
+        kept = [[token for token in answer if token not in skipped] for answer in answers.tolist()]
+        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=False)
+        return [text.replace(head.token, MASK_MARKER).strip() for text in texts]
+
+    @property
+    def mask_token_id(self) -> int | None:
+        """Id of the token that stands for a mask in an answer; None where the adapter gives none."""
+        head = self._adapter.mask_head
+        return None if head is None else int(self.tokenizer.convert_tokens_to_ids(head.token))
 
     def add_tokens(self, tokens: Sequence[str]) -> list[int]:
         """Teach the tokenizer new tokens, for texts and answers; their rows train with `add_lora(token_ids=...)`.
@@ -181,6 +220,7 @@ class RegionProcessor:
                 f"room for {len(new)} new tokens, and tables are never resized. Use words the tokenizer knows."
             )
         self.tokenizer.add_tokens(new)
+        self._id_texts = None
         return [self.tokenizer.convert_tokens_to_ids(each) for each in tokens]
 
     @property
@@ -191,6 +231,13 @@ class RegionProcessor:
     def plan(self, mask: RegionMask) -> RegionPlan:
         """What the adapter asks for, and promises, for one region on one picture."""
         return self._adapter.plan(self._adapter_config, mask, self._geometry)
+
+    def is_drawn(self, region: Region | VideoRegion) -> bool | None:
+        """Whether the adapter reads a region as it was drawn, so that its tokens stand where its `<region>` does.
+
+        False for one that is listed before the first question; None of an adapter that lists none.
+        """
+        return None if self._adapter.plan_drawn is None else self._is_drawn(region)
 
     @property
     def image_backend(self) -> str:
@@ -317,95 +364,50 @@ class RegionProcessor:
         native.image_token = image_token if "images" in media else None
         return native
 
-    def _plan(self, samples: Sequence[Sample]) -> list[list[list[PlannedRegion]]]:
-        """Per sample and region the plan of each picture that the region lies on."""
-        first_image = 0
-        first_frame = sum(len(sample.images) for sample in samples)  # frames come after all images
-        planned = []
-        for index, sample in enumerate(samples):
-            placed = list(_place(sample, first_image, first_frame))
-            alone = [
-                [self._plan_region(each, f"Sample {index}, region {number}") for each in of_region]
-                for number, of_region in enumerate(placed)
-            ]
-            with about(f"Sample {index}"):
-                planned.append(self._plan_together(alone, placed))
-            first_image += len(sample.images)
-            first_frame += sum(map(len, sample.videos))
-        self._require_one_kind(planned)
-        return planned
-
-    def _require_one_kind(self, planned: Sequence[Sequence[Sequence[PlannedRegion]]]) -> None:
-        """All regions of a batch are laid out view by view, so their plans must have the same views."""
-        kinds = {region.plan.view_kinds for sample in planned for frames in sample for region in frames}
-        if len(kinds) > 1:
-            listed = " and ".join(str(each) for each in sorted(kinds))
-            raise PluginError(
-                f"Adapter '{self._adapter.name}' must plan the same kinds of views for every region, got {listed}."
+    def _require_masks_wanted_rightly(self, *, segment: bool, labels: bool) -> None:
+        if not segment:
+            return
+        if self._adapter.mask_head is None:
+            raise PromptError(
+                f"segment=True, but adapter '{self._adapter.name}' gives no masks. Take an adapter with a mask head."
+            )
+        if labels:
+            raise PromptError(
+                f"segment=True asks for masks of a prompt, labels=True prepares what to learn from: {MASK_MARKER} in "
+                "an answer says which masks to learn. Leave segment out."
             )
 
-    def _plan_region(self, placed: _Placed, where: str) -> PlannedRegion:
-        with about(f"{where}{placed.frame}"):
-            mask = placed.region.to_mask(placed.image_hw)
-            plan = self.plan(mask)
-            self._require_allowed(plan, placed.image_hw)
-        reads_scene = any(isinstance(view, SceneView) for view in plan.views)
-        return PlannedRegion(mask=mask if reads_scene else None, plan=plan, picture=placed.picture)
+    def _style(self, sampling: FrameSampling) -> PromptStyle:
+        head = self._adapter.mask_head
+        special = [self._placeholder, *self._media_tokens]
+        if head is not None and head.token != MASK_MARKER:
+            special.append(head.token)
+        return PromptStyle(
+            adapter=self._adapter.name,
+            object_only=self._adapter.framework == "object-only",
+            special_tokens=tuple(special),
+            sampling=sampling,
+            placeholder=self._placeholder,
+            frame_label=self._frame_label,
+            mask_token=None if head is None else head.token,
+            is_drawn=None if self._adapter.plan_drawn is None else self._is_drawn,
+            frames_together=self._frames_together,
+        )
 
-    def _plan_together(
-        self, alone: list[list[PlannedRegion]], placed: Sequence[Sequence[_Placed]]
-    ) -> list[list[PlannedRegion]]:
-        """Plans of one conversation's regions that depend on each other, picture by picture."""
-        together = self._adapter.plan_together
-        if together is None:
-            return alone
-        planned = [list(of_region) for of_region in alone]
-        on_picture: dict[int, list[tuple[int, int]]] = {}
-        for number, of_region in enumerate(alone):
-            for at, region in enumerate(of_region):
-                on_picture.setdefault(region.picture, []).append((number, at))
-        for places in on_picture.values():
-            plans = together(self._adapter_config, [alone[number][at].plan for number, at in places])
-            if not isinstance(plans, Sequence) or len(plans) != len(places):
-                got = len(plans) if isinstance(plans, Sequence) else repr(plans)
-                raise PluginError(
-                    f"Adapter '{self._adapter.name}' must return as many plans from plan_together as it was given, "
-                    f"{len(places)}, got {got}."
-                )
-            for (number, at), plan in zip(places, plans, strict=True):
-                with about(f"region {number}"):
-                    self._require_allowed(plan, placed[number][at].image_hw)
-                planned[number][at] = replace(alone[number][at], plan=plan)
-        return planned
+    def _is_drawn(self, region: Region | VideoRegion) -> bool:
+        """Whether the adapter reads a region as it was drawn, on each of its frames."""
+        plan_drawn = self._adapter.plan_drawn
+        assert plan_drawn is not None, "nothing is read as it was drawn without it"
+        shapes = region.frames.values() if isinstance(region, VideoRegion) else (region,)
+        return all(plan_drawn(self._adapter_config, each) is not None for each in shapes)
 
-    def _require_allowed(self, plan: Any, image_hw: tuple[int, int]) -> None:
-        """Refuse a plan that an adapter must not make; the error is its author's to read."""
-        name = f"Adapter '{self._adapter.name}'"
-        if not isinstance(plan, RegionPlan):
-            raise PluginError(f"{name} must plan a RegionPlan, got {plan!r}.")
-        for view in plan.views:
-            if isinstance(view, CropView):
-                self._require_allowed_crop(view, image_hw, name)
-            elif self._adapter.framework == "object-only":
-                raise PluginError(
-                    f"{name} is Object-Only but asks for a SceneView: the backbone's own image path is not run. Its "
-                    "plan should ask for crops."
-                )
-
-    def _require_allowed_crop(self, crop: CropView, image_hw: tuple[int, int], name: str) -> None:
-        multiple = self._geometry.grid_multiple
-        if min(crop.grid_hw) < 1 or any(side < 1 or side % multiple for side in crop.tower_hw):
-            raise PluginError(
-                f"{name} asks for a crop of {crop.tower_hw[0]}x{crop.tower_hw[1]} patches, but "
-                f"backbone '{self._backbone.name}' takes multiples of {multiple}. "
-                "Its plan should size crops with geometry.whole_patches()."
-            )
-        x0, y0, x1, y1 = crop.box_xyxy
-        if not (0 <= x0 < x1 <= image_hw[1] and 0 <= y0 < y1 <= image_hw[0]):
-            raise PluginError(
-                f"{name} asks for the crop {tuple(crop.box_xyxy)}, which is not inside its picture of width "
-                f"{image_hw[1]} and height {image_hw[0]}."
-            )
+    @property
+    def _frames_together(self) -> int:
+        """Sampled frames that one grid of the decoder's scene tokens stands for, where the adapter reads these."""
+        scene = self._backbone.video_scene
+        if not self._adapter.reads_merged or scene is None:
+            return 1
+        return scene.frames_per_grid(self._config)
 
     def _region_batch(
         self, samples: Sequence[Sample], planned: Sequence[Sequence[Sequence[PlannedRegion]]], inputs: BatchFeature
@@ -421,12 +423,40 @@ class RegionProcessor:
             adapter=self._adapter.name,
             placeholder_id=self.placeholder_id,
             pictures=pictures,
-            scene=plan_scene(samples, self._backbone, self._config, inputs) if wants_scene else None,
+            scene=self._scene(samples, inputs) if wants_scene else None,
             videos=videos,
             geometry=self._geometry,
             pixel_mean=image_processor.image_mean,
             pixel_std=image_processor.image_std,
         )
+
+    def _scene(self, samples: Sequence[Sample], inputs: BatchFeature) -> SceneLayout:
+        merged_side = self._backbone.merged_side
+        side = merged_side(self._config) if self._adapter.reads_merged and merged_side is not None else 1
+        return plan_scene(samples, self._backbone, self._config, inputs, merged_side=side)
+
+    def _mask_batch(self, samples: Sequence[Sample], *, learn: bool) -> MaskBatch:
+        head, token_id = self._adapter.mask_head, self.mask_token_id
+        assert head is not None, "masks are refused where there is no head"
+        assert token_id is not None, "the token of a head is added"
+        return make_mask_batch(
+            samples,
+            adapter=self._adapter.name,
+            head=head,
+            config=self._adapter_config,
+            token_id=token_id,
+            id_texts=self._texts_of_ids(),
+            learn=learn,
+        )
+
+    def _texts_of_ids(self) -> dict[int, str]:
+        """The tokens that an object's number is written with: those of digits, square brackets and spaces alone."""
+        if self._id_texts is None:
+            vocabulary = self.tokenizer.get_vocab()
+            ids = [id for token, id in vocabulary.items() if _MAY_WRITE_ID.fullmatch(token)]
+            texts = self.tokenizer.batch_decode([[id] for id in ids], clean_up_tokenization_spaces=False)
+            self._id_texts = {id: text for id, text in zip(ids, texts, strict=True) if _WRITES_ID.fullmatch(text)}
+        return self._id_texts
 
     def _frame_label(self, time_s: float) -> str:
         """What stands before a frame's object tokens."""
@@ -487,29 +517,22 @@ def _counts(regions: Sequence[Sequence[PlannedRegion]]) -> Iterator[int]:
     return (planned.plan.num_tokens for region in regions for planned in region)
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """A region on one picture of the batch; `frame` tells which of a video, for messages."""
-
-    region: Region
-    image_hw: tuple[int, int]
-    picture: int
-    frame: str = ""
+_WRITES_ID = re.compile(r"[0-9\[\] ]+")
+_MAY_WRITE_ID = re.compile("[0-9\\[\\] \u0120\u2581]+")  # vocabularies have signs of their own for a space
 
 
-def _place(sample: Sample, first_image: int, first_frame: int) -> Iterator[list[_Placed]]:
-    """Each region of a sample on its picture, or on those of its frames."""
-    first_of_video = [first_frame, *(first_frame + np.cumsum([len(video) for video in sample.videos]))]
-    for region in sample.regions:
-        if isinstance(region, Region):
-            width, height = sample.images[region.image_index].size
-            yield [_Placed(region, (height, width), first_image + region.image_index)]
-        else:
-            video, first = sample.videos[region.video_index], int(first_of_video[region.video_index])
-            yield [
-                _Placed(each, video.image_hw, first + video.position(frame), f", frame {frame}")
-                for frame, each in region.frames.items()
-            ]
+def _memories(memory: Any, *, single: bool, num_conversations: int) -> list[ObjectMemory | None]:
+    """The memory of each conversation."""
+    if isinstance(memory, ObjectMemory) and not single:
+        raise PromptError("Expected a list of memories for a batch, one or None for each conversation, got one memory.")
+    memories: Any = [memory] if single else memory
+    if memories is None:
+        return [None] * num_conversations
+    if not isinstance(memories, Sequence) or not all(isinstance(each, ObjectMemory | None) for each in memories):
+        raise PromptError(f"memory must be an ObjectMemory, or for a batch a list of them and None, got {memory!r}.")
+    if len(memories) != num_conversations:
+        raise PromptError(f"Got {num_conversations} conversations but {len(memories)} memories.")
+    return list(memories)
 
 
 def _native_metadata(video: Video) -> VideoMetadata:

@@ -22,8 +22,20 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .contracts import Corners, CropView, EncodedView, FeatureGrids, PatchGeometry, RegionPlan, Resample, SceneView
-from .regions import Box, FloatBox, RegionMask
+from .contracts import (
+    Corners,
+    CropView,
+    EncodedPrompts,
+    EncodedView,
+    FeatureGrids,
+    PatchGeometry,
+    PromptKind,
+    PromptView,
+    RegionPlan,
+    Resample,
+    SceneView,
+)
+from .regions import Box, FloatBox, Region, RegionMask
 from .video import Video
 
 
@@ -46,11 +58,20 @@ class PlannedRegion:
         mask: its pixels on its picture. None where no view of the plan is a `SceneView`: nothing else reads them.
         plan: what the adapter asks for.
         picture: that picture's index among all pictures of the batch.
+        drawn: the clicks or the box, where it was planned as it was drawn; None where it is read by its mask.
+        frame_position: which of the sampled frames of its video that picture is, from 0; 0 on an image.
+        num_frames: how many frames of that video are sampled; 1 for an image.
+        number: which of the regions given with its sample it is, counted along all markers; None where it was not
+            given with the sample (an object of an `ObjectMemory`).
     """
 
     mask: RegionMask | None
     plan: RegionPlan
     picture: int
+    drawn: Region | None = None
+    frame_position: int = 0
+    num_frames: int = 1
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +84,7 @@ class SceneLayout:
         boxes_xyxy: per picture what its grid spans, in its original pixels.
         image_grids_per_sample: how many of the images' grids belong to each sample.
         video_grids_per_sample: how many of the videos' grids belong to each sample.
+        merged_side: rows and columns of patches that each of their cells joins; 1 where the cells are patches.
     """
 
     grids_hw: tuple[tuple[int, int], ...]
@@ -70,6 +92,7 @@ class SceneLayout:
     boxes_xyxy: tuple[FloatBox, ...]
     image_grids_per_sample: tuple[int, ...]
     video_grids_per_sample: tuple[int, ...]
+    merged_side: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +122,37 @@ class ViewLayout:
 
 
 @dataclass(frozen=True, eq=False)
+class PromptLayout:
+    """A `PromptView` of all regions of a batch. Nothing is left to encode.
+
+    Attributes:
+        prompts: the regions as they were drawn.
+    """
+
+    prompts: EncodedPrompts
+
+    @property
+    def images_hw(self) -> Tensor:
+        """`(R, 2)` float32, the size of each region's image."""
+        return self.prompts.images_hw
+
+    def encoded(self) -> EncodedPrompts:
+        """What the adapter's module reads."""
+        return self.prompts
+
+
+@dataclass(frozen=True, eq=False)
 class RegionBatch:
-    """The regions of a batch, sample by sample, in the order of their `<region>`s; a video's frame by frame.
+    """The regions of a batch, sample by sample, in the order of their placeholders; a video's frame by frame.
 
     Attributes:
         adapter: name of the adapter whose plan this is.
         placeholder_id: id of the token that stands for each object token.
         counts: object tokens promised per region and frame.
-        frames_per_region: frames of each region, 1 for one on an image; they add up to the length of `counts`.
+        frames_per_region: frames of each region, those that are planned together counted once, 1 for one on an image;
+            they add up to the length of `counts`.
         regions_per_sample: regions of each sample, 0 where it has none.
+        numbers: which of the regions given with its sample each region is; None for an object of an `ObjectMemory`.
         scene: how the backbone's own pass sees the pictures; None where the adapter does not read it.
         frame_indices: per video of the batch the indices of its sampled frames.
         frame_times_s: per video when each of them is shown, in seconds.
@@ -124,6 +169,7 @@ class RegionBatch:
     counts: tuple[int, ...]
     frames_per_region: tuple[int, ...]
     regions_per_sample: tuple[int, ...]
+    numbers: tuple[int | None, ...]
     scene: SceneLayout | None
     frame_indices: tuple[tuple[int, ...], ...]
     frame_times_s: tuple[tuple[float, ...], ...]
@@ -132,7 +178,7 @@ class RegionBatch:
     crop_grids_hw: tuple[tuple[int, int], ...]
     pixel_mean: Tensor
     pixel_std: Tensor
-    views: tuple[ViewLayout, ...]
+    views: tuple[ViewLayout | PromptLayout, ...]
 
     @property
     def crops(self) -> tuple[Tensor, ...]:
@@ -190,7 +236,7 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return function(value)
     if isinstance(value, tuple):
         return tuple(_map_tensors(item, function) for item in value)
-    if isinstance(value, RegionBatch | ViewLayout | Corners):
+    if isinstance(value, RegionBatch | ViewLayout | PromptLayout | EncodedPrompts | Corners):
         names = [item.name for item in dataclasses.fields(value)]
         return dataclasses.replace(value, **{name: _map_tensors(getattr(value, name), function) for name in names})
     return value
@@ -225,11 +271,13 @@ def make_region_batch(
     first_alike = _first_alike(pictures)
     images_hw = [_image_hw(pictures[region.picture]) for region in regions]
     crops: list[_Crop] = []
-    views = []
-    for index in range(len(regions[0].plan.views)):
-        if isinstance(regions[0].plan.views[index], SceneView):
+    views: list[ViewLayout | PromptLayout] = []
+    for index, view in enumerate(regions[0].plan.views):
+        if isinstance(view, SceneView):
             assert scene is not None
             views.append(_scene_layout(regions, scene, images_hw))
+        elif isinstance(view, PromptView):
+            views.append(_prompt_layout(regions, images_hw))
         else:
             views.append(_crop_layout(regions, index, crops, first_alike, images_hw))
     return RegionBatch(
@@ -238,6 +286,7 @@ def make_region_batch(
         counts=tuple(region.plan.num_tokens for region in regions),
         frames_per_region=tuple(len(region) for sample in samples for region in sample),
         regions_per_sample=tuple(len(sample) for sample in samples),
+        numbers=tuple(region[0].number for sample in samples for region in sample),
         scene=scene,
         frame_indices=tuple(video.frame_indices for video in videos),
         frame_times_s=tuple(video.times_s for video in videos),
@@ -380,6 +429,33 @@ def _scene_layout(
         boxes_xyxy=boxes,
         images_hw=images_hw,
     )
+
+
+def _prompt_layout(regions: Sequence[PlannedRegion], images_hw: Sequence[tuple[int, int]]) -> PromptLayout:
+    kinds, points = zip(*(_drawn_points(region.drawn) for region in regions), strict=True)
+    region_of_point = np.repeat(np.arange(len(regions)), [len(each) for each in points])
+    return PromptLayout(
+        EncodedPrompts(
+            kinds=kinds,
+            points_xy=torch.tensor([each for of_region in points for each in of_region]).float().view(-1, 2),
+            region_of_point=torch.from_numpy(region_of_point),
+            images_hw=torch.tensor(images_hw, dtype=torch.float32),
+            frame_position=torch.tensor([region.frame_position for region in regions], dtype=torch.float32),
+            num_frames=torch.tensor([region.num_frames for region in regions], dtype=torch.float32),
+        )
+    )
+
+
+def _drawn_points(drawn: Region | None) -> tuple[PromptKind, Sequence[tuple[float, float]]]:
+    """The clicks of a region, or the upper left and the lower right corner of its box."""
+    if drawn is None:
+        return "mask", ()
+    if drawn.kind == "points":
+        points, _radius_px = drawn.data
+        return "points", points
+    assert drawn.kind == "box", f"only clicks and boxes are read as they are drawn, got {drawn.kind!r}"
+    left, top, right, bottom = drawn.data
+    return "box", ((left, top), (right, bottom))
 
 
 def _scene_mask(mask: RegionMask | None, box_xyxy: FloatBox, grid_hw: tuple[int, int]) -> np.ndarray:

@@ -74,6 +74,20 @@ class RegionMask:
             raise RegionError(f"The region is empty: no pixel of its {height}x{width} mask is set.")
         return compact
 
+    @classmethod
+    def union(cls, masks: Sequence[RegionMask]) -> RegionMask:
+        """What any of several masks of one image covers; one or more of them."""
+        if len(masks) == 1:
+            return masks[0]
+        assert len({mask.image_hw for mask in masks}) == 1, "the masks must lie on images of one size"
+        left, top = (min(mask.box_xyxy[side] for mask in masks) for side in (0, 1))
+        right, bottom = (max(mask.box_xyxy[side] for mask in masks) for side in (2, 3))
+        window = np.zeros((bottom - top, right - left), dtype=bool)
+        for mask in masks:
+            x0, y0, x1, y1 = mask.box_xyxy
+            window[y0 - top : y1 - top, x0 - left : x1 - left] |= mask.window
+        return cls(window, (left, top, right, bottom), masks[0].image_hw)
+
     @property
     def window(self) -> np.ndarray:
         """The mask inside `box_xyxy`, `(h, w)` bool, read-only; unpacked anew each time."""
@@ -91,6 +105,13 @@ class RegionMask:
         x0, y0, x1, y1 = self.box_xyxy
         mask[y0:y1, x0:x1] = self.window
         return mask
+
+    def to_rle(self) -> dict[str, Any]:
+        """As COCO's compressed run-length encoding, `{"size": [height, width], "counts": text}`."""
+        from pycocotools import mask as coco
+
+        encoded = coco.encode(np.asfortranarray(self.dense(), dtype=np.uint8))
+        return {"size": [int(side) for side in self.image_hw], "counts": encoded["counts"].decode("ascii")}
 
     def coverage(self, box_xyxy: FloatBox, grid_hw: tuple[int, int]) -> np.ndarray:
         """Share of each cell that the mask covers, when `box_xyxy` is cut into a grid of equal cells.
@@ -311,6 +332,10 @@ class Region:
         """
         return _RASTERIZERS[self.kind](self.data, image_hw)
 
+    def to_rle(self, image_hw: tuple[int, int]) -> dict[str, Any]:
+        """Its pixels as COCO's compressed run-length encoding; raises as `to_mask`."""
+        return self.to_mask(image_hw).to_rle()
+
 
 @dataclass(frozen=True)
 class VideoRegion:
@@ -318,18 +343,23 @@ class VideoRegion:
 
     Attributes:
         frames: frame index in the video -> the region there, ascending, read-only. Indices count all the
-            frames of the source, from 0, not the sampled ones. The frames named are always sampled.
+            frames of the source, from 0, not the sampled ones. The frames named are always sampled; for an `<seg>` of
+            an answer, as many of them, spread evenly, as are sampled anyway.
         video_index: which video of the sample it lies on.
+        absent: frames on which the object is known not to be seen, ascending, none of them in `frames`. They teach the
+            masks of an answer's `<seg>`; of a region in a question they say nothing. About the frames that are
+            in neither nothing is known.
     """
 
     frames: Mapping[int, Region]
     video_index: int = 0
+    absent: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, Mapping) or not self.frames:
             raise RegionError(f"A VideoRegion maps one frame or more to regions, got {_short(self.frames)}.")
         for frame, region in self.frames.items():
-            if isinstance(frame, bool) or not isinstance(frame, int | np.integer) or frame < 0:
+            if not _is_frame(frame):
                 raise RegionError(f"A VideoRegion's frames must be integers >= 0, got {frame!r}.")
             if not isinstance(region, Region):
                 raise RegionError(f"A VideoRegion has a Region on each frame, got {_short(region)} on frame {frame}.")
@@ -337,28 +367,52 @@ class VideoRegion:
             raise RegionError(f"VideoRegion.video_index must be an integer >= 0, got {self.video_index!r}.")
         ordered = {int(frame): self.frames[frame] for frame in sorted(self.frames)}
         object.__setattr__(self, "frames", MappingProxyType(ordered))
+        object.__setattr__(self, "absent", self._checked_absent())
+
+    def _checked_absent(self) -> tuple[int, ...]:
+        given = self.absent
+        if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+            raise RegionError(f"VideoRegion.absent must be a list of frame indices, got {_short(given)}.")
+        frames = list(given)
+        for frame in frames:
+            if not _is_frame(frame):
+                raise RegionError(f"VideoRegion.absent must be frame indices, integers >= 0, got {frame!r}.")
+            if frame in self.frames:
+                raise RegionError(f"A VideoRegion has a region on frame {frame}, but says that it is absent there.")
+        return tuple(sorted({int(frame) for frame in frames}))
 
     def thinned(self, num_frames: int) -> VideoRegion:
-        """The same object on at most `num_frames` of its frames, spread evenly.
+        """The same object on at most `num_frames` of the frames about which something is known, spread evenly.
+
+        Frames with a region and absent ones are thinned together; one with a region is always kept.
 
         Raises:
             RegionError: `num_frames` is less than 1.
         """
         if num_frames < 1:
             raise RegionError(f"A VideoRegion keeps one frame or more, got num_frames={num_frames}.")
-        frames = list(self.frames)
-        kept = np.linspace(0, len(frames) - 1, min(num_frames, len(frames))).round().astype(int)
-        return replace(self, frames={frames[index]: self.frames[frames[index]] for index in kept})
+        known = sorted({*self.frames, *self.absent})
+        kept = [
+            known[index] for index in np.linspace(0, len(known) - 1, min(num_frames, len(known))).round().astype(int)
+        ]
+        if not any(frame in self.frames for frame in kept):
+            kept[0] = min(self.frames, key=lambda frame: abs(frame - kept[0]))
+        frames = {frame: self.frames[frame] for frame in kept if frame in self.frames}
+        return replace(self, frames=frames, absent=tuple(frame for frame in kept if frame not in frames))
 
     def on_video(self, video_index: int) -> VideoRegion:
         """The same object on another video of the sample."""
         return replace(self, video_index=video_index)
 
     def __hash__(self) -> int:
-        return hash((tuple(self.frames.items()), self.video_index))
+        return hash((tuple(self.frames.items()), self.video_index, self.absent))
 
     def __reduce__(self) -> tuple[Any, ...]:  # a read-only mapping cannot be pickled
-        return VideoRegion, (dict(self.frames), self.video_index)
+        return VideoRegion, (dict(self.frames), self.video_index, self.absent)
+
+
+def _is_frame(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 0
 
 
 def _mask_to_mask(mask: RegionMask, image_hw: tuple[int, int]) -> RegionMask:

@@ -21,7 +21,14 @@ from .region_batch import SceneLayout
 from .regions import FloatBox
 
 
-def plan_scene(samples: Sequence[Sample], spec: BackboneSpec, config: Any, inputs: Mapping[str, Any]) -> SceneLayout:
+def plan_scene(
+    samples: Sequence[Sample],
+    spec: BackboneSpec,
+    config: Any,
+    inputs: Mapping[str, Any],
+    *,
+    merged_side: int = 1,
+) -> SceneLayout:
     """Where the backbone's own pass will show each picture of a batch.
 
     Args:
@@ -29,9 +36,11 @@ def plan_scene(samples: Sequence[Sample], spec: BackboneSpec, config: Any, input
         spec: the backbone plugin's spec.
         config: the backbone's config.
         inputs: the native tensors.
+        merged_side: rows and columns of patches that a cell of the grids joins, where the adapter reads them so.
 
     Raises:
-        PluginError: there are videos, and the plugin does not say how the backbone sees them.
+        PluginError: there are videos, and the plugin does not say how the backbone sees them; or a grid is not whole
+            cells.
     """
     images = [image for sample in samples for image in sample.images]
     videos = [video for sample in samples for video in sample.videos]
@@ -52,14 +61,25 @@ def plan_scene(samples: Sequence[Sample], spec: BackboneSpec, config: Any, input
             boxes += [box] * len(video)
         grids_hw += scene.grids_hw(config, inputs)
     return SceneLayout(
-        grids_hw=tuple(grids_hw),
+        grids_hw=tuple(_cells_hw(spec, grid_hw, merged_side) for grid_hw in grids_hw),
         grid_of_picture=tuple(grid_of_picture),
         boxes_xyxy=tuple(boxes),
         image_grids_per_sample=tuple(len(sample.images) for sample in samples),
         video_grids_per_sample=tuple(
             sum(-(-len(video) // frames_per_grid) for video in sample.videos) for sample in samples
         ),
+        merged_side=merged_side,
     )
+
+
+def _cells_hw(spec: BackboneSpec, grid_hw: tuple[int, int], side: int) -> tuple[int, int]:
+    height, width = grid_hw
+    if height % side or width % side:
+        raise PluginError(
+            f"Backbone plugin '{spec.name}' says that its projector reads cells of {side}x{side} patches "
+            f"(BackboneSpec.merged_side), but a grid of its own pass has {height}x{width} patches."
+        )
+    return height // side, width // side
 
 
 def _video_scene(spec: BackboneSpec) -> VideoScene:
@@ -143,7 +163,7 @@ class _SceneCapture:
         if has_videos:
             grids = _video_scene(self.spec).grids(self.backbone, *next(outputs))
             parts.append(_first_copies(grids, self.layout.video_grids_per_sample))
-        return FeatureGrids.joined(parts)
+        return FeatureGrids.joined(parts).merged(self.layout.merged_side)
 
 
 def _first_copies(grids: FeatureGrids, grids_per_sample: tuple[int, ...]) -> FeatureGrids:

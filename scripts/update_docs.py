@@ -4,14 +4,15 @@
 
 `docs/cli.md` is written whole. In `docs/plugins.md` the table of the built-in plugins and that of the conformance
 kit's checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`; in `docs/training.md`
-the tables of the recipes and of all keys. With --check nothing is written and the exit code is 1 if anything would
-change.
+the tables of the recipes, those that built-in adapters bring included, and of all keys. With --check nothing is written
+and the exit code is 1 if anything would change.
 """
 
 import argparse
 import ast
 import re
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
@@ -20,10 +21,10 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 import click
 import yaml
 
-from pixelrefer_plugin import list_plugins
+from pixelrefer_plugin import get_adapter, list_plugins
 from pixelrefer_plugin.cli import main as cli
 from pixelrefer_plugin.training.config import config_keys
-from pixelrefer_plugin.training.recipes import RECIPES
+from pixelrefer_plugin.training.recipes import RECIPES, Recipe, recipes_for
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -90,10 +91,20 @@ def training_page(current: str) -> str:
 def recipe_table() -> str:
     """The recipes and what trains in them how fast."""
     rows = ["| recipe | trains, at learning rate | for |", "|---|---|---|"]
-    for recipe in RECIPES.values():
+    for recipe, adapter in _recipes():
         rates = ", ".join(f"`{group}` {rate:g}" for group, rate in recipe.rates.items())
-        rows.append(f"| `{recipe.name}` | {rates} | {recipe.about} |")
+        about = recipe.about.replace("<", "\\<")  # such as the name of a token, which would be taken for HTML
+        rows.append(f"| `{recipe.name}` | {rates} | {f'Of adapter `{adapter}`: ' if adapter else ''}{about} |")
     return "\n".join(rows)
+
+
+def _recipes() -> Iterator[tuple[Recipe, str]]:
+    """Those of the host, then those that built-in adapters bring, with the adapter's name."""
+    yield from ((recipe, "") for recipe in RECIPES.values())
+    for plugin in list_plugins():
+        if plugin.distribution == DISTRIBUTION and plugin.kind == "adapter":
+            own = recipes_for(get_adapter(plugin.name))
+            yield from ((recipe, plugin.name) for name, recipe in own.items() if name not in RECIPES)
 
 
 def key_table() -> str:

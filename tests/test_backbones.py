@@ -183,9 +183,48 @@ def test_crop_of_what_the_scene_shows_has_its_features(name):
     torch.testing.assert_close(crops.features, scene.features, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cells_of_the_scene_are_what_the_projector_reads(name, dtype):
+    """Bit by bit, on pictures of several windows; and they become the decoder's scene tokens in their order."""
+    spec, model, processor = loaded(name, dtype)
+    samples = [[Image.fromarray(noise(280, 196))], [Image.fromarray(noise(97, 151, seed=1))]]
+    first, read, embedded = model.get_submodule(spec.projector_layers[0]), [], []
+    handles = [
+        first.register_forward_pre_hook(lambda module, args: read.append(args[0].flatten(0, -2))),
+        model.get_submodule(spec.decoder).register_forward_pre_hook(
+            lambda module, args, kwargs: embedded.append(kwargs["inputs_embeds"]), with_kwargs=True
+        ),
+    ]
+    try:
+        scene, grids_hw = captured_scene(name, samples, dtype)
+    finally:
+        for handle in handles:
+            handle.remove()
+    side = spec.merged_side(model.config) if spec.merged_side else 1
+    cells = scene.merged(side)
+    assert cells.grids_hw == tuple((h // side, w // side) for h, w in grids_hw)
+    rows_read = {row.tobytes() for row in read[0].float().numpy()}
+    assert all(row.tobytes() in rows_read for row in cells.features.float().numpy())
+    if name == "llava_onevision":
+        return  # whose scene tokens are those of an image's tiles, too
+    ids = native_inputs(processor, samples)["input_ids"]
+    tokens = embedded[0][ids == model.config.image_token_id]
+    hidden = nn.functional.gelu(first(cells.features))
+    torch.testing.assert_close(model.get_submodule(spec.projector_layers[1])(hidden), tokens)
+
+
+def test_projector_layers_lead_from_a_cell_to_the_decoder(name):
+    spec, model, _ = loaded(name)
+    layers = [model.get_submodule(path) for path in spec.projector_layers]
+    side = spec.merged_side(model.config) if spec.merged_side else 1
+    assert layers[0].in_features == layers[0].out_features == side**2 * spec.vision_width(model.config)
+    assert layers[1].out_features == model.get_submodule(spec.token_embedding).embedding_dim
+
+
 def test_named_modules_are_there_and_lora_finds_layers(name):
     spec, model, _ = loaded(name)
-    for path in (spec.vision_tower, spec.projector, spec.decoder, spec.token_embedding):
+    for path in (spec.vision_tower, spec.projector, spec.decoder, spec.token_embedding, f"{spec.decoder}.norm"):
         model.get_submodule(path)
     assert isinstance(model.get_submodule(spec.token_embedding), nn.Embedding)
     assert type(model) is spec.model_class

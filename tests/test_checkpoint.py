@@ -62,6 +62,7 @@ def test_the_folder_loads(saved):
         (lambda f: edit_manifest(f, adapter_config={"num_tokens": "x"}), "num_tokens must be an integer >= 1"),
         (lambda f: (f / "lora" / "adapter_config.json").write_text("{}"), "no readable adapter_config.json"),
         (lambda f: edit_manifest(f, region_token=7), "'region_token' is 7, a int"),
+        (lambda f: edit_manifest(f, mask_token_id="<seg>"), "'mask_token_id' is '<seg>', a str"),
         (lambda f: edit_manifest(f, colour="red"), r"unknown fields \['colour'\]"),
         (lambda f: edit_manifest(f, model_type="qwen2_5_vl"), "made for a backbone of type 'qwen2_5_vl', got"),
         (lambda f: edit_manifest(f, adapter_config={"num_token": 3}), "no option 'num_token'. Its options: num_tokens"),

@@ -8,12 +8,13 @@ import textwrap
 import dying_job
 import numpy as np
 import pytest
+import stencil
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from videos import truncate, write_video
 
-from pixelrefer_plugin import DataError, Region, RegionDataset, SampleError, VideoRegion, load_video
+from pixelrefer_plugin import DataError, FrameSampling, Region, RegionDataset, SampleError, VideoRegion, load_video
 from pixelrefer_plugin.data.checks import CheckSummary, check_dataset, defects_of
 from pixelrefer_plugin.data.sample import RegionSample
 from pixelrefer_plugin.data.workers import run_in_order
@@ -32,6 +33,16 @@ def processors():
     yield {adapter: each.processor for adapter, each in made.items()}
     for each in made.values():
         each.model.detach()
+
+
+@pytest.fixture
+def masking(monkeypatch):
+    """A processor whose adapter gives masks; of videos it reads four frames."""
+    stencil.install(monkeypatch)
+    made = make_pair("stencil", "videollama3")
+    made.processor.sampling = FrameSampling(num_frames=4)
+    yield made.processor
+    made.model.detach()
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +164,86 @@ def test_training_refuses_what_has_defects(name, media, processors):
     assert kinds(sample, processor=processors["saot"]) == expected
     with pytest.raises(SampleError):
         RegionCollator(processors["saot"])([sample])
+
+
+RLE = {"rle": {"size": list(HW), "counts": [500, 20, 48 * 64 - 520]}}
+TALL_RLE = {"rle": {"size": [64, 48], "counts": [500, 20, 48 * 64 - 520]}}
+ASKED = {"question": "Segment it.", "answer": "It is <seg>."}
+
+
+def masked_video_row(frames, **keys):
+    return video_row(frames, **ASKED) | {"regions": [{"frames": frames, **keys}]}
+
+
+GOOD_MASKS = {
+    "a mask": row(**ASKED, regions=[RLE]),
+    "a region and masks": row(answer="[1] <seg>, [2] <seg>", regions=[BOX, RLE, RLE]),
+    "on the second picture": row(**ASKED, image=None, images=["turned.jpg", "good.png"], regions=[RLE | {"image": 1}]),
+    "a video": masked_video_row({"3": RLE}, absent=[0, 9]),
+    "more frames of a video than are read": masked_video_row({str(frame): RLE for frame in range(10)}),
+    "a region on other frames": video_row({"2": BOX}, answer="<seg>")
+    | {"regions": [{"frames": {"2": BOX}}, {"frames": {str(frame): RLE for frame in range(5, 10)}}]},
+    "frames of a folder": masked_video_row({"3": RLE}, absent=[1]) | {"video": {"path": "frames", "fps": 2}},
+}
+
+BAD_MASKS = {
+    "outside": (row(**ASKED, regions=[{"box": [4, 4, 70, 30]}]), ["region"]),
+    "of another size": (row(**ASKED, regions=[TALL_RLE]), ["region"]),
+    "empty": (row(**ASKED, regions=[{"mask": "empty_mask.png"}]), ["region"]),
+    "wrong size": (row(**ASKED, size=[64, 48], regions=[RLE]), ["size"]),
+    "too many markers": (row(question="Segment it.", answer="<seg> <seg>", regions=[RLE]), ["markers"]),
+    "in the question": (row(question="Is it <seg>?", regions=[RLE]), ["markers"]),
+    "on two pictures": (
+        row(**ASKED | {"answer": "<seg><seg>"}, image=None, images=["good.jpg", "good.png"])
+        | {"regions": [RLE, RLE | {"image": 1}]},
+        ["region"],
+    ),
+    "missing frame": (masked_video_row({"2": RLE, "10": RLE}), ["region"]),
+    "missing absent frame": (masked_video_row({"2": RLE}, absent=[12]), ["region"]),
+    "all frames missing": (masked_video_row({"12": RLE}, absent=[14]), ["region", "region"]),
+    "of another size on one frame": (masked_video_row({"2": RLE, "3": TALL_RLE}), ["region"]),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_MASKS)
+def test_training_takes_masks_without_defects(name, media, masking):
+    sample = read(GOOD_MASKS[name], media)
+    assert kinds(sample) == kinds(sample, quick=True) == []
+    assert kinds(sample, processor=masking) == kinds(sample, processor=masking, quick=True) == []
+    assert RegionCollator(masking)([sample])["sample_names"] == (sample.name,)
+
+
+@pytest.mark.parametrize("name", BAD_MASKS)
+def test_training_refuses_masks_with_defects(name, media, masking):
+    record, expected = BAD_MASKS[name]
+    sample = read(record, media)
+    assert kinds(sample) == expected
+    assert kinds(sample, processor=masking) == expected
+    with pytest.raises(SampleError):
+        RegionCollator(masking)([sample])
+
+
+def test_all_frames_of_a_target_are_checked_and_not_only_those_that_are_read(media, masking):
+    frames = {str(frame): RLE for frame in range(10)} | {"4": TALL_RLE}
+    sample = read(masked_video_row(frames), media)
+    (defect,) = defects_of(sample, processor=masking)
+    assert defect.message.startswith("region 0, frame 4: The RLE")
+
+
+def test_masks_need_an_adapter_that_gives_some(media, processors):
+    sample = read(GOOD_MASKS["a mask"], media)
+    (defect,) = defects_of(sample, processor=processors["saot"])
+    assert defect == ("format", defect.message)
+    assert defect.message.startswith("adapter 'saot' gives no masks, but an answer holds <seg>")
+
+
+def test_tokens_of_a_sample_with_masks_are_counted_as_training_counts_them(media, masking):
+    record = GOOD_MASKS["a region on other frames"]
+    (checked,) = check_dataset(RegionDataset.from_rows([record], media_root=media), processor=masking)
+    sample = read(record, media)
+    inputs = masking(list(sample.messages), list(sample.regions), labels=True)
+    assert checked.num_tokens == inputs["input_ids"].shape[1]
+    assert (checked.num_regions, checked.num_masks) == (1, 1)
 
 
 def test_a_picture_without_region_is_bad_only_for_object_only_adapters(media, processors):
@@ -317,6 +408,15 @@ def test_the_summary_adds_up(mixed_file, media):
     assert (summary.images, summary.videos, summary.regions.total, summary.regions.least) == (70, 0, 70, 1)
     assert summary.regions.count == 70, "one of the 71 could not be read: how many it has is not known"
     assert summary.tokens.count == 0
+
+
+def test_the_summary_counts_regions_and_masks_apart(media):
+    rows = [row(id="a"), row(id="b", **ASKED, regions=[RLE]), GOOD_MASKS["a region and masks"] | {"id": "c"}]
+    summary = CheckSummary()
+    for checked in check_dataset(RegionDataset.from_rows(rows, media_root=media)):
+        summary.add(checked)
+    assert (summary.regions.total, summary.regions.least, summary.regions.most) == (2, 0, 1)
+    assert (summary.masks.total, summary.masks.least, summary.masks.most) == (3, 0, 2)
 
 
 def test_ids_with_one_hash_are_told_apart(media):

@@ -16,7 +16,17 @@ from PIL import Image
 from test_sam2 import tiny_transformers
 from videos import grey_frames, truncate, write_video
 
-from pixelrefer_plugin import FrameSampling, RegionModel, RegionProcessor, cli, get_backbone, load_video, plugins
+from pixelrefer_plugin import (
+    FrameSampling,
+    Region,
+    RegionModel,
+    RegionProcessor,
+    cli,
+    get_adapter,
+    get_backbone,
+    load_video,
+    plugins,
+)
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.cli.asking import LoadedModel
 from pixelrefer_plugin.quickstart import run as quickstart_run
@@ -126,7 +136,9 @@ def error_line(result, exit_code=2):
 # -- help and version --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["plugins"], ["describe"], ["quickstart"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [[], ["plugins"], ["describe"], ["segment"], ["chat"], ["quickstart"]], ids=" ".join
+)
 def test_every_help_has_an_example(run, command):
     result = run(*command, "--help")
     assert result.exit_code == 0
@@ -716,3 +728,301 @@ def test_the_host_catches_only_its_own_errors(run, monkeypatch):
 
     monkeypatch.setattr(cli.plugins, "callback", fail)
     assert isinstance(run("plugins").exception, KeyError)
+
+
+# -- segment and chat --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    """A model folder whose masks are seen: the real head on a tiny SAM 2."""
+    folder = tmp_path_factory.mktemp("masks")
+    backbone, native = get_backbone("videollama3").tiny(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = RegionModel.attach(backbone, adapter="unipixel", adapter_config=dict(get_adapter("unipixel").tiny))
+    with torch.no_grad():
+        for name, parameter in model.adapter.named_parameters():
+            if "pred_obj_score_head" in name and name.endswith("proj_out.bias"):
+                parameter += 10.0
+    model.save_pretrained(folder / "model", model.make_processor(native), include_backbone=True)
+    model.detach()
+    return folder / "model"
+
+
+@pytest.fixture
+def segment(run, files, masks, tmp_path):
+    """Runs `pixelrefer segment` on the photograph, or on other media, with short answers."""
+    return lambda *arguments, media="astronaut.png", out=tmp_path / "masks", model=masks: run(
+        "segment", files.root / media, *arguments, "--model", model, "--out", out, "--max-new-tokens", 3
+    )
+
+
+@pytest.fixture
+def chat(files, masks, monkeypatch):
+    """Runs `pixelrefer chat` with lines on stdin."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def chat(*lines, media="astronaut.png", model=masks, options=()):
+        arguments = [
+            "chat",
+            str(files.root / media),
+            "--model",
+            str(model),
+            "--max-new-tokens",
+            "3",
+            *map(str, options),
+        ]
+        result = CliRunner().invoke(main, arguments, input="".join(f"{line}\n" for line in lines))
+        assert result.exit_code == 0, result.output
+        assert result.exception is None
+        return result
+
+    return chat
+
+
+def test_describe_reads_clicks_boxes_and_masks(run, files, masks):
+    given = ("--mask", files.mask__png, "--points", "30,40", "--box", "10,20,60,90", "--mask", files.mask__png)
+    command = ("describe", files.astronaut__png, "--model", masks, "--max-new-tokens", 2, "--json", *given)
+    found = json.loads(run(*command, "--prompt", "is <region> on <region>, <region> or <region>?").stdout)
+    assert [region["tokens"] for region in found["regions"]] == [1, 1, 1, 1]
+    assert len(found["answers"]) == 1
+    one_by_one = json.loads(run(*command).stdout)
+    assert len(one_by_one["answers"]) == 4
+    assert one_by_one["answers"][0] == one_by_one["answers"][3]
+
+
+def test_segment_writes_masks_a_memory_and_an_overlay(segment, tmp_path):
+    result = segment("the astronaut", "--force-mask", "--overlay", tmp_path / "a.png")
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "masks"
+    saved = json.loads((out / "objects.json").read_text())
+    assert saved["prompt"] == "Please segment the astronaut."
+    assert saved["answer"].count("<seg>") == len(saved["objects"]) >= 1
+    for each in saved["objects"]:
+        with Image.open(out / f"object-{each['id']}.png") as mask:
+            pixels = np.asarray(mask)
+        assert (mask.mode, mask.size) == ("L", (200, 160))
+        assert set(np.unique(pixels)) <= {0, 255}
+        assert (pixels > 0).tolist() == Region.from_rle(each["rle"]).to_mask((160, 200)).dense().tolist()
+        assert 0 <= each["score"] <= 1
+        assert each["presence"]["0"] > 0.5
+        assert f"object {each['id']}: score {each['score']:.2f}, {out}/object-{each['id']}.png" in result.stdout
+    assert {path.name for path in out.iterdir()} == {
+        "objects.json",
+        *(f"object-{each['id']}.png" for each in saved["objects"]),
+    }
+    with Image.open(tmp_path / "a.png") as overlay:
+        assert overlay.size == (200, 160)
+
+
+def test_segment_writes_a_picture_for_each_frame(segment, tmp_path):
+    arguments = ("<region>", "--box", "5,5,30,40", "--at", 4, "--frames", 3, "--force-mask", "--json")
+    result = segment(*arguments, "--overlay", tmp_path / "a.gif", media="video.mp4")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["prompt"] == "Please segment <region>."
+    assert found["overlay"] == str(tmp_path / "a.gif")
+    frames = [0, 4, 9]
+    for each in found["objects"]:
+        assert sorted(map(int, each["presence"])) == frames
+        assert each["masks"] == str(tmp_path / "masks" / f"object-{each['id']}")
+        pictures = sorted(Path(each["masks"]).iterdir())
+        assert [path.name for path in pictures] == [f"{frame:05d}.png" for frame in frames]
+        with Image.open(pictures[1]) as mask:
+            assert (mask.mode, mask.size) == ("L", (64, 48))
+    assert len(load_video(tmp_path / "a.gif").frames_nhwc) == 3
+
+
+def test_what_segment_wrote_is_a_memory_to_chat_about(segment, chat, tmp_path):
+    assert segment("--points", "30,40", "--points", "60,70", "--force-mask").exit_code == 0
+    objects = tmp_path / "masks" / "objects.json"
+    assert json.loads(objects.read_text())["prompt"] == "Please segment <region> and <region>."
+    result = chat("/objects", "what is [1]?", options=["--memory", objects])
+    assert "[1]: mask of " in result.stdout
+    assert result.stderr == ""
+
+
+def test_segment_without_a_mask_writes_nothing(segment, tmp_path):
+    result = segment("the astronaut")
+    line = error_line(result, exit_code=1)
+    assert "The answer gives no mask, so nothing is written" in line
+    assert "give --force-mask" in line
+    assert not (tmp_path / "masks").exists()
+
+
+def test_segment_replaces_its_own_results_only(segment, tmp_path):
+    out = tmp_path / "masks"
+    out.mkdir()
+    assert segment("it", "--force-mask").exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert f"--out '{out}' is not empty" in error_line(segment("it", "--force-mask"))
+    assert segment("--prompt", "segment it again", "--force-mask", "--overwrite").exit_code == 0
+    after = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert after["objects.json"] != before["objects.json"]
+    (out / "objects.json").unlink()
+    assert "are not this command's" in error_line(segment("it", "--force-mask", "--overwrite"))
+    assert (out / "object-1.png").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["masks"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Say what to segment: a TEXT such as 'the tallest giraffe', a --prompt, or a region"),
+        ([" "], "Say what to segment: a TEXT such as 'the tallest giraffe', a --prompt, or a region"),
+        (["it", "--prompt", "segment it"], "TEXT and --prompt exclude each other"),
+        (["it", "--box", "1,1,9,9"], "The prompt has 0 <region> but 1 regions were given"),
+        (["<region>"], "The prompt has 1 <region> but 0 regions were given"),
+        (["<region>", "--box", "1,1,900,9"], "--box 1,1,900,9: The box (1.0, 1.0, 900.0, 9.0) reaches (900, 9)"),
+        (["it", "--overlay", "a.mp4"], "An overlay of a picture is a file of type .png or .jpg or .jpeg, got 'a.mp4'"),
+        (["it", "--frames", "3"], "--frames is for videos"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_bad_input_of_segment_is_found_before_the_model_is_loaded(segment, no_model, tmp_path, arguments, message):
+    assert message in error_line(segment(*arguments))
+    assert not (tmp_path / "masks").exists()
+
+
+def test_segment_and_its_media(segment, files, no_model):
+    picture = Path(files.astronaut__png)
+    assert "--out '" in error_line(segment("it", out=picture))
+    assert f"--overlay would replace '{picture}', which is read" in error_line(segment("it", "--overlay", picture))
+    assert "No such file" in error_line(segment("it", media="gone.png"))
+
+
+def test_segment_needs_a_model_that_gives_masks(segment, files, no_model):
+    line = error_line(segment("it", model=files.model))
+    assert f"'{files.model}' gives no masks: its adapter 'saot' has no mask head" in line
+    assert "its adapter 'maskpool' has no mask head" in error_line(
+        segment("it", "--adapter", "maskpool", model=files.plain)
+    )
+
+
+def test_a_chat_goes_through_its_objects(chat, files, tmp_path):
+    result = chat(
+        "/objects",
+        "/click 80 100 the car",
+        "/box 10,20,60,90",
+        f"/mask '{files.mask__png}' \"a mask\"",
+        "is [1] [2] or [3]?",
+        "/segment [1]",
+        "/rename 2 box",
+        "/rename 1",
+        "/drop [3]",
+        "/objects",
+        f"/draw {tmp_path / 'a.png'}",
+        f"/save '{tmp_path / 'saved.json'}'",
+        "/drop 1",
+        f"/load {tmp_path / 'saved.json'}",
+        "",
+        "/help",
+        "/quit",
+        "never asked",
+        options=["--force-mask"],
+    )
+    assert result.stderr == ""
+    out = result.stdout
+    assert out.startswith("No objects yet. /click, /box, /mask and /segment make some.\n")
+    assert "[1] the car: click at 80, 100\n[2]: box 10, 20, 60, 90\n[3] a mask: mask of 4200 pixels\n" in out
+    assert "<seg>" in out
+    assert "[4]: mask of " in out
+    assert ", score 0." in out
+    assert "[2] box: box 10, 20, 60, 90\n[1]: click at 80, 100\nDropped [3].\n" in out
+    assert out.count("[1]: click at 80, 100\n[2] box: box 10, 20, 60, 90\n[4]: mask of ") == 1
+    assert (
+        f"Drawn: {tmp_path / 'a.png'}\nSaved 3 objects: {tmp_path / 'saved.json'}\nDropped [1].\n[1]: mask of " in out
+    )
+    assert "/undo                              forget the last question" in out
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.size == (200, 160)
+
+
+def test_a_chat_can_take_back(chat):
+    result = chat("/segment it", "/objects", "/undo", "/objects", "/undo", options=["--force-mask"])
+    assert "[1]: mask of" in result.stdout
+    assert result.stdout.endswith(
+        "Forgotten: Please segment it.\nNo objects yet. /click, /box, /mask and /segment make some.\n"
+    )
+    assert result.stderr == "Error: There is no question to undo.\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("what is [7]?", "The memory has no object 7. Its objects: none."),
+        ("what is <region>?", "Call an object by its number, such as [1]."),
+        ("what is <seg>?", "stands for a mask in an assistant's answer"),
+        ("/clack 1 2", "There is no command /clack. /help lists the commands."),
+        ("/click 80", "Expected /click X Y [NAME] [@FRAME], got '80'."),
+        ("/click a b", "Expected /click X Y [NAME] [@FRAME], got 'a b'."),
+        ("/click nan 3", "Points must be finite numbers"),
+        ("/click 900 3", "The point reaches (900, 3), outside"),
+        ("/click 9 3 car @4", "This is a picture: it has no frames."),
+        ("/box 10 20 5 90", "A box must have x1 < x2 and y1 < y2"),
+        ("/box 10 20 30", "Expected /box X1 Y1 X2 Y2 [NAME] [@FRAME], got '10 20 30'."),
+        ("/mask", "Expected /mask FILE.png [NAME] [@FRAME]."),
+        ("/mask gone.png", "Mask 'gone.png' cannot be read"),
+        ("/mask 'gone.png", "cannot be read: No closing quotation. Quotes come in pairs."),
+        ("/segment", "Say what to segment: /segment the tallest giraffe."),
+        ("/rename 3 cat", "The memory has no object 3"),
+        ("/drop cat", "Expected the number of an object, got 'cat'. /objects lists them."),
+        ("/draw a.mp4", "An overlay of a picture is a file of type"),
+        ("/save", "Expected /save FILE.json, got ''."),
+        ("/load gone.json", "Memory 'gone.json' cannot be read: No such file or directory."),
+    ],
+)
+def test_what_goes_wrong_is_said_and_the_chat_goes_on(chat, line, message):
+    result = chat(line, "/objects")
+    (error,) = result.stderr.splitlines()
+    assert error.startswith("Error: ")
+    assert message in error
+    assert result.stdout == "No objects yet. /click, /box, /mask and /segment make some.\n"
+
+
+def test_a_chat_takes_lines_of_any_encoding(files, masks):
+    command = ["chat", files.astronaut__png, "--model", str(masks), "--max-new-tokens", "3"]
+    result = CliRunner().invoke(main, command, input=b"/click 9 9 caf\xe9\nwhat is caf\xe9?\n/objects\n")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("[1] caf\ufffd: click at 9, 9\n")
+    assert result.stdout.endswith("[1] caf\ufffd: click at 9, 9\n")
+    assert result.stderr == ""
+
+
+def test_a_chat_never_replaces_what_it_is_about(chat, files):
+    before = Path(files.astronaut__png).read_bytes()
+    result = chat(f"/draw {files.astronaut__png}", f"/save {files.astronaut__png}")
+    assert result.stderr.count("is what the chat is about, and is not replaced") == 2
+    assert Path(files.astronaut__png).read_bytes() == before
+
+
+def test_a_chat_about_a_video(chat):
+    result = chat(
+        "/click 20 30 @9",
+        "/box 5 5 30 40 ball @0.85s",
+        "/click 9 9",
+        "/click 9 9 @5",
+        "/click 9 9 @x",
+        "/click 9 9 @9s",
+        "what do [1] and [2] do?",
+        "/segment [1]",
+        media="video.mp4",
+        options=["--frames", 3, "--force-mask"],
+    )
+    added = "[1]: click at 20, 30 on frame 9\n[2] ball: box 5, 5, 30, 40 on frame 4\n[3]: click at 9, 9 on frame 0\n"
+    assert added in result.stdout
+    assert "[4]: mask of " in result.stdout
+    unsampled, no_moment, too_late = result.stderr.splitlines()
+    assert (
+        unsampled == "Error: Frame 5 is not among the sampled ones, 0, 4, 9. More are sampled with --frames or --fps."
+    )
+    assert "Expected a frame such as @12, or seconds such as @3.5s, got '@x'" in no_moment
+    assert "No frame is on screen at 9.0 s" in too_late
+
+
+@pytest.mark.parametrize("options", [(), ("--list-objects",)], ids=["where called", "listed"])
+def test_a_chat_with_a_model_that_gives_no_masks(chat, files, options):
+    result = chat("/click 80 100 car", "what is [1]?", "/segment it", model=files.model, options=options)
+    assert result.stdout.startswith("[1] car: click at 80, 100\n")
+    assert result.stderr == "Error: This model gives no masks: its adapter has no mask head.\n"

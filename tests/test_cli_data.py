@@ -20,9 +20,11 @@ from videos import write_video
 
 from pixelrefer_plugin import DataError, PixelReferError, RegionDataset, get_backbone
 from pixelrefer_plugin.cli import main
+from pixelrefer_plugin.data import preview
 from pixelrefer_plugin.data.convert import convert_dataset
 from pixelrefer_plugin.data.preview import draw_sheet
 from pixelrefer_plugin.files import written_whole
+from pixelrefer_plugin.overlay import COLOURS_RGB
 from pixelrefer_plugin.training.building import build_collator, build_model
 from pixelrefer_plugin.training.config import TrainConfig
 
@@ -94,6 +96,30 @@ def test_a_good_file_is_said_to_be_good(good):
         "3 samples: 3 good, 0 with defects.",
         "They show 3 images and 0 videos, and have 3 regions (1 to 1 each, 1.0 on average).",
     ]
+
+
+RLE = {"rle": {"size": [48, 64], "counts": [500, 20, 48 * 64 - 520]}}
+MASKED = {
+    "question": "Segment what is right of <region>.",
+    "answer": "[1] <seg>, [2] <seg>",
+    "regions": [BOX, RLE, RLE],
+}
+
+
+def test_masks_to_learn_are_counted_apart_from_regions(folder):
+    path = write_rows(folder / "masks.jsonl", [row("1", **MASKED), row("2")])
+    assert lines(run("validate", path))[1:] == [
+        "They show 2 images and 0 videos, and have 2 regions (1 to 1 each, 1.0 on average).",
+        "Their answers give 2 masks (0 to 2 each, 1.0 on average).",
+    ]
+    (summary,) = summaries(run("validate", path, "--json"), 0)
+    assert summary["masks"] == {"count": 2, "total": 2, "least": 0, "most": 2, "mean": 1.0}
+    assert summary["regions"]["total"] == 2
+    path = write_rows(folder / "wrong.jsonl", [row("1", question="Is it <seg>?", regions=[RLE])])
+    (found, *_) = lines(run("validate", path), exit_code=1)
+    assert found.startswith(
+        "wrong.jsonl line 1, sample '1': markers: message 0: <seg> stands for a mask in answers only"
+    )
 
 
 def test_every_defect_is_printed_with_line_and_id(bad):
@@ -383,6 +409,19 @@ def test_conversion_keeps_what_samples_mean(good, folder):
     assert json.loads((folder / "out.jsonl").read_text().splitlines()[0])["image"] == "a.png"
 
 
+def test_conversion_keeps_masks_and_the_frames_that_an_object_is_absent_from(folder):
+    target = {"frames": {"2": RLE}, "absent": [0, 4]}
+    about_video = row("2", image=None, video="v.mp4", question="Segment it.", answer="<seg>", regions=[target])
+    out = folder / "out.jsonl"
+    run("convert", write_rows(folder / "in.jsonl", [row("1", **MASKED), about_video]), out)
+    first, second = RegionDataset.open(out)
+    assert (first.targets, second.targets) == ((1, 2), (0,))
+    assert [region.kind for region in first.regions] == ["box", "rle", "rle"]
+    assert (list(second.regions[0].frames), second.regions[0].absent) == ([2], (0, 4))
+    assert json.loads(out.read_text().splitlines()[1])["regions"][0]["absent"] == [0, 4]
+    assert lines(run("validate", out))[0] == "2 samples: 2 good, 0 with defects."
+
+
 def test_ids_of_pictures_are_no_defect_and_become_ids_of_samples(folder):
     """Osprey and LLaVA call a sample by its picture's id."""
     turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A thing."}]
@@ -597,6 +636,36 @@ def test_videos_show_the_frames_that_regions_name(folder):
     for record in (one, three, many, none):
         sheet = draw_sheet(RegionDataset.from_rows([record], media_root=folder))
         assert (190, 0, 0) not in colours_of(sheet)
+
+
+def test_masks_to_learn_are_drawn_and_named_as_in_the_answer(folder):
+    """Regions and masks are counted apart, in pictures and texts alike; colours go on."""
+    texts = [("user", "<region> and <region>?"), ("assistant", "<seg>, left of <region>, and <seg>")]
+    assert preview._labels(texts) == ["1", "2", "seg 1", "3", "seg 2"]
+    plates = list(preview._plates(["1", "seg 1"]))
+    assert [plate.text for plate in plates] == [" 1 ", " seg 1 "]
+    assert plates[0].plate != plates[1].plate
+    record = row("1", **MASKED)
+    sheet = draw_sheet(RegionDataset.from_rows([record], media_root=folder))
+    shown, first, second = COLOURS_RGB[:3]
+    assert {shown, first, second} <= colours_of(sheet), "the plates in the texts have the colours of the outlines"
+    outlines = draw_sheet(RegionDataset.from_rows([record | {"regions": [BOX, BOX, RLE]}], media_root=folder))
+    assert outlines.size == sheet.size
+    assert np.any(np.asarray(outlines) != np.asarray(sheet))
+
+
+def test_frames_that_an_object_is_absent_from_are_shown_and_say_so(folder):
+    def panels(**target):
+        record = row("1", image=None, video="v.mp4", question="Segment it.", answer="<seg>", regions=[target])
+        (sample,) = RegionDataset.from_rows([record], media_root=folder)
+        return [(panel.caption, panel.regions[0] is not None) for panel in preview._panels(sample)]
+
+    assert panels(frames={"2": RLE}) == [("frame 2, 0.2 s", True)]
+    assert panels(frames={"2": RLE}, absent=[4, 0]) == [
+        ("frame 0, 0.0 s, without seg 1", False),
+        ("frame 2, 0.2 s", True),
+        ("frame 4, 0.4 s, without seg 1", False),
+    ]
 
 
 def test_a_sheet_is_a_picture(good, folder):

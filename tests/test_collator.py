@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import stencil
 import torch
 from accelerate.data_loader import prepare_data_loader
 from conftest import assistant, picture, user
@@ -16,7 +17,7 @@ from pixelrefer_plugin import FrameSampling, PluginError, PromptError, Region, V
 from pixelrefer_plugin.data.sample import Defect, RegionSample
 from pixelrefer_plugin.errors import ConfigError, SampleError, TrainingError
 from pixelrefer_plugin.expansion import IGNORE_INDEX
-from pixelrefer_plugin.messages import REGION_MARKER
+from pixelrefer_plugin.messages import MASK_MARKER, REGION_MARKER
 from pixelrefer_plugin.splice import number_slots
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.training.collator import RegionCollator
@@ -52,6 +53,15 @@ def supervised(processor, labels):
         labels[start:][: int((~learnt[start:]).nonzero()[0]) if (~learnt[start:]).any() else None] for start in starts
     ]
     return [processor.tokenizer.decode(run) for run in runs]
+
+
+@pytest.fixture
+def masking(monkeypatch):
+    """A pair whose adapter gives masks."""
+    stencil.install(monkeypatch)
+    made = make_pair("stencil", "videollama3")
+    yield made
+    made.model.detach()
 
 
 @pytest.fixture(params=PAIRS, ids="-".join)
@@ -339,6 +349,132 @@ def test_pictures_stay_where_a_kept_turn_without_regions_may_be_about_them(pair)
     assert torch.equal(batch["input_ids"], expected["input_ids"])
 
 
+# -- masks in answers --------------------------------------------------------------------------------------
+
+MASK = Region.from_polygon([5, 5, 40, 5, 40, 30])
+
+
+def masked(id="m", answer="it is <seg>", *, media=(WIDE,), question="segment the digit", targets=(MASK,), **fields):
+    return sample(user(*media, question), assistant(answer), id=id, regions=targets, **fields)
+
+
+def test_masks_of_answers_are_in_the_batch_and_their_token_is_learnt(masking):
+    samples = [
+        masked("two", "[1] <seg>, [2] <seg>", targets=(MASK, MASK)),
+        one_turn("none"),
+        masked("both", "<seg>", question="what is right of <region>?", targets=(BOX, MASK)),
+    ]
+    batch = RegionCollator(masking.processor)(samples)
+    end = masking.processor.tokenizer.eos_token
+    expected = ["[1] <seg>, [2] <seg>" + end, "a red digit" + end, "<seg>" + end]
+    assert ["".join(supervised(masking.processor, row)) for row in batch["labels"]] == expected
+    assert batch["masks"].objects_per_sample == (2, 0, 1)
+    assert batch["masks"].targets.masks.shape[0] == 3
+    assert batch["regions"].regions_per_sample == (0, 1, 1)
+
+
+def test_masks_to_learn_are_no_regions_that_are_shown(masking):
+    """A batch that shows none has the dummy row; no mask is made on it."""
+    batch = RegionCollator(masking.processor)([masked()])
+    assert batch["input_ids"].shape[0] == 2
+    assert batch["regions"].regions_per_sample == (0, 1)
+    assert (batch["masks"].objects_per_sample, batch["masks"].clip_of_sample) == ((1, 0), (0, None))
+    assert "masks" not in RegionCollator(masking.processor)([one_turn()])
+
+
+def test_a_video_teaches_the_frames_that_something_is_known_of(masking):
+    target = VideoRegion({0: MASK, 2: MASK}, absent=(3,))
+    masks = RegionCollator(masking.processor)([masked(media=(CLIP,), targets=(target,))])["masks"]
+    assert masks.frame_indices == ((0, 1, 2, 3),)
+    absent, unknown = masks.targets.ABSENT, masks.targets.UNKNOWN
+    assert masks.targets.row_of_pair.tolist() == [0, unknown, 1, absent]
+
+
+def test_sizes_are_checked_whichever_way_regions_are_written():
+    """Clicks stand in the question, masks are listed before it, equal ones once, and targets are not written at all."""
+    pair = make_pair("unipixel", "qwen2_5_vl")
+    click, other = Region.from_points([(20, 20)]), Region.from_polygon([2, 2, 9, 2, 9, 40])
+    about = user(WIDE, TALL, "<region>, <region>, <region> and <region>?"), assistant("[1] <seg> right of <region>")
+    each = sample(*about, id="x", regions=[other, click, MASK, other, MASK, MASK])
+    collate = RegionCollator(pair.processor)
+    batch = collate([each, one_turn()])
+    assert batch["regions"].numbers == (0, 2, 1, 0)
+    assert batch["masks"].objects_per_sample == (1, 0)
+    assert collate.problem(dataclasses.replace(each, media_hw=((60, 90), None))) is None
+    for wrong in (each, masked("x")):
+        with pytest.raises(SampleError, match="image 0 is 90 px wide and 60 high, its record says 61 and 90"):
+            collate([dataclasses.replace(wrong, media_hw=((90, 61), None))])
+    pair.model.detach()
+
+
+BAD_MASKS = {
+    "outside": (masked("x", targets=(Region.from_box((200, 200, 220, 230)),)), "region", "region 0: The box"),
+    "of another size": (masked("x", targets=(Region.from_mask(np.ones((9, 9))),)), "region", "region 0: The mask"),
+    "another size is declared": (
+        masked("x", media_hw=((90, 60),)),
+        "size",
+        "image 0 is 90 px wide and 60 high, its record says 60 and 90",
+    ),
+    "another size of a video is declared": (
+        masked("x", media=(CLIP,), targets=(VideoRegion({0: MASK}),), media_hw=((60, 50),)),
+        "size",
+        "video 0 is 60 px wide and 50 high, its record says 50 and 60",
+    ),
+    "more markers than regions": (masked("x", "<seg><seg>"), "format", "0 <region> and 2 <seg> but 1 regions"),
+    "in a question": (masked("x", "no", question="is it <seg>?"), "format", "the user's text holds <seg>"),
+    "on two pictures": (
+        masked("x", "<seg><seg>", media=(WIDE, TALL), targets=(MASK, MASK.on_image(1))),
+        "format",
+        "its <seg> lie on image 0 and image 1",
+    ),
+    "more than the adapter takes": (masked("x", "<seg>" * 5, targets=(MASK,) * 5), "format", "more objects than"),
+    "a frame that is not there": (
+        masked("x", media=(CLIP,), targets=(VideoRegion({0: MASK}, absent=(9,)),)),
+        "media",
+        "there is no frame 9",
+    ),
+}
+
+
+@pytest.mark.parametrize(("bad", "kind", "reason"), BAD_MASKS.values(), ids=BAD_MASKS)
+def test_a_bad_mask_is_a_defect_of_its_sample(masking, bad, kind, reason):
+    with pytest.raises(SampleError, match=f"sample 'x': .*{reason}") as raised:
+        RegionCollator(masking.processor)([masked("first"), bad])
+    assert [defect.kind for defect in raised.value.defects] == [kind]
+    batch = RegionCollator(masking.processor, on_bad_sample="skip")([masked("first"), bad])
+    assert (batch["sample_names"], batch["skipped"]) == (("sample 'first'",), (str(raised.value),))
+
+
+def test_an_adapter_without_masks_says_so_of_the_sample(pair):
+    with pytest.raises(SampleError, match="sample 'm': adapter 'saot' gives no masks, but an answer holds <seg>"):
+        RegionCollator(pair.processor)([masked()])
+
+
+def test_a_declared_size_that_is_right_is_no_defect_of_masks(masking):
+    each = masked("m", "<seg>", question="right of <region>?", targets=(BOX, MASK), media_hw=((60, 90),))
+    assert RegionCollator(masking.processor).problem(each) is None
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_dropped_turns_take_their_masks_and_pictures_along(masking, turns):
+    messages = (
+        user(WIDE, TALL, "what is <region>, and what is right of it?"),
+        assistant("a red digit, and <seg>"),
+        user("segment it again"),
+        assistant("<seg>"),
+        user("and <region>?"),
+        assistant("a green digit"),
+    )
+    masks = (MASK.on_image(1), MASK.on_image(1))
+    each = sample(*messages, regions=[BOX.on_image(1), *masks, BOX], media_hw=((60, 90), (100, 50)))
+    shown = user(TALL, "what is <region>, and what is right of it?")
+    kept = sample(shown, *messages[1 : 2 * turns], regions=[BOX, MASK, MASK][: turns + 1], media_hw=((100, 50),))
+    batch, expected = dropped_to_fit(masking, each, kept), RegionCollator(masking.processor)([kept])
+    assert torch.equal(batch["input_ids"], expected["input_ids"])
+    assert batch["masks"].objects_per_sample == (turns,)
+    assert batch["masks"].images_hw == ((100, 50),)
+
+
 # -- settings, and other processes -------------------------------------------------------------------------
 
 SETTINGS = {
@@ -416,6 +552,11 @@ def test_estimates_count_every_region_and_frame(any_pair):
     one, three = estimate(BOX), estimate(BOX, BOX, BOX)
     frames = [estimate(VideoRegion(dict.fromkeys(range(count), BOX)), media=CLIP) for count in (1, 3)]
     assert three - one == frames[1] - frames[0] > 0
+
+
+def test_estimates_take_a_mask_to_learn_for_its_token(masking):
+    estimates = [estimated_tokens(each, masking.processor) for each in (masked(), masked(answer="it is"))]
+    assert estimates[0] - estimates[1] == 1
 
 
 def test_object_only_pictures_cost_nothing_where_there_are_regions():
@@ -568,9 +709,11 @@ WORDS = ["red", "green", "blue", "yellow", "white", "digit", "region", "left", "
 
 
 class RandomSamples:
-    """Conversations with pictures, videos, regions, several turns, and now and then something wrong."""
+    """Conversations with pictures, videos, regions, several turns, and now and then something wrong; if asked for, with
+    masks in answers."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, *, with_masks=False):
+        self.with_masks = with_masks
         self.rng = np.random.default_rng(seed)
         self.pictures = [picture(*hw, seed=hw[0]) for hw in ((30, 40), (60, 90), (100, 50), (120, 130))]
         self.clips = [np.stack([picture(40, 56, seed=each) for each in range(count)]) for count in (1, 3, 4)]
@@ -594,10 +737,21 @@ class RandomSamples:
             for _ in range(rng.integers(0, 3) if media else 0):
                 regions.append(self.region(images, clips))
                 texts.append(REGION_MARKER)
-            messages += [user(*(media if turn == 0 else []), " ".join(texts)), assistant(self.words(25))]
+            answer = self.words(25)
+            if self.with_masks and media and rng.random() < 0.4:
+                regions.append(self.target(images, clips))
+                answer += " <seg>"
+            messages += [user(*(media if turn == 0 else []), " ".join(texts)), assistant(answer)]
         if rng.random() < 0.03:
             regions.append(Region.from_box((0, 0, 5, 5)))
         return sample(*messages, id=id, regions=regions)
+
+    def target(self, images, clips):
+        """On the first picture, or else the video."""
+        if images:
+            return self.box(images[0].shape[:2])
+        frames = dict.fromkeys(self.rng.choice(len(clips[0]), self.rng.integers(1, len(clips[0]) + 1), replace=False))
+        return VideoRegion({int(each): self.box(clips[0].shape[1:3]) for each in frames})
 
     def region(self, images, clips):
         which = int(self.rng.integers(0, len(images) + len(clips)))
@@ -629,14 +783,19 @@ def require_whole_or_named(pair, samples, batch, collate):
         markers = sum(m["content"][-1]["text"].count(REGION_MARKER) for m in each.messages[: 2 * len(answers)])
         assert batch["regions"].regions_per_sample[row] == markers
         assert lengths[row] <= collate.max_tokens
+        if "masks" in batch:
+            num_masks = sum(answer.count(MASK_MARKER) for answer in answers)
+            assert batch["masks"].objects_per_sample[row] == num_masks
+            assert (batch["masks"].clip_of_sample[row] is None) == (num_masks == 0)
         num_dropped += len(answers) < len(answers_of(each))
     rows = len(batch["sample_names"])
     assert len(lengths) == rows + (not any(batch["regions"].regions_per_sample[:rows]))
     return num_dropped
 
 
-def collate_random_samples(pair, *, num_samples, forward_every):
-    made, rng, seen = RandomSamples(seed=0), np.random.default_rng(1), {"whole": 0, "shortened": 0, "skipped": 0}
+def collate_random_samples(pair, *, num_samples, forward_every, with_masks=False):
+    made, rng = RandomSamples(seed=0, with_masks=with_masks), np.random.default_rng(1)
+    seen = {"whole": 0, "shortened": 0, "skipped": 0}
     while count := min(int(rng.integers(1, 9)), num_samples - sum(seen.values())):
         first = sum(seen.values())
         samples = [made.make(str(first + each)) for each in range(count)]
@@ -667,6 +826,11 @@ def test_500_random_samples_are_delivered_whole_or_named(adapter, backbone):
     seen = collate_random_samples(pair, num_samples=250, forward_every=20)
     assert min(seen.values()) >= 10
     pair.model.detach()
+
+
+def test_250_random_samples_with_masks_are_delivered_whole_or_named(masking):
+    seen = collate_random_samples(masking, num_samples=250, forward_every=20, with_masks=True)
+    assert min(seen.values()) >= 10
 
 
 @pytest.mark.slow

@@ -1,12 +1,16 @@
 """Every adapter, every backbone and every pair of them, through the public conformance kit."""
 
+from dataclasses import replace
+from itertools import count
+
 import pytest
 
-from pixelrefer_plugin import get_adapter, get_backbone
+from pixelrefer_plugin import PromptView, RegionPlan, SceneView, get_adapter, get_backbone
 from pixelrefer_plugin.testing import ADAPTER_CHECKS, BACKBONE_CHECKS, PAIR_CHECKS
+from pixelrefer_plugin.testing.conformance import drawn_regions_are_planned_purely
 
 # A new plugin adds one name.
-ADAPTERS = ["maskpool", "saot", "oci"]
+ADAPTERS = ["maskpool", "saot", "oci", "unipixel"]
 BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
 
 
@@ -31,3 +35,23 @@ def test_backbone(backbone, check):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_pair(adapter, backbone, check):
     check(adapter, backbone)
+
+
+VIEWS = (SceneView(), PromptView())
+
+
+@pytest.mark.parametrize(
+    ("plan_of_call", "message"),
+    [
+        (lambda call: None, "plan_drawn gives None for clicks and boxes alike; leave it out"),
+        (lambda call: RegionPlan(1, VIEWS[1:]), "views .* for a drawn 'points', .* for a mask"),
+        (lambda call: RegionPlan(call, VIEWS), "'points' planned twice, 1 tokens and 2"),
+        (lambda call: RegionPlan(1, VIEWS) if call == 1 else None, "'points' is drawn once and once not"),
+    ],
+    ids=["nothing is drawn", "other views than for masks", "another number of tokens", "drawn now and then"],
+)
+def test_a_mistake_in_drawn_plans_has_a_clear_message(plan_of_call, message):
+    calls = count(1)
+    spec = replace(get_adapter("unipixel"), plan_drawn=lambda config, region: plan_of_call(next(calls)))
+    with pytest.raises(AssertionError, match=message):
+        drawn_regions_are_planned_purely(spec)

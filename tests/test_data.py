@@ -1,5 +1,6 @@
 """Samples: the schema, files of records read lazily, datasets and mixtures of them."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -38,6 +39,7 @@ ROOT = Path("/data/set")
 IMAGE_HW = (24, 32)
 QUESTION = {"role": "user", "content": "What is <region>?"}
 ANSWER = {"role": "assistant", "content": "A car."}
+MASKED = [{"role": "user", "content": "Segment the car."}, {"role": "assistant", "content": "<seg>"}]
 
 
 def place(media_root=ROOT, index=11):
@@ -123,6 +125,30 @@ def test_regions_of_a_video():
     expected = {0: Region.from_points([(3, 4)], radius_px=2), 12: Region.from_box((1, 2, 9, 8))}
     assert sample.regions == (VideoRegion(expected),)
     assert sample.media("video") == [{"type": "video", "video": "/data/set/clip.mp4"}]
+
+
+def test_a_mask_in_an_answer_is_the_next_region():
+    """One list of regions, in the order of all markers."""
+    boxes = [{"box": [1, 2, 3 + number, 8]} for number in range(4)]
+    messages = [
+        QUESTION,
+        {"role": "assistant", "content": "[1] <seg>, left of <region>."},
+        {"role": "user", "content": "And the other one?"},
+        {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "text", "text": "<seg>."}]},
+    ]
+    sample = read(regions=boxes, messages=messages)
+    assert [region.data for region in sample.regions] == [(1, 2, 3 + number, 8) for number in range(4)]
+    assert sample.targets == (1, 3)
+    assert read().targets == ()
+
+
+def test_frames_on_which_an_object_is_absent():
+    box = {"box": [1, 2, 9, 8]}
+    about = {"image": None, "video": "clip.mp4", "messages": MASKED}
+    sample = read(**about, regions=[{"frames": {"3": box}, "absent": [12, "7", 12]}])
+    assert sample.regions == (VideoRegion({3: Region.from_box((1, 2, 9, 8))}, absent=(7, 12)),)
+    (without,) = read(**about, regions=[{"frames": {"3": box}, "absent": None}]).regions
+    assert without.absent == ()
 
 
 def test_the_times_of_a_folder_of_frames():
@@ -245,6 +271,59 @@ DEFECTS = {
     ),
     "too many <region>": ({"regions": None}, "markers", "1 <region> but it has 0 regions"),
     "too few <region>": ({"regions": [BOX, BOX]}, "markers", "1 <region> but it has 2 regions"),
+    "more <region> and <seg>": (
+        {"messages": [QUESTION, ANSWER | {"content": "<seg>"}]},
+        "markers",
+        "1 <region> and 1 <seg> but it has 1 region. Each of them stands for one region, in order",
+    ),
+    "fewer <seg>": ({"regions": [BOX, BOX], "messages": MASKED}, "markers", "0 <region> and 1 <seg> but it has 2 reg"),
+    "<seg> in a question": (
+        {"messages": [QUESTION | {"content": "Is it <seg>?"}, ANSWER]},
+        "markers",
+        "message 0: <seg> stands for a mask in answers only, here is one of the user. Write <region>",
+    ),
+    "<seg> in the system's text": (
+        {"messages": [{"role": "system", "content": "Say <seg>."}, TEXT, ANSWER]},
+        "markers",
+        "message 0: <seg> .* one of the system",
+    ),
+    "<seg> on two pictures": (
+        {
+            "image": None,
+            "images": ["a", "b"],
+            "regions": [BOX, BOX | {"image": 1}],
+            "messages": [TEXT, ANSWER | {"content": "<seg><seg>"}],
+        },
+        "region",
+        "its <seg> lie on image 0, image 1. All masks of a sample must lie on one picture or video",
+    ),
+    "<seg> on a picture and a video": (
+        {
+            "video": "v",
+            "regions": [BOX, {"frames": {"0": BOX}}],
+            "messages": [TEXT, ANSWER | {"content": "<seg><seg>"}],
+        },
+        "region",
+        "its <seg> lie on image 0, video 0",
+    ),
+    "<seg> for a click": (
+        {"regions": [{"points": [[3, 4]]}], "messages": MASKED},
+        "region",
+        "region 0 is given as points, but <seg> stands for it, .* Give that: rle, mask or polygon",
+    ),
+    "<seg> for a scribble on a frame": (
+        about_video(frames={"1": BOX, "2": {"scribble": [[3, 4], [5, 6]]}}) | {"messages": MASKED},
+        "region",
+        "region 0 is given as scribble",
+    ),
+    "absent no list": (about_video(frames={"1": BOX}, absent=3), "region", "'absent' must be a list of frame indices"),
+    "absent no frame": (
+        about_video(frames={"1": BOX}, absent=[-3]),
+        "region",
+        "items of 'absent' must be frame indices from 0, got -3",
+    ),
+    "absent where it is": (about_video(frames={"1": BOX}, absent=[2, 1]), "region", "region 0: .*frame 1.* absent"),
+    "absent on a picture": ({"regions": [BOX | {"absent": [1]}]}, "region", "with 'box' has no key 'absent'"),
     "too many <image>": (
         {"messages": [QUESTION | {"content": "<image><image><region>"}, ANSWER]},
         "markers",
@@ -295,10 +374,11 @@ EVERYTHING = {
         {"rle": {"size": [2, 2], "counts": [1, 2, 1]}},
         {"mask": "labels.png", "value": 3},
         {"frames": {"0": {"box": [1, 2, 3, 4]}}, "video": 0},
+        {"frames": {"0": {"rle": {"size": [2, 2], "counts": [1, 2, 1]}}}, "absent": [1], "video": 0},
     ],
     "messages": [
         {"role": "user", "content": f"<image><image>{'<region>' * 7}"},
-        {"role": "assistant", "content": [{"type": "text", "text": "x"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "x <seg>"}]},
     ],
 }
 ODD = [
@@ -323,7 +403,8 @@ def with_odd_values(value, odd):
 
 def test_whatever_a_record_holds_is_a_sample_or_a_sample_error(tmp_path):
     mask_png(tmp_path)
-    assert len(read_record(EVERYTHING, place(tmp_path)).regions) == 7
+    everything = read_record(EVERYTHING, place(tmp_path))
+    assert (len(everything.regions), everything.targets) == (8, (7,))
     refused = 0
     for changed in (each for odd in ODD for each in with_odd_values(EVERYTHING, odd) if isinstance(each, dict)):
         try:
@@ -342,14 +423,28 @@ masks = st.integers(0, 2**12 - 1).map(
 )
 boxes = st.tuples(st.floats(0, 9), st.floats(0, 9), st.integers(10, 24), st.integers(10, 24)).map(Region.from_box)
 polygons = st.lists(st.lists(coordinates, min_size=6, max_size=10).filter(lambda ring: len(ring) % 2 == 0), min_size=1)
-shapes = st.one_of(
+solids = st.one_of(
     boxes,
     polygons.map(Region.from_polygon),
-    st.builds(lambda xy, r: Region.from_points(xy, radius_px=r), points, st.floats(0.1, 9)),
-    st.builds(lambda xy, w: Region.from_scribble(xy, width_px=w), points, st.integers(1, 9)),
     masks.map(Region.from_mask),
     masks.map(lambda mask: Region.from_rle({"size": mask.shape, "counts": runs_of(mask)})),
 )
+shapes = st.one_of(
+    solids,
+    st.builds(lambda xy, r: Region.from_points(xy, radius_px=r), points, st.floats(0.1, 9)),
+    st.builds(lambda xy, w: Region.from_scribble(xy, width_px=w), points, st.integers(1, 9)),
+)
+
+
+def on_frames(shapes):
+    return st.builds(
+        lambda frames, absent: VideoRegion(frames, absent=tuple(absent - frames.keys())),
+        st.dictionaries(st.integers(0, 999), shapes, min_size=1, max_size=3),
+        st.sets(st.integers(0, 999), max_size=3),
+    )
+
+
+video_regions, video_solids = on_frames(shapes), on_frames(solids)
 words = st.sampled_from(["what is ", "<image>", "<video>", "é☃", "\n", '"', "{", "<", "regions>"])
 texts = st.lists(words, max_size=4).map("".join)
 paths = st.sampled_from(["/data/set/a.jpg", "/data/set/deep/ü b.jpg", "/elsewhere/c.jpg", "/data/set2/d.jpg"])
@@ -377,22 +472,24 @@ def samples(draw):
         if counts["image"] and (not counts["video"] or draw(st.booleans())):
             regions.append(shape.on_image(draw(st.integers(0, counts["image"] - 1))))
         else:
-            frames = draw(st.dictionaries(st.integers(0, 999), shapes, min_size=1, max_size=3))
-            regions.append(VideoRegion(frames, draw(st.integers(0, counts["video"] - 1))))
+            regions.append(draw(video_regions).on_video(draw(st.integers(0, counts["video"] - 1))))
+    num_masks = draw(st.integers(0, 2)) if media else 0
+    targets = [draw(solids if counts["image"] else video_solids) for _ in range(num_masks)]
     asked = [
         {"type": "text", "text": draw(texts)},
         *[{"type": "text", "text": f"<region>{draw(texts)}"} for _ in regions],
     ]
     in_front = draw(st.booleans())
     asked = media + asked if in_front else draw(st.permutations(media + asked))
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": f"yes {draw(texts)}"}]
+    answer = f"yes {draw(texts)}{'<seg>, ' * num_masks}"
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     if draw(st.booleans()):
         messages = [{"role": "system", "content": draw(texts)}, *messages]
     if draw(st.booleans()):
         messages += [{"role": "user", "content": draw(texts)}, {"role": "assistant", "content": f"no {draw(texts)}"}]
     sizes_hw = st.none() | st.tuples(st.integers(1, 99), st.integers(1, 99))
     media_hw = tuple(draw(sizes_hw) for _ in media) if draw(st.booleans()) else ()
-    return RegionSample(draw(st.text(min_size=1)), tuple(messages), tuple(regions), media_hw=media_hw)
+    return RegionSample(draw(st.text(min_size=1)), tuple(messages), (*regions, *targets), media_hw=media_hw)
 
 
 def meaning(sample):
@@ -406,7 +503,7 @@ def meaning(sample):
     def region(each):
         if isinstance(each, Region):
             return shape(each), each.image_index
-        return {frame: shape(there) for frame, there in each.frames.items()}, each.video_index
+        return {frame: shape(there) for frame, there in each.frames.items()}, each.absent, each.video_index
 
     def content(given):
         parts = [{"type": "text", "text": given}] if isinstance(given, str) else given
@@ -630,7 +727,44 @@ def test_peeking_into_a_part_of_an_object(file, monkeypatch, length):
     if "images" in seen:
         assert seen["images"] == whole["images"][: len(seen["images"])]
         assert len(seen["images"]) <= 8
-    assert all(seen[key] == whole[key] for key in set(seen) & {"info"})
+    assert seen.get("info", {}).items() <= whole["info"].items()
+
+
+@pytest.mark.parametrize("length", range(2, 150))
+def test_peeking_into_objects_within_an_object(file, monkeypatch, length):
+    one = {"expressions": {"0": {"exp": 'a "red" car', "obj_id": "1"}, "1": {}}, "frames": ["00000", "00005"]}
+    whole = {"videos": {"first": one, "second": one}}
+    monkeypatch.setattr(records, "_PEEK_BYTES", length)
+    seen = peek(file(json.dumps(whole)))
+    assert_is_begun(seen, whole)
+    if length >= 70:
+        assert seen["videos"]["first"]["expressions"]["0"]["exp"] == 'a "red" car'
+
+
+def assert_is_begun(seen, whole):
+    """What is seen of an object is its first keys with their values, the last of which may be begun only."""
+    assert list(seen) == list(whole)[: len(seen)]
+    for key in seen:
+        if isinstance(seen[key], dict):
+            assert_is_begun(seen[key], whole[key])
+        elif isinstance(seen[key], list):
+            assert seen[key] == whole[key][: len(seen[key])]
+        else:
+            assert seen[key] == whole[key]
+
+
+ODD_OBJECTS = {
+    "a key that is no text": '{"a": {[1]: 2, "b": 1',
+    "no comma": '{"a": {"b": 1 "c": 2',
+    "no colon": '{"a": {"b" 1, "c": 2',
+    "closed too often": '{"a": {"b": 1}}}, "c": {"d',
+}
+
+
+@pytest.mark.parametrize("content", ODD_OBJECTS.values(), ids=ODD_OBJECTS)
+def test_peeking_into_what_is_no_json(file, content):
+    with contextlib.suppress(DataError):
+        assert peek(file(content)) == {"a": {"b": 1}}
 
 
 def test_peeking_goes_on_after_a_long_list(file, monkeypatch):
@@ -842,9 +976,12 @@ def blocks(page, language):
 
 
 def test_the_samples_of_the_documentation_are_sound():
-    street, frames, change = map(json.loads, blocks("data.md", "json"))
+    street, frames, masks, video, change = map(json.loads, blocks("data.md", "json"))
     assert len(read_record(street, place()).regions) == 2
     assert list(read(**about_video(**frames)).regions[0].frames) == [0, 12]
+    assert read_record(masks, place()).targets == (1, 2)
+    (target,) = read_record(video, place()).regions
+    assert (list(target.frames), target.absent) == ([0, 5], (10, 15))
     content = read_record(change, place()).messages[0]["content"]
     assert kinds_of(content) == ["before.jpg", " was yesterday, ", "after.jpg", " is today. What has changed?"]
 

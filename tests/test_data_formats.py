@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stencil
 from conftest import picture
 from PIL import Image
 from pycocotools import mask as coco
@@ -18,6 +19,8 @@ from pixelrefer_plugin.data import schema
 from pixelrefer_plugin.data.json_object import read_span, scan_object
 from pixelrefer_plugin.data.sample import RecordPlace, RegionSample
 from pixelrefer_plugin.plugins import get_data_format, list_data_formats
+from pixelrefer_plugin.testing import make_pair
+from pixelrefer_plugin.training.collator import RegionCollator
 
 HEIGHT, WIDTH = HW
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
@@ -172,6 +175,19 @@ REFS = [
         "sentences": [{"sent_id": 3, "sent": "tram", "raw": "tram", "tokens": ["tram"]}],
     },
 ]
+REFVOS = {
+    "videos": {
+        "0a": {
+            "expressions": {
+                "0": {"exp": "a dog on the left.", "obj_id": "1"},
+                "1": {"exp": "both animals", "obj_id": ["1", "2"]},
+                "2": {"exp": "a bird", "obj_id": []},
+            },
+            "frames": ["00000", "00005", "00010", "00015"],
+        },
+        "0b": {"expressions": {"0": {"exp": "a cat", "obj_id": 2}}, "frames": ["00000", "00005"]},
+    }
+}
 OURS = {
     "image": "images/street.png",
     "regions": [{"box": [1, 1, 9, 9]}],
@@ -188,6 +204,7 @@ FILES = {
     "coco": COCO,
     "lvis": LVIS,
     "refcoco": REFS,
+    "refvos": REFVOS,
 }
 NUM_REGIONS = {
     "regions": [1],
@@ -199,6 +216,7 @@ NUM_REGIONS = {
     "coco": [1, 1, 1],
     "lvis": [1],
     "refcoco": [1, 1],
+    "refvos": [1, 1, 1],
 }
 
 
@@ -211,7 +229,41 @@ def media_root(tmp_path):
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos/street.mp4", 12)
     (tmp_path / "instances.json").write_text(json.dumps(COCO, ensure_ascii=False), encoding="utf-8")
+    write_label_maps(tmp_path)
     return tmp_path
+
+
+DOG, CAT = (10, 10, 30, 30), (34, 4, 60, 20)
+SEEN = {  # which of the objects 1 and 2 are on each frame of each video
+    ("0a", "00000"): {1: DOG},
+    ("0a", "00005"): {1: DOG, 2: CAT},
+    ("0a", "00010"): {2: CAT},
+    ("0a", "00015"): {},
+    ("0b", "00000"): {2: CAT},
+    ("0b", "00005"): {},
+}
+
+
+def write_label_maps(folder):
+    """Frames and label maps as Ref-YouTube-VOS has them."""
+    for (video, frame), objects in SEEN.items():
+        for kind in ("JPEGImages", "Annotations"):
+            (folder / kind / video).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(HEIGHT, WIDTH)).save(folder / "JPEGImages" / video / f"{frame}.jpg")
+        labels = Image.new("P", (WIDTH, HEIGHT))
+        labels.putpalette([0, 0, 0, 236, 95, 103, 249, 145, 87])
+        for number, (x0, y0, x1, y1) in objects.items():
+            labels.paste(number, (x0, y0, x1, y1))
+        labels.save(folder / "Annotations" / video / f"{frame}.png")
+
+
+@pytest.fixture
+def masking(monkeypatch):
+    """A processor whose adapter gives masks."""
+    stencil.install(monkeypatch)
+    made = make_pair("stencil", "videollama3")
+    yield made.processor
+    made.model.detach()
 
 
 def opened(folder, content, name="data.json", **options):
@@ -256,16 +308,15 @@ def test_every_record_is_recognised_by_its_format_alone(format):
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_a_file_is_recognised_read_and_taken_by_a_processor(format, media_root, pair):
+def test_a_file_is_recognised_read_and_taken_by_a_processor(format, media_root, masking):
     dataset = opened(media_root, FILES[format])
     assert dataset.format == format
     samples = [dataset[index] for index in range(len(dataset))]
     assert [len(sample.regions) for sample in samples] == NUM_REGIONS[format]
-    inputs = pair.processor(
-        [sample.messages for sample in samples], [list(sample.regions) for sample in samples], labels=True
-    )
-    assert list(inputs["regions"].regions_per_sample) == NUM_REGIONS[format]
-    assert ((inputs["labels"] != -100).sum(dim=1) > 0).all()
+    batch = RegionCollator(masking)(samples)
+    masks = batch["masks"].objects_per_sample if "masks" in batch else [0] * len(samples)
+    taken = zip(batch["regions"].regions_per_sample, masks, strict=True)
+    assert [shown + learnt for shown, learnt in taken][: len(samples)] == NUM_REGIONS[format]
 
 
 @pytest.mark.parametrize("format", FILES)
@@ -283,6 +334,7 @@ def test_samples_written_in_our_schema_are_the_same(format, media_root):
         again = schema.read_record(record, RecordPlace("", 0, media_root))
         assert (again.id, again.messages, again.media_hw) == (sample.id, sample.messages, sample.media_hw)
         for region, other in zip(sample.regions, again.regions, strict=True):
+            assert getattr(region, "absent", ()) == getattr(other, "absent", ())
             frames = region.frames if isinstance(region, VideoRegion) else {0: region}
             others = other.frames if isinstance(other, VideoRegion) else {0: other}
             assert {frame: each.to_mask(HW) for frame, each in frames.items()} == {
@@ -345,7 +397,7 @@ def test_junk_in_a_record_is_a_sample_or_a_sample_error(format, record, junk):
 
 
 @pytest.mark.parametrize("table", ["annotations", "images", "categories"])
-@pytest.mark.parametrize("task", ["recognition", "qa"])
+@pytest.mark.parametrize("task", ["recognition", "qa", "segment"])
 def test_junk_in_a_coco_file_is_an_error_of_the_file_or_of_a_sample(table, task, media_root):
     changes = [{**COCO[table][0], key: junk} for key in COCO[table][0] for junk in JUNK]
     for change in [*changes, *JUNK]:
@@ -695,7 +747,14 @@ def test_the_choice_of_a_question_is_the_annotations(media_root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "guess"}, "CocoConfig.task must be one of recognition, phrase, caption, qa, got 'guess'"),
+        ({"task": "guess"}, "CocoConfig.task must be one of recognition, phrase, caption, qa, segment, .* got 'guess'"),
+        ({"task": "segment", "question": "<region>?"}, "question must be a question without <region> and <seg>"),
+        ({"task": "segment", "question": "Is it <seg>?"}, "question must be a question without <region> and <seg>"),
+        ({"task": "segment", "answer": "<seg>"}, "answer must be a text with one {masks}, which becomes <seg>"),
+        ({"task": "segment_phrase", "answer": "{phrase}"}, "answer must be a text with one {masks}"),
+        ({"task": "segment", "region": "box"}, "region must be mask or auto where masks are asked for, task=segment"),
+        ({"task": "segment", "max_masks": 0}, "max_masks must be an integer >= 1"),
+        ({"task": "segment", "categories": ["car"]}, "No picture of .* has a category with all its objects annotated"),
         ({"region": "point"}, "CocoConfig.region must be one of auto, mask, box"),
         ({"question": "What is it?"}, "a question with one <region>"),
         ({"answer": "{name.upper}"}, "CocoConfig.answer must be a text in which"),
@@ -776,6 +835,304 @@ def test_lvis_names_and_places(media_root):
     assert texts(sample)[1] == "bow (weapon)"
     assert sample.media("image")[0]["image"] == str(media_root / "train2017/000000000030.png")
     assert texts(opened(media_root, LVIS, answer="{synonyms}")[0])[1] == "bow (weapon), long bow"
+
+
+# -- masks as answers --------------------------------------------------------------------------------------
+
+
+def instances(*found, images=2, **keys):
+    """A COCO file of `(picture, category)`s, of 3 (car) and 5; their ids count from 1."""
+    annotations = [
+        {"id": number, "image_id": image, "category_id": category, "segmentation": SQUARE, "area": 400.0, "iscrowd": 0}
+        for number, (image, category) in enumerate(found, start=1)
+    ]
+    pictures = [{"id": id, "file_name": "images/street.png", "height": HEIGHT, "width": WIDTH} for id in range(images)]
+    return {"images": pictures, "annotations": annotations, "categories": COCO["categories"]} | keys
+
+
+def changed(content, id, **changes):
+    return {**content, "annotations": [each | (changes if each["id"] == id else {}) for each in content["annotations"]]}
+
+
+def test_a_category_is_answered_by_the_masks_of_all_its_objects(media_root):
+    dataset = opened(media_root, instances((0, 3), (0, 5), (1, 5), (0, 3)), task="segment")
+    samples = list(dataset)
+    assert [sample.id for sample in samples] == ["0-1", "0-2", "1-3"]
+    assert [texts(sample)[1] for sample in samples] == ["[1] <seg>, [2] <seg>", "<seg>", "<seg>"]
+    assert [sample.targets for sample in samples] == [(0, 1), (0,), (0,)]
+    assert "car" in texts(samples[0])[0]
+    assert samples[0].media_hw == (HW,)
+    (own,) = opened(media_root, instances((0, 3)), task="segment", question="the {name}?", answer="Here: {masks}.")
+    assert texts(own) == ["the car?", "Here: <seg>."]
+
+
+WHOLE = instances((0, 3), (0, 3), (0, 5), (1, 3))
+NOT_WHOLE = {
+    "all are whole": (WHOLE, {}, ["0-1", "0-3", "1-4"]),
+    "one is a crowd": (changed(WHOLE, 2, iscrowd=1), {}, ["0-3", "1-4"]),
+    "crowds are objects": (changed(WHOLE, 2, iscrowd=1), {"skip_crowd": False}, ["0-1", "0-3", "1-4"]),
+    "one is small": (changed(WHOLE, 1, area=4), {"min_area_px": 9}, ["0-3", "1-4"]),
+    "too many": (WHOLE, {"max_masks": 1}, ["0-3", "1-4"]),
+    "of some categories": (WHOLE, {"categories": "car"}, ["0-1", "1-4"]),
+    "LVIS says so": (
+        WHOLE | {"images": [WHOLE["images"][0] | {"not_exhaustive_category_ids": [3]}, WHOLE["images"][1]]},
+        {},
+        ["0-3", "1-4"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "options", "ids"), NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_a_category_is_asked_about_only_where_it_is_annotated_whole(content, options, ids, media_root):
+    (media_root / "data.json").write_text(json.dumps(content), encoding="utf-8")
+    dataset = RegionDataset.open(media_root / "data.json", format="coco", options={"task": "segment", **options})
+    assert [sample.id for sample in dataset] == ids
+
+
+@pytest.mark.parametrize(
+    ("options", "answers"),
+    [
+        ({}, [["[1] <seg>, [2] <seg>", "<seg>"], ["<seg>"]]),
+        ({"max_masks": 2}, [["[1] <seg>, [2] <seg>"], ["<seg>"], ["<seg>"]]),
+        ({"max_turns": 1}, [["[1] <seg>, [2] <seg>"], ["<seg>"], ["<seg>"]]),
+    ],
+)
+def test_all_categories_of_a_picture_are_turns_of_one_sample(options, answers, media_root):
+    content = instances((0, 3), (1, 5), (0, 3), (0, 5))
+    samples = list(opened(media_root, content, task="segment", per_image=True, **options))
+    assert [texts(sample)[1::2] for sample in samples] == answers
+    assert [sample.id.split("-")[0] for sample in samples] == ["0"] * (len(answers) - 1) + ["1"]
+
+
+def test_a_mask_is_needed_to_learn_one(media_root):
+    content = instances((0, 3), (0, 5))
+    content["annotations"][0] |= {"segmentation": [], "bbox": [1, 1, 9, 9]}
+    dataset = opened(media_root, content, task="segment")
+    with pytest.raises(SampleError, match="annotation 1: it has no 'segmentation'"):
+        dataset[0]
+    assert dataset[1].targets == (0,)
+
+
+def test_a_text_of_an_annotation_is_answered_by_its_mask(media_root):
+    content = with_annotation(phrase="the red car.")
+    (sample,) = opened(media_root, content, task="segment_phrase", question="Where is {phrase}?")
+    assert texts(sample) == ["Where is the red car?", "<seg>"]
+    with pytest.raises(SampleError, match="asks for 'phrase'"):
+        opened(media_root, COCO, task="segment_phrase")[0]
+
+
+def test_expressions_are_answered_by_masks(media_root, masking):
+    samples = list(opened(media_root, REFS, task="segment"))
+    assert [sample.id for sample in samples] == ["50-0", "50-1"]
+    assert ["the red car" in texts(samples[0])[0], texts(samples[0])[1]] == [True, "<seg>"]
+    assert [sample.targets for sample in samples] == [(0,), (0,)]
+    assert samples[0].regions[0].kind == "polygon"
+    (sample,) = opened(media_root, REFS, task="segment", per_image=True, question="{phrase}?", answer="Sure: {masks}")
+    assert texts(sample) == ["the red car?", "Sure: <seg>", "car on the left?", "Sure: <seg>"]
+    assert len(list(opened(media_root, REFS, task="segment", per_image=True, max_masks=1))) == 2
+    assert RegionCollator(masking)([sample])["masks"].objects_per_sample == (2, 0)
+    with pytest.raises(PixelReferError, match=r"RefCocoConfig\.task must be one of phrase, segment, got 'qa'"):
+        opened(media_root, REFS, task="qa")
+
+
+@pytest.mark.parametrize("content", [instances((0, 3)), LVIS, REFS], ids=["coco", "lvis", "refcoco"])
+def test_default_questions_about_masks_are_whole_sentences(content, media_root):
+    question, answer = texts(opened(media_root, content, task="segment")[0])
+    assert question[-1] in ".?"
+    assert not {"{", "<"} & set(question)
+    assert answer == "<seg>"
+
+
+# -- videos with expressions -------------------------------------------------------------------------------
+
+
+def known(sample, number=0):
+    """The frames of a target, with the box of each, and those on which it is absent."""
+    region = sample.regions[number]
+    return {frame: each.to_mask(HW).box_xyxy for frame, each in region.frames.items()}, region.absent
+
+
+def test_expressions_about_videos_are_answered_by_masks(media_root):
+    samples = list(opened(media_root, REFVOS))
+    assert [sample.id for sample in samples] == ["0a-0", "0a-1", "0b-0"], "a bird is nowhere: there is no mask to learn"
+    assert "a dog on the left" in texts(samples[0])[0]
+    assert ".." not in texts(samples[0])[0]
+    assert texts(samples[0])[1] == "<seg>"
+    (video,) = samples[0].media("video")
+    assert video["video"] == [
+        str(media_root / f"JPEGImages/0a/{name}.jpg") for name in REFVOS["videos"]["0a"]["frames"]
+    ]
+    assert video["fps"] == 6
+    assert known(samples[0]) == ({0: DOG, 1: DOG}, (2, 3))
+    assert known(samples[2]) == ({0: CAT}, (1,))
+
+
+def test_an_expression_about_several_objects_has_one_mask_of_all(media_root):
+    both = opened(media_root, REFVOS)[1]
+    assert known(both) == ({0: DOG, 1: (10, 4, 60, 30), 2: CAT}, (3,))
+    assert both.regions[0].frames[1].to_mask(HW).area == 20 * 20 + 26 * 16
+
+
+def run_lengths():
+    """The same masks as `mask_dict.json` of MeViS has them: by annotation, null where an object is absent."""
+    of_video = {video: [frame for each, frame in SEEN if each == video] for video, _ in SEEN}
+    return {
+        f"{index}{number}": [
+            rle(SEEN[video, frame][number]) if number in SEEN[video, frame] else None for frame in names
+        ]
+        for index, (video, names) in enumerate(of_video.items())
+        for number in (1, 2)
+    }
+
+
+def as_mevis(**changes):
+    """The same expressions with `anno_id`, as MeViS has them."""
+    videos = json.loads(json.dumps(REFVOS["videos"]))
+    ids = {("0a", "0"): ["01"], ("0a", "1"): ["01", "02"], ("0a", "2"): [], ("0b", "0"): ["12"]}
+    for (video, id), annotations in ids.items():
+        expression = videos[video]["expressions"][id]
+        expression["anno_id"] = annotations
+        expression["obj_id"] = list(range(len(annotations)))
+    return {"videos": videos} | changes
+
+
+def test_run_lengths_say_the_same_as_label_maps(media_root):
+    (media_root / "mevis").mkdir()
+    _written(media_root / "mevis/mask_dict.json", json.dumps(run_lengths()))
+    _written(media_root / "mevis/meta_expressions.json", json.dumps(as_mevis()))
+    dataset = RegionDataset.open(media_root / "mevis/meta_expressions.json", media_root=media_root)
+    for sample, expected in zip(dataset, opened(media_root, REFVOS), strict=True):
+        assert (sample.id, sample.messages, known(sample)) == (expected.id, expected.messages, known(expected))
+        one, other = sample.regions[0].frames, expected.regions[0].frames
+        assert {frame: each.to_mask(HW) for frame, each in one.items()} == {
+            frame: each.to_mask(HW) for frame, each in other.items()
+        }
+
+
+def test_masks_and_frames_may_lie_elsewhere(media_root):
+    (media_root / "Annotations").rename(media_root / "labels")
+    (media_root / "JPEGImages/0a").rename(media_root / "0a")
+    dataset = opened(media_root, REFVOS, masks="labels", frames=".", fps=5)
+    (video,) = dataset[0].media("video")
+    assert (video["video"][0], video["fps"]) == (str(media_root / "0a/00000.jpg"), 5)
+    assert known(dataset[0]) == ({0: DOG, 1: DOG}, (2, 3))
+    _written(media_root / "masks.json", json.dumps(run_lengths()))
+    assert known(opened(media_root, as_mevis(), masks="masks.json")[0]) == ({0: DOG, 1: DOG}, (2, 3))
+
+
+def test_expressions_of_a_video_are_turns_of_one_sample(media_root, masking):
+    samples = list(opened(media_root, REFVOS, per_video=True, question="{phrase}?", answer="It is <seg>."))
+    assert [sample.id for sample in samples] == ["0a-0", "0b-0"]
+    assert texts(samples[0]) == ["a dog on the left?", "It is <seg>.", "both animals?", "It is <seg>."]
+    assert [known(samples[0], number)[1] for number in (0, 1)] == [(2, 3), (3,)]
+    assert RegionCollator(masking)(samples[:1])["masks"].objects_per_sample == (2, 0)
+    assert len(opened(media_root, REFVOS, per_video=True, max_turns=1)) == 3
+
+
+def test_masks_of_fewer_frames_may_be_read(media_root):
+    assert known(opened(media_root, REFVOS, max_frames=2)[0]) == ({0: DOG}, (3,))
+    for name in ("00000", "00005"):
+        (media_root / f"Annotations/0a/{name}.png").unlink()
+    assert known(opened(media_root, REFVOS, max_frames=2)[1]) == ({2: CAT}, (3,)), "it was on none of the two"
+
+
+def test_of_a_frame_without_a_label_map_nothing_is_known(media_root):
+    (media_root / "Annotations/0a/00005.png").unlink()
+    (media_root / "Annotations/0a/00015.png").unlink()
+    assert known(opened(media_root, REFVOS)[0]) == ({0: DOG}, (2,))
+
+
+def without_expressions(**keys):
+    return {"videos": {"0a": {"expressions": {"0": {"exp": "a dog", **keys}}, "frames": ["00000"]}}}
+
+
+REFUSED_REFVOS = {
+    "no JSON": ("{", {}, "is no JSON that can be read"),
+    "no videos": ('{"videos": []}', {}, "must hold an object 'videos'"),
+    "no expressions": ('{"videos": {"0a": {"expressions": ["a dog"]}}}', {}, "with 'expressions' for each"),
+    "no objects": (
+        json.dumps(without_expressions()),
+        {},
+        "no expression with an 'obj_id' or 'anno_id'.*for submissions",
+    ),
+    "no masks": (json.dumps(REFVOS), {"masks": "none"}, r"expected 'mask_dict\.json' beside it or the folder .*none"),
+    "no run lengths": (json.dumps(REFVOS), {"masks": "data.json"}, "has no masks: expected an object of lists"),
+    "question without phrase": (json.dumps(REFVOS), {"question": "Segment it."}, "a text with one {phrase}"),
+    "question with a region": (json.dumps(REFVOS), {"question": "{phrase} <region>"}, "without <region> and <seg>"),
+    "answer without mask": (json.dumps(REFVOS), {"answer": "There."}, "answer must be a text with one <seg>"),
+    "answer with a region": (json.dumps(REFVOS), {"answer": "<seg> <region>"}, "answer must be a text with one <seg>"),
+    "fps": (json.dumps(REFVOS), {"fps": 0}, "fps must be a number > 0"),
+    "max_turns": (json.dumps(REFVOS), {"max_turns": 0}, "max_turns must be an integer >= 1"),
+    "max_frames": (json.dumps(REFVOS), {"max_frames": 0}, "max_frames must be an integer >= 1"),
+    "frames": (json.dumps(REFVOS), {"frames": ""}, "frames must be a folder"),
+    "masks": (json.dumps(REFVOS), {"masks": ""}, "masks must be a folder or a JSON file"),
+}
+
+
+@pytest.mark.parametrize(("text", "options", "message"), REFUSED_REFVOS.values(), ids=REFUSED_REFVOS)
+def test_files_of_expressions_that_are_refused(text, options, message, media_root):
+    with pytest.raises(PixelReferError, match=message):
+        RegionDataset.open(_written(media_root / "data.json", text), format="refvos", options=options)
+
+
+def expressions(frames=("00000", "00005"), exp="a dog", **keys):
+    return {"videos": {"0a": {"expressions": {"0": {"exp": exp, **keys}}, "frames": frames}}}
+
+
+DEFECTIVE_REFVOS = {
+    "number of no object": (expressions(obj_id="7"), "region", "expression 0: its object is on no frame"),
+    "no number": (expressions(obj_id="dog"), "region", "its masks: 'obj_id' must be numbers from 1, got 'dog'"),
+    "background": (expressions(obj_id=0), "region", "'obj_id' must be numbers from 1, got '0'"),
+    "only anno_id": (expressions(anno_id=[3]), "region", "its masks: it has no 'obj_id', got None"),
+    "no label maps": (expressions(["7", "8"], obj_id=1), "region", "nowhere to be found: no frame has masks"),
+    "no frames": (expressions(None, obj_id=1), "format", "its 'frames' must be a list of their names"),
+    "no text": (expressions(exp=" ", obj_id=1), "format", "expression 0: its 'exp' must be a text, got ' '"),
+}
+
+
+@pytest.mark.parametrize(("content", "kind", "message"), DEFECTIVE_REFVOS.values(), ids=DEFECTIVE_REFVOS)
+def test_a_defective_expression_is_an_error_of_its_sample(content, kind, message, media_root):
+    with pytest.raises(SampleError, match=message) as caught:
+        opened(media_root, content)[0]
+    assert [defect.kind for defect in caught.value.defects] == [kind]
+    assert caught.value.where == "data.json video '0a' expression 0"
+
+
+def test_label_maps_that_cannot_be_read(media_root):
+    path = media_root / "Annotations/0a/00000.png"
+    dataset = opened(media_root, expressions(obj_id="1"))
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(SampleError, match=r"its masks: Mask '.*00000\.png'") as caught:
+        dataset[0]
+    assert [defect.kind for defect in caught.value.defects] == ["media"]
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path)
+    with pytest.raises(SampleError, match=r"00000\.png' is a colour picture"):
+        dataset[0]
+
+
+RUN_LENGTH_DEFECTS = {
+    "unknown": (["77"], {}, "'anno_id' is 77, which .* does not have"),
+    "none": ([], {"obj_id": [1]}, r"it has no 'anno_id', got \[\]"),
+    "too few frames": (["short"], {}, "annotation short has masks of 1 frames, expected one of frame 1"),
+    "no RLE": (["odd"], {}, "its masks: "),
+    "absent everywhere": (["absent"], {}, "its object is on no frame"),
+}
+
+
+@pytest.mark.parametrize(("ids", "keys", "message"), RUN_LENGTH_DEFECTS.values(), ids=RUN_LENGTH_DEFECTS)
+def test_defective_run_lengths_are_an_error_of_the_sample(ids, keys, message, media_root):
+    lengths = {"short": [rle()], "odd": [{"counts": 3}, None], "absent": [None, BLANK]}
+    _written(media_root / "masks.json", json.dumps(lengths))
+    with pytest.raises(SampleError, match=message):
+        opened(media_root, expressions(anno_id=ids, **keys), masks="masks.json")[0]
+
+
+def test_expressions_are_found_in_a_large_file(media_root):
+    """Larger than what is looked at to find the format."""
+    many = {f"v{number:05}": REFVOS["videos"]["0a"] for number in range(6000)}
+    path = _written(media_root / "meta_expressions.json", json.dumps({"videos": many}))
+    assert path.stat().st_size > 2**20
+    assert RegionDataset.open(path).format == "refvos"
 
 
 # -- RefCOCO -----------------------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ import torch
 from training_runs import (
     BACKBONES,
     in_processes,
+    install_stencil,
     losses_of,
     make_parts,
     make_trainer,
+    mask_row,
     mixed_rows,
     require_close,
     resumable_trainer,
@@ -130,6 +132,68 @@ def test_ddp_is_one_process_on_the_joint_batch(tmp_path, joint):
     parts[0].detach()
 
 
+# However they are dealt out, one process has more masks to learn than the other, and one of them a batch without any,
+# not even a region.
+MASKS_AND_NONE = [mask_row(0, masks=4), row(1, with_region=False, words=7), mask_row(2), mask_row(3, words=3)]
+
+
+def held_out_masks(adapter, out, **options):
+    """The held-out losses of five samples with one, two and three masks, the last one on a video."""
+    rows = [mask_row(index, masks=1 + index % 3, words=1 + index) for index in range(4)]
+    frames = out / f"frames{os.environ.get('RANK', '')}"
+    frames.mkdir()
+    for index in range(3):
+        row(index)["image"].resize((60, 50)).save(frames / f"{index}.png")
+    target = {"frames": {"0": {"box": [4, 4, 20, 30]}, "2": {"box": [9, 4, 25, 30]}}, "absent": [1]}
+    video = {"image": None, "video": {"path": str(frames), "fps": 2}, "regions": [target, target]}
+    rows.append({**mask_row(4, masks=2), **video})
+    parts = make_parts(adapter)
+    metrics = make_trainer(parts, out, MASKS_AND_NONE, eval_rows=rows, **options).evaluate()
+    parts[0].detach()
+    return {name: metrics[name] for name in ("eval_loss", "eval_mask_loss")}
+
+
+def ddp_masks(out, adapter):
+    """One step on `MASKS_AND_NONE`, of two batches each; an evaluation, of which one process has a sample twice."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        install_stencil(patch)
+        parts = make_parts(adapter)
+        trainer = make_trainer(
+            parts, out / "step", MASKS_AND_NONE, per_device_train_batch_size=1, gradient_accumulation_steps=2, **DESCENT
+        )
+        trainer.train()
+        rank = trainer.args.process_index
+        assert trainer.args.world_size == 2
+        assert trainer.args.ddp_find_unused_parameters is False
+        torch.save(weights_of(parts[0]), out / f"weights{rank}.pt")
+        facts = held_out_masks(adapter, out, per_device_eval_batch_size=2)
+        facts["mask_loss"] = trainer.state.log_history[0]["mask_loss"]
+        (out / f"facts{rank}.json").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("adapter", ["stencil", "unipixel"])
+def test_ddp_with_masks_is_one_process_on_the_joint_batch(tmp_path, monkeypatch, adapter):
+    install_stencil(monkeypatch)
+    parts = make_parts(adapter)
+    alone = make_trainer(parts, tmp_path / "joint", MASKS_AND_NONE, per_device_train_batch_size=4, **DESCENT)
+    before = weights_of(parts[0])
+    alone.train()
+    after = weights_of(parts[0])
+    parts[0].detach()
+    expected = held_out_masks(adapter, tmp_path, per_device_eval_batch_size=5)
+    expected["mask_loss"] = alone.state.log_history[0]["mask_loss"]
+    assert in_processes(ddp_masks, tmp_path, adapter, number=2) == [0, 0]
+    first, second = (torch.load(tmp_path / f"weights{rank}.pt", weights_only=True) for rank in (0, 1))
+    require_close(first, second, 0)
+    for name, tensor in first.items():  # SAM 2's gradients are of all sizes
+        torch.testing.assert_close(tensor, after[name], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: name + text)
+    assert any((tensor - before[name]).abs().max() > 1e-3 for name, tensor in first.items())
+    for rank in (0, 1):
+        facts = json.loads((tmp_path / f"facts{rank}.json").read_text())
+        assert facts == pytest.approx(expected, rel=1e-4)
+
+
 # -- FSDP2 ------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +244,46 @@ def fsdp2(out, backbone):
     except TrainingError as error:
         (out / f"error{rank}.txt").write_text(str(error))
     torch.distributed.destroy_process_group()
+
+
+def fsdp2_masks(out):
+    """A step on `MASKS_AND_NONE`, two samples a process, sharded likewise."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    rank, mesh = torch.distributed.get_rank(), init_device_mesh("cpu", (2,))
+    model, processor = make_parts("unipixel")
+    for layer in model.backbone.get_submodule(model.backbone_spec.decoder).layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
+    samples = RegionDataset.from_rows(MASKS_AND_NONE)
+    batch = RegionCollator(processor)([samples[rank], samples[rank + 2]])
+    inputs = {name: each for name, each in batch.items() if name not in ("sample_names", "skipped")}
+    numbers = torch.tensor([(batch["labels"] != -100).sum(), sum(batch["masks"].objects_per_sample)])
+    torch.distributed.all_reduce(numbers)
+    tokens, objects = numbers
+    loss = model.train()(**inputs, num_items_in_batch=tokens, num_objects_in_batch=objects).loss * 2
+    loss.backward()
+    optimizer.step()
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if rank == 0:
+        torch.save(state, out / "state.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_fsdp2_with_masks_is_one_process_on_the_joint_batch(tmp_path):
+    parts = make_parts("unipixel")
+    make_trainer(parts, tmp_path, MASKS_AND_NONE, per_device_train_batch_size=4, **DESCENT).train()
+    after = weights_of(parts[0])
+    parts[0].detach()
+    assert in_processes(fsdp2_masks, tmp_path, number=2) == [0, 0]
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    for name, tensor in after.items():
+        torch.testing.assert_close(state[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: name + text)
 
 
 @pytest.mark.parametrize("backbone", ["videollama3", "llava_onevision"])

@@ -9,12 +9,13 @@ import runpy
 import shutil
 import sys
 import tomllib
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
 
 from pixelrefer_plugin import PluginError
-from pixelrefer_plugin.plugins import PluginHost
+from pixelrefer_plugin.plugins import GROUP, PluginHost
 from pixelrefer_plugin.testing import check_adapter, check_backbone, make_pair
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +23,7 @@ EXAMPLES = {
     "pixelrefer-croppool": ("croppool", "adapter", "pixelrefer_croppool"),
     "pixelrefer-qwen2-vl": ("qwen2_vl", "backbone", "pixelrefer_qwen2_vl"),
 }
-MODULES = {module for _, _, module in EXAMPLES.values()}
+MODULES = {*(module for _, _, module in EXAMPLES.values()), "pixelrefer_stencil"}
 
 
 @pytest.fixture
@@ -94,6 +95,17 @@ def test_the_examples_work_together(install):
     check_backbone("qwen2_vl", adapter="croppool")
 
 
+def test_the_whole_adapter_with_masks_conforms(install, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "MaskHeadSpec(" in block]
+    install("pixelrefer-croppool")
+    (tmp_path / "pixelrefer_stencil.py").write_text(code, encoding="utf-8")
+    point = EntryPoint("stencil", "pixelrefer_stencil", GROUP)
+    host = PluginHost([*entry_points(group=GROUP), point])
+    monkeypatch.setattr("pixelrefer_plugin.plugins.host", lambda: host)
+    assert "masks_come_where_they_are_asked_for" in check_adapter("stencil", backbone="qwen2_5_vl")
+
+
 @pytest.mark.parametrize("distribution", EXAMPLES)
 def test_the_page_shows_every_file_of_an_example(distribution):
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -147,7 +159,7 @@ BACKBONE_MISTAKES = {
     ),
     "decoder one level too high": (
         (SPEC, 'decoder="model.language_model"', 'decoder="model"'),
-        r"Qwen2VLModel was called without inputs_embeds.*`decoder` path",
+        r"no norm at 'model.norm': .* if 'model' is the module that is called with inputs_embeds, as `decoder` must be",
     ),
     "embedding is the head": (
         (SPEC, "model.language_model.embed_tokens", "lm_head"),
@@ -160,6 +172,26 @@ BACKBONE_MISTAKES = {
     "LoRA pattern too wide": (
         (SPEC, r"merger\.mlp\.[02]", r"merger\.mlp\.\d"),
         r"scope 'projector' matches model.visual.merger.mlp.1, not a linear layer",
+    ),
+    "cells not merged": (
+        (SPEC, "    merged_side=lambda config: config.vision_config.spatial_merge_size,\n", ""),
+        r"qwen2_vl: 'model.visual.merger.mlp.0' reads width 256, is given 64",
+    ),
+    "a projector layer left out": (
+        (SPEC, '("model.visual.merger.mlp.0", "model.visual.merger.mlp.2")', '("model.visual.merger.mlp.0",)'),
+        r"the projector ends in width 256, the decoder's is 64",
+    ),
+    "activation among the projector's layers": (
+        (SPEC, '"model.visual.merger.mlp.2"', '"model.visual.merger.mlp.1"'),
+        r"'model.visual.merger.mlp.1' is not a linear layer of the projector 'model.visual.merger'",
+    ),
+    "norm before the projector left out": (
+        (SPEC, "model.model.visual.merger.ln_q(tower_output.last_hidden_state)", "tower_output.last_hidden_state"),
+        r"first layer 'model.visual.merger.mlp.0' does not read the cells of the scene",
+    ),
+    "final norm of the tower": (
+        (SPEC, "    tiny=tiny,\n", '    tiny=tiny,\n    final_norm="model.visual.merger.ln_q",\n'),
+        r"'model.visual.merger.ln_q' is run 0 times in a forward",
     ),
     "tiny not seeded": (
         (TINY, "torch.manual_seed(seed)", "pass"),

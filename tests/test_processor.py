@@ -6,6 +6,7 @@ import weakref
 
 import numpy as np
 import pytest
+import sketch
 import torch
 from conftest import assistant, picture, user
 from PIL import Image
@@ -23,6 +24,7 @@ from pixelrefer_plugin import (
     RegionPlan,
     RegionProcessor,
     SpliceError,
+    VideoRegion,
     get_adapter,
     get_backbone,
 )
@@ -180,6 +182,7 @@ def test_refused_prompts(pair, conversation, regions, message):
         ("what is <region>?", [BOX], "Expected a list of messages"),
         ([[]], [[]], "Sample 0: the conversation has no message"),
         ([{"role": "user", "content": [{"type": "text", "text": 5}]}], [], "a text part must be a string, got 5"),
+        ([user(IMAGE, "a\udcff")], [], r"Sample 0: the text 'a\\udcff' is no Unicode"),
     ],
 )
 def test_the_commonest_mistakes_have_clear_errors(pair, conversations, regions, message):
@@ -498,3 +501,127 @@ def test_plans_are_checked(pair, plans, message):
 def test_malformed_plans_are_refused(make, message):
     with pytest.raises(PixelReferError, match=message):
         make()
+
+
+# -- regions that are read as they were drawn ---------------------------------------------------------------
+
+CLICKS, CIRCLE = Region.from_points([(20, 20), (30, 25)]), Region.from_polygon([10, 10, 30, 10, 30, 40])
+
+
+@pytest.fixture
+def drawing(monkeypatch):
+    """The processor of an adapter that reads clicks and boxes as they were drawn."""
+    sketch.install(monkeypatch)
+    return sketch.make_processor()
+
+
+def rendered(processor, inputs):
+    """The conversation from the end of its pictures on, `*` for each placeholder."""
+    return sketch.text_of(processor, inputs["input_ids"][0]).split("<|vision_end|>")[-1]
+
+
+LIST = "Here is an image with the following highlighted regions:\n"
+
+
+def test_clicks_and_boxes_stand_where_they_are_asked_about(drawing):
+    inputs = drawing([user(IMAGE, "is <region> in <region>?")], [CLICKS, BOX])
+    assert "is [**] in [*]?" in rendered(drawing, inputs)
+    prompts = inputs["regions"].views[1].prompts
+    assert prompts.kinds == ("points", "box")
+    assert prompts.points_xy.tolist() == [[20, 20], [30, 25], [5, 5], [40, 30]]
+    assert inputs["regions"].counts == (2, 1)
+
+
+def test_what_is_not_drawn_is_listed_before_the_question_and_called_by_its_number(drawing):
+    inputs = drawing([user(IMAGE, "is <region> like <region>, <region>?")], [CIRCLE, CLICKS, BOX])
+    assert rendered(drawing, inputs).startswith(f"{LIST}[1]: *\nis [1] like [**], [*]?")
+    assert inputs["regions"].views[1].prompts.kinds == ("mask", "points", "box")
+
+
+def test_object_tokens_are_in_the_order_of_their_placeholders(drawing):
+    conversation = [
+        {"role": "system", "content": "be brief"},
+        user("compare <region>", IMAGE, "to <region>,", " then <region>"),
+        assistant("<region> is like <region>"),
+        user("and <region>?"),
+    ]
+    inputs = drawing(conversation, [CLICKS, CIRCLE, BOX, BOX, CIRCLE, CLICKS])
+    text = sketch.text_of(drawing, inputs["input_ids"][0])
+    assert "compare [**]<|vision_start|>" in text
+    assert f"{LIST}[1]: *\n[2]: *\nto [1], then [*]<|im_end|>" in text
+    assert "[2] is like [1]" in text
+    assert "and [**]?" in text
+    assert inputs["regions"].views[1].prompts.kinds == ("points", "mask", "mask", "box", "points")
+    assert inputs["regions"].numbers == (0, 1, 3, 2, 5)
+    assert inputs["regions"].counts == (2, 1, 1, 1, 2)
+    placeholders = inputs["input_ids"] == drawing.placeholder_id
+    assert int(placeholders.sum()) == sum(inputs["regions"].counts)
+
+
+def test_where_a_regions_tokens_stand_can_be_asked(drawing, pair):
+    assert [drawing.is_drawn(each) for each in (CLICKS, BOX, CIRCLE)] == [True, True, False]
+    assert drawing.is_drawn(VideoRegion({0: BOX, 3: CLICKS}))
+    assert not drawing.is_drawn(VideoRegion({0: BOX, 3: CIRCLE}))
+    assert pair.processor.is_drawn(BOX) is None
+
+
+def test_an_answer_calls_regions_by_their_numbers(drawing):
+    conversation = [user(IMAGE, "which one is red?"), assistant("<region>, not <region>")]
+    inputs = drawing(conversation, [BOX, CIRCLE], labels=True)
+    assert supervised_text(drawing, inputs["labels"][0]) == "[1], not [2]" + drawing.tokenizer.eos_token
+    assert rendered(drawing, inputs).startswith(f"{LIST}[1]: *\n[2]: *\nwhich one")
+
+
+def test_equal_regions_are_one_object(drawing):
+    conversation = [user(IMAGE, "is <region> red?"), assistant("<region> is, <region> is not")]
+    inputs = drawing(conversation, [CIRCLE, CIRCLE, BOX], labels=True)
+    assert supervised_text(drawing, inputs["labels"][0]).startswith("[1] is, [2] is not")
+    assert inputs["regions"].numbers == (0, 2)
+
+
+def test_the_list_follows_the_pictures_where_no_text_does(drawing):
+    assert rendered(drawing, drawing([user("what is <region>?", IMAGE)], [CIRCLE])).startswith(f"{LIST}[1]: *\n<|im_en")
+    late = [user("hello"), assistant("hi"), user(IMAGE, "what is <region>?")]
+    assert rendered(drawing, drawing(late, [CIRCLE])).startswith(f"{LIST}[1]: *\nwhat is [1]?")
+
+
+def test_listed_regions_lie_on_one_picture(drawing):
+    both = [CIRCLE, Region.from_polygon([1, 1, 9, 1, 9, 9], image_index=1)]
+    with pytest.raises(PromptError, match="Sample 0: its regions lie on image 0 and image 1. Adapter 'sketch' lists"):
+        drawing([user(IMAGE, IMAGE, "<region> <region>")], both)
+    inputs = drawing([user(IMAGE, IMAGE, "<region> <region>")], [BOX, both[1]])
+    assert inputs["regions"].views[1].prompts.kinds == ("mask", "box")
+
+
+def test_drawn_regions_must_lie_on_their_picture(drawing):
+    for region, message in [
+        (
+            Region.from_points([(20, 20), (95, 3)]),
+            r"Sample 0, region 0: The point reaches \(95, 3\), outside its image",
+        ),
+        (Region.from_box((100, 3, 120, 9)), "Sample 0, region 0: The box .* outside"),
+    ]:
+        with pytest.raises(RegionError, match=message):
+            drawing([user(IMAGE, "<region>")], [region])
+
+
+def test_drawn_plans_are_checked_as_others_are(drawing):
+    crop = RegionPlan(1, (CropView((0, 0, 200, 20), (2, 2), np.ones((2, 2), np.float32)),))
+    drawing._adapter = dataclasses.replace(drawing._adapter, plan_drawn=lambda config, region: crop)
+    with pytest.raises(PluginError, match=r"Sample 0, region 0: Adapter 'sketch' asks for the crop"):
+        drawing([user(IMAGE, "<region>")], [BOX])
+    drawing._adapter = dataclasses.replace(drawing._adapter, plan_drawn=lambda config, region: 3)
+    with pytest.raises(PluginError, match="Adapter 'sketch' must plan a RegionPlan, got 3"):
+        drawing([user(IMAGE, "<region>")], [BOX])
+
+
+def test_what_reads_merged_cells_may_not_ask_for_crops(monkeypatch):
+    sketch.install(monkeypatch)
+    processor = sketch.make_processor("sketch-merged", adapter_config={"crops": True})
+    with pytest.raises(PluginError, match="'sketch-merged' reads the grid of the decoder's scene tokens .* for a crop"):
+        processor([user(IMAGE, "<region>")], [CIRCLE])
+
+
+def test_a_text_in_parts_has_its_markers_in_each(pair):
+    with pytest.raises(PromptError, match="texts have 0 <region> but 1 regions"):
+        pair.processor([user(IMAGE, "what is <reg", "ion>?")], [BOX])

@@ -98,6 +98,10 @@ def test_bad_options_are_refused(tmp_path):
     assert result.exit_code == 2
     assert "Did you mean 'saot'" in result.output
     assert not (tmp_path / "new").exists()
+    result = CliRunner().invoke(main, ["quickstart", "--adapter", "unipixel", "--out", str(tmp_path / "new")])
+    assert result.exit_code == 2
+    assert "adapter 'unipixel' gives masks. Train it on your own data" in " ".join(result.output.split())
+    assert not (tmp_path / "new").exists()
     result = CliRunner().invoke(main, ["quickstart", "--steps", "0", "--out", str(tmp_path / "new")])
     assert result.exit_code == 2
 

@@ -2,7 +2,7 @@
 
 import math
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,14 +20,20 @@ from pixelrefer_plugin import (
     CropView,
     FeatureGrids,
     PatchGeometry,
+    PluginError,
+    PromptView,
+    Region,
     RegionMask,
     RegionModel,
     RegionPlan,
+    SceneView,
     get_adapter,
     get_backbone,
     load_video,
 )
-from pixelrefer_plugin.region_batch import PlannedRegion, VideoFrame, make_region_batch
+from pixelrefer_plugin.messages import Sample
+from pixelrefer_plugin.region_batch import PlannedRegion, PromptLayout, VideoFrame, make_region_batch
+from pixelrefer_plugin.scene import plan_scene
 
 GEOMETRY = PatchGeometry(patch_size=14)
 WIDTH = 4
@@ -479,6 +485,125 @@ def test_to_moves_every_tensor_and_nothing_else(shapes):
 def test_pin_memory_pins_every_tensor():
     batch = make_batch(get_adapter("saot"), [(0, box_mask((4, 3, 40, 30), (60, 90)))], [photo(60, 90)])
     assert all(each.is_pinned() for each in tensors_of(batch.pin_memory()))
+
+
+# --- regions as they were drawn -----------------------------------------------------------------------------
+
+CLICKS = Region.from_points([(3, 4), (20.5, 8)])
+BOX = Region.from_box((2, 3, 18.5, 30))
+
+
+def drawn_batch(drawn, *, image_hw=(60, 90), **fields):
+    """A batch of regions on one picture, each drawn as given, or read by its mask where that is None."""
+    planned = []
+    for each in drawn:
+        num_tokens = len(each.data[0]) if each is not None and each.kind == "points" else 1
+        plan = RegionPlan(num_tokens, (SceneView(), PromptView()))
+        mask = (each or Region.from_box((4, 5, 9, 9))).to_mask(image_hw)
+        planned.append([PlannedRegion(mask, plan, 0, drawn=each, **fields)])
+    return make_region_batch(
+        [planned],
+        adapter="drawn",
+        placeholder_id=9,
+        pictures=[photo(*image_hw)],
+        scene=scene_of([photo(*image_hw)], [(3, 4)]),
+        geometry=GEOMETRY,
+        pixel_mean=[0.5] * 3,
+        pixel_std=[0.5] * 3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("drawn", "kinds", "points", "region_of_point"),
+    [
+        pytest.param([CLICKS], ("points",), [[3, 4], [20.5, 8]], [0, 0], id="clicks"),
+        pytest.param([BOX], ("box",), [[2, 3], [18.5, 30]], [0, 0], id="a box"),
+        pytest.param([None], ("mask",), [], [], id="a mask"),
+        pytest.param(
+            [None, BOX, None, CLICKS],
+            ("mask", "box", "mask", "points"),
+            [[2, 3], [18.5, 30], [3, 4], [20.5, 8]],
+            [1, 1, 3, 3],
+            id="all kinds",
+        ),
+    ],
+)
+def test_a_prompt_view_holds_the_regions_as_they_were_drawn(drawn, kinds, points, region_of_point):
+    batch = drawn_batch(drawn, frame_position=2, num_frames=5)
+    scene, layout = batch.views
+    prompts = layout.encoded()
+    assert isinstance(layout, PromptLayout)
+    assert prompts.kinds == kinds
+    assert prompts.points_xy.tolist() == points
+    assert prompts.points_xy.shape == (len(points), 2)
+    assert prompts.region_of_point.tolist() == region_of_point
+    assert (prompts.points_xy.dtype, prompts.region_of_point.dtype) == (torch.float32, torch.int64)
+    assert prompts.frame_position.tolist() == [2.0] * len(drawn)
+    assert prompts.num_frames.tolist() == [5.0] * len(drawn)
+    assert torch.equal(layout.images_hw, scene.images_hw)
+    assert batch.crop_grids_hw == ()
+
+
+def test_regions_on_an_image_lie_on_the_first_of_one_frame():
+    prompts = drawn_batch([CLICKS]).views[1].encoded()
+    assert (prompts.frame_position.tolist(), prompts.num_frames.tolist()) == ([0.0], [1.0])
+
+
+def test_prompts_move_and_are_pickled_with_their_batch():
+    batch = drawn_batch([CLICKS, None])
+    names = ("points_xy", "region_of_point", "images_hw", "frame_position", "num_frames")
+    moved, again = batch.to("meta").views[1].encoded(), pickle.loads(pickle.dumps(batch)).views[1].encoded()
+    prompts = batch.views[1].encoded()
+    assert {getattr(moved, name).device.type for name in names} == {"meta"}
+    assert all(torch.equal(getattr(again, name), getattr(prompts, name)) for name in names)
+    assert again.kinds == moved.kinds == ("points", "mask")
+
+
+def test_a_region_that_is_read_by_neither_clicks_nor_box_cannot_be_drawn():
+    with pytest.raises(AssertionError, match="only clicks and boxes are read as they are drawn, got 'polygon'"):
+        drawn_batch([Region.from_polygon([1, 1, 20, 1, 20, 20])])
+
+
+# --- merged grids -------------------------------------------------------------------------------------------
+
+
+def test_merged_cells_hold_their_patches_row_by_row():
+    grids_hw = ((2, 4), (4, 2), (6, 6))
+    features = torch.randn(sum(h * w for h, w in grids_hw), WIDTH)
+    grids = FeatureGrids(features, grids_hw)
+    merged = grids.merged(2)
+    assert merged.grids_hw == ((1, 2), (2, 1), (3, 3))
+    for index, (h, w) in enumerate(merged.grids_hw):
+        for i in range(h):
+            for j in range(w):
+                patches = [grids[index][2 * i + down, 2 * j + right] for down in (0, 1) for right in (0, 1)]
+                assert torch.equal(merged[index][i, j], torch.cat(patches))
+    assert grids.merged(1) is grids
+
+
+def test_grids_that_are_not_whole_cells_are_not_merged():
+    with pytest.raises(AssertionError, match="no cells of 2x2"):
+        FeatureGrids(torch.zeros(6, WIDTH), ((2, 3),)).merged(2)
+
+
+def planned_scene(grids_hw, *, merged_side):
+    """The scene of one picture that a backbone's own pass sees on a grid of that size."""
+    spec = replace(get_backbone("videollama3"), scene_grids_hw=lambda config, inputs: (grids_hw,))
+    sample = Sample(targets={}, images=[photo(60, 90)], videos=[], shows_media=True)
+    return plan_scene([sample], spec, None, {}, merged_side=merged_side)
+
+
+def test_a_merged_scene_is_planned_on_cells():
+    scene = planned_scene((4, 6), merged_side=2)
+    assert (scene.grids_hw, scene.merged_side) == (((2, 3),), 2)
+    assert scene.boxes_xyxy == ((0, 0, 90, 60),)
+    assert planned_scene((4, 6), merged_side=1).grids_hw == ((4, 6),)
+
+
+def test_a_backbone_that_promises_cells_that_its_grids_do_not_have_is_refused():
+    refusal = r"'videollama3' .* cells of 2x2 patches \(BackboneSpec.merged_side\), but .* has 4x5 patches"
+    with pytest.raises(PluginError, match=refusal):
+        planned_scene((4, 5), merged_side=2)
 
 
 # --- an adapter with two views ------------------------------------------------------------------------------

@@ -767,3 +767,77 @@ def test_a_video_region_is_thinned_evenly(num_frames, kept):
 def test_a_video_region_keeps_a_frame():
     with pytest.raises(RegionError, match="keeps one frame or more, got num_frames=0"):
         on_frames(1).thinned(0)
+
+
+# -- frames where an object is absent ----------------------------------------------------------------------
+
+BOX = Region.from_box((0, 0, 2, 2))
+
+
+def test_absent_frames_are_kept_in_order_by_every_copy():
+    region = VideoRegion({4: BOX, 2: BOX}, absent=[np.int64(9), 0, 9])
+    assert region.absent == (0, 9)
+    assert VideoRegion({2: BOX}).absent == ()
+    for again in (region.on_video(1).on_video(0), pickle.loads(pickle.dumps(region)), region.thinned(4)):
+        assert again == region
+        assert hash(again) == hash(region)
+    assert region != VideoRegion({4: BOX, 2: BOX})
+
+
+@pytest.mark.parametrize(
+    ("absent", "message"),
+    [
+        ([2], "has a region on frame 2, but says that it is absent there"),
+        ([-1], "absent must be frame indices, integers >= 0, got -1"),
+        ([True], "absent must be frame indices, integers >= 0, got True"),
+        (["3"], "absent must be frame indices, integers >= 0, got '3'"),
+        (3, "absent must be a list of frame indices, got 3"),
+        ("3", "absent must be a list of frame indices, got '3'"),
+    ],
+)
+def test_refused_absent_frames(absent, message):
+    with pytest.raises(RegionError, match=message):
+        VideoRegion({2: BOX}, absent=absent)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "frames", "absent"),
+    [(8, [2, 4], [0, 6, 9]), (5, [2, 4], [0, 6, 9]), (3, [4], [0, 9]), (2, [2], [9]), (1, [2], [])],
+)
+def test_seen_and_absent_frames_are_thinned_together(num_frames, frames, absent):
+    thinned = VideoRegion({2: BOX, 4: BOX}, absent=[0, 6, 9]).thinned(num_frames)
+    assert (list(thinned.frames), list(thinned.absent)) == (frames, absent)
+
+
+# -- several masks, and masks as run lengths ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_union_of_masks_is_what_any_of_them_covers(count):
+    random = np.random.default_rng(count)
+    dense = [np.zeros((23, 31), dtype=bool) for _ in range(count)]
+    for each in dense:
+        row, column = random.integers(0, 20, 2)
+        each[row : row + 6, column : column + 9] = random.random(each[row : row + 6, column : column + 9].shape) < 0.6
+        each[row, column] = True
+    union = RegionMask.union([RegionMask.from_dense(each) for each in dense])
+    assert union == RegionMask.from_dense(np.logical_or.reduce(dense))
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        Region.from_box((3.5, 2, 20, 9)),
+        Region.from_points([(5, 5), (30, 20)], radius_px=3),
+        Region.from_mask(np.eye(23, 31)),
+        Region.from_rle({"size": [23, 31], "counts": [10, 0, 0, 40, 663]}),
+    ],
+    ids=["box", "points", "mask", "rle"],
+)
+def test_a_region_as_run_lengths_is_the_same_pixels(region):
+    written = region.to_rle((23, 31))
+    assert written["size"] == [23, 31]
+    assert isinstance(written["counts"], str)
+    assert Region.from_rle(written).to_mask((23, 31)) == region.to_mask((23, 31))
+    with pytest.raises(RegionError):
+        region.to_rle((4, 4))

@@ -21,20 +21,21 @@ from conftest import assistant, picture, user
 from PIL import Image
 from rich.console import Console
 from torch import nn
+from training_runs import OWN_RECIPES, install_stencil
 
-from pixelrefer_plugin import AttachError, Region, RegionModel, RegionProcessor, cli
+from pixelrefer_plugin import AdapterRecipe, AttachError, Region, RegionModel, RegionProcessor, cli
 from pixelrefer_plugin.checkpoint import locate_backbone, read_manifest
 from pixelrefer_plugin.data.dataset import RegionDataset
 from pixelrefer_plugin.data.sample import Defect, RegionSample
 from pixelrefer_plugin.errors import ConfigError, SampleError, TrainingError
-from pixelrefer_plugin.plugins import get_backbone
+from pixelrefer_plugin.plugins import get_adapter, get_backbone
 from pixelrefer_plugin.testing import make_pair
-from pixelrefer_plugin.training.building import build_model, num_processes
+from pixelrefer_plugin.training.building import BuiltData, build_model, check_masks, choose_recipe, num_processes
 from pixelrefer_plugin.training.checkpoints import latest_checkpoint
 from pixelrefer_plugin.training.collator import RegionCollator
 from pixelrefer_plugin.training.config import TrainConfig
 from pixelrefer_plugin.training.evaluation import HeldOutAnswers, normalized, questions
-from pixelrefer_plugin.training.groups import trainable_groups
+from pixelrefer_plugin.training.groups import parameter_groups, trainable_groups, trained_tokens
 from pixelrefer_plugin.training.recipes import RECIPES, apply_recipe, linear_layers_outside_decoder
 from pixelrefer_plugin.training.run import run_training
 
@@ -70,6 +71,24 @@ def write_samples(folder, name, count, seed):
     return write_records(folder / f"{name}.jsonl", records)
 
 
+def write_mask_samples(folder, name, count):
+    """Noise pictures, each with an answer that gives the masks of its two boxes."""
+    generator = np.random.default_rng(5)
+    records = []
+    for index in range(count):
+        pixels = generator.integers(0, 255, (56, 84, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}-{index}.png")
+        records.append(
+            {
+                "id": f"{name}-{index}",
+                "image": f"{name}-{index}.png",
+                "regions": [{"box": box} for box in BOXES],
+                "messages": [user_text("segment both"), assistant_text("<seg> and <seg>")],
+            }
+        )
+    return write_records(folder / f"{name}.jsonl", records)
+
+
 def write_records(path, records):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
@@ -89,6 +108,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_samples(folder, "train", 12, seed=0)
     write_samples(folder, "held-out", 3, seed=1)
+    write_mask_samples(folder, "masks", 6)
     return folder
 
 
@@ -138,9 +158,14 @@ def held_out_loss(model, processor, config):
         return model(**{name: each for name, each in batch.items() if name not in ("sample_names", "skipped")}).loss
 
 
+def built_by(config):
+    """What a run begins with."""
+    return build_model(config.resolved(has_bf16=False, recipe=choose_recipe(config)), torch.device("cpu"))
+
+
 def untrained_loss(config):
     """The held-out loss that a run begins with."""
-    built = build_model(config.resolved(has_bf16=False), torch.device("cpu"))
+    built = built_by(config)
     return held_out_loss(built.model.eval(), built.processor, config)
 
 
@@ -362,6 +387,17 @@ def test_a_recipe_trains_its_groups_and_no_other(recipe, backbone):
     model.detach()
 
 
+def test_a_part_of_the_adapter_has_its_own_rate_or_none():
+    model = make_pair("saot", "videollama3").model
+    rates, _ = apply_recipe(model, RECIPES["lora"], {"adapter.position": None, "adapter.mlp": 1e-5})
+    assert rates == {"adapter.mlp": 1e-5}
+    trained = [name for name, each in model.named_parameters() if each.requires_grad]
+    assert trained == [f"adapter.mlp.{name}" for name, _ in model.adapter.mlp.named_parameters()]
+    with pytest.raises(TrainingError, match=r"has no adapter\.eye\. Its parts: adapter\.position, adapter\.mlp"):
+        apply_recipe(model, RECIPES["lora"], {"adapter.eye": 1e-5})
+    model.detach()
+
+
 def test_object_only_adapters_leave_the_projector_out():
     model = make_pair("oci", "videollama3").model
     rates, (note,) = apply_recipe(model, RECIPES["stage1"], {})
@@ -453,6 +489,201 @@ def test_a_budget_of_pixels_is_refused_where_there_is_none(config, tmp_path):
     native.save_pretrained(tmp_path / "llava")
     with pytest.raises(ConfigError, match=r"LlavaOnevisionImageProcessor\w* does not size by area.*max_tokens"):
         quietly(config(model={"backbone": str(tmp_path / "llava")}, data={"max_pixels": 100}), dry_run=True)
+
+
+# -- recipes that an adapter brings, and masks -------------------------------------------------------------
+
+
+@pytest.fixture
+def mask_config(config, data, monkeypatch):
+    """`mask_config(recipe, section={...})` configures a short run of an adapter that gives masks, which it learns."""
+    recipes = {
+        **OWN_RECIPES,
+        "attention": AdapterRecipe(
+            about="Attention layers, as backbones of several kinds name them.",
+            rates={"adapter": 1e-3, "lora": 1e-4, "token_rows": 1e-4},
+            lora={"r": 4, "scopes": ("decoder", "vision_tower"), "targets": ("q_proj", "qkv", "out_proj", "proj")},
+        ),
+        "elsewhere": AdapterRecipe(about="", rates={"lora": 1e-4}, lora={"targets": ("qkv", "c_attn")}),
+    }
+    install_stencil(monkeypatch, recipes)
+
+    def mask_config(recipe, **sections):
+        model = {"adapter": "stencil", "adapter_config": None, **sections.pop("model", {})}
+        masks = {"train": str(data / "masks.jsonl"), "eval": None, **sections.pop("data", {})}
+        return config(recipe=recipe, model=model, data=masks, **sections)
+
+    return mask_config
+
+
+def test_a_run_by_a_recipe_of_the_adapter(mask_config, data):
+    own = mask_config("shapes", data={"eval": str(data / "masks.jsonl")})
+    result, printed = quietly(own)
+    assert "recipe shapes on builtin:tiny_videollama3. What cuts the masks, and the rows of their token." in printed
+    for expected in (
+        r"adapter +[\d,]+ +- +frozen",
+        r"adapter\.cut +([\d,]+) +\1 +0\.001",
+        r"lora +[\d,]+ +- +frozen",
+        r"token_rows +(96|192) +\1 +0\.001",
+    ):
+        assert re.search(expected, printed), (expected, printed)
+    assert result["eval_mask_loss"] > 0
+    out = Path(own.run.out)
+    assert json.loads((out / "run.json").read_text())["learning_rates"] == {"adapter.cut": 0.001, "token_rows": 0.001}
+    written = TrainConfig.load(out / "config.yaml")
+    assert (written.recipe, written.lora.r, written.lora.alpha) == ("shapes", 4, 8)
+    longer = mask_config("shapes", data={"eval": str(data / "masks.jsonl")}, optim={"steps": 6})
+    assert quietly(longer, resume=True)[0]["steps"] == 6
+
+
+def test_what_a_recipe_leaves_frozen_stays_as_it_is(mask_config):
+    own = mask_config("shapes")
+    before = built_by(own).model.state_dict()
+    quietly(own)
+    after = RegionModel.from_pretrained(Path(own.run.out) / "model").state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("adapter.cut.") or "trainable_tokens_delta" in name for name in changed)
+
+
+def test_a_dry_run_counts_the_masks_to_learn(mask_config):
+    result, printed = quietly(mask_config("shapes"), dry_run=True)
+    assert "4 masks to learn" in printed
+    assert result["first_batch"]["masks_to_learn"] == 4
+
+
+def test_a_recipe_that_leaves_the_decoder_silent_is_refused(mask_config):
+    expected = (
+        r"masks to learn, in .*masks\.jsonl line 1, sample 'masks-0'.* the decoder is frozen: it would never say "
+        r"'<seg>'.*recipes that do: lora, stage1, stage2, full, shapes, attention, elsewhere\."
+    )
+    with pytest.raises(TrainingError, match=expected):
+        quietly(mask_config("all"), dry_run=True)
+    with pytest.raises(TrainingError, match="would never say"):
+        quietly(mask_config("lora", learning_rates={"lora": None, "token_rows": None}), dry_run=True)
+
+
+def test_regions_may_be_learnt_by_a_decoder_that_stays_as_it_is(mask_config, data):
+    assert quietly(mask_config("all", data={"train": str(data / "train.jsonl")}))[0]["steps"] == 4
+
+
+def test_lora_that_was_made_without_the_token_s_rows_is_told(mask_config, tmp_path):
+    bare, native = get_backbone("videollama3").tiny(0)
+    bare.save_pretrained(tmp_path / "base")
+    native.save_pretrained(tmp_path / "base")
+    model = RegionModel.from_pretrained(tmp_path / "base", adapter="stencil")
+    model.add_lora(token_ids=[])
+    model.save_pretrained(tmp_path / "older", model.make_processor(native))
+    older = {"backbone": str(tmp_path / "older"), "adapter": None}
+    _, printed = quietly(mask_config("lora", model=older), dry_run=True)
+    assert "note: masks: LoRA trains, but not the rows of the token" in printed
+    with pytest.raises(TrainingError, match="would never say"):
+        quietly(mask_config("lora", model=older, learning_rates={"lora": None}), dry_run=True)
+
+
+def test_from_stage_to_stage_the_token_keeps_its_rows(mask_config, tmp_path):
+    quietly(mask_config("shapes", run={"out": str(tmp_path / "first")}))
+    model = {"backbone": str(tmp_path / "first" / "model"), "adapter": None}
+    _, printed = quietly(mask_config("lora", model=model, run={"out": str(tmp_path / "second")}))
+    assert "trains on; r, alpha, scopes and targets are its own" in printed
+    assert re.search(r"token_rows +[\d,]+ +[\d,]+ +0\.0002", printed)
+    trained = RegionModel.from_pretrained(tmp_path / "second" / "model")
+    processor = RegionProcessor.from_pretrained(tmp_path / "second" / "model")
+    assert trained_tokens(trained) == {processor.mask_token_id}
+
+
+def test_masks_want_no_rows_of_their_own_where_the_decoder_trains(mask_config):
+    built = built_by(mask_config("full"))
+    train = Samples([RegionSample("a", (user("segment"), assistant("<seg>")), (Region.from_box((0, 0, 9, 9)),))])
+    assert check_masks(built, BuiltData(train)) == []
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_recipe_s_targets_are_those_that_the_backbone_has(mask_config, tmp_path, backbone):
+    bare, native = get_backbone(backbone).tiny(0)
+    bare.save_pretrained(tmp_path / "base")
+    native.save_pretrained(tmp_path / "base")
+    base = {"backbone": str(tmp_path / "base")}
+    model = built_by(mask_config("attention", model=base)).model
+    names = {name.partition(".lora_")[0] for name, _ in trainable_groups(model)["lora"]}
+    layers = {name.rpartition(".")[2] for name in names}
+    assert "q_proj" in layers
+    assert layers < {"q_proj", "qkv", "out_proj", "proj"}
+    for part in (model.backbone_spec.decoder, model.backbone_spec.vision_tower):
+        assert any(name.startswith(f"backbone.{part}.") for name in names)
+    with pytest.raises(TrainingError, match=r"Recipe 'elsewhere' puts LoRA on qkv, c_attn, none of which is in scope"):
+        built_by(mask_config("elsewhere", model=base))
+    with pytest.raises(AttachError, match="qkvv"):
+        built_by(mask_config("attention", model=base, lora={"targets": ["q_proj", "qkvv"]}))
+
+
+# -- UniPixel's stages -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clicks_and_masks(data):
+    """Samples with a click, with an object that is read by its mask, and with a mask to learn, in each."""
+    records = [json.loads(line) for line in (data / "masks.jsonl").read_text().splitlines()]
+    for record in records:
+        record["messages"] = [
+            user_text("what is <region>, and <region>?"),
+            assistant_text("red and blue"),
+            user_text("segment the red one"),
+            assistant_text("<seg>"),
+        ]
+        outline = [10, 10, 30, 10, 20, 40]
+        record["regions"] = [{"points": [[40, 20]]}, {"polygon": outline}, {"polygon": outline}]
+    return write_records(data / "clicks-and-masks.jsonl", records)
+
+
+def test_unipixel_trains_in_its_stages(config, data, clicks_and_masks, tmp_path):
+    clicks = [json.loads(line) for line in clicks_and_masks.read_text().splitlines()]
+    for record in clicks:
+        record["messages"] = [user_text("what is <region>?"), assistant_text("red")]
+        record["regions"] = record["regions"][:1]
+    files = {1: write_records(data / "clicks.jsonl", clicks), 2: data / "masks.jsonl", 3: clicks_and_masks}
+    spec = get_adapter("unipixel")
+    model = {"backbone": BASE, "adapter": "unipixel", "adapter_config": dict(spec.tiny)}
+    for stage, file in files.items():
+        recipe = f"unipixel_stage{stage}"
+        out = tmp_path / recipe
+        own = config(
+            recipe=recipe, model=model, data={"train": str(file), "eval": str(file)}, run={"out": str(out)},
+            optim={"steps": 2}, evaluation={"samples": 0},
+        )  # fmt: skip
+        before = built_by(own).model.state_dict()
+        result, printed = quietly(own)
+        after = RegionModel.from_pretrained(out / "model").state_dict()
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        rates = spec.recipes[recipe].rates
+        assert {group_of(name) for name in moved} == set(rates)
+        assert ("eval_mask_loss" in result) == (stage > 1)
+        if stage == 3:
+            assert "trains on; r, alpha, scopes and targets are its own" in printed
+        model = {"backbone": str(out / "model"), "adapter_config": None}
+
+
+def group_of(name):
+    """The group of a weight, as UniPixel's recipes have it."""
+    if "trainable_tokens_" in name:
+        return "token_rows"
+    return "lora" if "lora_" in name else ".".join(name.split(".")[:2])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("recipe", ["unipixel_stage1", "unipixel_stage2", "unipixel_stage3"])
+def test_a_recipe_of_unipixel_goes_with_every_backbone(config, tmp_path, recipe, backbone):
+    bare, native = get_backbone(backbone).tiny(0)
+    bare.save_pretrained(tmp_path / "base")
+    native.save_pretrained(tmp_path / "base")
+    spec = get_adapter("unipixel")
+    model = {"backbone": str(tmp_path / "base"), "adapter": "unipixel", "adapter_config": dict(spec.tiny)}
+    built = built_by(config(recipe=recipe, model=model))
+    assert built.rates == spec.recipes[recipe].rates
+    assert list(trainable_groups(built.model, built.rates)) == [
+        group for group in parameter_groups(built.model, built.rates) if group in built.rates
+    ]
+    assert built.model.has_lora == (recipe != "unipixel_stage1")
 
 
 # -- QLoRA -------------------------------------------------------------------------------------------------
@@ -726,3 +957,29 @@ def test_two_processes_train_by_the_same_command(data, tmp_path):
         (f"held-out-{sample}", turn) for sample in range(3) for turn in range(2)
     ]
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["optim"]["steps"] == 3
+
+
+@pytest.mark.slow
+def test_two_processes_train_masks_by_the_same_command_and_go_on(data, clicks_and_masks, tmp_path):
+    model = {"backbone": BASE, "adapter": "unipixel", "adapter_config": dict(get_adapter("unipixel").tiny)}
+    run = configured(
+        data, tmp_path / "out", model=model, recipe="unipixel_stage3", optim={"steps": 4, "batch_size": 1},
+        data={"train": [str(clicks_and_masks), str(data / "train.jsonl")], "eval": str(data / "masks.jsonl")},
+        evaluation={"samples": 0},
+    )  # fmt: skip
+    (tmp_path / "run.yaml").write_text(run.to_yaml())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, "-m", "pixelrefer_plugin", "train", str(tmp_path / "run.yaml")]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    out, weights = tmp_path / "out", []
+    for options in ([], ["--resume"]):
+        done = subprocess.run(
+            [*command, *options], capture_output=True, text=True, env=environment, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        weights.append((out / "model" / "adapter.safetensors").read_bytes())
+        shutil.rmtree(out / "model")
+        shutil.rmtree(out / "checkpoints" / "checkpoint-4")
+    assert json.loads((out / "run.json").read_text())["resumed_at_step"] == 2
+    assert weights[0] == weights[1]
+    assert json.loads((out / "metrics.json").read_text())["eval_mask_loss"] > 0

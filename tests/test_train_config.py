@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from training_runs import install_stencil, stencil_with
 
+from pixelrefer_plugin import AdapterRecipe, PluginError, get_adapter
 from pixelrefer_plugin.errors import ConfigError
+from pixelrefer_plugin.training.building import choose_recipe
 from pixelrefer_plugin.training.config import TrainConfig, config_keys
-from pixelrefer_plugin.training.recipes import RECIPES
+from pixelrefer_plugin.training.recipes import RECIPES, recipes_for
 from pixelrefer_plugin.training.yaml_file import read_yaml
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +35,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("train", "held-out", "objects", "parts", "conversations"):
         (tmp_path / f"{name}.jsonl").write_text("{}\n")
-    (tmp_path / "runs" / "stage1" / "model").mkdir(parents=True)
+    for run in ("stage1", "unipixel1", "unipixel2"):
+        (tmp_path / "runs" / run / "model").mkdir(parents=True)
     return tmp_path
 
 
@@ -73,7 +77,7 @@ def test_the_recipes_that_ship_load(path):
 
 
 def test_every_recipe_has_a_file():
-    assert {path.stem for path in RECIPE_FILES} == {*RECIPES, "qlora"}
+    assert {path.stem for path in RECIPE_FILES} == {*RECIPES, "qlora", *get_adapter("unipixel").recipes}
 
 
 def test_written_out_it_reads_back_the_same(load, folder):
@@ -94,7 +98,7 @@ data:
   workers: two
 optim:
   batch_size: true
-recipe: lroa
+lora: {r: 0}
 """
     lines = refused(text)
     for expected in (
@@ -105,7 +109,7 @@ recipe: lroa
         r"^run\.yaml line 6: data\.train\.1\.wieght: .*Did you mean 'weight'\?",
         r"^run\.yaml line 7: data\.workers: must be a whole number, got 'two'\.",
         r"^run\.yaml line 9: optim\.batch_size: must be a whole number, got True\.",
-        r"^run\.yaml line 10: recipe: must be 'lora', 'stage1', .*, got 'lroa'\.",
+        r"^run\.yaml line 10: lora\.r: must be greater than or equal to 1, got 0\.",
         r"^run\.yaml: run: is missing\. Keys of it: out, ",
     ):
         assert any(re.match(expected, line) for line in lines), (expected, lines)
@@ -125,8 +129,11 @@ recipe: lroa
         (["learning_rates.decoder=1e-5"], "recipe 'lora' does not train it. Groups that it trains: adapter, lora"),
         (["learning_rates.adaptor=1e-5"], "learning_rates.adaptor: must be 'adapter', 'lora'"),
         (["learning_rates.lora=3"], "learning_rates.lora: must be less than 1, got 3"),
+        (["learning_rates.adapter.cut=0"], "learning_rates.adapter.cut: must be greater than 0, got 0"),
+        (["recipe=lroa"], "recipe: must be 'lora', 'stage1', 'stage2', 'adapter_only', 'full', got 'lroa'"),
+        (["recipe=lroa", "model.adapter=saott"], "model.adapter: No adapter is called 'saott'"),
         (["recipe=full", "model.quantize=nf4"], "model.quantize: needs a frozen decoder"),
-        (["recipe=full", "lora.r=4"], "lora: is for recipe 'lora', got recipe 'full'"),
+        (["recipe=full", "lora.r=4"], "lora: is for recipes that add LoRA, got recipe 'full'"),
         (["recipe=adapter_only", "model.tokens=['<a>']"], "model.tokens: recipe 'adapter_only' trains no token rows"),
         (["run.eval_every=5"], "run.eval_every: needs held-out data"),
         (["data.train=nowhere.jsonl"], "data.train.0.path: expected a file at 'nowhere.jsonl', found none"),
@@ -225,6 +232,95 @@ def test_auto_is_resolved(load, recipe, has_bf16, precision, dtype):
     assert (resolved.optim.precision, resolved.model.dtype) == (precision, dtype)
     given = load(SMALLEST, "optim.precision=fp32", "model.dtype=float16").resolved(has_bf16=has_bf16)
     assert (given.optim.precision, given.model.dtype) == ("fp32", "float16")
+
+
+# -- recipes that an adapter brings ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_recipes(monkeypatch):
+    """An installed adapter, `stencil`, with two recipes."""
+    install_stencil(monkeypatch)
+
+
+STENCIL = "model.adapter=stencil"
+
+
+def test_a_recipe_of_the_adapter_is_taken_by_name(load, own_recipes):
+    config = load(SMALLEST, STENCIL, "recipe=shapes")
+    assert choose_recipe(config).rates == {"adapter.cut": 1e-3, "token_rows": 1e-3}
+    assert choose_recipe(config).lora == {"r": 4, "alpha": 8}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["recipe=shape"], r"recipe: must be 'lora', .*, 'full', 'shapes', 'all', got 'shape'"),
+        (
+            ["recipe=shapes", "learning_rates.lora=1e-4"],
+            "recipe 'shapes' does not train it. .*: adapter.cut, token_rows",
+        ),
+        (
+            ["recipe=shapes", "learning_rates.adapter=1e-4"],
+            r"learning_rates\.adapter: recipe 'shapes' does not train it",
+        ),
+        (["recipe=all", "model.tokens=['<a>']"], "recipe 'all' trains no token rows"),
+        (["recipe=all", "lora.r=4"], "lora: is for recipes that add LoRA, got recipe 'all'"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_what_does_not_go_with_the_adapter_s_recipe(refused, own_recipes, settings, expected):
+    (line,) = refused(SMALLEST, STENCIL, *settings)
+    assert re.search(expected, line), line
+
+
+def test_the_recipe_of_a_hub_model_is_checked_when_it_is_there(load, monkeypatch):
+    config = load(SMALLEST, "model.backbone=somebody/model", "recipe=shapes")
+    monkeypatch.setattr("pixelrefer_plugin.hub.model_folder", lambda source, options: None)
+    with pytest.raises(ConfigError, match=r"recipe: must be 'lora', .*'full', got 'shapes'"):
+        choose_recipe(config)
+
+
+def test_parts_of_the_adapter_have_rates_of_their_own(load, own_recipes):
+    config = load(SMALLEST, STENCIL, "recipe=all", "learning_rates.adapter.cut=1e-4", "learning_rates.adapter.eye=null")
+    assert config.learning_rates == {"adapter.cut": 1e-4, "adapter.eye": None}
+    flat = load(SMALLEST, STENCIL, "recipe=all", "learning_rates={adapter.cut: 1e-4, adapter.eye: null}")
+    assert flat == config == TrainConfig.from_mapping(yaml.safe_load(config.to_yaml()))
+
+
+def test_lora_is_as_the_recipe_has_it_where_the_user_says_nothing(load, own_recipes):
+    config = load(SMALLEST, STENCIL, "recipe=shapes", "lora.alpha=16")
+    resolved = config.resolved(has_bf16=False, recipe=choose_recipe(config))
+    assert resolved.lora.model_dump() == {
+        "r": 4, "alpha": 16, "dropout": 0.0, "scopes": ("decoder",), "targets": None,
+    }  # fmt: skip
+    again = TrainConfig.from_mapping(yaml.safe_load(resolved.to_yaml()))
+    assert again.resolved(has_bf16=False, recipe=choose_recipe(again)) == resolved
+    assert load(SMALLEST).resolved(has_bf16=False).lora.r == 16
+
+
+def test_defaults_that_are_written_out_are_not_refused(load):
+    """As files have them that a run without LoRA wrote."""
+    written = "lora={r: 16, alpha: 32, dropout: 0.0, scopes: [decoder], targets: null}"
+    assert load(SMALLEST, "recipe=full", written).recipe == "full"
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "expected"),
+    [
+        ("lora", AdapterRecipe(about="", rates={"adapter": 1e-3}), "brings a recipe 'lora', which there is already"),
+        ("rows", AdapterRecipe(about="", rates={"token_rows": 1e-3}), "trains token_rows, but adds no LoRA"),
+        (
+            "odd",
+            AdapterRecipe(about="", rates={"adaptor": 1e-3}),
+            "'odd' of adapter 'stencil' has a rate for 'adaptor'",
+        ),
+        ("rank", AdapterRecipe(about="", rates={"lora": 1e-3}, lora={"rank": 8}), "has no option 'rank'"),
+    ],
+)
+def test_recipes_that_no_adapter_may_bring(name, recipe, expected):
+    with pytest.raises(PluginError, match=expected):
+        recipes_for(stencil_with({name: recipe}))
 
 
 def test_each_key_is_explained():

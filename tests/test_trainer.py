@@ -1,6 +1,7 @@
 """RegionTrainer: groups and their learning rates, losses, guards, evaluation, checkpoints."""
 
 import json
+import logging
 import math
 import signal
 from collections import Counter
@@ -13,9 +14,11 @@ from training_runs import (
     KilledInSave,
     KilledInStep,
     in_process,
+    install_stencil,
     losses_of,
     make_parts,
     make_trainer,
+    mask_row,
     mixed_rows,
     require_close,
     resumable_trainer,
@@ -28,7 +31,8 @@ from training_runs import (
 from pixelrefer_plugin import RegionModel, SpliceError, TrainingError, get_backbone
 from pixelrefer_plugin.training import checkpoints
 from pixelrefer_plugin.training.collator import RegionCollator
-from pixelrefer_plugin.training.groups import parameter_groups, trainable_groups
+from pixelrefer_plugin.training.groups import parameter_groups, trainable_groups, trained_tokens
+from pixelrefer_plugin.training.guards import GradientGuard
 
 
 @pytest.fixture
@@ -73,6 +77,31 @@ def test_groups_have_their_own_learning_rates_and_only_matrices_decay(parts, tmp
     assert Counter(in_optimizer) == Counter(id(each) for each in parts[0].parameters() if each.requires_grad)
 
 
+def test_a_child_of_the_adapter_may_be_a_group_of_its_own(parts):
+    model = parts[0]
+    plain, fine = parameter_groups(model), parameter_groups(model, ["adapter.position", "lora"])
+    assert list(fine) == ["adapter", "adapter.position", *list(plain)[1:]]
+    assert [name for name, _ in fine["adapter.position"]] == [
+        f"adapter.position.{name}" for name, _ in model.adapter.position.named_parameters()
+    ]
+    assert sorted(each for group in fine.values() for each, _ in group) == sorted(
+        each for group in plain.values() for each, _ in group
+    )
+
+
+def test_a_child_that_there_is_not_is_refused_with_those_that_there_are(parts, tmp_path):
+    expected = "Adapter 'saot' has no adapter.positions. Its parts: adapter.position, adapter.mlp"
+    with pytest.raises(TrainingError, match=expected):
+        make_trainer(parts, tmp_path, mixed_rows(2), learning_rates={"adapter.positions": 1e-3})
+
+
+def test_a_child_has_a_learning_rate_of_its_own(parts, tmp_path):
+    trainer = make_trainer(parts, tmp_path, mixed_rows(2), learning_rates={"adapter.position": 1e-5})
+    rates = {group["name"]: group["lr"] for group in trainer.create_optimizer().param_groups}
+    assert rates == {"adapter": 1e-3, "adapter.position": 1e-5, "lora": 1e-3}
+    assert trainer.args.ddp_find_unused_parameters is False
+
+
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
@@ -94,9 +123,9 @@ def test_a_frozen_model_is_refused(parts, tmp_path):
 # -- the step ---------------------------------------------------------------------------------------------------
 
 
-def after_one_step(tmp_path, rows, *, backbone="videollama3", lora=True, **options):
+def after_one_step(tmp_path, rows, *, adapter="saot", backbone="videollama3", lora=True, **options):
     """Weights after a step of plain gradient descent, so that they differ as gradients do."""
-    made = make_parts(backbone=backbone, lora=lora)
+    made = make_parts(adapter, backbone, lora=lora)
     before = weights_of(made[0])
     plain = {"max_steps": 1, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0, "lr_scheduler_type": "constant"}
     trainer = make_trainer(made, tmp_path, rows, **{**plain, **options})
@@ -328,6 +357,194 @@ def test_held_out_samples_that_are_all_skipped_have_no_loss(parts, tmp_path):
     trainer = make_trainer(parts, tmp_path, mixed_rows(2), eval_rows=bad, skip=True)
     assert math.isnan(trainer.evaluate()["eval_loss"])
     assert ["missing.png" in each for each in trainer.skipped] == [True]
+
+
+# -- masks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mask_parts(monkeypatch):
+    """A tiny model with LoRA whose adapter gives masks, and its processor."""
+    install_stencil(monkeypatch)
+    made = make_parts("stencil")
+    yield made
+    made[0].detach()
+
+
+def mask_rows():
+    """Rows with masks, with regions, with neither, of several numbers of each and several lengths."""
+    return [mask_row(0), mask_row(1, masks=3, words=5), row(2, words=2), row(3, with_region=False)]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_accumulated_gradients_of_masks_are_those_of_the_whole_batch(tmp_path, monkeypatch, backbone):
+    install_stencil(monkeypatch)
+    options = {"adapter": "stencil", "backbone": backbone}
+    whole = after_one_step(tmp_path, mask_rows(), per_device_train_batch_size=4, **options)
+    for size in (1, 2):
+        accumulated = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
+        require_close(after_one_step(tmp_path, mask_rows(), **accumulated, **options), whole, 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpointing.*deprecated:FutureWarning")
+@pytest.mark.parametrize("adapter", ["stencil", "unipixel"])
+def test_masks_are_learnt_with_gradient_checkpointing_and_in_bf16(tmp_path, monkeypatch, adapter):
+    install_stencil(monkeypatch)
+    options = {"adapter": adapter, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
+    plain = after_one_step(tmp_path, mask_rows(), **options)
+    saving = after_one_step(tmp_path, mask_rows(), **options, gradient_checkpointing=True)
+    require_close(saving, plain, 1e-6)
+    rounded = after_one_step(tmp_path, mask_rows(), **options, bf16=True)
+    assert all(each.dtype == torch.float32 for each in rounded.values())
+    require_close(rounded, plain, 0.05)
+
+
+def loss_of(model, batch, **changes):
+    """What the model itself says."""
+    names = ("sample_names", "skipped")
+    return model(**{name: each for name, each in batch.items() if name not in names}, **changes)
+
+
+def test_the_log_has_both_parts_of_the_loss(mask_parts, tmp_path):
+    rows = [mask_row(0), mask_row(1, masks=3, words=5)]
+    trainer = make_trainer(mask_parts, tmp_path, rows, gradient_accumulation_steps=2, per_device_train_batch_size=1)
+    expected = loss_of(mask_parts[0].train(), trainer.data_collator(list(trainer.train_dataset)))
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    assert entry["mask_loss"] == pytest.approx(expected.mask_loss.item(), rel=1e-5)
+    assert entry["lm_loss"] == pytest.approx((expected.loss - expected.mask_loss).item(), rel=1e-4)
+    assert entry["lm_loss"] + entry["mask_loss"] == pytest.approx(entry["loss"])
+
+
+def test_the_log_of_several_steps_has_their_mean(mask_parts, tmp_path):
+    trainer = make_trainer(mask_parts, tmp_path, mask_rows(), logging_steps=2, max_steps=4)
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    single = make_trainer(make_parts("stencil"), tmp_path, mask_rows(), max_steps=4)
+    single.train()
+    each = [entry["mask_loss"] for entry in single.state.log_history if "loss" in entry]
+    assert [entry["mask_loss"] for entry in entries] == pytest.approx([sum(each[:2]) / 2, sum(each[2:]) / 2])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_held_out_masks_have_a_loss_of_their_own(mask_parts, tmp_path, batch_size):
+    rows = mask_rows()
+    trainer = make_trainer(mask_parts, tmp_path, rows, eval_rows=rows, per_device_eval_batch_size=batch_size)
+    with torch.no_grad():
+        whole = loss_of(mask_parts[0].eval(), trainer.data_collator(list(trainer.eval_dataset)))
+    metrics = trainer.evaluate()
+    assert metrics["eval_mask_loss"] == pytest.approx(whole.mask_loss.item(), rel=1e-5)
+    assert metrics["eval_loss"] == pytest.approx((whole.loss - whole.mask_loss).item(), rel=1e-5)
+    without = make_trainer(mask_parts, tmp_path, rows, eval_rows=rows[2:]).evaluate()
+    assert "eval_mask_loss" not in without
+
+
+def test_masks_for_a_decoder_that_stays_as_it_is_are_refused(mask_parts, tmp_path):
+    model, processor = mask_parts
+    assert trained_tokens(model) == {processor.mask_token_id}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("adapter."))
+    before = weights_of(model)
+    trainer = make_trainer(mask_parts, tmp_path, mask_rows(), per_device_train_batch_size=4)
+    with pytest.raises(
+        TrainingError, match=r"masks to learn, in row .* the decoder is frozen: it would never say '<seg>'"
+    ):
+        trainer.train()
+    require_close(weights_of(model), before, 0)
+    make_trainer(mask_parts, tmp_path, mask_rows()[2:]).train()  # what is said about regions may be learnt so
+
+
+@pytest.mark.parametrize("group", ["lora", "token_rows"])
+def test_either_lora_or_the_token_s_rows_make_the_decoder_say_it(mask_parts, tmp_path, group):
+    model = mask_parts[0]
+    for name, members in parameter_groups(model).items():
+        for _, parameter in members:
+            parameter.requires_grad_(name in ("adapter", group))
+    before = weights_of(model)
+    make_trainer(mask_parts, tmp_path, mask_rows(), per_device_train_batch_size=4).train()
+    after = weights_of(model)
+    assert {name for name in before if not torch.equal(before[name], after[name])} >= {
+        name for name, _ in trainable_groups(model)[group] if "lora_A" not in name
+    }
+
+
+PARTS = {"adapter.region": 1e-3, "adapter.cut": 1e-3}
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    """Parts of the adapter are judged after two steps."""
+    monkeypatch.setattr(GradientGuard, "PATIENCE", 2)
+
+
+def test_a_part_without_work_is_named_and_trains_when_there_is_some(mask_parts, tmp_path, patience, caplog):
+    trainer = make_trainer(mask_parts, tmp_path, [mask_row(0), mask_row(1)], learning_rates=PARTS)
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    (message,) = [each.message for each in caplog.records if "had no gradient" in each.message]
+    assert message.startswith("Group 'adapter.region' trains but had no gradient in 2 steps")
+    assert "regions that are read by their masks" in message
+
+
+@pytest.mark.parametrize("rates", [{"adapter.cut": 1e-4}, {}], ids=["a rate of its own", "frozen"])
+def test_the_rest_of_the_adapter_is_a_part_too(mask_parts, tmp_path, caplog, rates):
+    """What is left beside `cut` is the layer for regions, and there are none."""
+    for name, parameter in mask_parts[0].adapter.named_parameters():
+        parameter.requires_grad_(name.startswith("region.") or bool(rates and name.startswith("cut.")))
+    make_trainer(mask_parts, tmp_path, [mask_row(0)], learning_rates=rates, max_steps=1).train()
+    assert "Group 'adapter' trains but had no gradient in 1 steps" in caplog.text
+
+
+def test_parts_that_all_had_work_are_not_named(mask_parts, tmp_path, patience, caplog):
+    rows = [mask_row(0), row(1)]
+    make_trainer(mask_parts, tmp_path, rows, learning_rates=PARTS, per_device_train_batch_size=1, max_steps=4).train()
+    assert not [each for each in caplog.records if "had no gradient" in each.message]
+
+
+def test_a_part_that_no_gradient_reaches_though_it_had_work_stops_the_run(mask_parts, tmp_path, patience):
+    mask_parts[0].adapter.region.register_forward_hook(lambda module, inputs, tokens: tokens.detach())
+    trainer = make_trainer(mask_parts, tmp_path, [mask_row(0), row(1)], learning_rates=PARTS)
+    with pytest.raises(TrainingError, match=r"Group 'adapter.region' trains .*in 2 steps; samples of every kind.*null"):
+        trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_data_without_work_for_any_part_stops_the_run(mask_parts, tmp_path, patience):
+    for name, parameter in mask_parts[0].adapter.named_parameters():
+        parameter.requires_grad_(name.startswith("region."))
+    rates = {"adapter.region": 1e-3}
+    trainer = make_trainer(mask_parts, tmp_path, [mask_row(0), mask_row(1)], learning_rates=rates)
+    with pytest.raises(TrainingError, match="in 2 steps; no sample so far has regions that are read by their masks"):
+        trainer.train()
+
+
+def test_a_short_run_names_its_idle_parts_at_the_end(mask_parts, tmp_path, caplog):
+    make_trainer(mask_parts, tmp_path, [mask_row(0), mask_row(1)], learning_rates=PARTS).train()
+    assert "Group 'adapter.region' trains but had no gradient in 3 steps" in caplog.text
+
+
+def test_a_run_with_masks_resumes_exactly(monkeypatch, tmp_path):
+    install_stencil(monkeypatch)
+
+    def trained(resume=None, rates=PARTS):
+        made = make_parts("stencil", dropout=0.2)
+        trainer = make_trainer(
+            made, tmp_path, mask_rows() * 2, max_steps=4, save_strategy="steps", save_steps=2, learning_rates=rates,
+            gradient_accumulation_steps=2,
+        )  # fmt: skip
+        trainer.train(resume_from_checkpoint=resume)
+        weights = weights_of(made[0])
+        made[0].detach()
+        return [(entry.get("loss"), entry.get("mask_loss")) for entry in trainer.state.log_history[:4]], weights
+
+    losses, expected = trained()
+    middle = str(checkpoints.checkpoint_path(tmp_path, 2))
+    resumed, weights = trained(middle)
+    assert resumed == losses
+    assert len(set(losses)) == 4
+    require_close(weights, expected, 0)
+    with pytest.raises(TrainingError, match=r"learning_rates\.adapter\.cut was 0\.001, is None"):
+        trained(middle, rates={"adapter.region": 1e-3})
 
 
 # -- what would go wrong unseen ---------------------------------------------------------------------------------

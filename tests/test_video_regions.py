@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import sketch
 import torch
 from conftest import picture, user
 from PIL import Image
@@ -251,3 +252,72 @@ def test_object_only_without_regions_is_the_backbone(oci):
     assert set(inputs) == set(native)
     with torch.no_grad():
         assert torch.equal(oci.model(**inputs).logits, oci.model.backbone(**native).logits)
+
+
+# -- frames that one grid shows -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def merged(monkeypatch):
+    """The processor of an adapter that reads what the decoder does, on a backbone whose grids show two frames."""
+    sketch.install(monkeypatch)
+    return sketch.make_processor("sketch-merged", "qwen2_5_vl")
+
+
+def left_and_right():
+    """A mask on the left half of a frame, and one on its right half."""
+    masks = np.zeros((2, 56, 84), dtype=bool)
+    masks[0, :, :42], masks[1, :, 42:] = True, True
+    return [Region.from_mask(mask) for mask in masks]
+
+
+def test_frames_of_one_grid_are_one_region_with_their_union(merged):
+    video = load_video(FRAMES, fps=4.0, sampling=FrameSampling(num_frames=6))
+    left, right = left_and_right()
+    first, second, third, *_, last = video.frame_indices
+    conversation = [user({"type": "video", "video": video}, "what does <region> do?")]
+    inputs = merged(conversation, [{first: left, second: right, third: left, last: right}])
+    batch = inputs["regions"]
+    assert batch.frames_per_region == (3,)
+    assert batch.counts == (1, 1, 1)
+    layout, drawn = batch.views[0], batch.views[1].prompts
+    assert layout.grid_of_region == (0, 1, 2)
+    cells = batch.scene.grids_hw[0][0] * batch.scene.grids_hw[0][1]
+    assert layout.patches_per_region[0] == cells > layout.patches_per_region[1]
+    assert drawn.frame_position.tolist() == [0, 2, 5]
+    assert drawn.num_frames.tolist() == [6, 6, 6]
+    assert inputs["input_ids"].eq(merged.placeholder_id).sum() == 3
+
+
+def test_clicks_on_frames_of_one_grid_stay_apart(merged):
+    video = load_video(FRAMES, fps=4.0, sampling=FrameSampling(num_frames=6))
+    first, second, *_ = video.frame_indices
+    click, other = Region.from_points([(20, 20)]), Region.from_points([(60, 30), (70, 40)])
+    inputs = merged([user({"type": "video", "video": video}, "<region>")], [{first: click, second: other}])
+    prompts = inputs["regions"].views[1].prompts
+    assert inputs["regions"].counts == (1, 2)
+    assert prompts.points_xy.tolist() == [[20, 20], [60, 30], [70, 40]]
+    assert prompts.frame_position.tolist() == [0, 1]
+
+
+def test_an_object_that_is_drawn_on_some_frames_only_is_listed(merged):
+    frames = {0: Region.from_points([(20, 20)]), 19: left_and_right()[0]}
+    inputs = merged([user(clip(), "<region>")], [frames])
+    assert inputs["regions"].views[1].prompts.kinds == ("mask", "mask")
+
+
+def test_a_frame_that_does_not_fit_is_named_within_its_grid(merged):
+    video = load_video(FRAMES, fps=4.0, sampling=FrameSampling(num_frames=6))
+    first, second, *_ = video.frame_indices
+    with pytest.raises(RegionError, match=f"Sample 0, region 0, frame {second}: The mask is of width 10"):
+        merged([user({"type": "video", "video": video}, "<region>")], [{first: left_and_right()[0], second: SMALL}])
+
+
+def test_absent_frames_say_nothing_of_a_region_in_a_question(saot):
+    region = {4: BOX, 8: BOX}
+    plain, said = (
+        saot.processor([user(clip(), "what is <region>?")], [each])
+        for each in (VideoRegion(region), VideoRegion(region, absent=[2, 3]))
+    )
+    assert plain["regions"].frame_indices == said["regions"].frame_indices
+    assert torch.equal(plain["input_ids"], said["input_ids"])

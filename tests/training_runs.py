@@ -1,5 +1,6 @@
 """Small training runs, made alike in tests and in the processes that tests start."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -9,10 +10,12 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import stencil
 import torch
 from PIL import Image
 from transformers import TrainerCallback, TrainingArguments
 
+from pixelrefer_plugin import AdapterRecipe
 from pixelrefer_plugin.data.dataset import RegionDataset
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.training.checkpoints import latest_checkpoint
@@ -39,6 +42,40 @@ def row(index, *, with_region=True, words=1, **changes):
 def mixed_rows(count):
     """Rows with and without regions, with short and with long answers."""
     return [row(index, with_region=index % 3 != 2, words=1 + 3 * index % 7) for index in range(count)]
+
+
+def mask_row(index, *, masks=1, words=1, **changes):
+    """A sample of a noise picture; its answer has so many words, and so many masks of boxes."""
+    return row(
+        index,
+        messages=[
+            {"role": "user", "content": "segment them"},
+            {"role": "assistant", "content": "seven " * words + "<seg> " * masks},
+        ],
+        regions=[{"box": [4 + each, 4, 12 + index % 20, 30]} for each in range(masks)],
+        **changes,
+    )
+
+
+OWN_RECIPES = {
+    "shapes": AdapterRecipe(
+        about="What cuts the masks, and the rows of their token.",
+        rates={"adapter.cut": 1e-3, "token_rows": 1e-3},
+        lora={"r": 4, "alpha": 8},
+    ),
+    "all": AdapterRecipe(about="The adapter, the decoder left as it is.", rates={"adapter": 1e-3}),
+}
+
+
+def stencil_with(recipes=OWN_RECIPES):
+    """The test adapter that gives masks, with recipes of its own."""
+    return dataclasses.replace(stencil.SPEC, recipes=recipes)
+
+
+def install_stencil(monkeypatch, recipes=OWN_RECIPES):
+    """That adapter, installed for the length of a test."""
+    monkeypatch.setattr(stencil, "SPEC", stencil_with(recipes))
+    stencil.install(monkeypatch)
 
 
 def make_parts(adapter="saot", backbone="videollama3", *, lora=True, dropout=0.0):

@@ -156,4 +156,5 @@ SPEC = BackboneSpec(
         frames_per_grid=lambda config: 1,
         box_xyxy=video_box_xyxy,
     ),
+    projector_layers=("model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2"),
 )

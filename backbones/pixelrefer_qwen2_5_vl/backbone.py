@@ -123,4 +123,6 @@ SPEC = BackboneSpec(
         grids_hw=video_grids_hw,
         frames_per_grid=lambda config: config.vision_config.temporal_patch_size,
     ),
+    merged_side=lambda config: config.vision_config.spatial_merge_size,
+    projector_layers=("model.visual.merger.mlp.0", "model.visual.merger.mlp.2"),
 )

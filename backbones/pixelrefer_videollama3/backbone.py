@@ -103,4 +103,5 @@ SPEC = BackboneSpec(
     video_scene=VideoScene(grids=video_grids, grids_hw=video_grids_hw, frames_per_grid=lambda config: 1),
     layouts=LAYOUTS,
     resize_frames=resize_frames,
+    projector_layers=("model.projector.readout.0", "model.projector.readout.2"),
 )

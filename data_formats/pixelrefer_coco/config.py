@@ -10,10 +10,14 @@ from pixelrefer_plugin.data.questions import (
     CAPTION_QUESTIONS,
     PHRASE_QUESTIONS,
     RECOGNITION_QUESTIONS,
+    SEGMENT_EVERY_QUESTIONS,
+    SEGMENT_QUESTIONS,
     checked_questions,
 )
+from pixelrefer_plugin.messages import MASK_MARKER
 
-Task = Literal["recognition", "phrase", "caption", "qa"]
+Task = Literal["recognition", "phrase", "caption", "qa", "segment", "segment_phrase"]
+RefCocoTask = Literal["phrase", "segment"]
 RegionKind = Literal["auto", "mask", "box"]
 
 QUESTIONS = {
@@ -21,8 +25,18 @@ QUESTIONS = {
     "phrase": PHRASE_QUESTIONS,
     "caption": CAPTION_QUESTIONS,
     "qa": ("About <region>: {question}",),
+    "segment": SEGMENT_EVERY_QUESTIONS,
+    "segment_phrase": SEGMENT_QUESTIONS,
 }
-ANSWERS = {"recognition": "{name}", "phrase": "{phrase}", "caption": "{caption}", "qa": "{answer}"}
+ANSWERS = {
+    "recognition": "{name}",
+    "phrase": "{phrase}",
+    "caption": "{caption}",
+    "qa": "{answer}",
+    "segment": "{masks}",
+    "segment_phrase": "{masks}",
+}
+_TASKS_OF_REFCOCO: dict[str, Task] = {"phrase": "phrase", "segment": "segment_phrase"}
 _REGION_KINDS = ("auto", "mask", "box")
 
 
@@ -31,16 +45,22 @@ class CocoConfig:
     """What is asked about the annotations of a COCO file, and which of them.
 
     Templates may name any field of the annotation that is a text or a number, and `{name}`, `{supercategory}` and
-    `{synonyms}` of its category, `{phrase}` and `{caption}` (its text, see `caption_field`).
+    `{synonyms}` of its category, `{phrase}` and `{caption}` (its text, see `caption_field`); those of `segment` only
+    what is its category's. `{masks}` is `<seg>` for one object and `[1] <seg>, [2] <seg>` for several.
 
     Attributes:
         task: `recognition`, answered by the category's name; `phrase` or `caption`, by a text of the annotation;
-            `qa`, whose `question` and `answer` are the annotation's own.
+            `qa`, whose `question` and `answer` are the annotation's own. The other way round: `segment`, a category
+            answered by the masks of all its objects in the picture; `segment_phrase`, a text of the annotation
+            answered by its mask.
         question: template of the question instead of the task's own, or several to choose from by annotation; each
-            with one `<region>`.
-        answer: template of the answer instead of the task's own.
+            with one `<region>`, or without any where masks are asked for.
+        answer: template of the answer instead of the task's own; with one `{masks}` where masks are asked for.
         per_image: one sample for a picture, a turn for each of its annotations, instead of one for each annotation.
         max_turns: the most turns of a sample; a picture with more annotations gives several samples.
+        max_masks: the most masks in the answers of a sample. A category with more objects in a picture is not asked
+            about there; nor is one that is not annotated whole: with a crowd, an annotation that other options leave
+            out, or, in LVIS, where the file says so.
         region: the annotation's `mask`, its `box`, or the mask where there is one (`auto`).
         skip_crowd: leave out annotations of crowds.
         min_area_px: leave out annotations of a smaller `area`.
@@ -54,6 +74,7 @@ class CocoConfig:
     answer: str | None = None
     per_image: bool = False
     max_turns: int = 16
+    max_masks: int = 5
     region: RegionKind = "auto"
     skip_crowd: bool = True
     min_area_px: float = 0.0
@@ -63,12 +84,21 @@ class CocoConfig:
     def __post_init__(self) -> None:
         check_field(self.task in QUESTIONS, self, "task", f"one of {', '.join(QUESTIONS)}")
         check_field(self.region in _REGION_KINDS, self, "region", f"one of {', '.join(_REGION_KINDS)}")
-        check_field(isinstance(self.max_turns, int) and self.max_turns >= 1, self, "max_turns", "an integer >= 1")
+        for name in ("max_turns", "max_masks"):
+            value = getattr(self, name)
+            check_field(isinstance(value, int) and value >= 1, self, name, "an integer >= 1")
+        is_box = self.asks_for_masks and self.region == "box"
+        check_field(not is_box, self, "region", f"mask or auto where masks are asked for, task={self.task}")
         check_field(0 <= self.min_area_px < math.inf, self, "min_area_px", "a number >= 0")
         for name in ("per_image", "skip_crowd"):
             check_field(isinstance(getattr(self, name), bool), self, name, "true or false")
         object.__setattr__(self, "categories", _texts(self, "categories"))
         _fill_in_templates(self)
+
+    @property
+    def asks_for_masks(self) -> bool:
+        """Whether the annotations are what is answered, not what is shown."""
+        return self.task in ("segment", "segment_phrase")
 
 
 @dataclass(frozen=True)
@@ -76,26 +106,32 @@ class RefCocoConfig:
     """What is asked about the objects that RefCOCO, RefCOCO+, RefCOCOg and RefCLEF refer to.
 
     Attributes:
+        task: `phrase`: the object is shown, the expression is the answer; `segment`: the expression is given, the
+            object's mask is the answer.
         split: of the references: `train`, `val`, `test`, `testA`, `testB`; `test` is all that begin so.
         instances: the file of the annotations, by default `instances.json` beside the references.
         question: template of the question instead of the default ones, or several to choose from.
-        answer: template of the answer; `{phrase}` is the expression, `{name}` the category.
+        answer: template of the answer; `{phrase}` is the expression, `{name}` the category, `{masks}` as for `coco`.
         per_image: as for `coco`.
         max_turns: as for `coco`.
+        max_masks: as for `coco`.
         region: as for `coco`.
         coco_2017_names: read `COCO_train2014_000000000009.jpg` as `000000000009.jpg`, its name in COCO 2017.
     """
 
+    task: RefCocoTask = "phrase"
     split: str = "train"
     instances: str | None = None
     question: str | tuple[str, ...] | None = None
     answer: str | None = None
     per_image: bool = False
     max_turns: int = 16
+    max_masks: int = 5
     region: RegionKind = "auto"
     coco_2017_names: bool = False
 
     def __post_init__(self) -> None:
+        check_field(self.task in _TASKS_OF_REFCOCO, self, "task", f"one of {', '.join(_TASKS_OF_REFCOCO)}")
         check_field(isinstance(self.split, str) and bool(self.split), self, "split", "the name of a split")
         check_field(isinstance(self.coco_2017_names, bool), self, "coco_2017_names", "true or false")
         templates = self.as_coco()
@@ -105,11 +141,12 @@ class RefCocoConfig:
     def as_coco(self) -> CocoConfig:
         """The same about annotations whose text is the expression."""
         return CocoConfig(
-            task="phrase",
+            task=_TASKS_OF_REFCOCO[self.task],
             question=self.question,
             answer=self.answer,
             per_image=self.per_image,
             max_turns=self.max_turns,
+            max_masks=self.max_masks,
             region=self.region,
             skip_crowd=False,
             caption_field="phrase",
@@ -128,10 +165,14 @@ def _fill_in_templates(config: CocoConfig) -> None:
         object.__setattr__(config, "question", QUESTIONS[config.task])
     if config.answer is None:
         object.__setattr__(config, "answer", ANSWERS[config.task])
-    object.__setattr__(config, "question", checked_questions(config, "question"))
+    num_shown = 0 if config.asks_for_masks else 1
+    object.__setattr__(config, "question", checked_questions(config, "question", num_shown=num_shown))
     rule = "a text in which {field} stands for a field, and {{ and }} for brackets"
     check_field(all(map(_is_template, config.question)), config, "question", rule)
     check_field(_is_template(config.answer), config, "answer", rule)
+    if config.asks_for_masks:
+        is_sound = config.answer.count("{masks}") == 1 and MASK_MARKER not in config.answer
+        check_field(is_sound, config, "answer", f"a text with one {{masks}}, which becomes {MASK_MARKER}")
 
 
 def _is_template(text: Any) -> bool:

@@ -14,7 +14,7 @@ from pixelrefer_plugin import DataError, RegionError, RegionSample
 from pixelrefer_plugin.data.conversation import collecting, read_sample, read_segmentation, size_of
 from pixelrefer_plugin.data.questions import choose
 from pixelrefer_plugin.data.sample import Defect, RecordPlace
-from pixelrefer_plugin.messages import REGION_MARKER
+from pixelrefer_plugin.messages import MASK_MARKER, REGION_MARKER
 from pixelrefer_plugin.regions import Region
 
 from .config import CocoConfig
@@ -56,8 +56,8 @@ def _open(
 ) -> "InstanceSamples":
     tables = CocoTables.open(Path(path))
     rows = _chosen(tables, config)
-    order, starts = grouped(tables, rows, config)
-    return InstanceSamples(tables, Path(media_root), config, rows[order], starts, picture_of)
+    order, turns, starts = grouped(tables, rows, config)
+    return InstanceSamples(tables, Path(media_root), config, rows[order], turns, starts, picture_of)
 
 
 def file_name(image: Mapping[str, Any]) -> Any:
@@ -94,17 +94,65 @@ def _category_ids(tables: CocoTables, names: Sequence[str]) -> set[Any]:
     return {id for id, category in tables.categories.items() if category["name"] in names}
 
 
-def grouped(tables: CocoTables, rows: np.ndarray, config: CocoConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The order in which annotations become turns, and where in it each sample begins, and their end."""
-    order = np.arange(len(rows))
+def grouped(tables: CocoTables, rows: np.ndarray, config: CocoConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How annotations become turns and samples.
+
+    Returns:
+        The order in which they do; where in it each turn begins, and the last one's end; where among the turns each
+        sample begins, and their end.
+
+    Raises:
+        DataError: no category of any picture can be asked about.
+    """
+    order, turns = np.arange(len(rows)), np.arange(len(rows) + 1)
+    if config.task == "segment":
+        order, turns = _by_category(tables, rows, config)
+    elif config.per_image:
+        order = np.argsort(tables.image_row[rows], kind="stable")
     if not config.per_image:
-        return order, np.arange(len(rows) + 1)
-    order = np.argsort(tables.image_row[rows], kind="stable")
-    images = tables.image_row[rows[order]]
-    is_first = np.append(True, images[1:] != images[:-1]) | (images < 0)  # strays have nothing in common
-    firsts = np.flatnonzero(is_first)
-    turns = np.arange(len(rows)) - np.repeat(firsts, np.diff(np.append(firsts, len(rows))))
-    return order, np.append(np.flatnonzero(turns % config.max_turns == 0), len(rows))
+        return order, turns, np.arange(len(turns))
+    images = tables.image_row[rows[order[turns[:-1]]]]
+    masks = np.diff(turns) if config.asks_for_masks else np.zeros(len(images), dtype=np.int64)
+    return order, turns, _sample_starts(images.tolist(), masks.tolist(), config)
+
+
+def _by_category(tables: CocoTables, rows: np.ndarray, config: CocoConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The annotations of one category of a picture in one turn, where it is annotated whole and not too often."""
+    codes: dict[Any, int] = {}
+    of_category = np.array([codes.setdefault(id, len(codes)) for id in tables.category_ids], dtype=np.int64)
+    keys = tables.image_row * len(codes) + of_category
+    strays = tables.image_row < 0
+    keys[strays] = -1 - np.flatnonzero(strays)  # they have nothing in common
+    partial = [image * len(codes) + codes[id] for image, id in tables.partial if id in codes]
+    found, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    is_asked = (np.bincount(group[rows], minlength=len(found)) == sizes) & (sizes <= config.max_masks)
+    is_asked &= ~np.isin(found, np.array(partial, dtype=np.int64))
+    kept = np.flatnonzero(is_asked[group[rows]])
+    if not len(kept):
+        raise DataError(
+            f"No picture of '{tables.path}' has a category with all its objects annotated, {config.max_masks} at most "
+            "(max_masks): check the format's options."
+        )
+    first = np.full(len(found), len(rows))
+    np.minimum.at(first, group[rows], np.arange(len(rows)))
+    image = tables.image_row[rows[kept]] if config.per_image else np.zeros(len(kept))
+    order = kept[np.lexsort((first[group[rows[kept]]], image))]
+    changes = np.flatnonzero(np.diff(group[rows[order]])) + 1
+    return order, np.concatenate([[0], changes, [len(order)]])
+
+
+def _sample_starts(images: Sequence[int], masks: Sequence[int], config: CocoConfig) -> np.ndarray:
+    """Where each sample begins among turns that are about these images, with so many masks; and the last one's end."""
+    starts: list[int] = []
+    num_masks = 0
+    for turn, (image, more) in enumerate(zip(images, masks, strict=True)):
+        goes_on = bool(starts) and image == images[turn - 1] and image >= 0  # strays have nothing in common
+        if goes_on and turn - starts[-1] < config.max_turns and num_masks + more <= config.max_masks:
+            num_masks += more
+        else:
+            starts.append(turn)
+            num_masks = more
+    return np.array([*starts, len(images)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +163,9 @@ class InstanceSamples:
         tables: the file.
         media_root: folder that pictures are below.
         config: what is asked.
-        rows: the annotations in use, sample after sample; one may be there more than once.
-        starts: where in `rows` each sample begins, and their end.
+        rows: the annotations in use, turn after turn; one may be there more than once.
+        turns: where in `rows` each turn begins, and their end.
+        starts: where among the turns each sample begins, and their end.
         picture_of: where an image's picture is.
         phrases: for each of `rows` a name, and a text that the annotation does not have itself; may be empty.
     """
@@ -125,6 +174,7 @@ class InstanceSamples:
     media_root: Path
     config: CocoConfig
     rows: np.ndarray
+    turns: np.ndarray
     starts: np.ndarray
     picture_of: Callable[[Mapping[str, Any]], Any]
     phrases: Sequence[tuple[str, str]] = ()
@@ -133,31 +183,31 @@ class InstanceSamples:
         return len(self.starts) - 1
 
     def __getitem__(self, index: int) -> RegionSample:
-        turns = range(self.starts[index], self.starts[index + 1])
-        row = int(self.rows[turns[0]])
+        first = int(self.turns[self.starts[index]])
+        row = int(self.rows[first])
         place = RecordPlace(f"{self.tables.path.name} annotations[{row}]", index, self.media_root)
         defects: list[Defect] = []
         image = self._image(row, defects)
         regions, messages = [], []
-        for turn in turns:
-            annotation = self._annotation(turn, defects)
-            regions.append(_region(self.config, annotation, defects))
-            messages += self._question_and_answer(annotation, image, defects)
-        name = self._name(turns[0])
+        for turn in range(self.starts[index], self.starts[index + 1]):
+            positions = range(self.turns[turn], self.turns[turn + 1])
+            annotations = [self._annotation(position, defects) for position in positions]
+            regions += [_region(self.config, annotation, defects) for annotation in annotations]
+            messages += self._question_and_answer(annotations, image, defects)
         translated = {
-            "id": f"{image.get('id')}-{name}" if self.config.per_image else name,
+            "id": self._id(first, image),
             "images": [self.picture_of(image)],
             "size": size_of(image),
             "messages": messages,
         }
         return read_sample(translated, regions, place, defects=defects)
 
-    def _name(self, turn: int) -> str:
-        if self.phrases:
-            return self.phrases[turn][0]
-        row = int(self.rows[turn])
+    def _id(self, position: int, image: Mapping[str, Any]) -> str:
+        """That of the first annotation; behind the picture's where several make a sample."""
+        row = int(self.rows[position])
         id = self.tables.annotation_ids[row]
-        return f"annotations[{row}]" if id is None else str(id)
+        name = self.phrases[position][0] if self.phrases else f"annotations[{row}]" if id is None else str(id)
+        return f"{image.get('id')}-{name}" if self.config.per_image or self.config.task == "segment" else name
 
     def _image(self, row: int, defects: list[Defect]) -> Mapping[str, Any]:
         image_row = int(self.tables.image_row[row])
@@ -166,15 +216,19 @@ class InstanceSamples:
             return {"file_name": "unknown"}
         return _parsed(self.tables.image, image_row, "image", defects)
 
-    def _annotation(self, turn: int, defects: list[Defect]) -> Mapping[str, Any]:
-        annotation = _parsed(self.tables.annotation, int(self.rows[turn]), "annotation", defects)
-        return {**annotation, "phrase": self.phrases[turn][1]} if self.phrases else annotation
+    def _annotation(self, position: int, defects: list[Defect]) -> Mapping[str, Any]:
+        annotation = _parsed(self.tables.annotation, int(self.rows[position]), "annotation", defects)
+        return {**annotation, "phrase": self.phrases[position][1]} if self.phrases else annotation
 
     def _question_and_answer(
-        self, annotation: Mapping[str, Any], image: Mapping[str, Any], defects: list[Defect]
+        self, annotations: Sequence[Mapping[str, Any]], image: Mapping[str, Any], defects: list[Defect]
     ) -> list[dict[str, str]]:
+        """Of one annotation, or, where a category is asked about, of all."""
+        annotation = annotations[0]
         category = self.tables.categories.get(hashable(annotation.get("category_id")), {})
         fields = _fields(self.config, annotation, image, category)
+        if self.config.asks_for_masks:
+            fields["masks"] = _masks(len(annotations))
         question = choose(self.config.question, annotation.get("id"))
         own = fields.get("question")
         if self.config.task == "qa" and isinstance(own, str) and REGION_MARKER in own:
@@ -184,6 +238,13 @@ class InstanceSamples:
             {"role": "user", "content": _filled(question, fields, f"{subject}, question", defects)},
             {"role": "assistant", "content": _filled(self.config.answer, fields, f"{subject}, answer", defects)},
         ]
+
+
+def _masks(count: int) -> str:
+    """What stands for the masks of so many objects in an answer; several are numbered."""
+    if count == 1:
+        return MASK_MARKER
+    return ", ".join(f"[{number}] {MASK_MARKER}" for number in range(1, count + 1))
 
 
 def _parsed(read: Callable[[int], Any], row: int, kind: str, defects: list[Defect]) -> Mapping[str, Any]:
@@ -198,7 +259,7 @@ def _parsed(read: Callable[[int], Any], row: int, kind: str, defects: list[Defec
 def _region(config: CocoConfig, annotation: Mapping[str, Any], defects: list[Defect]) -> Region | None:
     with collecting(defects, "region", f"annotation {annotation.get('id')}"):
         mask = None if config.region == "box" else read_segmentation(annotation.get("segmentation"))
-        if mask is not None or config.region == "mask":
+        if mask is not None or config.region == "mask" or config.asks_for_masks:
             return _required(mask, "segmentation")
         return Region.from_box(_xyxy(_required(annotation.get("bbox"), "bbox")))
     return None
@@ -223,13 +284,17 @@ def _fields(
     config: CocoConfig, annotation: Mapping[str, Any], image: Mapping[str, Any], category: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What templates may name."""
-    fields = {key: value for key, value in annotation.items() if isinstance(value, str | int | float)}
+    fields: dict[str, Any] = {}
+    if config.task != "segment":  # about a category, not one of its annotations
+        fields = {key: value for key, value in annotation.items() if isinstance(value, str | int | float)}
     if category:
         synonyms = category.get("synonyms")
         synonyms = synonyms if isinstance(synonyms, list) and synonyms else [category["name"]]
         fields |= {"name": _spaced(category["name"]), "synonyms": ", ".join(map(_spaced, map(str, synonyms)))}
         fields["supercategory"] = _spaced(str(category.get("supercategory", "")))
-    text = _text(config, annotation, image)
+    text = None if config.task == "segment" else _text(config, annotation, image)
+    if text is not None and config.asks_for_masks:
+        text = text.strip().rstrip(".")  # it stands within a sentence
     return fields if text is None else {**fields, "phrase": text, "caption": text}
 
 

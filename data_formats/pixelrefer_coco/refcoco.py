@@ -46,12 +46,13 @@ def open_refcoco(config: RefCocoConfig, path: Path, media_root: Path) -> Instanc
         for number, sentence in enumerate(ref["sentences"]):
             rows.append(row)
             phrases.append((f"{ref['ref_id']}-{number}", _expression(sentence)))
-    order, starts = grouped(tables, np.array(rows, dtype=np.int64), config.as_coco())
+    order, turns, starts = grouped(tables, np.array(rows, dtype=np.int64), config.as_coco())
     return InstanceSamples(
         tables,
         Path(media_root),
         config.as_coco(),
         np.array(rows, dtype=np.int64)[order],
+        turns,
         starts,
         _name_of_2017 if config.coco_2017_names else file_name,
         [phrases[position] for position in order],

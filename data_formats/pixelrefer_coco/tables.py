@@ -27,6 +27,8 @@ class CocoTables:
         is_crowd: `(A,)` bool.
         area_px: `(A,)`; of its box where it has no `area`; NaN where it has neither.
         image_spans: byte offsets of the images.
+        partial: image, counted from 0, and category of which that image has objects without an annotation, as LVIS
+            tells them.
         categories: id -> category.
     """
 
@@ -38,6 +40,7 @@ class CocoTables:
     is_crowd: np.ndarray
     area_px: np.ndarray
     image_spans: np.ndarray
+    partial: frozenset[tuple[int, Any]]
     categories: Mapping[Any, Mapping[str, Any]]
 
     @classmethod
@@ -45,11 +48,14 @@ class CocoTables:
         """Index a file; raises `DataError` where it is not of this kind."""
         found: dict[str, list[Element]] = {"annotations": [], "images": [], "categories": []}
         annotations = []
+        partial: set[tuple[int, Any]] = set()
         for element in scan_object(path):
             if element.number is None or element.key not in found:
                 continue
             if element.key == "annotations":
                 annotations.append(_annotation_columns(element.value))
+            if element.key == "images":
+                partial |= {(element.number, id) for id in _not_exhaustive(element.value)}
             found[element.key].append(element if element.key == "categories" else element._replace(value=_id(element)))
         for key in ("annotations", "images"):
             if not found[key]:
@@ -67,6 +73,7 @@ class CocoTables:
             is_crowd=np.array(crowd, dtype=bool),
             area_px=np.array(area_px, dtype=np.float64),
             image_spans=_spans(found["images"]),
+            partial=frozenset(partial),
             categories=_categories(path, found["categories"]),
         )
 
@@ -87,6 +94,11 @@ def _annotation_columns(annotation: Any) -> tuple[Any, Any, Any, bool, float]:
         return None, None, None, False, np.nan
     ids = (hashable(annotation.get(key)) for key in ("id", "image_id", "category_id"))
     return (*ids, annotation.get("iscrowd") in (1, True), _area_px(annotation))
+
+
+def _not_exhaustive(image: Any) -> list[Any]:
+    found = image.get("not_exhaustive_category_ids") if isinstance(image, Mapping) else None
+    return [hashable(id) for id in found] if isinstance(found, list) else []
 
 
 def _area_px(annotation: Mapping[str, Any]) -> float:

@@ -1,5 +1,5 @@
-"""The command line: `pixelrefer plugins`, `describe` and `quickstart`; from modules beside it `validate`, `convert`,
-`preview`, `import-official`, `train` and `merge`.
+"""The command line: `pixelrefer plugins`, `describe` and `quickstart`; from modules beside it `segment`, `chat`,
+`validate`, `convert`, `preview`, `import-official`, `train` and `merge`.
 
 It parses, prints and reports errors. Torch and transformers are imported by the commands that need them, so
 that help and listings are instant.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from .. import __version__
+from .chatting import chat
 from .checking import validate
 from .data import convert, preview
 from .importing import import_official
@@ -24,12 +25,16 @@ from .options import (
     GivenRegion,
     Moment,
     OrderedCommand,
-    adapter_option,
+    device_option,
+    frames_options,
+    loading_options,
+    model_option,
     region_options,
     regions_in_order,
     setting_option,
 )
 from .reporting import Failure, ReportingGroup, quiet_libraries
+from .segmenting import segment
 from .training import merge, train
 
 if TYPE_CHECKING:
@@ -82,7 +87,7 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
 
 @main.command(cls=OrderedCommand)
 @click.argument("path", metavar="IMAGE|VIDEO", type=click.Path(path_type=Path))
-@click.option("--model", required=True, metavar="DIR_OR_ID", help="Model folder, or a plain backbone's id or path.")
+@model_option
 @region_options
 @click.option("--prompt", help="What to ask, with one <region> for each region. By default each is described.")
 @click.option("--track", is_flag=True, help="Follow each region through the sampled frames.")
@@ -92,15 +97,7 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
     "source_options",
     help="An option of the region source, such as checkpoint=DIR_OR_ID.",
 )
-@click.option(
-    "--frames", type=click.IntRange(min=1), help="Sample so many frames, spread evenly. [as the model, or 16]"
-)
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Sample so many per second, 128 at most.")
-@click.option(
-    "--frame-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Frames per second of a folder of frames. [default: 1]",
-)
+@frames_options
 @click.option(
     "--save-overlay",
     "overlay",
@@ -108,12 +105,9 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
     type=click.Path(path_type=Path),
     help="Draw what was asked about, numbered in the order given: .png or .jpg; of a video .mp4 or .gif.",
 )
-@click.option("--backbone", metavar="DIR_OR_ID", help="Where the backbone of a model folder is, if it has moved.")
-@click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own.")
-@adapter_option
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@loading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of streaming.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 def describe(
     path: Path,
     model: str,
@@ -260,6 +254,8 @@ def _explain_missing_extra(error: ImportError) -> NoReturn:
     ) from error
 
 
+main.add_command(segment)
+main.add_command(chat)
 main.add_command(import_official)
 main.add_command(train)
 main.add_command(merge)

@@ -1,4 +1,5 @@
-"""The model that `pixelrefer describe` asks: loaded, told in plain words why where it cannot be, and asked."""
+"""The model that `pixelrefer describe`, `segment` and `chat` ask: loaded, told in plain words why where it cannot be,
+and asked."""
 
 from __future__ import annotations
 
@@ -9,20 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..checkpoint import is_model_folder, read_manifest
 from ..errors import CheckpointError
 from ..hub import is_path, model_folder
+from ..plugins import get_adapter
 from .reporting import Failure, quiet_libraries
 
 if TYPE_CHECKING:
     from ..model import RegionModel
     from ..processor import RegionProcessor
+    from ..region_batch import RegionBatch
     from ..regions import Region, VideoRegion
+
+_DEFAULT_ADAPTER = "saot"
 
 
 def require_model(source: str) -> None:
     """Refuse the path of a folder that is not there; whether the hub has an id is known when it is loaded."""
     if is_path(source) and not Path(source).is_dir():
         raise CheckpointError(f"Expected a model folder at '{source}', found none.")
+
+
+def require_mask_head(source: str, adapter: str | None) -> None:
+    """Refuse a model folder or a backbone here that gives no masks; the hub's tell when they are loaded."""
+    if not Path(source).exists():
+        return
+    name = read_manifest(source).adapter if is_model_folder(source) else adapter or _DEFAULT_ADAPTER
+    if get_adapter(name).mask_head is None:
+        raise Failure(
+            f"'{source}' gives no masks: its adapter '{name}' has no mask head. Take a model that was trained with an "
+            "adapter that has one."
+        )
 
 
 @dataclass(frozen=True)
@@ -50,8 +68,8 @@ class LoadedModel:
         model, processor = _load(source, backbone, adapter, adapter_options)
         if model_folder(source, {}) is None:
             click.echo(
-                f"Warning: '{source}' is a plain backbone; its adapter '{adapter or 'saot'}' is untrained, so what it "
-                "says about regions means nothing yet.",
+                f"Warning: '{source}' is a plain backbone; its adapter '{adapter or _DEFAULT_ADAPTER}' is untrained: "
+                "what it says about regions means nothing yet.",
                 err=True,
             )
         return cls(model.to(place), processor, max_new_tokens)
@@ -76,8 +94,20 @@ class LoadedModel:
             num_beams=1,
             streamer=streamer if stream else None,
         )
-        tokens = inputs["regions"].tokens_per_region() if regions else ()
-        return self.processor.decode(generated, inputs)[0], tokens
+        return self.processor.decode(generated, inputs)[0], _tokens_of(regions, inputs)
+
+
+def _tokens_of(regions: Sequence[Region | VideoRegion], inputs: Mapping[str, Any]) -> list[int]:
+    """The object tokens of each region; equal ones may share theirs."""
+    if not regions:
+        return []
+    batch: RegionBatch = inputs["regions"]
+    tokens = {
+        regions[number]: count
+        for number, count in zip(batch.numbers, batch.tokens_per_region(), strict=True)
+        if number is not None
+    }
+    return [tokens[region] for region in regions]
 
 
 def _load(

@@ -277,6 +277,7 @@ class _Report:
             "images": found.images,
             "videos": found.videos,
             "regions": _spread_as_json(found.regions),
+            "masks": _spread_as_json(found.masks),
             "tokens": _spread_as_json(found.tokens) if found.tokens.count else None,
             "fix_out": str(fix_out) if fix_out is not None and found.good else None,
         }
@@ -303,12 +304,17 @@ def _print_table(summary: CheckSummary) -> None:
 
 def _totals(summary: CheckSummary) -> str:
     bad = summary.samples - summary.good
-    regions, tokens = summary.regions, summary.tokens
+    regions, masks, tokens = summary.regions, summary.masks, summary.tokens
     lines = [
         f"{summary.samples:,} samples: {summary.good:,} good, {bad:,} with defects.",
         f"They show {summary.images:,} images and {summary.videos:,} videos, and have {regions.total:,} regions "
         f"({regions.least:,} to {regions.most:,} each, {regions.mean:.1f} on average).",
     ]
+    if masks.total:
+        lines.append(
+            f"Their answers give {masks.total:,} masks ({masks.least:,} to {masks.most:,} each, {masks.mean:.1f} on "
+            "average)."
+        )
     if tokens.count:
         lines.append(f"Good ones have {tokens.least:,} to {tokens.most:,} tokens, {tokens.mean:,.0f} on average.")
     return "\n".join(lines)

@@ -184,7 +184,8 @@ def preview(
 ) -> None:
     """Draw some samples on one sheet: their pictures with numbered regions, and their texts.
 
-    Of a video the frames that regions name are drawn. A sample with defects says what they are.
+    Masks to learn are called seg 1, seg 2, ..., in the pictures as in the answers. Of a video the frames that
+    regions name are drawn. A sample with defects says what they are.
 
     \b
     Example:

@@ -1,5 +1,6 @@
-"""Options that need reading: regions and the frames they lie on, for `describe`; `key=value`, for `describe` (a region
-source's and an adapter's), for `validate` (an adapter's) and for `validate`, `convert` and `preview` (a data format's).
+"""Options that need reading: regions and the frames they lie on, for `describe` and `segment`; `key=value`, for those
+that ask a model (an adapter's, for `describe` a region source's too), for `validate` (an adapter's) and for `validate`,
+`convert` and `preview` (a data format's). And what the commands that ask a model have in common.
 
 Reads text only. Whether a region fits its picture is known when the picture is; see `subject`.
 """
@@ -203,3 +204,43 @@ adapter_option = setting_option(
     "adapter_options",
     help="An option of the adapter, such as num_tokens=16, or preset=official; for a plain backbone.",
 )
+
+
+# -- options that several commands have ---------------------------------------------------------------------
+
+
+model_option = click.option(
+    "--model", required=True, metavar="DIR_OR_ID", help="Model folder, or a plain backbone's id or path."
+)
+
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+
+
+def frames_options(command: FunctionT) -> FunctionT:
+    """Adds what says which frames of a video are read: `--frames`, `--fps` and `--frame-rate`."""
+    positive = click.FloatRange(min=0, min_open=True)
+    for option in (
+        click.option("--frame-rate", type=positive, help="Frames per second of a folder of frames. [default: 1]"),
+        click.option("--fps", type=positive, help="Sample so many per second, 128 at most."),
+        click.option(
+            "--frames",
+            type=click.IntRange(min=1),
+            help="Sample so many frames, spread evenly. [as the model, or 16]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def loading_options(command: FunctionT) -> FunctionT:
+    """Adds what says how a model is loaded and how long its answers may be."""
+    for option in (
+        click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True),
+        adapter_option,
+        click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own."),
+        click.option(
+            "--backbone", metavar="DIR_OR_ID", help="Where the backbone of a model folder is, if it has moved."
+        ),
+    ):
+        command = option(command)
+    return command

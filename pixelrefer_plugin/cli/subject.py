@@ -1,4 +1,4 @@
-"""What `pixelrefer describe` is asked about: a picture or a video and the regions on it, read and checked.
+"""What `pixelrefer describe`, `segment` and `chat` are about: a picture or video and the regions on it, read, checked.
 
 All of it happens before a model is loaded, which takes minutes. A region source, where one is asked for, and the
 overlay belong here too. Torch is imported by region sources only.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ _DEFAULT_SOURCE = "sam2"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of `pixelrefer describe` that are about the picture or video.
+    """The options of a command that are about the picture or video; those that it lacks are left out.
 
     Attributes:
         path: the picture, the video, or the folder of frames.
@@ -54,14 +54,14 @@ class Request:
     given: Sequence[GivenRegion]
     prompt: str | None
     model: str
-    track: bool
-    source: str | None
-    source_options: Mapping[str, Any]
-    device: str
+    track: bool = False
+    source: str | None = None
+    source_options: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "auto"
     frames: int | None
     fps: float | None
     frame_rate: float | None
-    overlay: Path | None
+    overlay: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.given and self.prompt is None:
@@ -144,10 +144,19 @@ class Subject:
     regions: Sequence[Region | VideoRegion]
 
     @property
+    def kind(self) -> str:
+        """`image` or `video`."""
+        return "video" if isinstance(self.media, Video) else "image"
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The sampled frames of a video; none of a picture."""
+        return self.media.frame_indices if isinstance(self.media, Video) else ()
+
+    @property
     def part(self) -> dict[str, Any]:
         """It as a part of a chat message."""
-        kind = "video" if isinstance(self.media, Video) else "image"
-        return {"type": kind, kind: self.media}
+        return {"type": self.kind, self.kind: self.media}
 
     @property
     def frames_of_regions(self) -> list[list[int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,10 @@ from ..errors import (
 )
 from ..images import image_hw, load_image
 from ..messages import PLACEHOLDER, REGION_MARKER, read_texts
+from ..prompts import named_frames
 from ..regions import Region, VideoRegion
 from ..video import FOLDER_FPS, FrameSampling, Video, frame_times, load_video
-from .sample import SAMPLE_FAULTS, Defect, DefectKind, RegionSample, defect_of
+from .sample import SAMPLE_FAULTS, Defect, DefectKind, RegionSample, defect_of, marker_defects, medium_of
 from .schema import write_record
 from .workers import run_in_order
 
@@ -47,7 +48,8 @@ class CheckedSample:
         defects: all that is wrong with it; none for a good sample.
         num_images: pictures that it shows.
         num_videos: videos that it shows.
-        num_regions: regions that it has; None where its record cannot be read.
+        num_regions: regions that it shows; None where its record cannot be read.
+        num_masks: masks that its answers give; None likewise.
         num_tokens: its length as the decoder sees it; None where no processor was given, or it is not good.
         record: it in our own schema, where that was asked for and it is good.
     """
@@ -59,6 +61,7 @@ class CheckedSample:
     num_images: int = 0
     num_videos: int = 0
     num_regions: int | None = None
+    num_masks: int | None = None
     num_tokens: int | None = None
     record: Mapping[str, Any] | None = None
 
@@ -203,7 +206,8 @@ class CheckSummary:
         kinds: how many samples have a defect of each kind.
         images: pictures, of all samples that could be read, as the following.
         videos: videos.
-        regions: regions of each sample.
+        regions: regions that each sample shows.
+        masks: masks that the answers of each sample give.
         tokens: tokens of each good sample, where they were counted.
     """
 
@@ -214,6 +218,7 @@ class CheckSummary:
     images: int = 0
     videos: int = 0
     regions: Spread = field(default_factory=Spread)
+    masks: Spread = field(default_factory=Spread)
     tokens: Spread = field(default_factory=Spread)
 
     def add(self, checked: CheckedSample) -> None:
@@ -226,6 +231,8 @@ class CheckSummary:
         self.videos += checked.num_videos
         if checked.num_regions is not None:
             self.regions.add(checked.num_regions)
+        if checked.num_masks is not None:
+            self.masks.add(checked.num_masks)
         if checked.num_tokens is not None:
             self.tokens.add(checked.num_tokens)
 
@@ -272,7 +279,7 @@ class SampleCheck:
         except PromptError as error:
             return CheckedSample(index, sample.id, sample.where, (Defect("format", str(error)),))
         reading = _Reading(sample, self)
-        defects = [*_text_defects(texts, len(sample.regions)), *reading.defects]
+        defects = [*marker_defects(texts, sample.regions), *_text_defects(texts), *reading.defects]
         num_tokens = None
         if self.processor is not None and not defects:
             num_tokens, defects = self._tried(self.processor, sample, reading)
@@ -283,7 +290,8 @@ class SampleCheck:
             tuple(defects),
             num_images=len(reading.images),
             num_videos=len(reading.videos),
-            num_regions=len(sample.regions),
+            num_regions=max(0, len(sample.regions) - len(sample.targets)),
+            num_masks=len(sample.targets),
             num_tokens=num_tokens,
             record=write_record(sample, self.media_root) if self.media_root is not None and not defects else None,
         )
@@ -307,14 +315,7 @@ class SampleCheck:
         return None, [Defect("too long", f"it has {num_tokens} tokens, at most {self.max_tokens} are allowed.")]
 
 
-def _text_defects(texts: Sequence[tuple[str, str]], num_regions: int) -> Iterator[Defect]:
-    markers = sum(text.count(REGION_MARKER) for _, text in texts)
-    if markers != num_regions:
-        yield Defect(
-            "markers",
-            f"its texts have {markers} {REGION_MARKER} but it has {num_regions} regions. "
-            f"Each {REGION_MARKER} stands for one region, in order.",
-        )
+def _text_defects(texts: Sequence[tuple[str, str]]) -> Iterator[Defect]:
     if any(PLACEHOLDER in text for _, text in texts):
         yield Defect(
             "markers", f"its texts hold the special token {PLACEHOLDER!r}. Write {REGION_MARKER} for a region."
@@ -333,6 +334,7 @@ class _Reading:
     def __init__(self, sample: RegionSample, check: SampleCheck) -> None:
         self._sample = sample
         self._check = check
+        self._targets = frozenset(sample.targets)
         self.defects: list[Defect] = []
         self.images = [
             self._open(f"image {index}", self._image, part) for index, part in enumerate(sample.media("image"))
@@ -343,7 +345,8 @@ class _Reading:
         ]
         self.defects += self._wrong_sizes()
         for number, region in enumerate(sample.regions):
-            self.defects += [Defect("region", f"region {number}{reason}") for reason in self._misfits(region)]
+            misfits = self._misfits(region, is_target=number in self._targets)
+            self.defects += [Defect("region", f"region {number}{reason}") for reason in misfits]
 
     def messages(self) -> list[dict[str, Any]]:
         """The sample's messages with what was decoded in place of paths, so that it is not decoded again."""
@@ -371,15 +374,23 @@ class _Reading:
         return _Opened((picture.height, picture.width), picture)
 
     def _video(self, part: Mapping[str, Any], *, index: int) -> _Opened:
-        times = times_of(part)
-        regions = [each for each in self._sample.regions if isinstance(each, VideoRegion) and each.video_index == index]
-        named = {frame for region in regions for frame in region.frames}
+        source, times = part["video"], times_of(part)
+        regions: tuple[list[VideoRegion], list[VideoRegion]] = ([], [])  # those that are shown, and targets
+        for number, region in enumerate(self._sample.regions):
+            if isinstance(region, VideoRegion) and region.video_index == index:
+                regions[number in self._targets].append(region)
+        named = named_frames(source, *regions, sampling=self._check.sampling, times=times)
         try:
-            video = self._load(part["video"], named, times)
-            return _Opened(video.image_hw, None if self._check.quick else video)
+            video = self._load(source, named, times)
         except FrameError:
-            lacks = _missing_frames(part["video"], named, times)
-        return _Opened(self._load(part["video"], named - set(lacks), times).image_hw, lacks=lacks)
+            video = self._load(source, named & _frames_there(source, times), times)
+        lacks = {}
+        for frame in named.union(*map(_known_frames, regions[1])):
+            if isinstance(source, Video) and frame in named and frame not in video.frame_indices:
+                lacks[frame] = f"frame {frame} is not among the sampled ones."
+            elif frame >= (count := video.num_source_frames):
+                lacks[frame] = f"the video has {count} frames, counted from 0: there is no frame {frame}."
+        return _Opened(video.image_hw, None if self._check.quick or lacks else video, lacks)
 
     def _load(self, source: Any, named: set[int], times: Mapping[str, Any]) -> Video:
         sampling = self._check.sampling
@@ -399,22 +410,28 @@ class _Reading:
                     f"{name} is {width} px wide and {height} high, but the record says {said_width} and {said_height}.",
                 )
 
-    def _misfits(self, region: Region | VideoRegion) -> Iterator[str]:
+    def _misfits(self, region: Region | VideoRegion, *, is_target: bool) -> Iterator[str]:
         """Why a region does not lie on its picture, or on frames of its video."""
-        kind, index, media, shapes = (
-            ("image", region.image_index, self.images, {0: region})
-            if isinstance(region, Region)
-            else ("video", region.video_index, self.videos, region.frames)
-        )
+        kind, index = medium_of(region)
+        media = self.images if kind == "image" else self.videos
         if index >= len(media):
             yield f" lies on {kind} {index}, but the sample has {len(media)} {kind}s."
             return
         opened = media[index]
+        shapes: Mapping[int, Region | None] = {0: region} if isinstance(region, Region) else region.frames
+        if is_target and isinstance(region, VideoRegion):
+            shapes = _known_frames(region)
         for frame, shape in shapes.items():
             if frame in opened.lacks:
                 yield f": {opened.lacks[frame]}"
-            elif opened.hw is not None and (reason := _misfit(shape, opened.hw)):
+            elif shape is not None and opened.hw is not None and (reason := _misfit(shape, opened.hw)):
                 yield f"{f', frame {frame}' if kind == 'video' else ''}: {reason}"
+
+
+def _known_frames(target: VideoRegion) -> dict[int, Region | None]:
+    """The frames about which a target says something, ascending; None for those that the object is absent from."""
+    frames = {**target.frames, **dict.fromkeys(target.absent)}
+    return {frame: frames[frame] for frame in sorted(frames)}
 
 
 def times_of(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -435,20 +452,9 @@ def _misfit(region: Region, hw: tuple[int, int]) -> str:
     return ""
 
 
-def _missing_frames(source: Any, named: Iterable[int], times: Mapping[str, Any]) -> dict[int, str]:
-    """The named frames that a video does not have, each with the reason."""
-    if isinstance(source, Video):
-        return {
-            frame: f"frame {frame} is not among the sampled ones."
-            for frame in named
-            if frame not in source.frame_indices
-        }
-    count = len(frame_times(source, **times))
-    return {
-        frame: f"the video has {count} frames, counted from 0: there is no frame {frame}."
-        for frame in named
-        if frame >= count
-    }
+def _frames_there(source: Any, times: Mapping[str, Any]) -> Set[int]:
+    """The frames that can be read of a video."""
+    return set(source.frame_indices if isinstance(source, Video) else range(len(frame_times(source, **times))))
 
 
 def _filled(part: Mapping[str, Any], contents: Mapping[str, Iterator[_Opened]]) -> Mapping[str, Any]:

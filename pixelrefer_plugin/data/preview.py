@@ -1,4 +1,7 @@
-"""Draws samples on one sheet: pictures with their numbered regions, and below them the texts that speak of these.
+"""Draws samples on one sheet: pictures with their regions, numbered, and below them the texts that speak of these.
+
+What is shown and what is to be learnt are counted apart: `2` is the second region of the questions, `seg 2` the second
+mask of the answers, in the picture as in the texts.
 
 It knows samples and pixels; no file format and no model.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +23,12 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import DataError, RegionError, SampleError
 from ..files import written_whole
 from ..images import load_image
-from ..messages import REGION_MARKER, read_texts
+from ..messages import MASK_MARKER, read_texts
 from ..overlay import COLOURS_RGB, PICTURE_SUFFIXES, draw_regions
 from ..regions import Box, Region, RegionMask, VideoRegion
 from ..video import FrameSampling, load_video
 from .checks import defects_of, times_of
-from .sample import RegionSample
+from .sample import MARKER, RegionSample
 
 if TYPE_CHECKING:
     from .dataset import RegionDataset
@@ -142,7 +146,7 @@ def _stacked(
 
 
 class _Run(NamedTuple):
-    """Words of one colour; a region's number stands on a plate of its colour."""
+    """Words of one colour; a region's label stands on a plate of its colour."""
 
     text: str
     fill: tuple[int, int, int] = _INK
@@ -150,18 +154,29 @@ class _Run(NamedTuple):
 
 
 def _texts(sample: RegionSample, pen: _Pen) -> Iterator[list[_Run]]:
-    """The lines of its messages, every `<region>` with its number."""
-    number = 0
-    for role, text in read_texts(sample.messages):
+    """The lines of its messages, every marker with its region's label."""
+    texts = read_texts(sample.messages)
+    plates = _plates(_labels(texts))
+    for role, text in texts:
         runs = [_Run(_ROLES.get(role, f"{role}: "), _PALE)]
-        for part in re.split(f"({re.escape(REGION_MARKER)})", text):
-            if part != REGION_MARKER:
-                runs.append(_Run(part))
-                continue
-            colour = COLOURS_RGB[number % len(COLOURS_RGB)]
-            number += 1
-            runs.append(_Run(f" {number} ", _INK if _is_light(colour) else (255, 255, 255), colour))
+        runs += [next(plates) if MARKER.fullmatch(part) else _Run(part) for part in MARKER.split(text)]
         yield from pen.wrapped(runs)
+
+
+def _labels(texts: Iterable[tuple[str, str]]) -> list[str]:
+    """What each region is called, in order: `1`, `2`, ... if it is shown, `seg 1`, `seg 2`, ... if it is a target."""
+    seen: Counter[str] = Counter()
+    labels = []
+    for marker in (found for _, text in texts for found in MARKER.findall(text)):
+        seen[marker] += 1
+        labels.append(f"{'seg ' if marker == MASK_MARKER else ''}{seen[marker]}")
+    return labels
+
+
+def _plates(labels: Iterable[str]) -> Iterator[_Run]:
+    for number, label in enumerate(labels):
+        colour = COLOURS_RGB[number % len(COLOURS_RGB)]
+        yield _Run(f" {label} ", _INK if _is_light(colour) else (255, 255, 255), colour)
 
 
 def _is_light(colour: tuple[int, int, int]) -> bool:
@@ -233,11 +248,12 @@ class _Pen:
 class _Panel(NamedTuple):
     """A picture of a sample, or a frame of its video, and what lies on it.
 
-    `regions` has one entry for each region of the sample, None where that lies elsewhere.
+    `regions` has one entry for each region of the sample, None where that lies elsewhere, `labels` what it is called.
     """
 
     picture: Image.Image
     regions: Sequence[Region | None]
+    labels: Sequence[str]
     caption: str
 
 
@@ -275,19 +291,26 @@ def _grid(
 
 def _panels(sample: RegionSample) -> Iterator[_Panel]:
     """Each picture, and of each video the frames that regions name, or a few where none does."""
+    labels = _labels(read_texts(sample.messages))
+    labels += [f"{number}" for number in range(len(labels) + 1, len(sample.regions) + 1)]  # those without a marker
     images = sample.media("image")
     for index, part in enumerate(images):
         here = [each if isinstance(each, Region) and each.image_index == index else None for each in sample.regions]
-        yield _Panel(load_image(part["image"]), here, f"image {index}" if len(images) > 1 else "")
+        yield _Panel(load_image(part["image"]), here, labels, f"image {index}" if len(images) > 1 else "")
     for index, part in enumerate(sample.media("video")):
-        yield from _frames(part, [_of_video(each, index) for each in sample.regions])
+        yield from _frames(part, [_of_video(each, index) for each in sample.regions], labels)
 
 
-def _of_video(region: Region | VideoRegion, index: int) -> Mapping[int, Region]:
-    return region.frames if isinstance(region, VideoRegion) and region.video_index == index else {}
+def _of_video(region: Region | VideoRegion, index: int) -> Mapping[int, Region | None]:
+    """The frames of one video that a region names, None where it says that the object is absent."""
+    if isinstance(region, Region) or region.video_index != index:
+        return {}
+    return {**region.frames, **dict.fromkeys(region.absent)}
 
 
-def _frames(part: Mapping[str, Any], regions: Sequence[Mapping[int, Region]]) -> Iterator[_Panel]:
+def _frames(
+    part: Mapping[str, Any], regions: Sequence[Mapping[int, Region | None]], labels: Sequence[str]
+) -> Iterator[_Panel]:
     named = sorted({frame for frames in regions for frame in frames})
     spread = np.linspace(0, len(named) - 1, min(len(named), _MAX_PANELS)).round().astype(int)
     wanted = [named[position] for position in spread]
@@ -295,8 +318,11 @@ def _frames(part: Mapping[str, Any], regions: Sequence[Mapping[int, Region]]) ->
     video = load_video(part["video"], sampling=sampling, frames=wanted, **times_of(part))
     rest = f" ... {len(named) - len(wanted)} more" if len(named) > len(wanted) else ""
     for position, (frame, time_s) in enumerate(zip(video.frame_indices, video.times_s, strict=True)):
-        caption = f"frame {frame}, {time_s:.1f} s" + (rest if position == len(video) - 1 else "")
-        yield _Panel(video.picture(position), [each.get(frame) for each in regions], caption)
+        pairs = zip(labels, regions, strict=False)
+        absent = [label for label, frames in pairs if frame in frames and frames[frame] is None]
+        note = f", without {', '.join(absent)}" if absent else ""
+        caption = f"frame {frame}, {time_s:.1f} s{note}" + (rest if position == len(video) - 1 else "")
+        yield _Panel(video.picture(position), [each.get(frame) for each in regions], labels, caption)
 
 
 def _drawn(panel: _Panel, slot_wh: tuple[int, int]) -> tuple[Image.Image, str]:
@@ -308,9 +334,8 @@ def _drawn(panel: _Panel, slot_wh: tuple[int, int]) -> tuple[Image.Image, str]:
     width, height = (max(1, round(side * scale)) for side in part_wh)
     small = panel.picture.resize((width, height), Image.Resampling.LANCZOS, box=part, reducing_gap=3.0)
     drawn = [None if mask is None else _scaled(mask, part, (height, width)) for mask in masks]
-    labels = [str(number) for number in range(1, len(masks) + 1)]
     note = "" if part_wh == panel.picture.size else f"part of {panel.picture.width}x{panel.picture.height}"
-    return draw_regions(small, drawn, labels=labels), ", ".join(filter(None, (panel.caption, note)))
+    return draw_regions(small, drawn, labels=panel.labels[: len(drawn)]), ", ".join(filter(None, (panel.caption, note)))
 
 
 def _mask(region: Region, picture: Image.Image) -> RegionMask | None:

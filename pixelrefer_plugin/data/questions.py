@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..contracts import check_field
-from ..messages import REGION_MARKER
+from ..messages import MASK_MARKER, REGION_MARKER
 
 RECOGNITION_QUESTIONS = (
     "What is <region>?",
@@ -36,20 +36,47 @@ CAPTION_QUESTIONS = (
 )
 """Answered by a few sentences."""
 
+SEGMENT_QUESTIONS = (
+    "Segment {phrase}.",
+    "Please segment {phrase}.",
+    "Can you give me the mask of {phrase}?",
+    "Where is {phrase}? Answer with its mask.",
+    "Find {phrase} and segment it.",
+)
+"""Answered by the mask of what a phrase says."""
+
+SEGMENT_EVERY_QUESTIONS = (
+    "Segment every {name}.",
+    "Please segment each {name} in this picture.",
+    "Can you give me the mask of every {name}?",
+    "Where is any {name}? Answer with masks.",
+    "Find every {name} and segment it.",
+)
+"""Answered by the masks of all objects of a category."""
+
 
 def choose(questions: Sequence[str], key: object) -> str:
     """One of the questions, the same whenever it is asked for with an equal key, on any machine."""
     return questions[zlib.crc32(str(key).encode()) % len(questions)]
 
 
-def checked_questions(config: Any, name: str) -> tuple[str, ...]:
+def checked_questions(config: Any, name: str, *, num_shown: int = 1) -> tuple[str, ...]:
     """The questions of a config's field, a text or several, for its `__post_init__`.
 
+    Args:
+        config: the config.
+        name: of the field.
+        num_shown: how many regions each question is about: one, or none where the answer is a mask.
+
     Raises:
-        PixelReferError: there are none, or one does not ask about exactly one region.
+        PixelReferError: there are none, or one does not ask about so many regions.
     """
     given = getattr(config, name)
     questions = (given,) if isinstance(given, str) else tuple(given)
-    is_sound = bool(questions) and all(isinstance(each, str) and each.count(REGION_MARKER) == 1 for each in questions)
-    check_field(is_sound, config, name, f"a question with one {REGION_MARKER}, or several such")
+    is_sound = bool(questions) and all(
+        isinstance(each, str) and each.count(REGION_MARKER) == num_shown and MASK_MARKER not in each
+        for each in questions
+    )
+    rule = f"with one {REGION_MARKER}" if num_shown else f"without {REGION_MARKER} and {MASK_MARKER}"
+    check_field(is_sound, config, name, f"a question {rule}, or several such")
     return questions

@@ -105,8 +105,8 @@ class JsonRecords(Sequence[Any]):
 def peek(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """The first record of a file, or its top-level object: enough to tell its format.
 
-    At most the first mebibyte is read. Of an object that goes on after it the keys so far are returned, long lists cut
-    short.
+    At most the first mebibyte is read. Of an object that goes on after it what there is so far is returned, long lists
+    cut short.
 
     Raises:
         DataError: the file is missing, empty, compressed, a pickle, or does not begin with an object.
@@ -341,22 +341,36 @@ class _Cut(Exception):
 def _cut_object(text: str) -> dict[str, Any] | None:
     """The keys of an object that the text ends in; None where it is no JSON before that."""
     found: dict[str, Any] = {}
-    position = 1
     try:
-        while True:
-            key, position = _value(text, position)
-            position = _after(text, position, ":")
-            position = _read_member(text, position, found, key)
-            position = _after(text, position, ",")
+        _read_members(text, 1, found)
     except _Cut:
         return found
     except (ValueError, RecursionError):
         return None
+    return None
 
 
-def _read_member(text: str, position: int, found: dict[str, Any], key: Any) -> int:
-    """Put the value at `position` into `found`, of a list the first items; returns where it ends."""
+def _read_members(text: str, position: int, found: dict[str, Any]) -> int:
+    """Put what stands in an object from `position` on into `found`; returns where the object ends."""
     position = _skip_blanks(text, position)
+    while text[position] != "}":
+        key, position = _value(text, position)
+        if not isinstance(key, str):
+            raise ValueError("expected a key")
+        position = _after(text, position, ":")
+        position = _skip_blanks(text, _read_member(text, position, found, key))
+        if text[position] != "}":
+            position = _skip_blanks(text, _after(text, position, ","))
+    return position + 1
+
+
+def _read_member(text: str, position: int, found: dict[str, Any], key: str) -> int:
+    """Put the value at `position` into `found`, of a list the first items, of an object what there is of it; returns
+    where it ends."""
+    position = _skip_blanks(text, position)
+    if text[position] == "{":
+        found[key] = {}
+        return _read_members(text, position + 1, found[key])
     if text[position] != "[":
         found[key], position = _value(text, position)
         return position

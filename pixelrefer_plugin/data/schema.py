@@ -13,17 +13,14 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError, PixelReferError, RegionError, about
-from ..messages import REGION_MARKER
-from ..regions import Region, VideoRegion
-from .sample import Defect, DefectKind, RecordPlace, RegionSample
-
-MediaKind = Literal["image", "video"]
+from ..regions import Region, RegionMask, VideoRegion
+from .sample import Defect, DefectKind, MediaKind, RecordPlace, RegionSample, marker_defects
 
 _MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video")
 _MEDIA_MARKERS = {f"<{kind}>": kind for kind in _MEDIA_KINDS}
@@ -99,10 +96,12 @@ class _Reading:
         if given_regions and not set(_MEDIA_KEYS) & set(record):
             message = f"it has regions but no picture or video: expected one of {', '.join(_MEDIA_KEYS)}."
             self.defects.append(Defect("media", message))
+        id = self.attempt("format", "id", _id, record, self.place, otherwise=str(self.place.index))
+        regions = self.regions(given_regions or (), media)
         return RegionSample(
-            id=self.attempt("format", "id", _id, record, self.place, otherwise=str(self.place.index)),
-            regions=self.regions(given_regions or (), media),
-            messages=self.messages(record, given_regions, media),
+            id=id,
+            regions=regions,
+            messages=self.messages(record, None if given_regions is None else regions, media),
             where=self.place.where,
             media_hw=self.attempt("format", "size", _sizes_hw, record.get("size"), num_media, otherwise=()),
         )
@@ -144,7 +143,7 @@ class _Reading:
         if not turns or None in turns:
             return ()
         if regions is not None:
-            self.attempt("markers", "", _require_region_markers, turns, len(regions))
+            self.defects += marker_defects([(turn.role, turn.text) for turn in turns], regions)
         self.attempt("answer", "", _require_answers, turns)
         for kind in ("video", "image"):  # pictures are put in front of the videos
             self.attempt("markers", "", _place_media, turns, kind, media[kind])
@@ -259,28 +258,34 @@ def _read_region(value: Any, place: RecordPlace) -> Region | VideoRegion:
 
 
 def _read_video_region(given: Mapping[str, Any], place: RecordPlace) -> VideoRegion:
-    _require_known(given, ("frames", "video"), "A region of a video")
+    _require_known(given, ("frames", "absent", "video"), "A region of a video")
     frames = given["frames"]
     if not isinstance(frames, Mapping):
         raise RegionError(f'\'frames\' must be an object such as {{"0": {{"box": ...}}}}, got {reprlib.repr(frames)}.')
     regions: dict[int, Region] = {}
     for name, value in _present(frames).items():
-        frame = _frame(name)
+        frame = _frame(name, "the keys of 'frames'")
         with about(f"frame {frame}"):
             if frame in regions:
                 raise RegionError("is named twice.")
             if not isinstance(value, Mapping):
                 raise RegionError(f'must be an object such as {{"box": ...}}, got {reprlib.repr(value)}.')
             regions[frame] = _read_shape(_present(value), place)
-    return VideoRegion(regions, _index(given.get("video", 0), "video"))
+    return VideoRegion(regions, _index(given.get("video", 0), "video"), _absent(given.get("absent", ())))
 
 
-def _frame(name: Any) -> int:
+def _absent(frames: Any) -> tuple[int, ...]:
+    if not isinstance(frames, list | tuple):
+        raise RegionError(f"'absent' must be a list of frame indices, got {reprlib.repr(frames)}.")
+    return tuple(_frame(frame, "the items of 'absent'") for frame in frames)
+
+
+def _frame(name: Any, what: str) -> int:
     if _is_integer(name) and name >= 0:
         return int(name)
     if isinstance(name, str) and name.isascii() and name.isdigit():
         return int(name)
-    raise RegionError(f"the keys of 'frames' must be frame indices from 0, got {reprlib.repr(name)}.")
+    raise RegionError(f"{what} must be frame indices from 0, got {reprlib.repr(name)}.")
 
 
 def _index(value: Any, kind: MediaKind) -> int:
@@ -359,15 +364,6 @@ def _part(part: Any) -> dict[str, Any]:
         'a content part must be {"type": "text", "text": ...}, or {"type": "image"} or {"type": "video"} for the next '
         f"of the sample's, got {reprlib.repr(part)}."
     )
-
-
-def _require_region_markers(turns: Sequence[_Turn], num_regions: int) -> None:
-    wanted = sum(turn.text.count(REGION_MARKER) for turn in turns)
-    if wanted != num_regions:
-        raise DataError(
-            f"its texts have {wanted} {REGION_MARKER} but it has {_count(num_regions, 'region')}. "
-            f"Each {REGION_MARKER} stands for one region, in order."
-        )
 
 
 def _require_answers(turns: Sequence[_Turn]) -> None:
@@ -451,7 +447,8 @@ def _written_region(region: Region | VideoRegion) -> dict[str, Any]:
         return _written_shape(region) | on_image
     frames = {str(frame): _written_shape(there) for frame, there in region.frames.items()}
     on_video = {"video": int(region.video_index)} if region.video_index else {}
-    return {"frames": frames} | on_video
+    absent = {"absent": list(region.absent)} if region.absent else {}
+    return {"frames": frames} | absent | on_video
 
 
 def _written_shape(region: Region) -> dict[str, Any]:
@@ -471,10 +468,10 @@ def _written_rle(region: Region) -> dict[str, Any]:
     from pycocotools import mask as coco
 
     if region.kind == "mask":
-        encoded = coco.encode(np.asfortranarray(region.data.dense(), dtype=np.uint8))
-    else:
-        runs, size_hw = region.data
-        encoded = coco.frPyObjects({"size": list(size_hw), "counts": list(runs)}, *size_hw)
+        mask: RegionMask = region.data
+        return mask.to_rle()
+    runs, size_hw = region.data
+    encoded = coco.frPyObjects({"size": list(size_hw), "counts": list(runs)}, *size_hw)
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 

@@ -23,9 +23,9 @@ from rich.table import Table
 
 from ..checkpoint import library_versions
 from ..contracts import check_field
-from ..errors import CheckpointError
+from ..errors import CheckpointError, PluginError
 from ..model import RegionModel
-from ..plugins import get_backbone
+from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
 from .drawing import draw_answers, draw_losses
 from .tasks import Answers, Example, Task, WhatItTurns, WhichDigit
@@ -97,10 +97,11 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
 
     Raises:
         CheckpointError: `options.out` exists and is not to be overwritten.
-        PluginError: backbone or adapter is unknown.
+        PluginError: backbone or adapter is unknown, or the adapter gives masks.
     """
     console = console or Console()
     _refuse_existing(options)
+    _refuse_masks(options)
     model, processor = make_model(options)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -249,6 +250,15 @@ def _cosine(step: int, steps: int, *, warmup: float = 0.03) -> float:
 def _refuse_existing(options: QuickstartOptions) -> None:
     if Path(options.out).exists() and not options.overwrite:
         raise CheckpointError(f"'{options.out}' exists. Choose another with --out, or allow --overwrite.")
+
+
+def _refuse_masks(options: QuickstartOptions) -> None:
+    """The tiny base and its questions are for words; a click is a place, which that base does not know."""
+    if get_adapter(options.adapter).mask_head is not None:
+        raise PluginError(
+            f"The quickstart's questions are answered in words; adapter '{options.adapter}' gives masks. Train it on "
+            'your own data with `pixelrefer train`: docs/training.md, "Masks".'
+        )
 
 
 def _progress(console: Console) -> Progress:

@@ -23,17 +23,21 @@ from transformers import TextStreamer
 from ..contracts import (
     AdapterSpec,
     BackboneSpec,
+    Clips,
     CropView,
     EncodedView,
     FeatureGrids,
     PatchGeometry,
+    PredictedMasks,
     RegionPlan,
     SceneView,
     VideoScene,
     View,
 )
 from ..errors import PixelReferError, SpliceError
+from ..messages import MASK_MARKER
 from ..model import RegionModel
+from ..outputs import GeneratedMasks, SegmentedObject
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
 from ..regions import FloatBox, Region, RegionMask, VideoRegion
@@ -48,6 +52,7 @@ _NEW_TOKENS = 6
 _MOST_PATCHES, _MOST_PATCHES_OF_PRESETS = 4096, 8192
 _SEQUENCES = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")  # as long as the text
 _VIDEO_BOXES = {0: Region.from_box((8, 8, 30, 40)), 4: Region.from_box((40, 10, 62, 40))}
+_TRIANGLE = Region.from_polygon([8, 10, 50, 12, 20, 60])
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +64,8 @@ class Pair:
         processor: its processor.
         native: the backbone's own processor, untouched.
         conversations: a batch of mixed kinds: two regions on one image, text only, an image without regions,
-            regions on two images and, where the backbone takes videos, two objects in different spans of one.
+            regions on two images and, where the backbone takes videos, two objects in different spans of one. For an
+            adapter that reads clicks and boxes as they are drawn also a mask and a click on one image.
         regions: the regions of each.
     """
 
@@ -77,21 +83,26 @@ class Pair:
 
     def answer(self, inputs: Any, **options: Any) -> Tensor:
         """The ids generated for `inputs`, without the prompt; greedy unless `options` say otherwise."""
-        tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
-        media = [self.processor.tokenizer.convert_tokens_to_ids(token) for token in tokens if token]
         # A random model says anything, also that here is a picture; without a cache it then looks for one.
-        options = {"do_sample": False, "suppress_tokens": media, **options}
+        options = {"do_sample": False, "suppress_tokens": self.media_ids, **options}
         options = {"max_new_tokens": _NEW_TOKENS, "min_new_tokens": _NEW_TOKENS, **options}
         generated: Tensor = self.model.generate(**inputs, **options)
         return generated[:, inputs["input_ids"].shape[1] :]
+
+    @property
+    def media_ids(self) -> list[int]:
+        """Ids of the backbone's tokens for pictures and videos."""
+        tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
+        return [self.processor.tokenizer.convert_tokens_to_ids(token) for token in tokens if token]
 
 
 def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Pair:
     """Attach `adapter` to the tiny model of `backbone`."""
     bare, native = get_backbone(backbone).tiny(seed)
+    spec = get_adapter(adapter)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = RegionModel.attach(bare.to(dtype), adapter=adapter).eval()
+        model = RegionModel.attach(bare.to(dtype), adapter=adapter, adapter_config=spec.tiny).eval()
     wide, tall = _picture((70, 120), seed=1), _picture((110, 60), seed=2)
     conversations = [
         [_user(wide, "what is <region>, and what is <region>?")],
@@ -105,9 +116,12 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
         [],
         [Region.from_box((30, 20, 34, 23)), Region.from_box((5, 5, 55, 100), image_index=1)],
     ]
-    if _takes_videos(native) and (get_backbone(backbone).video_scene or not _reads_scene(get_adapter(adapter))):
+    if _takes_videos(native) and (get_backbone(backbone).video_scene or not _reads_scene(spec)):
         conversations.append([_user(_video(), "what does <region> do, and <region>?")])
         regions.append([VideoRegion(_VIDEO_BOXES), VideoRegion({3: Region.from_points([(50, 30)])})])
+    if spec.plan_drawn is not None:
+        conversations.append([_user(tall, "is <region> part of <region>?")])
+        regions.append([Region.from_points([(20, 30)]), _TRIANGLE])
     return Pair(model, model.make_processor(native), native, conversations, regions)
 
 
@@ -254,6 +268,28 @@ def _check_crop(name: str, crop: CropView, *, mask: RegionMask, multiple: int, m
     assert h * w <= most_patches, f"{name}: a crop of {h}x{w} patches"
 
 
+def drawn_regions_are_planned_purely(spec: AdapterSpec) -> None:
+    """Where there is `plan_drawn`: a click or a box gets a plan, planning a region twice gives the same, and its views
+    are of the kinds that `plan` asks for, by default and with each preset."""
+    if spec.plan_drawn is None:
+        return
+    geometry, mask = PatchGeometry(patch_size=14), _awkward_masks()[0]
+    for preset in (None, *spec.presets):
+        config = spec.make_config(preset)
+        usual = spec.plan(config, mask, geometry).view_kinds
+        plans = []
+        for region in _drawn_regions():
+            first, second = (spec.plan_drawn(config, region) for _ in range(2))
+            if first is None or second is None:
+                assert first is second, f"{spec.name}: a region of kind '{region.kind}' is drawn once and once not"
+                continue
+            _check_same_plan(spec.name, first, second, f"a region of kind '{region.kind}' planned twice")
+            kinds = first.view_kinds
+            assert kinds == usual, f"{spec.name}: views {kinds} for a drawn '{region.kind}', {usual} for a mask"
+            plans.append(first)
+        assert plans, f"{spec.name}: plan_drawn gives None for clicks and boxes alike; leave it out"
+
+
 def plans_together_are_as_many(spec: AdapterSpec) -> None:
     """`plan_together` gives back a plan for each it is given, the same ones each time, for one region as for several,
     by default and with each preset."""
@@ -384,6 +420,60 @@ def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Im
     images = [[each] for each in pictures]
     inputs = native(text=[text] * len(images), images=images, padding=True, return_tensors="pt")
     return spec.scene_grids(model, inputs, _tower_output(spec, model, inputs)), inputs
+
+
+def final_norm_is_behind_the_last_layer(spec: BackboneSpec) -> None:
+    """The norm behind the decoder's last layer is where the spec says: what it is given, normed, are the last hidden
+    states. Adapters with a mask head read them there."""
+    model, native = spec.tiny(0)
+    path = spec.final_norm or f"{spec.decoder}.norm"
+    try:
+        norm = model.get_submodule(path)
+    except AttributeError as error:
+        raise AssertionError(
+            f"{spec.name}: no norm at '{path}': {error}. Say BackboneSpec.final_norm, if '{spec.decoder}' is the "
+            "module that is called with inputs_embeds, as `decoder` must be."
+        ) from error
+    text = native.apply_chat_template([_user("what is it?")], add_generation_prompt=True, tokenize=False)
+    read: list[Tensor] = []
+    handle = norm.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    with torch.no_grad():
+        states = model(**native(text=[text], return_tensors="pt"), output_hidden_states=True).hidden_states
+        handle.remove()
+        same = [each.shape == states[-1].shape and torch.allclose(norm(each), states[-1], atol=1e-5) for each in read]
+    assert same == [True], (
+        f"{spec.name}: '{path}' is run {len(same)} times in a forward and does not give the last hidden states. Say "
+        "BackboneSpec.final_norm."
+    )
+
+
+def projector_reads_the_scenes_cells(spec: BackboneSpec) -> None:
+    """Where `projector_layers` are named: they are linear layers of the projector that lead from the width of a cell of
+    the scene, `merged_side` patches squared, to the decoder's, and the first of them reads those very cells."""
+    if not spec.projector_layers:
+        return
+    model, native = spec.tiny(0)
+    side = spec.merged_side(model.config) if spec.merged_side else 1
+    width = side**2 * spec.vision_width(model.config)
+    for path in spec.projector_layers:
+        layer = model.get_submodule(path)
+        inside = isinstance(layer, nn.Linear) and path.startswith(spec.projector)
+        assert inside, f"{spec.name}: '{path}' is not a linear layer of the projector '{spec.projector}'"
+        assert layer.in_features == width, f"{spec.name}: '{path}' reads width {layer.in_features}, is given {width}"
+        width = layer.out_features
+    decoder_width = model.get_submodule(spec.token_embedding).embedding_dim
+    assert width == decoder_width, f"{spec.name}: the projector ends in width {width}, the decoder's is {decoder_width}"
+    read: list[Tensor] = []
+    first = model.get_submodule(spec.projector_layers[0])
+    handle = first.register_forward_pre_hook(lambda module, args: read.append(args[0].flatten(0, -2)))
+    scene, _ = _native_scene(spec, model, native, [_blots((90, 130), seed=1), _blots((130, 90), seed=2)])
+    handle.remove()
+    cells = scene.merged(side).features
+    apart = torch.cdist(cells, read[0], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+    assert apart.max() < 1e-3 * cells.norm(dim=1).mean(), (
+        f"{spec.name}: the projector's first layer '{spec.projector_layers[0]}' does not read the cells of the scene. "
+        "Is merged_side wrong, or a norm left out?"
+    )
 
 
 def frames_are_where_video_scene_says(spec: BackboneSpec) -> None:
@@ -529,7 +619,8 @@ def detach_leaves_no_trace(adapter: str, backbone: str) -> None:
     with torch.no_grad():
         logits = bare(**inputs).logits  # before the portrait: transformers adds hooks of its own at first use
     before = _portrait(bare)
-    model = RegionModel.attach(bare, adapter=adapter)
+    model = RegionModel.attach(bare, adapter=adapter, adapter_config=get_adapter(adapter).tiny)
+    model.make_processor(pair.native)
     model.add_lora(scopes=tuple(get_backbone(backbone).lora_targets))
     model(**_with_answers(pair)).loss.backward()
     model.generate(**pair.inputs(0), max_new_tokens=2)
@@ -616,13 +707,17 @@ def a_region_is_the_same_in_company(adapter: str, backbone: str) -> None:
     """The object tokens of a region do not depend on the other regions of the batch."""
     pair, spec = make_pair(adapter, backbone), get_backbone(backbone)
     together = _object_tokens(pair, pair.inputs(), spec)
-    samples = ((0, 0), (3, 2), (4, 4))[: len(pair.conversations) - 2]
-    for sample, first in samples:
-        for number, alone in enumerate(_object_tokens(pair, pair.inputs(sample), spec), start=first):
-            assert torch.allclose(together[number], alone, atol=1e-5), (
-                f"the object tokens of region {number} are others when its sample is alone; does the adapter "
-                "mix regions, or draw random numbers?"
-            )
+    alone = [
+        tokens
+        for sample, regions in enumerate(pair.regions)
+        if regions
+        for tokens in _object_tokens(pair, pair.inputs(sample), spec)
+    ]
+    for number, (tokens, expected) in enumerate(zip(together, alone, strict=True)):
+        assert torch.allclose(tokens, expected, atol=1e-5), (
+            f"the object tokens of region {number} are others when its sample is alone; does the adapter mix regions, "
+            "or draw random numbers?"
+        )
     pair.model.detach()
 
 
@@ -666,7 +761,7 @@ def _half_encoded(plan: RegionPlan) -> RegionPlan:
 
 
 def _half_encoded_view(view: View) -> View:
-    if isinstance(view, SceneView) or view.mask is None:
+    if not isinstance(view, CropView) or view.mask is None:
         return view
     rows, columns = (max(2, side // 4 * 2) for side in view.grid_hw)
     return dataclasses.replace(view, encoded_hw=(rows, columns))
@@ -695,19 +790,30 @@ def _object_tokens(pair: Pair, inputs: Any, spec: BackboneSpec) -> tuple[Tensor,
 
 
 def gradients_reach_what_trains(adapter: str, backbone: str) -> None:
-    """Adapter and LoRA get gradients, frozen weights none."""
+    """Adapter and LoRA get gradients, frozen weights none; with a mask head, every child of the adapter's module gets
+    one from pictures and videos with masks to learn."""
     pair = make_pair(adapter, backbone)
     pair.model.add_lora()
     pair.model.train()(**_with_answers(pair)).loss.backward()
     for name, parameter in pair.model.named_parameters():
-        if name.startswith("adapter.") or "lora_" in name:
+        if name.startswith("adapter.") or "lora_" in name or "trainable_tokens_" in name:
             assert parameter.grad is not None, f"no gradient reaches {name}"
         else:
             assert parameter.grad is None, f"a gradient reaches the frozen {name}"
-    for name, parameter in pair.model.adapter.named_parameters():
-        assert parameter.grad is not None, f"no gradient reaches adapter.{name}"
-        assert parameter.grad.any(), f"the gradient of adapter.{name} is zero"
+    for name, gradients in _gradients(pair):
+        assert any(each.any() for each in gradients), f"the gradient of adapter.{name} is zero"
     pair.model.detach()
+
+
+def _gradients(pair: Pair) -> Iterator[tuple[str, list[Tensor]]]:
+    """What must not be zero: the gradient of each of the adapter's parameters. A mask head may have some that this
+    batch does not need; then those of each child of its module together."""
+    parts: Any = pair.model.adapter.named_parameters()
+    if pair.model.adapter_spec.mask_head is not None:
+        parts = pair.model.adapter.named_children()
+    for name, part in parts:
+        parameters = part.parameters() if isinstance(part, nn.Module) else (part,)
+        yield name, [each.grad for each in parameters if each.grad is not None]
 
 
 def saving_and_loading_changes_nothing(adapter: str, backbone: str) -> None:
@@ -734,10 +840,97 @@ def saving_and_loading_changes_nothing(adapter: str, backbone: str) -> None:
     loaded.detach()
 
 
+def masks_come_where_they_are_asked_for(adapter: str, backbone: str) -> None:
+    """Where the adapter gives masks: an answer that is made to give one has an object with a presence for the picture,
+    or for each sampled frame, and masks at the original size; an answer that gives none has no objects, and the head is
+    not run."""
+    if get_adapter(adapter).mask_head is None:
+        return
+    pair = make_pair(adapter, backbone)
+    predicted = _recorded_masks(pair.model)
+    for image_hw, frames, inputs in _segmentations(pair):
+        (objects,) = _masks(pair, inputs).objects
+        assert objects, "a forced answer gives no mask"
+        for each in objects:
+            _check_object(each, image_hw, frames)
+        assert len(predicted) == 1, f"the head is run {len(predicted)} times for one batch"
+        assert all(torch.isfinite(each).all() for each in _values(predicted[0])), (
+            "a mask, IoU or presence is not finite"
+        )
+        predicted.clear()
+        (objects,) = _masks(pair, inputs, silent=True).objects
+        assert not objects, f"an answer without the mask's token has {len(objects)} objects"
+        assert not predicted, "the mask head is run for answers that give no mask"
+    pair.model.detach()
+
+
+def _segmentations(pair: Pair) -> Iterator[tuple[tuple[int, int], list[int], Any]]:
+    """Original size, sampled frames and inputs of a picture and, where the backbone takes them, of a video."""
+    yield (70, 120), [0], pair.processor([_user(_picture((70, 120)), "segment it")], segment=True)
+    if _takes_videos(pair.native):
+        yield (70, 70), [0, 1, 2, 3, 4], pair.processor([_user(_video(), "segment it")], segment=True)
+
+
+def _masks(pair: Pair, inputs: Any, *, model: RegionModel | None = None, silent: bool = False) -> GeneratedMasks:
+    """Answers that give a mask at their end, or, `silent`, none."""
+    unwanted = [*pair.media_ids, pair.processor.mask_token_id] if silent else pair.media_ids
+    options: dict[str, Any] = {"do_sample": False, "max_new_tokens": _NEW_TOKENS, "suppress_tokens": unwanted}
+    generated: GeneratedMasks = (model or pair.model).generate(**inputs, force_mask=not silent, **options)
+    return generated
+
+
+def _recorded_masks(model: RegionModel) -> list[PredictedMasks]:
+    """A list that grows by what the head predicts with each call."""
+    head: Any = model.adapter
+    predicted, predict = [], head.predict_masks
+
+    def recorded(hidden: Tensor, clips: Clips, clip_of_object: Sequence[int]) -> PredictedMasks:
+        predicted.append(predict(hidden, clips, clip_of_object))
+        return predicted[-1]
+
+    head.predict_masks = recorded
+    return predicted
+
+
+def _values(predicted: PredictedMasks) -> tuple[Tensor, ...]:
+    return predicted.logits, predicted.iou, predicted.presence
+
+
+def _check_object(found: SegmentedObject, image_hw: tuple[int, int], frames: list[int]) -> None:
+    assert list(found.presence) == frames, f"presence is known of frames {list(found.presence)}, expected {frames}"
+    assert 0 <= found.score <= 1, f"the score {found.score} is not in 0..1"
+    regions = found.region.frames if isinstance(found.region, VideoRegion) else {0: found.region}
+    for region in regions.values():
+        assert region is None or region.to_mask(image_hw).image_hw == image_hw
+
+
+def masks_survive_saving(adapter: str, backbone: str) -> None:
+    """Where the adapter gives masks: a saved folder predicts equal ones, and equal objects, on a fresh backbone."""
+    if get_adapter(adapter).mask_head is None:
+        return
+    pair = make_pair(adapter, backbone)
+    predicted = _recorded_masks(pair.model)
+    wanted = [inputs for _, _, inputs in _segmentations(pair)]
+    objects = [_masks(pair, inputs).objects for inputs in wanted]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        pair.model.save_pretrained(folder, pair.processor)
+        fresh, _ = get_backbone(backbone).tiny(0)
+        loaded = RegionModel.from_pretrained(folder, backbone=fresh)
+    again = _recorded_masks(loaded)
+    same = [_masks(pair, inputs, model=loaded).objects for inputs in wanted] == objects
+    for one, other in zip(predicted, again, strict=True):
+        same &= all(map(torch.equal, _values(one), _values(other)))
+    assert same, "masks, scores or presences differ after saving and loading"
+    pair.model.detach()
+    loaded.detach()
+
+
 ADAPTER_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (
     config_is_frozen_and_strict,
     presets_are_options,
     plan_is_pure_and_bounded,
+    drawn_regions_are_planned_purely,
     plans_together_are_as_many,
 )
 BACKBONE_CHECKS: tuple[Callable[[BackboneSpec], None], ...] = (
@@ -746,6 +939,8 @@ BACKBONE_CHECKS: tuple[Callable[[BackboneSpec], None], ...] = (
     crops_come_back_in_raster_order,
     crops_do_not_see_each_other,
     crops_and_scene_are_the_same_features,
+    projector_reads_the_scenes_cells,
+    final_norm_is_behind_the_last_layer,
     frames_are_where_video_scene_says,
 )
 PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
@@ -760,6 +955,8 @@ PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
     gradients_reach_what_trains,
     detach_leaves_no_trace,
     saving_and_loading_changes_nothing,
+    masks_come_where_they_are_asked_for,
+    masks_survive_saving,
 )
 
 
@@ -800,9 +997,16 @@ def _video() -> dict[str, Any]:
 
 
 def _with_answers(pair: Pair) -> Any:
-    answer = {"role": "assistant", "content": [{"type": "text", "text": "a digit"}]}
-    conversations = [[*conversation, answer] for conversation in pair.conversations]
-    return pair.processor(conversations, pair.regions, labels=True)
+    """Something to learn of each conversation; where the adapter gives masks, a mask wherever there are regions."""
+    gives_masks = pair.model.adapter_spec.mask_head is not None
+    conversations, regions = [], []
+    for conversation, own in zip(pair.conversations, pair.regions, strict=True):
+        on_video = bool(own) and isinstance(own[0], VideoRegion)
+        targets = [VideoRegion(_VIDEO_BOXES) if on_video else _TRIANGLE] if own and gives_masks else []
+        text = f"a digit {MASK_MARKER}" if targets else "a digit"
+        conversations.append([*conversation, {"role": "assistant", "content": [{"type": "text", "text": text}]}])
+        regions.append([*own, *targets])
+    return pair.processor(conversations, regions, labels=True)
 
 
 def _picture(hw: tuple[int, int], *, seed: int = 0) -> np.ndarray:
@@ -817,6 +1021,17 @@ def _blots(hw: tuple[int, int], *, seed: int) -> Image.Image:
 
 def _pil(picture: np.ndarray) -> Image.Image:
     return Image.fromarray(picture)
+
+
+def _drawn_regions() -> list[Region]:
+    """A region of each kind that is not made of pixels."""
+    return [
+        Region.from_points([(3.5, 4)]),
+        Region.from_points([(3, 4), (50, 80)], radius_px=1),
+        Region.from_box((3, 4, 50.5, 80)),
+        _TRIANGLE,
+        Region.from_scribble([(3, 4), (50, 80)]),
+    ]
 
 
 def _awkward_masks() -> list[Any]:

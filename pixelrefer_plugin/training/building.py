@@ -6,10 +6,12 @@ It loads and puts together; it starts nothing.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Subset
 from transformers import TrainingArguments, set_seed
@@ -17,14 +19,27 @@ from transformers import TrainingArguments, set_seed
 from .. import checkpoint, hub
 from ..contracts import BackboneSpec
 from ..data.dataset import MixedDataset, RegionDataset
-from ..errors import ConfigError, TrainingError
+from ..data.sample import RegionSample
+from ..errors import ConfigError, PromptError, TrainingError
 from ..loading import load_backbone, load_config
 from ..model import RegionModel
-from ..plugins import backbone_for
+from ..plugins import backbone_for, get_adapter
 from ..processor import RegionProcessor
 from .collator import RegionCollator
-from .config import DataSection, ModelSection, SourceSection, TrainConfig
-from .recipes import RECIPES, apply_recipe, keep_quantized_weights, quantization_options
+from .config import (
+    DEFAULT_ADAPTER,
+    DataSection,
+    ModelSection,
+    SourceSection,
+    TrainConfig,
+    recipe_rules,
+    unknown_recipe,
+)
+from .groups import trained_tokens
+from .guards import never_said, says_masks
+from .recipes import RECIPES, Recipe, apply_recipe, keep_quantized_weights, quantization_options, recipes_for
+
+_LOOKED_AT = 200  # samples, to see whether they teach masks
 
 
 @dataclass(frozen=True)
@@ -34,12 +49,14 @@ class BuiltModel:
     Attributes:
         model: its trainable parameters are those of the recipe.
         processor: with the run's budgets, which are saved with it.
+        recipe: the one that it was made ready by.
         rates: learning rate of each group that trains.
         notes: what the user should know before the first step.
     """
 
     model: RegionModel
     processor: RegionProcessor
+    recipe: Recipe
     rates: Mapping[str, float]
     notes: Sequence[str] = ()
 
@@ -73,6 +90,27 @@ class BuiltData:
 # -- model -------------------------------------------------------------------------------------------------
 
 
+def choose_recipe(config: TrainConfig) -> Recipe:
+    """The recipe that a configuration names: a built-in one, or one of the adapter's own.
+
+    Raises:
+        ConfigError: there is none of that name, or something in the configuration does not go with it.
+        PixelReferError: it is not built in, and the adapter cannot be found.
+    """
+    if config.recipe in RECIPES:
+        return RECIPES[config.recipe]
+    folder = hub.model_folder(config.model.backbone, {})
+    own = None if folder is None else checkpoint.read_manifest(folder).adapter
+    recipes = recipes_for(get_adapter(config.model.adapter or own or DEFAULT_ADAPTER))
+    if config.recipe not in recipes:
+        raise ConfigError(f"recipe: {unknown_recipe(config.recipe, recipes)}")
+    recipe = recipes[config.recipe]
+    problems = [f"{key}: {text}" for key, text in recipe_rules(config, recipe)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return recipe
+
+
 def build_model(config: TrainConfig, device: torch.device) -> BuiltModel:
     """The model to start from, with LoRA where the recipe wants it, and what shall train unfrozen.
 
@@ -84,15 +122,21 @@ def build_model(config: TrainConfig, device: torch.device) -> BuiltModel:
         PixelReferError: something cannot be loaded, or does not fit together.
     """
     set_seed(config.optim.seed)  # the adapter's and LoRA's first weights; the same in every process
+    recipe = choose_recipe(config)
     processor = build_processor(config)
-    model = _open(config, _backbone_options(config.model, device))
+    model = _open(config, recipe, _backbone_options(config.model, device))
     if config.model.quantize:
         keep_quantized_weights(model.backbone)
-    ids = processor.add_tokens(config.model.tokens) if config.model.tokens else []  # it knows them: their ids
-    notes = _add_lora(model, config, ids) if config.recipe == "lora" else _refuse_lora(model, config)
-    overrides = {str(group): rate for group, rate in config.learning_rates.items()}
-    rates, left_out = apply_recipe(model, RECIPES[config.recipe], overrides)
-    return BuiltModel(model, processor, rates, [*notes, *left_out])
+    kept = model.has_lora
+    if kept:
+        _require_lora_may_stay(config, recipe)
+    elif recipe.lora is not None:
+        _add_lora(model, config, recipe, _token_ids(processor, config))
+    rates, notes = apply_recipe(model, recipe, config.learning_rates)
+    if kept:
+        trains = f"the one of '{config.model.backbone}' trains on; r, alpha, scopes and targets are its own."
+        notes = [f"lora: {trains if 'lora' in rates else 'stays as it is.'}", *notes]
+    return BuiltModel(model, processor, recipe, rates, notes)
 
 
 def build_processor(config: TrainConfig) -> RegionProcessor:
@@ -143,7 +187,7 @@ def _backbone_facts(section: ModelSection) -> tuple[BackboneSpec, Any]:
     return backbone_for(native.model_type, plugin), native
 
 
-def _open(config: TrainConfig, options: dict[str, Any]) -> RegionModel:
+def _open(config: TrainConfig, recipe: Recipe, options: dict[str, Any]) -> RegionModel:
     section, source = config.model, config.model.backbone
     folder = hub.model_folder(source, {})
     if folder is not None:
@@ -159,49 +203,66 @@ def _open(config: TrainConfig, options: dict[str, Any]) -> RegionModel:
     backbone = load_backbone(source, backbone_plugin=section.backbone_plugin, **options)
     return RegionModel.attach(
         backbone,
-        adapter=section.adapter or "saot",
+        adapter=section.adapter or DEFAULT_ADAPTER,
         adapter_config=section.adapter_config,
         backbone_plugin=section.backbone_plugin,
-        train_backbone=RECIPES[config.recipe].trains_backbone,
+        train_backbone=recipe.trains_backbone,
     )
 
 
-def _add_lora(model: RegionModel, config: TrainConfig, token_ids: Sequence[int]) -> list[str]:
-    if model.has_lora:
-        if token_ids:
-            raise TrainingError(
-                f"'{config.model.backbone}' has LoRA already, to which no token rows are added. Fold it in first: "
-                "pixelrefer merge."
-            )
-        return [f"lora: the one of '{config.model.backbone}' trains on; r, alpha, scopes and targets are its own."]
-    unused = [each for each in config.lora.scopes if each == "projector"]
-    if unused and model.adapter_spec.framework == "object-only":
+def _token_ids(processor: RegionProcessor, config: TrainConfig) -> list[int]:
+    """Whose rows LoRA shall train: those of the configuration, which the processor knows by now, and the token that
+    stands for a mask."""
+    own = processor.add_tokens(config.model.tokens) if config.model.tokens else []
+    mask = [] if processor.mask_token_id is None else [processor.mask_token_id]
+    return [*own, *(each for each in mask if each not in own)]
+
+
+def _add_lora(model: RegionModel, config: TrainConfig, recipe: Recipe, token_ids: Sequence[int]) -> None:
+    options = config.lora.completed(recipe).model_dump()
+    if "projector" in options["scopes"] and model.adapter_spec.framework == "object-only":
         raise TrainingError(
             f"lora.scopes has 'projector', which adapter '{model.adapter_spec.name}' never runs: it is Object-Only. "
             "Leave it out."
         )
-    section = config.lora
-    model.add_lora(
-        scopes=section.scopes,
-        targets=section.targets,
-        token_ids=token_ids,
-        r=section.r,
-        alpha=section.alpha,
-        dropout=section.dropout,
-    )
-    return []
+    own = (recipe.lora or {}).get("targets")
+    if own is not None and options["targets"] == tuple(own):  # else the user names them, and they must all be there
+        options["targets"] = _targets_there(model, recipe, options["scopes"], own)
+    model.add_lora(**options, token_ids=token_ids)
 
 
-def _refuse_lora(model: RegionModel, config: TrainConfig) -> list[str]:
-    """The backbone's own weights cannot train under LoRA, which would be left as it is and drift apart from them."""
-    if not model.has_lora:
-        return []
-    if RECIPES[config.recipe].trains_backbone:
+def _targets_there(model: RegionModel, recipe: Recipe, scopes: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Those of a recipe's targets that this backbone has: it names them for backbones of several kinds."""
+    patterns = model.backbone_spec.lora_targets
+    present: set[str] = set()
+    for scope in scopes:
+        if scope not in patterns:
+            continue  # which `add_lora` refuses, naming those that there are
+        layers = [name for name, _ in model.backbone.named_modules() if re.fullmatch(patterns[scope], name)]
+        inside = {name.rpartition(".")[2] for name in layers}
+        if not inside & set(targets):
+            raise TrainingError(
+                f"Recipe '{recipe.name}' puts LoRA on {', '.join(targets)}, none of which is in scope '{scope}' of "
+                f"'{model.backbone_spec.name}'. Layers there: {', '.join(sorted(inside))}. Name those to adapt in "
+                "lora.targets."
+            )
+        present |= inside
+    return [name for name in targets if name in present]
+
+
+def _require_lora_may_stay(config: TrainConfig, recipe: Recipe) -> None:
+    """The backbone's own weights cannot train under LoRA of an earlier run, which would be left as it is and drift
+    apart from them; nor is a row added to it."""
+    source = config.model.backbone
+    if recipe.trains_backbone:
         raise TrainingError(
-            f"'{config.model.backbone}' has LoRA, but recipe '{config.recipe}' trains the backbone itself. Fold it in "
-            f"first: pixelrefer merge {config.model.backbone} OUT."
+            f"'{source}' has LoRA, but recipe '{recipe.name}' trains the backbone itself. Fold it in first: pixelrefer "
+            f"merge {source} OUT."
         )
-    return ["lora: stays as it is."]
+    if config.model.tokens:
+        raise TrainingError(
+            f"'{source}' has LoRA already, to which no token rows are added. Fold it in first: pixelrefer merge."
+        )
 
 
 def _set_budgets(processor: RegionProcessor, config: TrainConfig) -> None:
@@ -231,6 +292,43 @@ def _set_area(native: Any, *, shortest: int | None, longest: int | None, keys: s
             "other; one of them is the backbone's own. Give both."
         )
     native.size = type(native.size)(**bounds)
+
+
+def check_masks(built: BuiltModel, train: BuiltData) -> list[str]:
+    """Whether what the first samples show of masks can be learnt by what trains.
+
+    Returns:
+        What the user should know before the first step.
+
+    Raises:
+        TrainingError: there are masks to learn, and the decoder would never say the token that they are made for.
+    """
+    model, token_id = built.model, built.processor.mask_token_id
+    teaching = [] if token_id is None else _teaching_masks(train.dataset)
+    if token_id is None or not teaching:
+        return []
+    if not says_masks(model, built.rates, token_id):
+        raise never_said(model, teaching)
+    if "decoder" in built.rates or ("token_rows" in built.rates and token_id in trained_tokens(model)):
+        return []
+    return [
+        "masks: LoRA trains, but not the rows of the token that masks are made for, which it was made without. Fold it "
+        "in (pixelrefer merge), and the recipe trains those rows too."
+    ]
+
+
+def _teaching_masks(dataset: Any) -> list[str]:
+    """Names of those samples that teach masks, among some that are spread evenly over a dataset."""
+    places = np.linspace(0, len(dataset) - 1, min(_LOOKED_AT, len(dataset)), dtype=int)
+    found = [each for each in dataset.__getitems__(places.tolist()) if isinstance(each, RegionSample)]
+    return [each.name for each in found if _teaches_masks(each)]
+
+
+def _teaches_masks(sample: RegionSample) -> bool:
+    try:
+        return bool(sample.targets)
+    except PromptError:  # what is wrong with it, its batch says
+        return False
 
 
 # -- data --------------------------------------------------------------------------------------------------
@@ -325,7 +423,6 @@ def training_arguments(config: TrainConfig) -> TrainingArguments:
     """What the Hugging Face `Trainer` is told by a resolved config."""
     optim, run = config.optim, config.run
     accumulated = accumulation_steps(config)
-    lora_in_tower = config.recipe == "lora" and "vision_tower" in config.lora.scopes
     has_accelerator = torch.accelerator.is_available()
     return TrainingArguments(
         output_dir=run.out,
@@ -354,8 +451,6 @@ def training_arguments(config: TrainConfig) -> TrainingArguments:
         dataloader_num_workers=config.data.workers,
         dataloader_persistent_workers=config.data.workers > 0,
         dataloader_pin_memory=has_accelerator,
-        # LoRA on layers of a tower behind the one that is read has no gradient, and DDP would wait for it.
-        ddp_find_unused_parameters=True if lora_in_tower else None,
         use_cpu=not has_accelerator,
     )
 

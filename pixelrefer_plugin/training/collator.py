@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
 
-from ..data.sample import SAMPLE_FAULTS, Defect, RegionSample, defect_of
+from ..data.sample import MARKER, SAMPLE_FAULTS, Defect, Medium, RegionSample, defect_of, medium_of
 from ..errors import (
     ConfigError,
     PixelReferError,
@@ -23,6 +23,7 @@ from ..errors import (
     TrainingError,
 )
 from ..expansion import IGNORE_INDEX
+from ..mask_batch import MaskBatch
 from ..messages import REGION_MARKER, Message, read_texts
 from ..processor import RegionProcessor
 from ..region_batch import RegionBatch
@@ -33,9 +34,6 @@ from .sampling import require_sample
 OnBadSample = Literal["error", "skip"]
 OnLongSample = Literal["error", "skip", "drop_turns"]
 
-Medium = tuple[str, int]
-"""`image` or `video`, and which of a sample's images or videos."""
-
 _MEDIA_KINDS: tuple[Literal["image", "video"], ...] = ("image", "video")
 _DUMMY_PX = 56
 
@@ -43,7 +41,7 @@ _DUMMY_PX = 56
 class RegionCollator:
     """Makes batches of samples, as a data loader's `collate_fn`.
 
-    A batch without any region gets a row more, the dummy row: a grey picture with one region and nothing to learn.
+    A batch that shows no region gets a row more, the dummy row: a grey picture with one region and nothing to learn.
     So every process runs tower, projector, adapter and decoder in every step, with gradients that are zero where a
     batch has no use for them.
 
@@ -92,9 +90,9 @@ class RegionCollator:
             samples: each read, or the error that says why it cannot be.
 
         Returns:
-            The native tensors, padded on the right, `labels`, `regions` (a `RegionBatch`), and in the samples' order
-            `sample_names`, one for each row but the dummy, and `skipped`, a message for each sample that is left
-            out. Where all are, the dummy row is the only one.
+            The native tensors, padded on the right, `labels`, `regions` (a `RegionBatch`), `masks` (a `MaskBatch`)
+            where answers hold `<seg>`, and in the samples' order `sample_names`, one for each row but the dummy, and
+            `skipped`, a message for each sample that is left out. Where all are, the dummy row is the only one.
 
         Raises:
             SampleError: a sample cannot be used or is too long, and shall not be skipped.
@@ -146,10 +144,10 @@ class RegionCollator:
         return usable, tuple(map(str, errors))
 
     def _prepared(self, samples: Sequence[RegionSample]) -> dict[str, Any]:
-        """The processor's tensors, with a dummy row where there are no regions."""
+        """The processor's tensors, with a dummy row where no region is shown."""
         conversations = [list(each.messages) for each in samples]
         regions = [list(each.regions) for each in samples]
-        if not any(regions):
+        if not any(_shows_a_region(each) for each in samples):
             grey = Image.new("RGB", (_DUMMY_PX, _DUMMY_PX), "grey")
             parts = [{"type": "image", "image": grey}, {"type": "text", "text": REGION_MARKER}]
             conversations.append([{"role": "user", "content": parts}])
@@ -175,16 +173,20 @@ class RegionCollator:
         """Raises the error of the first sample whose row is not fit to learn from."""
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         supervised = (inputs["labels"] != IGNORE_INDEX).any(dim=1).tolist()
-        sizes_hw = _sizes_of_regions(samples, inputs["regions"])
+        sizes_hw = _sizes_found(samples, inputs["regions"], inputs.get("masks"))
         for row, sample in enumerate(samples):
             if not supervised[row]:
                 raise sample.error(_NO_ANSWER)
-            for region, found_hw in zip(sample.regions, sizes_hw[row], strict=True):
-                _require_declared_size(sample, region, found_hw)
+            for medium, found_hw in sizes_hw[row].items():
+                _require_declared_size(sample, medium, found_hw)
             if self.max_tokens is not None and lengths[row] > self.max_tokens:
                 raise sample.error(
                     Defect("too long", f"it has {lengths[row]} tokens, max_tokens is {self.max_tokens}.")
                 )
+
+
+def _shows_a_region(sample: RegionSample) -> bool:
+    return len(sample.regions) > len(sample.targets)
 
 
 _NO_ANSWER = Defect("answer", "it has no answer of the assistant to learn from.")
@@ -202,15 +204,28 @@ def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 # -- sizes -------------------------------------------------------------------------------------------------
 
 
-def _sizes_of_regions(samples: Sequence[RegionSample], regions: RegionBatch) -> list[list[tuple[int, int]]]:
-    """Per sample and region the size of the picture, or of the frames, that the region was found to lie on."""
+def _sizes_found(
+    samples: Sequence[RegionSample], regions: RegionBatch, masks: MaskBatch | None
+) -> list[dict[Medium, tuple[int, int]]]:
+    """Per sample the sizes of the pictures, and of the frames of the videos, that its regions lie on."""
     images_hw = regions.views[0].images_hw.int().tolist()
-    firsts = iter(accumulate(regions.frames_per_region, initial=0))
-    return [[tuple(images_hw[next(firsts)]) for _ in sample.regions] for sample in samples]
+    firsts = accumulate(regions.frames_per_region, initial=0)
+    shown = zip(regions.numbers, firsts, strict=False)
+    sizes_hw = []
+    for row, sample in enumerate(samples):
+        numbered = dict(islice(shown, regions.regions_per_sample[row]))
+        found: dict[Medium, tuple[int, int]] = {}
+        for number, region in enumerate(sample.regions):
+            if number in numbered:  # not so a target, and one of two regions that are the same object
+                found[medium_of(region)] = tuple(images_hw[numbered[number]])
+        if masks is not None and (clip := masks.clip_of_sample[row]) is not None:
+            found[medium_of(sample.regions[sample.targets[0]])] = masks.images_hw[clip]
+        sizes_hw.append(found)
+    return sizes_hw
 
 
-def _require_declared_size(sample: RegionSample, region: Region | VideoRegion, found_hw: tuple[int, int]) -> None:
-    kind, index = _medium(region)
+def _require_declared_size(sample: RegionSample, medium: Medium, found_hw: tuple[int, int]) -> None:
+    kind, index = medium
     first_of_kind = 0 if kind == "image" else len(sample.media("image"))
     declared_hw = sample.media_hw[first_of_kind + index] if sample.media_hw else None
     if declared_hw not in (None, found_hw):
@@ -221,11 +236,6 @@ def _require_declared_size(sample: RegionSample, region: Region | VideoRegion, f
                 f"{kind} {index} is {width} px wide and {height} high, its record says {said_width} and {said_height}.",
             )
         )
-
-
-def _medium(region: Region | VideoRegion) -> Medium:
-    """What a region lies on: of which kind, and which of them."""
-    return ("image", region.image_index) if isinstance(region, Region) else ("video", region.video_index)
 
 
 # -- shortening --------------------------------------------------------------------------------------------
@@ -244,10 +254,10 @@ def first_turns(sample: RegionSample, ends: Sequence[int]) -> RegionSample:
 
     A turn without regions may be about any of the pictures: with one, all of them stay.
     """
-    counts = [text.count(REGION_MARKER) for _, text in read_texts(sample.messages)]
+    counts = [len(MARKER.findall(text)) for _, text in read_texts(sample.messages)]
     regions = sample.regions[: sum(counts[: ends[-1]])]
     every_turn_has_one = all(sum(counts[start:end]) for start, end in pairwise([0, *ends]))
-    gone = {_medium(each) for each in sample.regions[len(regions) :]} - {_medium(each) for each in regions}
+    gone = {medium_of(each) for each in sample.regions[len(regions) :]} - {medium_of(each) for each in regions}
     messages, new_index = _without_media(sample.messages[: ends[-1]], gone if every_turn_has_one else set())
     media = [(kind, index) for kind in _MEDIA_KINDS for index in range(len(sample.media(kind)))]
     return replace(
@@ -285,6 +295,6 @@ def _moved(region: Region | VideoRegion, new_index: Mapping[Medium, int]) -> Reg
 
     Where that is gone, because a turn that is dropped shows it, the old index is one that no longer exists.
     """
-    medium = _medium(region)
+    medium = medium_of(region)
     index = new_index.get(medium, medium[1])
     return region.on_image(index) if isinstance(region, Region) else region.on_video(index)

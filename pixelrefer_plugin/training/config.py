@@ -16,20 +16,34 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from .. import checkpoint
 from ..checkpoint import BUILTIN_PREFIX
-from ..errors import ConfigError, VideoError
+from ..errors import ConfigError, PixelReferError, VideoError
 from ..hub import is_path
+from ..plugins import get_adapter
 from ..video import FrameSampling
-from .recipes import RECIPES
+from .recipes import GROUPS, LORA_DEFAULTS, PART_OF_ADAPTER, RECIPES, Recipe, coarse_group, recipes_for
 from .yaml_file import Document, read_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Scope = Literal["decoder", "projector", "vision_tower"]
-GroupName = Literal["adapter", "lora", "token_rows", "vision_tower", "projector", "decoder"]
+
+DEFAULT_ADAPTER = "saot"
+"""Of a plain backbone for which none is named."""
+
+
+def _group_name(name: str) -> str:
+    if coarse_group(name) not in GROUPS:
+        known = ", ".join(f"'{each}'" for each in GROUPS)
+        raise ValueError(f"must be {known} or '{PART_OF_ADAPTER}CHILD'")
+    return name
+
+
+GroupName = Annotated[str, AfterValidator(_group_name)]
 
 
 class _Section(BaseModel):
@@ -130,18 +144,25 @@ class DataSection(_Section):
 
 
 class LoraSection(_Section):
-    """LoRA, for the recipe `lora`."""
+    """LoRA, for recipes that add it; what is left out is as the recipe has it."""
 
-    r: Positive = 16
-    """Rank."""
-    alpha: Positive = 32
-    """Scaling numerator."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout on LoRA's input."""
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = ("decoder",)
-    """Parts of the backbone that get it."""
+    r: Positive | None = None
+    """Rank; 16 where the recipe does not say otherwise."""
+    alpha: Positive | None = None
+    """Scaling numerator; else 32."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Dropout on LoRA's input; else 0."""
+    scopes: tuple[Scope, ...] | None = None
+    """Parts of the backbone that get it; else the decoder. Of none only rows of tokens train."""
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Only layers of these names, such as `q_proj`; by default all linear layers of the scopes."""
+    """Only layers of these names, such as `q_proj`; else all linear layers of the scopes."""
+
+    def completed(self, recipe: Recipe) -> LoraSection:
+        """With what it leaves out as the recipe has it."""
+        given = {name: value for name, value in self if value is not None}
+        options = {**LORA_DEFAULTS, **(recipe.lora or {}), **given}
+        lists = {name: tuple(options[name]) for name in ("scopes", "targets") if options[name] is not None}
+        return self.model_copy(update={**options, **lists})
 
 
 class OptimSection(_Section):
@@ -201,16 +222,26 @@ class EvaluationSection(_Section):
     """Questions that a process asks at once, and samples of a batch of the held-out loss."""
 
 
+def _as_rates(value: Any) -> Any:
+    """`{adapter: {mask_head: 1e-4}}` flat: KEY=VALUE makes that of `learning_rates.adapter.mask_head`."""
+    nested = value.get("adapter") if isinstance(value, dict) else None
+    if not isinstance(nested, dict):
+        return value
+    others = {group: rate for group, rate in value.items() if group != "adapter"}
+    return {**others, **{f"{PART_OF_ADAPTER}{child}": rate for child, rate in nested.items()}}
+
+
 class TrainConfig(_Section):
     """A training run. Read one with `load`."""
 
     model: ModelSection
     data: DataSection
-    recipe: Literal["lora", "stage1", "stage2", "adapter_only", "full"] = "lora"
-    """What trains."""
+    recipe: str = "lora"
+    """What trains: one of the recipes above, or one that the adapter brings."""
     lora: LoraSection = LoraSection()
-    learning_rates: dict[GroupName, Rate] = {}
-    """Learning rate of a parameter group, in place of the recipe's."""
+    learning_rates: Annotated[dict[GroupName, Rate | None], BeforeValidator(_as_rates)] = {}
+    """Learning rate of a parameter group, in place of the recipe's; null freezes it. `adapter.CHILD` is one child of
+    the adapter's module."""
     optim: OptimSection = OptimSection()
     run: RunSection
     evaluation: EvaluationSection = EvaluationSection()
@@ -242,14 +273,20 @@ class TrainConfig(_Section):
         """Which frames of videos are read; None: as the model says."""
         return FrameSampling(**self.data.frames.model_dump()) if self.data.frames else None
 
-    def resolved(self, *, has_bf16: bool) -> TrainConfig:
-        """With what `auto` stands for on a machine with or without a GPU that has bf16."""
-        optim, model = self.optim, self.model
+    def resolved(self, *, has_bf16: bool, recipe: Recipe | None = None) -> TrainConfig:
+        """With what `auto` stands for, and what the recipe says of LoRA.
+
+        Args:
+            has_bf16: whether the machine has a GPU that has bf16.
+            recipe: the one that `recipe` names; to be given where it is an adapter's.
+        """
+        optim, model, recipe = self.optim, self.model, recipe or RECIPES[self.recipe]
         precision = optim.precision if optim.precision != "auto" else ("bf16" if has_bf16 else "fp32")
-        half = precision == "bf16" and not RECIPES[self.recipe].trains_backbone
+        half = precision == "bf16" and not recipe.trains_backbone
         dtype = model.dtype if model.dtype != "auto" else ("bfloat16" if half else "float32")
         return self.model_copy(
             update={
+                "lora": self.lora.completed(recipe),
                 "optim": optim.model_copy(update={"precision": precision}),
                 "model": model.model_copy(update={"dtype": dtype}),
             }
@@ -291,15 +328,8 @@ def _refusal(document: Document, problems: Sequence[tuple[str, str]]) -> ConfigE
 def _broken_rules(config: TrainConfig) -> Iterator[tuple[str, str]]:
     """Key and message of each rule that the values break together."""
     yield from _missing_files(config)
-    yield from _model_rules(config)
+    yield from _recipe_problems(config)
     yield from _data_rules(config.data)
-    trained = RECIPES[config.recipe].rates
-    for group in config.learning_rates:
-        if group not in trained:
-            yield (
-                f"learning_rates.{group}",
-                f"recipe '{config.recipe}' does not train it. Groups that it trains: {', '.join(trained)}.",
-            )
     optim = config.optim
     if optim.epochs is not None and optim.steps is not None:
         yield "optim.steps", f"excludes epochs, got both ({optim.steps} and {optim.epochs:g}). Leave one out."
@@ -340,16 +370,60 @@ def _missing_files(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "run.out", f"must be a folder, but '{config.run.out}' is a file."
 
 
-def _model_rules(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    if config.model.quantize and config.recipe not in ("lora", "adapter_only"):
+def _recipe_problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """What is wrong with the recipe or does not go with it, as far as it is known which adapter there is."""
+    recipe = RECIPES.get(config.recipe)
+    if recipe is not None:
+        yield from recipe_rules(config, recipe)
+        return
+    adapter = _adapter_told(config.model)
+    if adapter is None:
+        return
+    try:
+        recipes = recipes_for(get_adapter(adapter))
+    except PixelReferError as error:
+        yield "model.adapter", str(error)
+        return
+    if config.recipe not in recipes:
+        yield "recipe", unknown_recipe(config.recipe, recipes)
+    else:
+        yield from recipe_rules(config, recipes[config.recipe])
+
+
+def _adapter_told(section: ModelSection) -> str | None:
+    """The adapter's name; None where only a repository of the hub can tell it."""
+    if section.adapter is not None:
+        return section.adapter
+    if checkpoint.is_model_folder(section.backbone):
+        return checkpoint.read_manifest(section.backbone).adapter
+    is_local = section.backbone.startswith(BUILTIN_PREFIX) or Path(section.backbone).exists()
+    return DEFAULT_ADAPTER if is_local else None
+
+
+def unknown_recipe(name: str, recipes: Mapping[str, Recipe]) -> str:
+    """What is said of a recipe that is none of these."""
+    known = ", ".join(f"'{each}'" for each in recipes)
+    return f"must be {known}, got '{name}'."
+
+
+def recipe_rules(config: TrainConfig, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Key and message of what does not go with a recipe."""
+    if config.model.quantize and recipe.trains_backbone:
         yield (
             "model.quantize",
-            f"needs a frozen decoder, but recipe '{config.recipe}' trains it. Use recipe lora, or leave quantize out.",
+            f"needs a frozen decoder, but recipe '{recipe.name}' trains the backbone. Use recipe lora, or leave "
+            "quantize out.",
         )
-    if config.model.tokens and config.recipe == "adapter_only":
-        yield "model.tokens", "recipe 'adapter_only' trains no token rows. Use recipe lora."
-    if config.lora != LoraSection() and config.recipe != "lora":
-        yield "lora", f"is for recipe 'lora', got recipe '{config.recipe}'. Leave it out."
+    if config.model.tokens and not (recipe.trains("token_rows") or recipe.trains("decoder")):
+        yield "model.tokens", f"recipe '{recipe.name}' trains no token rows. Use recipe lora."
+    if recipe.lora is None and config.lora.completed(recipe) != LoraSection().completed(recipe):
+        yield "lora", f"is for recipes that add LoRA, got recipe '{recipe.name}', which adds none. Leave it out."
+    for group in config.learning_rates:
+        if not recipe.trains(group):
+            yield (
+                f"learning_rates.{group}",
+                f"recipe '{recipe.name}' does not train it. Groups that it trains: {', '.join(recipe.rates)}.",
+            )
 
 
 def _data_rules(data: DataSection) -> Iterator[tuple[str, str]]:
@@ -390,7 +464,8 @@ def _explained(error: ErrorDetails) -> tuple[str, str]:
         case "model_type" | "model_attributes_type":
             return key, f"must hold keys ({', '.join(_section_at(loc).model_fields)}), got {got!r}."
         case _:
-            rule = error["msg"].replace("Input should be", "must be").replace("Tuple should", "must")
+            rule = error["msg"].removeprefix("Value error, ")
+            rule = rule.replace("Input should be", "must be").replace("Tuple should", "must")
             rule = _VALID.sub(lambda found: _PLAIN[found[1]], rule)
             return key.removesuffix(".[key]"), f"{rule}, got {got!r}."
 

@@ -1,4 +1,5 @@
-"""Asks a model the questions of held-out samples, as a user would, and compares its answers with theirs.
+"""Asks a model the questions of held-out samples, as a user would, and compares its answers with theirs: the texts, and
+where masks are expected the masks too.
 
 It knows samples, the processor and `RegionModel.generate`; no trainer and no files.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,13 +18,19 @@ from accelerate.utils import gather_object
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from ..data.sample import RegionSample
-from ..errors import PixelReferError, SampleError, about
-from ..messages import REGION_MARKER, read_texts
+from ..data.sample import MARKER, RegionSample
+from ..errors import PixelReferError, PromptError, SampleError, about
+from ..messages import REGION_MARKER, Message, read_texts
+from ..metrics import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
+from ..prompts import named_frames
+from ..regions import Region, RegionMask, VideoRegion
+from ..video import FrameSampling, Video, load_video
 from .collator import first_turns
 
 if TYPE_CHECKING:
+    from ..mask_batch import MaskBatch
     from ..model import RegionModel
+    from ..outputs import SegmentedObject
     from ..processor import RegionProcessor
 
 
@@ -36,20 +43,37 @@ class Question:
         turn: which of the sample's answers it is, from 0.
         text: what the user asked last.
         expected: the sample's answer.
+        targets: what its `<seg>`s stand for, in order.
     """
 
     asked: RegionSample
     turn: int
     text: str
     expected: str
+    targets: tuple[Region | VideoRegion, ...] = ()
+
+
+@dataclass(frozen=True)
+class ObjectScore:
+    """How well the mask of one expected object is: of all pixels, and of the frames where it lies on a video."""
+
+    overlap: Overlap
+    video: VideoScore | None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said to a question."""
+    """What the model said to a question.
+
+    Attributes:
+        question: the question.
+        given: the model's text; `<seg>` where it gave a mask.
+        objects: the score of each expected object, in order. One for which there is no mask counts as empty.
+    """
 
     question: Question
     given: str
+    objects: tuple[ObjectScore, ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -59,7 +83,7 @@ class Answer:
     def as_record(self) -> dict[str, Any]:
         """It as a line of `answers.jsonl`."""
         question = self.question
-        return {
+        record: dict[str, Any] = {
             "id": question.asked.id,
             "where": question.asked.where,
             "turn": question.turn,
@@ -68,6 +92,10 @@ class Answer:
             "given": self.given,
             "exact": self.is_exact,
         }
+        if self.objects:
+            record["ious"] = [each.overlap.iou for each in self.objects]
+        videos = [each.video.j_and_f for each in self.objects if each.video is not None]
+        return record | {"j_and_f": videos} if videos else record
 
 
 def normalized(text: str) -> str:
@@ -78,17 +106,19 @@ def normalized(text: str) -> str:
 
 
 def questions(sample: RegionSample) -> Iterator[Question]:
-    """A question for each answer of a sample, with the sample's own answers to those before it.
+    """A question for each answer of a sample, with the sample's own answers, masks included, to those before it.
 
-    Answers that point at a region are passed over: no text that a model gives could be compared with them.
+    Answers that point by `<region>` are passed over: no text that a model gives could be compared with them.
     """
     texts = read_texts(sample.messages)
-    ends = [index for index, (role, _) in enumerate(texts) if role == "assistant"]
-    for turn, index in enumerate(ends):
-        text = texts[index][1]
-        if index and REGION_MARKER not in text:
-            asked = first_turns(sample, [*(end + 1 for end in ends[:turn]), index])
-            yield Question(asked, turn, texts[index - 1][1], text.strip())
+    ends = [index + 1 for index, (role, _) in enumerate(texts) if role == "assistant"]
+    for turn, end in enumerate(ends):
+        expected = texts[end - 1][1]
+        if end > 1 and REGION_MARKER not in expected:
+            answered = first_turns(sample, ends[: turn + 1])
+            before = sum(len(MARKER.findall(text)) for _, text in texts[: end - 1])
+            asked = replace(answered, messages=answered.messages[:-1], regions=answered.regions[:before])
+            yield Question(asked, turn, texts[end - 2][1], expected.strip(), answered.regions[before:])
 
 
 class HeldOutAnswers:
@@ -133,7 +163,9 @@ class HeldOutAnswers:
         """Ask everything.
 
         Returns:
-            `exact_match`, the share of answers that are exactly the sample's; empty where there are no questions.
+            `exact_match`, the share of answers whose text is exactly the sample's. Where masks are expected,
+            `mask_giou` and `mask_ciou` of the expected objects, and `j_and_f` of those on videos. Empty where there are
+            no questions.
 
         Raises:
             SampleError: a sample cannot be used, and shall not be passed over.
@@ -148,7 +180,17 @@ class HeldOutAnswers:
             model.train(was_training)
         if not self.answers:
             return {}
-        return {"exact_match": sum(answer.is_exact for answer in self.answers) / len(self.answers)}
+        return {"exact_match": sum(answer.is_exact for answer in self.answers) / len(self.answers), **self._of_masks()}
+
+    def _of_masks(self) -> dict[str, float]:
+        scored = [score for answer in self.answers for score in answer.objects]
+        if not scored:
+            return {}
+        scores = MaskScores(
+            [each.overlap for each in scored], [each.video for each in scored if each.video is not None]
+        )
+        numbers = {"mask_giou": scores.giou, "mask_ciou": scores.ciou}
+        return numbers | {"j_and_f": scores.video.j_and_f} if scores.videos else numbers
 
     def _read(self, found: Sequence[RegionSample | SampleError]) -> list[Question]:
         errors = [each for each in found if isinstance(each, SampleError)]
@@ -159,35 +201,44 @@ class HeldOutAnswers:
     def _ask_all(self, model: RegionModel) -> list[Answer]:
         """Every process asks its share, in as many batches as the others: where weights are spread over processes,
         all of them work on every token."""
-        asked = self._questions
-        batches = [asked[start : start + self._batch_size] for start in range(0, len(asked), self._batch_size)]
+        batches = [*self._batches(masks=False), *self._batches(masks=True)]
         state = PartialState()
         rank, world = state.process_index, state.num_processes
-        found: list[tuple[int, list[Answer]]] = []
+        found: list[tuple[int, Answer]] = []
         for first in range(0, len(batches), world):
             own = first + rank
             answers = self._ask(model, batches[min(own, len(batches) - 1)])
             if own < len(batches):
-                found.append((own, answers))
-        return [answer for _, answers in sorted(gather_object(found), key=lambda each: each[0]) for answer in answers]
+                found.extend(answers)
+        return [answer for _, answer in sorted(gather_object(found), key=lambda each: each[0])]
 
-    def _ask(self, model: RegionModel, batch: Sequence[Question]) -> list[Answer]:
+    def _batches(self, *, masks: bool) -> list[list[tuple[int, Question]]]:
+        """The questions that expect masks, or those that do not, each with its place among all."""
+        asked = [each for each in enumerate(self._questions) if bool(each[1].targets) is masks]
+        return [asked[start : start + self._batch_size] for start in range(0, len(asked), self._batch_size)]
+
+    def _ask(self, model: RegionModel, batch: Sequence[tuple[int, Question]]) -> list[tuple[int, Answer]]:
         try:
-            given = self._generate(model, batch)
+            return [
+                (place, answer)
+                for (place, _), answer in zip(batch, self._generate(model, [each for _, each in batch]), strict=True)
+            ]
         except PixelReferError:
             if len(batch) > 1:  # one of them is to blame, or they do not go together
-                return [answer for question in batch for answer in self._ask(model, [question])]
+                return [answer for each in batch for answer in self._ask(model, [each])]
             if self._on_bad_sample == "skip":
                 return []
-            with about(batch[0].asked.name):
+            with about(batch[0][1].asked.name):
                 raise
-        return [Answer(question, text) for question, text in zip(batch, given, strict=True)]
 
     @torch.no_grad()
-    def _generate(self, model: RegionModel, batch: Sequence[Question]) -> list[str]:
-        conversations = [list(question.asked.messages) for question in batch]
-        regions = [list(question.asked.regions) for question in batch]
-        inputs = self._processor(conversations, regions)
+    def _generate(self, model: RegionModel, batch: Sequence[Question]) -> list[Answer]:
+        """Answers to questions all of which expect masks, or none of which does."""
+        expects_masks = bool(batch[0].targets)
+        asked = [_on_known_frames(question, self._processor.sampling) for question in batch]
+        inputs = self._processor(
+            [list(each.messages) for each in asked], [list(each.regions) for each in asked], segment=expects_masks
+        )
         inputs = inputs.to(model.device, dtype=model.backbone.dtype)
         generated = model.generate(
             **inputs,
@@ -196,7 +247,75 @@ class HeldOutAnswers:
             num_beams=1,
             synced_gpus=_is_spread(model),
         )
-        return self._processor.decode(generated, inputs)
+        texts = self._processor.decode(generated, inputs)
+        if not expects_masks:
+            return [Answer(question, text) for question, text in zip(batch, texts, strict=True)]
+        return [
+            Answer(question, text, _scores(question, objects, inputs["masks"], row))
+            for row, (question, text, objects) in enumerate(zip(batch, texts, generated.objects, strict=True))
+        ]
+
+
+# -- masks -------------------------------------------------------------------------------------------------
+
+
+def _on_known_frames(question: Question, sampling: FrameSampling) -> RegionSample:
+    """What is asked, on frames of its video about which the targets say something: no others can be compared."""
+    targets = [target for target in question.targets if isinstance(target, VideoRegion)]
+    videos = question.asked.media("video")
+    if not targets or len(videos) != 1 or isinstance(videos[0]["video"], Video):
+        return question.asked
+    part = videos[0]
+    times = {key: part[key] for key in ("fps", "times_s") if key in part}
+    answered = set(question.asked.targets)
+    pointed = [region for number, region in enumerate(question.asked.regions) if number not in answered]
+    regions = [region for region in pointed if isinstance(region, VideoRegion)]
+    frames = named_frames(part["video"], regions, targets, sampling=sampling, times=times)
+    video = load_video(part["video"], sampling=sampling, frames=frames, **times)
+    return replace(question.asked, messages=tuple(_with_video(each, video) for each in question.asked.messages))
+
+
+def _with_video(message: Message, video: Video) -> Message:
+    """A message with the sampled frames of its video in the video's place."""
+    if isinstance(message["content"], str):
+        return message
+    parts = [{"type": "video", "video": video} if part["type"] == "video" else part for part in message["content"]]
+    return {**message, "content": parts}
+
+
+def _scores(
+    question: Question, objects: Sequence[SegmentedObject], masks: MaskBatch, row: int
+) -> tuple[ObjectScore, ...]:
+    """How well the i-th object of an answer fits the i-th one expected; one that is not there counts as empty."""
+    clip = masks.clip_of_sample[row]
+    assert clip is not None, "masks were asked for in every row"
+    found = [each.region for each in objects[: len(question.targets)]]
+    missing = [None] * (len(question.targets) - len(found))
+    pairs = zip([*found, *missing], question.targets, strict=True)
+    return tuple(_score(region, target, masks.images_hw[clip], masks.frame_indices[clip]) for region, target in pairs)
+
+
+def _score(
+    found: Region | VideoRegion | None,
+    target: Region | VideoRegion,
+    image_hw: tuple[int, int],
+    frames: Sequence[int] | None,
+) -> ObjectScore:
+    if isinstance(target, Region):
+        return ObjectScore(overlap(_mask(found, None, image_hw), _mask(target, None, image_hw)), None)
+    known = [frame for frame in frames or () if frame in target.frames or frame in target.absent]
+    if not known:
+        raise PromptError("a target names no frame that is sampled, so no mask can be compared with it.")
+    given = [_mask(found, frame, image_hw) for frame in known]
+    expected = [_mask(target, frame, image_hw) for frame in known]
+    return ObjectScore(volume_overlap(given, expected), j_and_f(given, expected))
+
+
+def _mask(region: Region | VideoRegion | None, frame: int | None, image_hw: tuple[int, int]) -> RegionMask | None:
+    """An object's pixels on an image, or on a frame of its video; None where it is not there."""
+    if isinstance(region, VideoRegion):
+        region = None if frame is None else region.frames.get(frame)
+    return None if region is None else region.to_mask(image_hw)
 
 
 def _is_spread(model: RegionModel) -> bool:

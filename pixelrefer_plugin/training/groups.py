@@ -5,42 +5,55 @@ It knows where a backbone's parts are by its plugin's paths, and LoRA by PEFT's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
 from ..errors import TrainingError
 from ..lora import is_lora
 from ..model import RegionModel
-
-GROUPS = ("adapter", "lora", "token_rows", "vision_tower", "projector", "decoder")
-"""`lora` is LoRA wherever it lies; `token_rows` the trained rows of the embedding and the head; `decoder` all of the
-backbone that is neither vision tower nor projector, embedding and head included."""
+from .recipes import GROUPS, PART_OF_ADAPTER, coarse_group
 
 NamedParameters = list[tuple[str, nn.Parameter]]
 
 
-def parameter_groups(model: RegionModel) -> dict[str, NamedParameters]:
-    """All parameters, trainable or not, each in exactly one of `GROUPS`; groups without any are left out.
+def parameter_groups(model: RegionModel, named: Iterable[str] = ()) -> dict[str, NamedParameters]:
+    """All parameters, trainable or not, each in exactly one group; groups without any are left out.
 
     Where one part of the backbone lies inside another (Qwen2.5-VL's projector inside its vision tower), the inner
     one has its parameters.
+
+    Args:
+        model: whose.
+        named: groups that somebody names. A child of the adapter's module among them, `adapter.CHILD`, is a group of
+            its own; the other children stay in `adapter`.
+
+    Raises:
+        TrainingError: the adapter has no child of that name; those that it has are listed.
     """
     spec = model.backbone_spec
     parts = {f"backbone.{spec.vision_tower}.": "vision_tower", f"backbone.{spec.projector}.": "projector"}
-    groups: dict[str, NamedParameters] = {name: [] for name in GROUPS}
+    children = _named_children(model, named)
+    groups: dict[str, NamedParameters] = {name: [] for name in (GROUPS[0], *children, *GROUPS[1:])}
     for name, parameter in model.named_parameters():
-        groups[_group_of(name, parts)].append((name, parameter))
+        groups[_group_of(name, parts, children)].append((name, parameter))
     return {name: members for name, members in groups.items() if members}
 
 
-def trainable_groups(model: RegionModel) -> dict[str, NamedParameters]:
-    """The trainable parameters, by group; groups that are frozen as a whole are left out."""
+def trainable_groups(model: RegionModel, named: Iterable[str] = ()) -> dict[str, NamedParameters]:
+    """The trainable parameters, by group as in `parameter_groups`; groups that are frozen as a whole are left out."""
     groups = {
         name: [(each, parameter) for each, parameter in members if parameter.requires_grad]
-        for name, members in parameter_groups(model).items()
+        for name, members in parameter_groups(model, named).items()
     }
     return {name: members for name, members in groups.items() if members}
+
+
+def trained_tokens(model: RegionModel) -> set[int]:
+    """Ids of the tokens whose rows LoRA has for itself, trainable or not."""
+    embedding = model.backbone.get_submodule(model.backbone_spec.token_embedding)
+    rows = getattr(embedding, "token_adapter", None)  # PEFT's wrapper
+    return set() if rows is None else {each for ids in rows.token_indices.values() for each in ids}
 
 
 def optimizer_groups(
@@ -51,13 +64,13 @@ def optimizer_groups(
     Args:
         model: what trains.
         learning_rate: of groups that have none of their own.
-        learning_rates: of others, by name.
+        learning_rates: of others, by name, children of the adapter's module among them.
         weight_decay: of matrices.
 
     Raises:
         TrainingError: nothing trains, or a learning rate is for a group that does not.
     """
-    groups = trainable_groups(model)
+    groups = trainable_groups(model, learning_rates)
     require_learning_rates_used(groups, learning_rates)
     made = []
     for name, members in groups.items():
@@ -84,17 +97,33 @@ def require_learning_rates_used(groups: Mapping[str, object], learning_rates: Ma
     if not groups:
         raise TrainingError("Nothing trains: every parameter is frozen. Unfreeze the adapter, or add LoRA.")
     for name in learning_rates:
-        if name not in GROUPS:
-            raise TrainingError(f"A learning rate is given for {name!r}; parameter groups are {', '.join(GROUPS)}.")
+        if coarse_group(name) not in GROUPS:
+            raise TrainingError(
+                f"A learning rate is given for {name!r}; parameter groups are {', '.join(GROUPS)}, and "
+                f"{PART_OF_ADAPTER}CHILD for a child of the adapter's module."
+            )
         if name not in groups:
             raise TrainingError(
                 f"A learning rate is given for '{name}', which does not train. What trains: {', '.join(groups)}."
             )
 
 
-def _group_of(name: str, parts: Mapping[str, str]) -> str:
-    if name.startswith("adapter."):
-        return "adapter"
+def _named_children(model: RegionModel, named: Iterable[str]) -> list[str]:
+    """The groups among them that are children of the adapter's module, in the module's order."""
+    wanted = {name for name in named if name.startswith(PART_OF_ADAPTER)}
+    children = model.adapter.named_children()
+    there = [f"{PART_OF_ADAPTER}{name}" for name, child in children if any(True for _ in child.parameters())]
+    unknown = sorted(wanted - set(there))
+    if unknown:
+        raise TrainingError(
+            f"Adapter '{model.adapter_spec.name}' has no {', '.join(unknown)}. Its parts: {', '.join(there) or 'none'}."
+        )
+    return [name for name in there if name in wanted]
+
+
+def _group_of(name: str, parts: Mapping[str, str], children: Iterable[str]) -> str:
+    if name.startswith(PART_OF_ADAPTER):
+        return next((child for child in children if name.startswith(f"{child}.")), "adapter")
     if "trainable_tokens_" in name:
         return "token_rows"
     if is_lora(name):

@@ -2,7 +2,8 @@
 
 Rates and schedule of `stage1` and `stage2` are PixelRefer's (§6.1 and its scripts/train/pixelrefer/stage*.sh:
 `region_encoder_lr` 1e-3, then 1e-5, `llm_lr` and `mm_projector_lr` 1e-5). The vision tower is frozen in both: the
-official scripts say `vision_encoder_lr 0`, which keeps its weights as they are.
+official scripts say `vision_encoder_lr 0`, which keeps its weights as they are. Recipes of other systems come with
+their adapters (`AdapterSpec.recipes`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TrainingError
+from ..errors import PluginError, TrainingError
 
 if TYPE_CHECKING:
-    from ..contracts import BackboneSpec
+    from ..contracts import AdapterSpec, BackboneSpec
     from ..model import RegionModel
+
+GROUPS = ("adapter", "lora", "token_rows", "vision_tower", "projector", "decoder")
+"""Parameter groups. `lora` is LoRA wherever it lies; `token_rows` the trained rows of the embedding and the head;
+`decoder` all of the backbone that is neither vision tower nor projector, embedding and head included."""
+
+PART_OF_ADAPTER = "adapter."
+"""What the name of a group begins with that is one child of the adapter's module, such as `adapter.mask_head`."""
 
 BACKBONE_GROUPS = ("decoder", "projector", "vision_tower")
 """The backbone's own weights."""
+
+LORA_GROUPS = ("lora", "token_rows")
+"""What there is only where LoRA is on the backbone."""
+
+LORA_DEFAULTS: Mapping[str, Any] = {"r": 16, "alpha": 32, "dropout": 0.0, "scopes": ("decoder",), "targets": None}
+"""Options of `RegionModel.add_lora` where neither the recipe nor the user says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +43,27 @@ class Recipe:
         name: what users call it.
         about: what it is for, in a line.
         rates: learning rate of each group that trains, by `groups.parameter_groups`' names.
+        lora: options that its LoRA has in place of `LORA_DEFAULTS`; None: it adds none.
     """
 
     name: str
     about: str
     rates: Mapping[str, float]
+    lora: Mapping[str, Any] | None = None
 
     @property
     def trains_backbone(self) -> bool:
         """Whether any of the backbone's own weights change."""
         return any(group in self.rates for group in BACKBONE_GROUPS)
+
+    def trains(self, group: str) -> bool:
+        """Whether a group, or the whole that it is a part of, has a rate."""
+        return group in self.rates or coarse_group(group) in self.rates
+
+
+def coarse_group(name: str) -> str:
+    """Which of `GROUPS` a group is, or is a part of."""
+    return "adapter" if name.startswith(PART_OF_ADAPTER) else name
 
 
 RECIPES = {
@@ -48,6 +73,7 @@ RECIPES = {
             "lora",
             "LoRA on the decoder and the whole adapter; the backbone stays as it is. The default.",
             {"adapter": 1e-3, "lora": 2e-4, "token_rows": 2e-4},
+            lora={},
         ),
         Recipe(
             "stage1",
@@ -69,26 +95,64 @@ RECIPES = {
 }
 
 
+def recipes_for(adapter: AdapterSpec) -> dict[str, Recipe]:
+    """All recipes that a model with this adapter can be trained by, by name.
+
+    Raises:
+        PluginError: one of the adapter's own has a name that is taken, names what there is not, or trains LoRA
+            without adding it.
+    """
+    own = {
+        name: Recipe(name, recipe.about, dict(recipe.rates), recipe.lora) for name, recipe in adapter.recipes.items()
+    }
+    for recipe in own.values():
+        _require_sound(recipe, adapter.name)
+    return {**RECIPES, **own}
+
+
+def _require_sound(recipe: Recipe, adapter: str) -> None:
+    which = f"Recipe '{recipe.name}' of adapter '{adapter}'"
+    if recipe.name in RECIPES:
+        raise PluginError(f"Adapter '{adapter}' brings a recipe '{recipe.name}', which there is already. Rename it.")
+    for group in recipe.rates:
+        if coarse_group(group) not in GROUPS:
+            raise PluginError(
+                f"{which} has a rate for '{group}'; parameter groups are {_listed(GROUPS)}, and {PART_OF_ADAPTER}CHILD "
+                "for a child of the adapter's module."
+            )
+    unknown = sorted(set(recipe.lora or ()) - set(LORA_DEFAULTS))
+    if unknown:
+        raise PluginError(f"LoRA of {which} has no option '{unknown[0]}'. Its options: {_listed(LORA_DEFAULTS)}.")
+    needs_lora = [group for group in LORA_GROUPS if group in recipe.rates]
+    if needs_lora and recipe.lora is None:
+        raise PluginError(
+            f"{which} trains {_listed(needs_lora)}, but adds no LoRA, which has them. Give its AdapterRecipe lora={{}}."
+        )
+
+
 def apply_recipe(
-    model: RegionModel, recipe: Recipe, overrides: Mapping[str, float]
+    model: RegionModel, recipe: Recipe, overrides: Mapping[str, float | None]
 ) -> tuple[dict[str, float], list[str]]:
     """Make exactly the recipe's groups trainable, those of them that the model has.
 
     Args:
         model: with its LoRA, if any.
         recipe: says which.
-        overrides: learning rates in place of the recipe's, by group.
+        overrides: learning rates in place of the recipe's, by group; None freezes one. A child of the adapter's module
+            (`adapter.CHILD`) may have one where the recipe trains the adapter as a whole.
 
     Returns:
         The learning rate of each group that trains; and what the user should know about groups left out.
 
     Raises:
-        TrainingError: a rate is given for a group that does not train here.
+        TrainingError: a rate is given for a group that does not train here, or for a child that there is not.
     """
     from .groups import parameter_groups
 
-    groups = parameter_groups(model)
-    rates = {group: rate for group, rate in recipe.rates.items() if groups.get(group)}
+    groups = parameter_groups(model, [*recipe.rates, *overrides])
+    rates: dict[str, float | None] = {
+        group: recipe.rates.get(group, recipe.rates.get("adapter")) for group in groups if recipe.trains(group)
+    }
     notes = []
     if "projector" in rates and model.adapter_spec.framework == "object-only":
         del rates["projector"]
@@ -100,12 +164,12 @@ def apply_recipe(
         raise TrainingError(
             f"learning_rates names {_listed(idle)}, which do not train here. Groups that train: {_listed(rates)}."
         )
-    rates.update(overrides)
+    trained = {group: rate for group, rate in {**rates, **overrides}.items() if rate is not None}
     for group, parameters in groups.items():
         for _, parameter in parameters:
             if parameter.is_floating_point():  # packed 4-bit weights are integers and cannot train
-                parameter.requires_grad_(group in rates)
-    return rates, notes
+                parameter.requires_grad_(group in trained)
+    return trained, notes
 
 
 def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:

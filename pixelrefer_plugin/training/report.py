@@ -26,9 +26,10 @@ from ..checkpoint import library_versions
 from .building import BuiltData, BuiltModel, Part
 from .config import TrainConfig
 from .groups import parameter_groups
-from .recipes import RECIPES
+from .recipes import Recipe
 
 _GIB = 2**30
+_SHARES = ("exact_match", "giou", "ciou", "j_and_f")  # what metrics end with that are shares of a whole
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Memory:
 class Plan:
     """What will happen, in numbers."""
 
+    recipe: Recipe
     groups: Sequence[Group]
     train: Sequence[Part]
     eval: Sequence[Part]
@@ -92,6 +94,7 @@ def make_plan(
     steps_per_epoch = max(1, -(-batches // accumulated))
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     return Plan(
+        recipe=built.recipe,
         groups=_groups(built),
         train=train.parts,
         eval=held_out.parts,
@@ -114,7 +117,7 @@ def _groups(built: BuiltModel) -> list[Group]:
             trainable=sum(_num_values(each) for _, each in members if each.requires_grad),
             rate=built.rates.get(name),
         )
-        for name, members in parameter_groups(built.model).items()
+        for name, members in parameter_groups(built.model, built.rates).items()
     ]
 
 
@@ -157,8 +160,7 @@ def _activation_bytes_per_token(config: TrainConfig, model: Any) -> int:
 
 def print_plan(console: Console, config: TrainConfig, plan: Plan) -> None:
     """Everything that the user may want to stop for."""
-    recipe = RECIPES[config.recipe]
-    say(console, f"{config.run.out}: recipe {recipe.name} on {config.model.backbone}. {recipe.about}")
+    say(console, f"{config.run.out}: recipe {plan.recipe.name} on {config.model.backbone}. {plan.recipe.about}")
     say(console, _aligned(_group_rows(plan.groups)))
     say(console, _aligned(_data_rows(plan)))
     accumulated = f" x {plan.accumulated} accumulated" if plan.accumulated > 1 else ""
@@ -248,7 +250,8 @@ class ProgressBar(TrainerCallback):
         """Show the loss beside it, and held-out results above it."""
         logs = logs or {}
         if "loss" in logs:
-            self._bar.update(self._task, shown=f"loss {logs['loss']:.4f}")
+            of_masks = f", {logs['mask_loss']:.4f} of masks" if logs.get("mask_loss") else ""
+            self._bar.update(self._task, shown=f"loss {logs['loss']:.4f}{of_masks}")
         held_out = held_out_metrics(logs)
         if held_out:
             say(self._bar.console, f"step {state.global_step}: {spelled(held_out)}")
@@ -276,7 +279,7 @@ def spelled(metrics: Mapping[str, float]) -> str:
     """Metrics in a line, shares as percentages."""
     return ", ".join(
         f"{name.removeprefix('eval_').replace('_', ' ')} "
-        + (f"{value:.1%}" if name.endswith("exact_match") else f"{value:.4g}")
+        + (f"{value:.1%}" if name.endswith(_SHARES) else f"{value:.4g}")
         for name, value in metrics.items()
     )
 

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from .building import (
     build_collator,
     build_data,
     build_model,
+    check_masks,
+    choose_recipe,
     has_bf16,
     num_processes,
     training_arguments,
@@ -118,7 +120,7 @@ def run_training(
     else:
         console = Console(quiet=True)
     console = console or Console()
-    parts = _prepare(config.resolved(has_bf16=has_bf16()))
+    parts = _prepare(config.resolved(has_bf16=has_bf16(), recipe=choose_recipe(config)))
     print_plan(console, parts.config, parts.plan)
     if dry_run:
         return _tried_batch(parts, console)
@@ -134,6 +136,7 @@ def _prepare(config: TrainConfig) -> _Parts:
     train = build_data(config.data.train, seed=config.optim.seed)
     held_out = build_data(config.data.eval, seed=config.optim.seed)
     collator = build_collator(built.processor, config.data)
+    built = replace(built, notes=[*built.notes, *check_masks(built, train)])
     answers = _held_out_answers(config, built, held_out)
     plan = make_plan(config, built, train, held_out, args)
     return _Parts(config, args, built, train, held_out, collator, answers, plan)
@@ -164,6 +167,8 @@ def _tried_batch(parts: _Parts, console: Console) -> dict[str, Any]:
         "supervised_tokens": int((batch["labels"] != IGNORE_INDEX).sum()),
         "skipped": len(batch["skipped"]),
     }
+    if "masks" in batch:
+        facts["masks_to_learn"] = sum(batch["masks"].objects_per_sample)
     say(console, "first batch: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in facts.items()))
     say(console, "dry run: stopped before the first step; nothing was written")
     return {"first_batch": facts}

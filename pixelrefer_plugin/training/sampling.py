@@ -37,9 +37,9 @@ def estimated_tokens(
 ) -> int:
     """About how many tokens a sample will have. No pixel is decoded and no region's mask made.
 
-    Texts are counted exactly, each region as one of typical size. Pictures are counted by the native processor, from
-    the size that the sample declares or the file's header; videos likewise, those in files taken to have as many
-    frames as are read of one at most.
+    Texts are counted exactly, each region that is shown as one of typical size. Pictures are counted by the native
+    processor, from the size that the sample declares or the file's header; videos likewise, those in files taken to
+    have as many frames as are read of one at most.
 
     Args:
         sample: the sample.
@@ -53,8 +53,10 @@ def estimated_tokens(
     require_sample(sample)
     text = "\n".join(text for _, text in read_texts(sample.messages))
     total = len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-    if sample.regions:
-        on_pictures = sum(1 if isinstance(each, Region) else len(each.frames) for each in sample.regions)
+    targets = set(sample.targets)
+    shown = [region for number, region in enumerate(sample.regions) if number not in targets]
+    if shown:
+        on_pictures = sum(1 if isinstance(each, Region) else len(each.frames) for each in shown)
         total += on_pictures * _tokens_of_a_region(processor)
         if processor.framework == "object-only":
             return total

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +24,11 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
+from ..contracts import MaskTargets
 from ..errors import TrainingError
 from ..expansion import IGNORE_INDEX
+from ..lora import is_lora
+from ..mask_batch import MaskBatch
 from ..model import RegionModel
 from ..processor import RegionProcessor
 from .checkpoints import (
@@ -40,8 +44,9 @@ from .checkpoints import (
     write_run,
 )
 from .collator import RegionCollator
-from .groups import optimizer_groups, require_learning_rates_used, trainable_groups
-from .guards import GradientGuard, not_finite, require_supervised
+from .groups import NamedParameters, optimizer_groups, require_learning_rates_used, trainable_groups
+from .guards import GradientGuard, never_said, not_finite, require_supervised, says_masks
+from .recipes import coarse_group
 from .sampling import LengthGroupedSampler, estimated_tokens
 
 _STATE_FILE = "trainer_state.json"
@@ -69,7 +74,8 @@ class RegionTrainer(Trainer):
         collator: makes batches.
         train_dataset: a `RegionDataset`, or another that gives `RegionSample`s.
         eval_dataset: held-out samples.
-        learning_rates: per parameter group (see `groups`); the others have `args.learning_rate`.
+        learning_rates: per parameter group (see `groups`), `adapter.CHILD` for one child of the adapter's module; the
+            others have `args.learning_rate`.
         batching: `grouped` puts samples of similar length into a batch, `shuffled` any.
         run: the whole configuration of the run, kept in each checkpoint: only a run with the same resumes from it.
         answers: called with the model in every evaluation, on all processes; its numbers join the metrics.
@@ -94,14 +100,14 @@ class RegionTrainer(Trainer):
         answers: Callable[[RegionModel], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,
     ) -> None:
-        groups = trainable_groups(model)
+        groups = trainable_groups(model, learning_rates or {})
         require_learning_rates_used(groups, learning_rates or {})
         if args.push_to_hub:
             raise TrainingError(f"args.push_to_hub would upload checkpoints. {_HOW_TO_PUSH}")
         args.remove_unused_columns = False
         args.label_names = ["labels"]
         if args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = not set(groups) <= {"adapter", "lora", "token_rows"}
+            args.ddp_find_unused_parameters = _may_rest(model, groups)
         assert args.output_dir is not None  # by now transformers has chosen one
         self._out = Path(args.output_dir)
         self._collator = collator
@@ -113,6 +119,10 @@ class RegionTrainer(Trainer):
         self._num_taught = 0
         self._given_run = run
         self._saving_into: Path | None = None
+        self._has_mask_head = model.adapter_spec.mask_head is not None
+        self._trained = frozenset(groups)
+        self._num_objects = 1
+        self._mask_loss = _MaskLoss()
         self._step_names: list[str] = []
         self._order = _EpochOrder()
         self._pace = _Pace()
@@ -124,7 +134,7 @@ class RegionTrainer(Trainer):
             eval_dataset=eval_dataset,
             callbacks=[*(callbacks or ()), self._order],
         )
-        self._guard = GradientGuard(model, watch=self.is_deepspeed_enabled)
+        self._guard = GradientGuard(model, named=self.learning_rates, watch=self.is_deepspeed_enabled)
         self.add_callback(self._guard)
 
     # -- training -----------------------------------------------------------------------------------------------
@@ -193,29 +203,57 @@ class RegionTrainer(Trainer):
         self._num_taught += len(self._step_names)
         for batch in batches:
             require_supervised(batch["labels"], batch["sample_names"])
+            self._require_masks_said(batch)
             self._skipped.update(dict.fromkeys(batch["skipped"]))
             self._guard.saw(batch)
             self._pace.count(batch)
+        if self._has_mask_head:
+            self._num_objects = self._count_objects(batches)
+            self._mask_loss.begin_step()
         return batches, num_items.clamp(min=1) if isinstance(num_items, Tensor) else num_items
 
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The backbone's own loss; in training a finite one."""
+        """The backbone's own loss per token, and that of masks per object; in training a finite one."""
         batch = {name: value for name, value in inputs.items() if name not in _OWN_KEYS}
         batch.setdefault("use_cache", False)  # nothing is generated
+        if self._has_mask_head:  # in evaluation the objects' losses are added up
+            batch["num_objects_in_batch"] = self._num_objects if model.training else 1
         loss, outputs = super().compute_loss(model, batch, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._require_finite(loss.item(), "loss", inputs["sample_names"])
+            if self._has_mask_head:
+                counted_together = self.args.average_tokens_across_devices and num_items_in_batch is not None
+                self._mask_loss.add(outputs["mask_loss"] * (self.args.world_size if counted_together else 1))
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With a training loss go the pace and the number of samples that were skipped."""
+        """With a training loss go the masks' part of it, the pace and the number of samples that were skipped."""
         if "loss" in logs and self.is_in_train:
+            if self._has_mask_head:
+                mask_loss = self._mask_loss.taken(self.accelerator)
+                logs.update({"lm_loss": logs["loss"] - mask_loss, "mask_loss": mask_loss})
             logs.update(self._pace.taken(self.accelerator))
             skipped = torch.tensor(len(self._skipped), device=self.args.device)
             logs["skipped_samples"] = int(self.accelerator.reduce(skipped))
         super().log(logs, start_time)
+
+    def _count_objects(self, batches: Sequence[Mapping[str, Any]]) -> int:
+        """Masks to learn in the batches of one optimizer step; of all processes, where tokens are counted so too."""
+        masks = [batch["masks"] for batch in batches if batch.get("masks") is not None]
+        number = sum(sum(each.objects_per_sample) for each in masks)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            number = int(self.accelerator.reduce(torch.tensor(number, device=self.args.device)))
+        return max(number, 1)
+
+    def _require_masks_said(self, batch: Mapping[str, Any]) -> None:
+        masks: MaskBatch | None = batch.get("masks")
+        if masks is None or not any(masks.objects_per_sample):
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        if not says_masks(model, self._trained, masks.token_id):
+            raise never_said(model, batch["sample_names"])
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -272,11 +310,13 @@ class RegionTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> Any:
-        """Held-out loss per token, whatever the batches and processes, and the numbers of `answers`."""
-        self._held_out = torch.zeros(2, device=self.args.device)  # loss added up over tokens, and their number
+        """Held-out loss per token and per mask, whatever the batches and processes, and the numbers of `answers`."""
+        self._held_out = torch.zeros(4, device=self.args.device)  # losses added up, and how many: of tokens, of masks
         output: Any = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
-        loss, tokens = self.accelerator.reduce(self._held_out).tolist()
+        loss, tokens, mask_loss, objects = self.accelerator.reduce(self._held_out).tolist()
         metrics = {"loss": loss / tokens if tokens else float("nan")}
+        if objects:
+            metrics["mask_loss"] = mask_loss / objects
         if self.answers is not None:
             metrics |= self.answers(self.accelerator.unwrap_model(self.model))
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
@@ -286,15 +326,21 @@ class RegionTrainer(Trainer):
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor, None, None]:
-        """The loss of one batch; logits are not kept."""
+        """The loss of one batch's text; logits are not kept."""
         inputs = self._prepare_inputs(inputs)
         self._skipped.update(dict.fromkeys(inputs["skipped"]))
-        inputs["labels"][self._num_new_rows() :] = IGNORE_INDEX
+        new_rows = self._num_new_rows()
+        inputs["labels"][new_rows:] = IGNORE_INDEX
+        masks: MaskBatch | None = inputs.get("masks")
+        if masks is not None:
+            inputs = {**inputs, "masks": _of_first_rows(masks, new_rows)}
         with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        mask_loss = outputs["mask_loss"].float() if self._has_mask_head else torch.zeros_like(loss)
         tokens = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
-        loss = torch.where(tokens > 0, loss.float(), 0.0)  # of no tokens it is not a number
-        self._held_out += torch.stack([loss * tokens, tokens])
+        loss = torch.where(tokens > 0, loss.float() - mask_loss, 0.0)  # of no tokens it is not a number
+        objects = tokens.new_tensor(0 if masks is None else sum(masks.objects_per_sample[:new_rows]))
+        self._held_out += torch.stack([loss * tokens, tokens, mask_loss, objects])
         return loss, None, None
 
     def _num_new_rows(self) -> int:
@@ -410,6 +456,51 @@ class _EpochOrder(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.sampler.set_epoch(int(state.epoch or 0))
+
+
+def _may_rest(model: RegionModel, groups: Mapping[str, NamedParameters]) -> bool:
+    """Whether parameters that train may have no part in a step: those of the backbone itself, some of which its forward
+    never reads, and LoRA on layers of the tower behind the one that is read."""
+    if not {coarse_group(name) for name in groups} <= {"adapter", "lora", "token_rows"}:
+        return True
+    tower = f"backbone.{model.backbone_spec.vision_tower}."
+    return any(name.startswith(tower) and is_lora(name) for name, _ in groups.get("lora", ()))
+
+
+def _of_first_rows(masks: MaskBatch, rows: int) -> MaskBatch:
+    """The masks of a batch's first rows; of the others, which are there again, nothing is known."""
+    targets = masks.targets
+    if targets is None or rows >= len(masks.objects_per_sample):
+        return masks
+    pairs = sum(
+        number * masks.clips.lengths[clip]
+        for clip, number in zip(masks.clip_of_sample[:rows], masks.objects_per_sample[:rows], strict=True)
+        if clip is not None
+    )
+    row_of_pair = targets.row_of_pair.clone()
+    row_of_pair[pairs:] = MaskTargets.UNKNOWN
+    return replace(masks, targets=replace(targets, row_of_pair=row_of_pair))
+
+
+class _MaskLoss:
+    """The masks' part of the training loss since the last entry of the log, as the Trainer adds up the whole."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+        self._steps = 0
+
+    def begin_step(self) -> None:
+        self._steps += 1
+
+    def add(self, loss: Tensor) -> None:
+        self._sum = self._sum + loss
+
+    def taken(self, accelerator: Any) -> float:
+        """Of a step, the mean over all processes, which call this together; adding up starts anew."""
+        summed = torch.as_tensor(self._sum, dtype=torch.float32, device=accelerator.device)
+        mean = accelerator.reduce(summed, reduction="mean").item() / max(self._steps, 1)
+        self.__init__()  # type: ignore[misc]
+        return float(mean)
 
 
 class _Pace:

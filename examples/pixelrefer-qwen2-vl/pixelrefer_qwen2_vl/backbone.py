@@ -83,4 +83,6 @@ SPEC = BackboneSpec(
         "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)",
     },
     tiny=tiny,
+    merged_side=lambda config: config.vision_config.spatial_merge_size,
+    projector_layers=("model.visual.merger.mlp.0", "model.visual.merger.mlp.2"),
 )

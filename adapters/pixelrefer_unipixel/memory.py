@@ -1,0 +1,53 @@
+"""Masks as objects in memory (`<mem>`): the scene's features inside a mask, as one token. Knows no backbone."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
+
+from pixelrefer_plugin import EncodedView
+
+
+class MemoryEncoder(nn.Module):
+    """One token for each region: the mean of the cells that its mask touches, through a 2-layer MLP.
+
+    A cell counts alike however little of it is touched, as in the official code, which max-pools the mask.
+
+    Args:
+        vision_width: width C of the scene's cells.
+        decoder_width: width D of the tokens.
+    """
+
+    def __init__(self, *, vision_width: int, decoder_width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(vision_width, vision_width), nn.GELU(), nn.Linear(vision_width, decoder_width)
+        )
+
+    def forward(self, scene: EncodedView, regions: Sequence[int]) -> Tensor:
+        """`(len(regions), D)`: the tokens of those regions of the view, by their indices."""
+        device = scene.patch_rows.device
+        features = scene.grids.features.to(self.mlp[0].weight.dtype)
+        ends = torch.tensor(scene.patches_per_region).cumsum(0)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]]).to(device, non_blocking=True)
+        means = embedding_bag(scene.patch_rows, features, starts, mode="mean")
+        return self.mlp(means[torch.tensor(regions).to(device, non_blocking=True)])
+
+    @torch.no_grad()
+    def start_from(self, projector_layers: Sequence[nn.Linear]) -> bool:
+        """Take over the backbone's projector, where its linear layers are two of the MLP's own sizes.
+
+        Returns:
+            Whether they are.
+        """
+        own = [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
+        if [layer.weight.shape for layer in own] != [layer.weight.shape for layer in projector_layers]:
+            return False
+        for layer, source in zip(own, projector_layers, strict=True):
+            layer.weight.copy_(source.weight)
+            if source.bias is None:
+                nn.init.zeros_(layer.bias)
+            else:
+                layer.bias.copy_(source.bias)
+        return True

@@ -1,0 +1,387 @@
+"""`pixelrefer chat`: questions about one picture or video in a terminal, its objects called by number.
+
+A line is a question, or a command that begins with a slash. What goes wrong is said, and the chat goes on.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import PixelReferError, PromptError
+from .options import device_option, frames_options, loading_options, model_option
+from .segmenting import REQUEST
+
+if TYPE_CHECKING:
+    from ..chat import Chat, Reply
+    from ..memory import MemoryObject, ObjectMemory
+    from ..regions import Region, VideoRegion
+    from .asking import LoadedModel
+
+_HELP = """\
+A line is a question; [2] in it calls object 2. Commands:
+  /click X Y [NAME] [@FRAME]         add an object by a click; in a video on frame @12, or at @3.5s
+  /box X1 Y1 X2 Y2 [NAME] [@FRAME]   by a box
+  /mask FILE.png [NAME] [@FRAME]     by a mask picture
+  /segment TEXT                      ask for a mask of what TEXT names, which becomes an object
+  /objects                           list the objects
+  /rename ID NAME, /drop ID          rename or forget one
+  /draw FILE                         draw them: .png or .jpg, of a video .mp4 or .gif
+  /save FILE.json, /load FILE.json   write them, or read them in place of these
+  /undo                              forget the last question and its answer
+  /help, /quit"""
+
+
+@click.command()
+@click.argument("path", metavar="IMAGE|VIDEO", type=click.Path(path_type=Path))
+@model_option
+@click.option(
+    "--memory",
+    metavar="FILE.json",
+    type=click.Path(path_type=Path),
+    help="Objects to begin with: what /save wrote, or the objects.json of `pixelrefer segment`.",
+)
+@click.option("--force-mask", is_flag=True, help="Let /segment give a mask though the model would not.")
+@click.option("--list-objects", is_flag=True, help="List all objects before the first question, if trained so.")
+@frames_options
+@loading_options
+@device_option
+def chat(
+    path: Path,
+    model: str,
+    memory: Path | None,
+    force_mask: bool,
+    list_objects: bool,
+    frames: int | None,
+    fps: float | None,
+    frame_rate: float | None,
+    backbone: str | None,
+    adapter: str | None,
+    adapter_options: tuple[tuple[str, Any], ...],
+    max_new_tokens: int,
+    device: str,
+) -> None:
+    """Talk about a picture, a video, or a folder of its frames: in a terminal, or by lines on stdin.
+
+    A line is a question. /click, /box and /mask make objects, which questions call by number; what the model gives
+    masks of becomes an object too. /help lists the commands.
+
+    \b
+    Example:
+      pixelrefer chat street.jpg --model runs/street/model
+      printf '/click 80 100 car\\nWhat is [1]?\\n' | pixelrefer chat street.jpg --model runs/street/model
+    """
+    from ..chat import Chat
+    from ..memory import ObjectMemory
+    from .asking import LoadedModel, require_model
+    from .subject import Request, prepare
+
+    request = Request(path=path, given=(), prompt="", model=model, frames=frames, fps=fps, frame_rate=frame_rate)
+    require_model(model)
+    media = prepare(request).media
+    known = ObjectMemory(media) if memory is None else ObjectMemory.load(memory, media)
+    loaded = LoadedModel.open(
+        model,
+        backbone=backbone,
+        adapter=adapter,
+        adapter_options=dict(adapter_options),
+        device=device,
+        max_new_tokens=max_new_tokens,
+    )
+    talk = Chat(loaded.model, loaded.processor, media, memory=known, list_objects=list_objects)
+    terminal = Terminal(talk, loaded, path=path, force_mask=force_mask)
+    for line in _lines():
+        if not terminal.take(line):
+            return
+
+
+def _lines() -> Iterator[str]:
+    """What is typed or piped in, to its end."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes of another encoding stop no chat
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    with suppress(ImportError):  # where there is none, `input` goes without editing
+        import readline  # noqa: F401
+    click.echo("Ask about it. /help lists the commands, /quit ends.")
+    while True:
+        try:
+            line = input("> ")
+        except (EOFError, KeyboardInterrupt):
+            click.echo()
+            return
+        yield line
+
+
+class Terminal:
+    """Takes lines, one after another.
+
+    Args:
+        chat: the conversation.
+        loaded: its model.
+        path: of the picture or video, which no command may replace.
+        force_mask: of `/segment`.
+    """
+
+    def __init__(self, chat: Chat, loaded: LoadedModel, *, path: Path, force_mask: bool) -> None:
+        self._chat = chat
+        self._loaded = loaded
+        self._path = path
+        self._force_mask = force_mask
+        self._gives_masks = loaded.model.adapter_spec.mask_head is not None
+        self._commands: dict[str, Callable[[str], None]] = {
+            "/click": self._click,
+            "/box": self._box,
+            "/mask": self._mask,
+            "/segment": self._segment,
+            "/objects": self._list,
+            "/rename": self._rename,
+            "/drop": self._drop,
+            "/draw": self._draw,
+            "/save": self._save,
+            "/load": self._load,
+            "/undo": self._undo,
+            "/help": lambda text: click.echo(_HELP),
+        }
+
+    def take(self, line: str) -> bool:
+        """Do what a line says; whether to go on."""
+        command, _, rest = line.strip().partition(" ")
+        if command == "/quit":
+            return False
+        try:
+            if command.startswith("/"):
+                self._command(command)(rest.strip())
+            elif command:
+                self._ask(line.strip(), force_mask=False)
+        except PixelReferError as error:
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        except KeyboardInterrupt:
+            click.echo("\nStopped; nothing of it is remembered.", err=True)
+        return True
+
+    def _command(self, name: str) -> Callable[[str], None]:
+        if name not in self._commands:
+            raise PromptError(f"There is no command {name}. /help lists the commands.")
+        return self._commands[name]
+
+    # -- questions -----------------------------------------------------------------------------------------
+
+    def _ask(self, question: str, *, force_mask: bool) -> Reply:
+        from transformers import TextStreamer
+
+        if "<region>" in question:
+            raise PromptError("Call an object by its number, such as [1]. /click, /box and /mask make objects.")
+        reply = self._chat.ask(
+            question,
+            segment=self._gives_masks,
+            force_mask=force_mask,
+            max_new_tokens=self._loaded.max_new_tokens,
+            num_beams=1,
+            streamer=TextStreamer(self._loaded.processor.tokenizer, skip_prompt=True, skip_special_tokens=True),
+        )
+        for each in reply.objects:
+            if each.id is not None and each.region is not None:
+                click.echo(f"{_title(self._memory[each.id], self._memory)}, score {each.score:.2f}")
+            else:
+                click.echo("What the answer gives a mask of is seen nowhere.")
+        return reply
+
+    def _segment(self, text: str) -> None:
+        if not text:
+            raise PromptError("Say what to segment: /segment the tallest giraffe.")
+        if not self._gives_masks:
+            raise PromptError("This model gives no masks: its adapter has no mask head.")
+        reply = self._ask(REQUEST.format(text.rstrip(".")), force_mask=self._force_mask)
+        if not reply.objects:
+            click.echo("The answer gives no mask. With --force-mask, /segment always gives one.")
+
+    def _undo(self, text: str) -> None:
+        (question, _) = self._chat.history[-1] if self._chat.history else ("", "")
+        self._chat.undo()
+        click.echo(f"Forgotten: {question}")
+
+    # -- objects -------------------------------------------------------------------------------------------
+
+    @property
+    def _memory(self) -> ObjectMemory:
+        return self._chat.memory
+
+    def _click(self, text: str) -> None:
+        from ..regions import Region
+
+        given = _Given.numbers(text, 2, usage="/click X Y [NAME] [@FRAME]")
+        self._add(Region.from_points([given.values]), given)
+
+    def _box(self, text: str) -> None:
+        from ..regions import Region
+
+        given = _Given.numbers(text, 4, usage="/box X1 Y1 X2 Y2 [NAME] [@FRAME]")
+        self._add(Region.from_box(given.values), given)
+
+    def _mask(self, text: str) -> None:
+        from ..regions import Region
+
+        path, *rest = _words(text) or [""]
+        if not path:
+            raise PromptError("Expected /mask FILE.png [NAME] [@FRAME].")
+        self._add(Region.from_png(path), _Given.of((), rest))
+
+    def _add(self, region: Region, given: _Given) -> None:
+        from ..video import Video, frame_at
+
+        media = self._memory.media
+        added: Any = region
+        if isinstance(media, Video):
+            frame = given.frame
+            if given.time_s is not None:
+                frame = media.frame_indices[frame_at(media.times_s, given.time_s)]
+            elif frame is not None and frame not in media.frame_indices:
+                sampled = ", ".join(map(str, media.frame_indices))
+                raise PromptError(
+                    f"Frame {frame} is not among the sampled ones, {sampled}. More are sampled with --frames or --fps."
+                )
+            added = {media.frame_indices[0] if frame is None else frame: region}
+        elif given.is_placed:
+            raise PromptError("This is a picture: it has no frames.")
+        id = self._memory.add(added, name=given.name)
+        click.echo(_title(self._memory[id], self._memory))
+
+    def _list(self, text: str) -> None:
+        for each in self._memory:
+            click.echo(_title(each, self._memory))
+        if not len(self._memory):
+            click.echo("No objects yet. /click, /box, /mask and /segment make some.")
+
+    def _rename(self, text: str) -> None:
+        id, _, name = text.partition(" ")
+        self._memory.rename(_id(id), name.strip() or None)
+        click.echo(_title(self._memory[_id(id)], self._memory))
+
+    def _drop(self, text: str) -> None:
+        self._memory.drop(_id(text))
+        click.echo(f"Dropped [{_id(text)}].")
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def _draw(self, text: str) -> None:
+        from ..overlay import save_overlay
+
+        path = self._target(text, "/draw FILE")
+        objects = list(self._memory)
+        save_overlay(
+            path, self._memory.media, [each.region for each in objects], labels=[str(each.id) for each in objects]
+        )
+        click.echo(f"Drawn: {path}")
+
+    def _save(self, text: str) -> None:
+        path = self._target(text, "/save FILE.json")
+        self._memory.save(path)
+        click.echo(f"Saved {len(self._memory)} objects: {path}")
+
+    def _load(self, text: str) -> None:
+        from ..memory import ObjectMemory
+
+        self._chat.memory = ObjectMemory.load(_path(text, "/load FILE.json"), self._memory.media)
+        self._list("")
+
+    def _target(self, text: str, usage: str) -> Path:
+        path = _path(text, usage)
+        if path.resolve() == self._path.resolve():
+            raise PromptError(f"'{path}' is what the chat is about, and is not replaced. Name another file.")
+        return path
+
+
+def _title(each: MemoryObject, memory: ObjectMemory) -> str:
+    """An object in a line: `[2] car: click at 80, 100`."""
+    name = f" {each.name}" if each.name else ""
+    return f"[{each.id}]{name}: {_what(each.region, memory)}"
+
+
+def _what(region: Region | VideoRegion, memory: ObjectMemory) -> str:
+    from ..regions import Region
+
+    if isinstance(region, Region):
+        return _shape(region, memory)
+    (frame, shape), *others = region.frames.items()
+    where = f"on {len(others) + 1} frames, the first of them {frame}" if others else f"on frame {frame}"
+    return f"{_shape(shape, memory)} {where}"
+
+
+def _shape(region: Region, memory: ObjectMemory) -> str:
+    if region.kind == "points":
+        return "click at " + "; ".join(f"{x:g}, {y:g}" for x, y in region.data[0])
+    if region.kind == "box":
+        return "box " + ", ".join(f"{side:g}" for side in region.data)
+    return f"mask of {region.to_mask(memory.image_hw).area} pixels"
+
+
+# -- what is typed -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Coordinates, and what follows them: a name, and the frame of a video or the time when it is on screen."""
+
+    values: tuple[float, ...]
+    name: str | None
+    frame: int | None
+    time_s: float | None
+
+    @property
+    def is_placed(self) -> bool:
+        return self.frame is not None or self.time_s is not None
+
+    @classmethod
+    def numbers(cls, text: str, count: int, *, usage: str) -> _Given:
+        """So many numbers, apart by spaces or commas, and the rest."""
+        words = re.split(r"[\s,]+", text.strip(), maxsplit=count)
+        try:
+            values = tuple(float(word) for word in words[:count])
+        except ValueError:
+            values = ()
+        if len(values) != count:
+            raise PromptError(f"Expected {usage}, got '{text}'.")
+        return cls.of(values, _words(" ".join(words[count:])))
+
+    @classmethod
+    def of(cls, values: tuple[float, ...], rest: Sequence[str]) -> _Given:
+        """The rest: words of a name, and `@12` or `@3.5s` at the end."""
+        *name, last = rest or [""]
+        if not last.startswith("@"):
+            return cls(values, " ".join(rest) or None, None, None)
+        frame = re.fullmatch(r"@(\d{1,9})", last)
+        time = re.fullmatch(r"@(\d{1,9}(?:\.\d*)?)s", last)
+        if not frame and not time:
+            raise PromptError(f"Expected a frame such as @12, or seconds such as @3.5s, got '{last}'.")
+        return cls(values, " ".join(name) or None, int(frame[1]) if frame else None, float(time[1]) if time else None)
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise PromptError(f"'{text}' cannot be read: {error}. Quotes come in pairs.") from error
+
+
+def _id(text: str) -> int:
+    if not re.fullmatch(r"\[?\d{1,9}\]?", text):
+        raise PromptError(f"Expected the number of an object, got '{text}'. /objects lists them.")
+    return int(text.strip("[]"))
+
+
+def _path(text: str, usage: str) -> Path:
+    words = _words(text)
+    if len(words) != 1:
+        raise PromptError(f"Expected {usage}, got '{text}'.")
+    return Path(words[0])

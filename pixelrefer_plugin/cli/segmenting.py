@@ -1,0 +1,289 @@
+"""`pixelrefer segment`: masks of what a text names, as pictures, as a memory for `pixelrefer chat`, as an overlay."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import (
+    GivenRegion,
+    Moment,
+    OrderedCommand,
+    device_option,
+    frames_options,
+    loading_options,
+    model_option,
+    region_options,
+    regions_in_order,
+)
+from .reporting import Failure
+
+if TYPE_CHECKING:
+    from ..outputs import SegmentedObject
+    from ..regions import RegionMask
+    from .subject import Subject
+
+REQUEST = "Please segment {}."
+"""What is asked, of what the user names."""
+
+_OBJECTS_FILE = "objects.json"
+_MOST_OBJECTS = 999  # of an answer
+_USUAL_OBJECTS = 32  # what a memory may hold that a chat goes on with
+
+
+class NoMask(Failure):
+    """The answer gives no mask: no mistake of the user's, so exit code 1."""
+
+    exit_code = 1
+
+
+@click.command(cls=OrderedCommand)
+@click.argument("path", metavar="IMAGE|VIDEO", type=click.Path(path_type=Path))
+@click.argument("text", required=False)
+@model_option
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder for the masks: object-1.png, or of a video object-1/00012.png for frame 12; and objects.json.",
+)
+@region_options
+@click.option("--prompt", help="What to ask, word by word, in place of 'Please segment TEXT.'.")
+@click.option("--force-mask", is_flag=True, help="Let the model give a mask though it would not.")
+@frames_options
+@click.option(
+    "--overlay",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Draw the objects, numbered: .png or .jpg; of a video .mp4 or .gif.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier call in --out.")
+@loading_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@device_option
+def segment(
+    path: Path,
+    text: str | None,
+    model: str,
+    out: Path,
+    prompt: str | None,
+    force_mask: bool,
+    frames: int | None,
+    fps: float | None,
+    frame_rate: float | None,
+    overlay: Path | None,
+    overwrite: bool,
+    backbone: str | None,
+    adapter: str | None,
+    adapter_options: tuple[tuple[str, Any], ...],
+    max_new_tokens: int,
+    as_json: bool,
+    device: str,
+    at: tuple[Moment, ...],
+    **by_kind: tuple[GivenRegion, ...],
+) -> None:
+    """Make masks of what TEXT names in a picture, a video, or a folder of its frames.
+
+    The model is asked 'Please segment TEXT.', or --prompt. <region> in either stands for the next region given; without
+    both it is asked to segment the regions. A mask is a PNG of the picture's size, 255 inside; objects.json has them
+    as run lengths, with scores, and is a memory that `pixelrefer chat --memory` reads. Where the model gives no mask,
+    nothing is written and the exit code is 1.
+
+    \b
+    Example:
+      pixelrefer segment zoo.jpg "the tallest giraffe" --model runs/zoo/model --out masks
+      pixelrefer segment zoo.mp4 "what <region> looks at" --points 80,100 --at 3.5s \\
+          --model runs/zoo/model --out masks --overlay masks.mp4 --force-mask
+    """
+    from ..chat import Chat
+    from ..memory import ObjectMemory
+    from ..overlay import save_overlay
+    from .asking import LoadedModel, require_mask_head, require_model
+    from .subject import Request, prepare
+
+    given = regions_in_order(click.get_current_context(), by_kind, at)
+    question = _question(text, prompt, len(given))
+    request = Request(
+        path=path,
+        given=given,
+        prompt=question,
+        model=model,
+        device=device,
+        frames=frames,
+        fps=fps,
+        frame_rate=frame_rate,
+    )
+    require_model(model)
+    require_mask_head(model, adapter)
+    _require_free(out, overwrite=overwrite)
+    if overlay is not None:
+        _require_overlay(overlay, path, is_video=request.is_video)
+    subject = prepare(request)
+    loaded = LoadedModel.open(
+        model,
+        backbone=backbone,
+        adapter=adapter,
+        adapter_options=dict(adapter_options),
+        device=device,
+        max_new_tokens=max_new_tokens,
+    )
+    memory = ObjectMemory(subject.media, max_objects=_MOST_OBJECTS)
+    chat = Chat(loaded.model, loaded.processor, subject.media, memory=memory)
+    reply = chat.ask(
+        question, subject.regions, segment=True, force_mask=force_mask, max_new_tokens=max_new_tokens, num_beams=1
+    )
+    if not reply.objects:
+        hint = "Ask otherwise." if force_mask else "Ask otherwise, or give --force-mask."
+        raise NoMask(f"The answer gives no mask, so nothing is written: '{reply.text}'. {hint}")
+    result = _Result(subject, [each for each in reply.objects if each.region is not None])
+    record = {
+        subject.kind: str(path),
+        "model": model,
+        "prompt": question,
+        "answer": reply.text,
+        "unseen": [_scores(each) for each in reply.objects if each.region is None],
+    }
+    with _written_folder(out) as made:
+        result.write(made, record)
+    if overlay is not None:
+        regions = [each.region for each in result.objects if each.region is not None]
+        save_overlay(overlay, subject.media, regions, labels=[str(each.id) for each in result.objects])
+        record["overlay"] = str(overlay)
+    click.echo(
+        json.dumps(record | result.as_record(out), ensure_ascii=False) if as_json else result.as_text(out, record)
+    )
+
+
+def _question(text: str | None, prompt: str | None, num_regions: int) -> str:
+    if text is not None and prompt is not None:
+        raise click.UsageError("TEXT and --prompt exclude each other: --prompt is asked word by word.")
+    if prompt is not None:
+        return prompt
+    if not (text or "").strip() and (text is not None or not num_regions):
+        raise click.UsageError("Say what to segment: a TEXT such as 'the tallest giraffe', a --prompt, or a region.")
+    if text is None:
+        text = " and ".join(["<region>"] * num_regions)
+    return REQUEST.format(text.strip().rstrip("."))
+
+
+def _require_overlay(overlay: Path, path: Path, *, is_video: bool) -> None:
+    from ..overlay import require_overlay_path
+
+    require_overlay_path(overlay, is_video=is_video)
+    if overlay.resolve() == path.resolve():
+        raise click.UsageError(f"--overlay would replace '{overlay}', which is read. Rename it.")
+
+
+# -- results -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    """The objects of an answer that are seen somewhere, each with an id of its own."""
+
+    subject: Subject
+    objects: Sequence[SegmentedObject]
+
+    def write(self, folder: Path, record: Mapping[str, Any]) -> None:
+        """A picture for each mask, and `objects.json`: a memory, with what else is known."""
+        from ..memory import ObjectMemory
+
+        memory = ObjectMemory(self.subject.media, max_objects=max(len(self.objects), _USUAL_OBJECTS))
+        memory.add_answer(self.objects)
+        for each in self.objects:
+            for name, mask in self._pictures(each, memory.image_hw):
+                target = folder / name
+                target.parent.mkdir(exist_ok=True)
+                _save_mask(target, mask, memory.image_hw)
+        path = folder / _OBJECTS_FILE
+        memory.save(path)
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        scores = {each.id: _scores(each) for each in self.objects}
+        saved["objects"] = [each | scores[each["id"]] for each in saved["objects"]]
+        path.write_text(json.dumps(saved | record), encoding="utf-8")
+
+    def _pictures(self, each: SegmentedObject, image_hw: tuple[int, int]) -> Iterator[tuple[str, RegionMask | None]]:
+        """Name and mask of each picture of an object; None on a frame where it is not seen."""
+        from ..regions import Region, VideoRegion
+
+        if isinstance(each.region, Region):
+            yield f"{_name(each)}.png", each.region.to_mask(image_hw)
+        if isinstance(each.region, VideoRegion):
+            for frame in self.subject.frames:
+                region = each.region.frames.get(frame)
+                yield f"{_name(each)}/{frame:05d}.png", None if region is None else region.to_mask(image_hw)
+
+    def as_record(self, out: Path) -> dict[str, Any]:
+        """For `--json`."""
+        return {"objects": [{"id": each.id, **_scores(each), "masks": self._place(each, out)} for each in self.objects]}
+
+    def as_text(self, out: Path, record: Mapping[str, Any]) -> str:
+        """For people: the answer, then a line for each object."""
+        lines = [str(record["answer"])]
+        lines += [f"object {each.id}: score {each.score:.2f}, {self._place(each, out)}" for each in self.objects]
+        if record["unseen"]:
+            lines.append(f"{len(record['unseen'])} of the answer's objects are seen nowhere, and have no masks.")
+        return "\n".join(lines)
+
+    def _place(self, each: SegmentedObject, out: Path) -> str:
+        return str(out / (_name(each) if self.subject.frames else f"{_name(each)}.png"))
+
+
+def _name(each: SegmentedObject) -> str:
+    return f"object-{each.id}"
+
+
+def _scores(each: SegmentedObject) -> dict[str, Any]:
+    presence = {str(frame): round(probability, 4) for frame, probability in each.presence.items()}
+    return {"score": round(each.score, 4), "presence": presence}
+
+
+def _save_mask(path: Path, mask: RegionMask | None, image_hw: tuple[int, int]) -> None:
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.zeros(image_hw, dtype=np.uint8) if mask is None else mask.dense().astype(np.uint8) * 255
+    Image.fromarray(pixels).save(path)
+
+
+# -- the folder --------------------------------------------------------------------------------------------
+
+
+def _require_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder with anything in it but, where that may be replaced, what this command wrote."""
+    if out.exists() and not out.is_dir():
+        raise click.UsageError(f"--out '{out}' is a file. Name a folder.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise click.UsageError(f"--out '{out}' is not empty. Name another folder, or give --overwrite.")
+    if not (out / _OBJECTS_FILE).is_file():
+        raise click.UsageError(
+            f"--out '{out}' holds files but no {_OBJECTS_FILE}, so they are not this command's and are not replaced. "
+            "Name another folder."
+        )
+
+
+@contextmanager
+def _written_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when the block ends without an error."""
+    target = out.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
+            made = Path(folder) / "made"
+            made.mkdir()
+            yield made
+            if target.exists():
+                target.rename(Path(folder) / "earlier")
+            made.rename(target)
+    except OSError as error:
+        raise Failure(f"'{out}' cannot be written: {error.strerror or error}.") from error
