@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .errors import DataError, ImageError, PixelReferError, PromptError, RegionError, about
+from .errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, about
 from .files import written_whole
 from .images import load_image
 from .messages import MOST_DIGITS
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .outputs import SegmentedObject
     from .sources import CheckedSource
 
+_FRAME_INDEX = re.compile(rf"0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}}")
 _FORMAT = "pixelrefer-memory"
 _VERSION = 1
 
@@ -273,6 +275,12 @@ class ObjectMemory:
                 self.media.position(frame)
                 with about(f"frame {frame}"):
                     each.to_mask(self.image_hw)
+            beyond = [frame for frame in region.absent if frame >= self.media.num_source_frames]
+            if beyond:
+                raise FrameError(
+                    f"The object is said to be absent from frame {beyond[0]}, but the video has "
+                    f"{self.media.num_source_frames} frames."
+                )
             return region.on_video(0)
         if not isinstance(region, Region):
             raise RegionError(f"An object of an image is a Region, got {type(region).__name__}.")
@@ -300,7 +308,7 @@ class ObjectMemory:
         if not self.is_video:
             return Region.from_rle(_field(written, "rle", dict))
         frames = _field(written, "frames", dict)
-        if not all(name.isascii() and name.isdigit() and len(name) <= MOST_DIGITS for name in frames):
+        if not all(_FRAME_INDEX.fullmatch(name) for name in frames):
             raise DataError(f"the keys of 'frames' must be frame indices, got {', '.join(map(repr, frames))}.")
         regions = {}
         for name, rle in frames.items():
@@ -362,10 +370,10 @@ def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise DataError(f"Memory '{path}' is no JSON that can be read: {error}. Is the file complete?") from error
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise DataError(f"'{path}' is no memory that ObjectMemory.save wrote.")
-    if data.get("version") != _VERSION:
+    version = data.get("version")
+    if type(version) is not int or version != _VERSION:
         raise DataError(
-            f"Memory '{path}' is of format version {data.get('version')!r}, this package reads {_VERSION}. Is it from "
-            "a newer one?"
+            f"Memory '{path}' is of format version {version!r}, this package reads {_VERSION}. Is it from a newer one?"
         )
     return data
 

@@ -88,7 +88,10 @@ def boundary_accuracy(predicted: Mask, expected: Mask, *, bound: float = BOUND) 
 
     Raises:
         RegionError: one is no mask, or they are of different sizes.
+        PixelReferError: the bound is not positive.
     """
+    if not 0 < bound < math.inf:
+        raise PixelReferError(f"bound must be a positive number, got {bound!r}.")
     found, true = _pair(predicted, expected)
     drawn = [mask for mask in (found, true) if mask is not None]
     if not drawn:

@@ -13,23 +13,22 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from pixelrefer_videollama3.tiny import tiny_config, tiny_processor
+from pretraining import answer_labels, conversation, descend, right_answers, save_halves
 from torch import Tensor
 from transformers import VideoLlama3ForConditionalGeneration, VideoLlama3Processor, VideoLlama3VisionModel
 from transformers.modeling_utils import AttentionInterface
 
 from pixelrefer_plugin.quickstart.scenes import COLOURS, Question, Scene, Split, make_scene, scene_questions
 
-IGNORED = -100
 PATCH_PX = 14
 SMALLEST_DIGIT_PX = 8
 
@@ -99,16 +98,6 @@ def training_scene(kind: Kind, picture_hw: tuple[int, int], rng: np.random.Gener
     return Scene(np.asarray(image), scene.digits)
 
 
-def conversation(questions: Sequence[Question]) -> list[dict]:
-    """User and assistant turns; the picture comes with the first question."""
-    turns = []
-    for question in questions:
-        image = [] if turns else [{"type": "image"}]
-        turns.append({"role": "user", "content": [*image, {"type": "text", "text": question.text}]})
-        turns.append({"role": "assistant", "content": question.answer})
-    return turns
-
-
 def encode(
     processor: VideoLlama3Processor, scenes: Sequence[Scene], asked: Sequence[Sequence[Question]]
 ) -> dict[str, Tensor]:
@@ -116,32 +105,9 @@ def encode(
     text = processor.apply_chat_template([conversation(questions) for questions in asked])
     images = [scene.image_hwc for scene in scenes]
     batch = dict(processor(text=text, images=images, padding=True, padding_side="right", return_tensors="pt"))
-    batch["labels"] = answer_labels(batch["input_ids"], processor)
+    batch["labels"] = answer_labels(batch["input_ids"], processor.tokenizer)
     del batch["attention_mask"]  # right padding is never looked at under a causal mask
     return batch
-
-
-def answer_labels(ids: Tensor, processor: VideoLlama3Processor) -> Tensor:
-    """Labels: ids after each `<|im_start|>assistant\\n` up to its `<|im_end|>`, the rest ignored."""
-    tokenizer = processor.tokenizer
-    header = tokenizer("<|im_start|>assistant\n")["input_ids"]
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    labels = torch.full_like(ids, IGNORED)
-    for row, kept in zip(ids.tolist(), labels, strict=True):
-        for start in range(len(header), len(row)):
-            if row[start - len(header) : start] == header:
-                stop = row.index(end, start) + 1
-                kept[start:stop] = torch.tensor(row[start:stop])
-    return labels
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over the first 3 %, then a cosine to a hundredth."""
-    warm_up = max(1, round(0.03 * steps))
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, steps - warm_up)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def equal_grid_attention(
@@ -184,47 +150,6 @@ def look_at_neighbours(tower: VideoLlama3VisionModel, gain: float = 4.0) -> None
                 turn = torch.cat([frequencies * down, frequencies * right])
                 layer.self_attn.q_proj.bias[rows] = gain * torch.cat([torch.ones_like(turn), torch.zeros_like(turn)])
                 layer.self_attn.k_proj.bias[rows] = gain * torch.cat([turn.cos(), -turn.sin()])
-
-
-def optimizer_for(module: torch.nn.Module, peak_lr: float, tower_scale: float) -> torch.optim.AdamW:
-    """AdamW over all weights; biases, norms and the embedding table do not decay."""
-    groups = []
-    for name, parameter in module.named_parameters():
-        decay = 0.05 if parameter.ndim > 1 and "embed_tokens" not in name else 0.0
-        peak = peak_lr * (tower_scale if "vision_model" in name else 1.0)
-        groups.append({"params": [parameter], "weight_decay": decay, "lr": peak, "peak": peak})
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98), foreach=False, fused=True)
-
-
-def descend(
-    name: str,
-    module: torch.nn.Module,
-    loss_at: Callable[[float], Tensor],
-    *,
-    steps: int,
-    peak_lr: float,
-    tower_scale: float = 1.0,
-    keep: Callable[[], None] | None = None,
-) -> None:
-    """Runs one stage: `loss_at(progress)` draws a batch and returns its loss; `keep` is called at times."""
-    optimizer = optimizer_for(module, peak_lr, tower_scale)
-    module.train()
-    began, recent = time.perf_counter(), []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, group["peak"])
-        loss = loss_at(step / steps)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        recent.append(loss.item())
-        if (step + 1) % 100 == 0:
-            seconds = time.perf_counter() - began
-            print(f"{name} {step + 1:6d}  loss {np.mean(recent):.3f}  {seconds:6.0f} s", flush=True)
-            recent = []
-        if keep and (step + 1) % 500 == 0:
-            keep()
 
 
 def train_tower(
@@ -280,7 +205,6 @@ def train_model(
     steps: int,
     peak_lr: float,
     rng: np.random.Generator,
-    keep: Callable[[], None],
 ) -> None:
     """Second stage: the whole model on scene questions, the tower more gently."""
 
@@ -289,7 +213,7 @@ def train_model(
         asked = [scene_questions(scene, rng)[: kind.questions] for scene in scenes]
         return model(**encode(processor, scenes, asked)).loss
 
-    descend("model", model, loss_at, steps=steps, peak_lr=peak_lr, tower_scale=0.3, keep=keep)
+    descend("model", model, loss_at, steps=steps, peak_lr=peak_lr, slow="vision_model", slow_share=0.3)
 
 
 @torch.inference_mode()
@@ -301,11 +225,7 @@ def accuracy(
     num_scenes: int = 200,
     seed: int = 1,
 ) -> dict[str, float]:
-    """Share of questions, each asked alone, that greedy decoding would answer exactly, by kind.
-
-    An answer is right when every token of it, its end included, is the likeliest after the right ones before
-    it: just then greedy decoding writes it.
-    """
+    """Share of questions, each asked alone, that greedy decoding would answer exactly, by kind."""
     rng = np.random.default_rng(seed)
     model.eval()
     right = defaultdict(list)
@@ -313,21 +233,10 @@ def accuracy(
         scene = make_scene(split, rng)
         questions = scene_questions(scene, rng)
         batch = encode(processor, [scene] * len(questions), [[question] for question in questions])
-        labels = batch.pop("labels")[:, 1:]
-        guesses = model(**batch).logits[:, :-1].argmax(-1)
-        for question, good in zip(questions, ((guesses == labels) | (labels == IGNORED)).all(1), strict=True):
-            right[question.kind].append(bool(good))
+        labels = batch.pop("labels")
+        for question, good in zip(questions, right_answers(model(**batch).logits, labels), strict=True):
+            right[question.kind].append(good)
     return {kind: round(float(np.mean(answers)), 4) for kind, answers in sorted(right.items())}
-
-
-def save(model: VideoLlama3ForConditionalGeneration, processor: VideoLlama3Processor, folder: Path) -> None:
-    """A Hugging Face folder; weights are stored in float16 and load as the float32 that the config names."""
-    model.generation_config.update(do_sample=False, max_new_tokens=32)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    weights = folder / "model.safetensors"
-    halves = {name: tensor.half() for name, tensor in safetensors.torch.load_file(weights).items()}
-    weights.write_bytes(safetensors.torch.save(halves, metadata={"format": "pt"}))
 
 
 def main() -> None:
@@ -345,14 +254,15 @@ def main() -> None:
     torch.manual_seed(args.seed)
     processor = tiny_processor()
     model = VideoLlama3ForConditionalGeneration(tiny_config(processor.tokenizer))
+    model.generation_config.update(do_sample=False, max_new_tokens=32)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     began = time.perf_counter()
     rng = np.random.default_rng(args.seed)
     train_tower(model, args.tower_steps, args.tower_lr, rng)
-    save(model, processor, args.out)
-    train_model(model, processor, args.steps, args.lr, rng, keep=lambda: save(model, processor, args.out))
+    train_model(model, processor, args.steps, args.lr, rng)
     seconds = round(time.perf_counter() - began)
-    save(model, processor, args.out)
+    save_halves(model, args.out)
+    processor.save_pretrained(args.out)
     stored = VideoLlama3ForConditionalGeneration.from_pretrained(args.out, dtype=torch.float32)
     scores = {split: accuracy(stored, processor, split) for split in ("train", "held-out")}
     print(json.dumps({"seconds": seconds, "accuracy": scores}, indent=2))

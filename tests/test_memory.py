@@ -333,6 +333,8 @@ FULL_RLE = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
         (lambda d: [d], "is no memory that ObjectMemory.save wrote"),
         (lambda d: changed(d, "format", value="coco"), "is no memory that ObjectMemory.save wrote"),
         (lambda d: changed(d, "version", value=2), "is of format version 2, this package reads 1. Is it from a newer"),
+        (lambda d: changed(d, "version", value=True), "is of format version True"),
+        (lambda d: changed(d, "version", value=1.0), "is of format version 1.0"),
         (lambda d: without(d, "media"), "cannot be used: 'media' must be of type dict, got None"),
         (lambda d: changed(d, "media", "size", value=[84, 56]), r"made for pictures of \[height, width\] \[84, 56\]"),
         (lambda d: changed(d, "media", "kind", value="video"), "it was made for a video, got an image"),
@@ -352,8 +354,9 @@ FULL_RLE = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
         (lambda d: changed(d, "objects", 1, "name", value=["a"]), r"name must be a text, or None for none, got"),
     ],
     ids=[
-        "list", "format", "version", "no media", "size", "kind", "too many", "bool", "negative most", "objects", "int",
-        "no rle", "garbled", "huge run", "rle size", "another size", "twice", "negative id", "id text", "name",
+        "list", "format", "version", "true", "float", "no media", "size", "kind", "too many", "bool", "negative most",
+        "objects", "int", "no rle", "garbled", "huge run", "rle size", "another size", "twice", "negative id",
+        "id text", "name",
     ],
 )  # fmt: skip
 def test_damaged_files_of_an_image(memory, tmp_path, spoil, message):
@@ -381,11 +384,27 @@ def test_damaged_files_of_an_image(memory, tmp_path, spoil, message):
             lambda d: changed(d, "objects", 0, "frames", value={"9" * 5000: FULL_RLE}),
             "must be frame indices, got '9999",
         ),
+        (
+            lambda d: changed(d, "objects", 0, "frames", value={"6": FULL_RLE, "06": FULL_RLE}),
+            "must be frame indices, got '6', '06'",
+        ),
+        (lambda d: changed(d, "objects", 0, "absent", value=[20]), "absent from frame 20, but the video has 20 frames"),
         (lambda d: changed(d, "objects", 0, "frames", value={"6": 3}), "object 0: frame 6: An RLE must be a mapping"),
         (lambda d: changed(d, "objects", 0, "absent", value=[6]), "object 0: .* a region on frame 6, but says that it"),
         (lambda d: changed(d, "objects", 0, "absent", value=["x"]), "object 0: .*absent must be frame indices"),
     ],
-    ids=["another video", "no frames", "not sampled", "negative", "huge", "no rle", "both", "absent"],
+    ids=[
+        "another video",
+        "no frames",
+        "not sampled",
+        "negative",
+        "huge",
+        "two names",
+        "beyond",
+        "no rle",
+        "both",
+        "absent",
+    ],
 )
 def test_damaged_files_of_a_video(film, tmp_path, spoil, message):
     path = tmp_path / "memory.json"

@@ -80,6 +80,12 @@ def test_f_is_what_its_definition_says(masks, bound):
     assert boundary_accuracy(*masks, bound=bound) == pytest.approx(plain_f(*masks, bound=bound))
 
 
+@pytest.mark.parametrize("bound", [0, -1, math.nan, math.inf])
+def test_a_bound_that_is_no_distance_is_refused(bound):
+    with pytest.raises(PixelReferError, match="bound must be a positive number"):
+        boundary_accuracy(np.ones((4, 4), dtype=bool), np.ones((4, 4), dtype=bool), bound=bound)
+
+
 @settings(deadline=None)
 @given(pairs_of_masks())
 def test_j_is_what_its_definition_says(masks):

@@ -13,6 +13,7 @@ from pixelrefer_plugin.quickstart.scenes import (
     WHICH_COLOURS,
     WHICH_DIGITS,
     digit_samples,
+    largest_digit,
     make_scene,
     scene_questions,
 )
@@ -133,6 +134,18 @@ def test_answers_are_true():
                 assert question.text == HOW_MANY
                 assert question.answer == str(len(scene.digits))
     assert len(kinds) == 5
+
+
+def test_the_largest_digit_is_clearly_so_or_there_is_none():
+    found = {True: 0, False: 0}
+    for scene in scenes(num_digits=(2, 3)):
+        areas = sorted((int(digit.mask_hw.sum()) for digit in scene.digits), reverse=True)
+        largest = largest_digit(scene)
+        found[largest is not None] += 1
+        assert (largest is not None) == (areas[0] >= 1.25 * areas[1])
+        assert largest is None or largest.mask_hw.sum() == areas[0]
+    assert min(found.values()) > 0
+    assert largest_digit(scenes(number=1, num_digits=(1, 1))[0]) is None  # of one there is no largest
 
 
 def test_no_question_speaks_of_places():

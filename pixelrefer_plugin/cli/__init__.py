@@ -214,7 +214,7 @@ def _as_json(request: Request, subject: Subject, answers: Sequence[str], tokens:
 
 
 @main.command()
-@click.option("--backbone", default="videollama3", show_default=True, help="Backbone plugin.")
+@click.option("--backbone", help="Backbone plugin; by default the one whose pre-trained tiny model suits the adapter.")
 @click.option("--adapter", default="saot", show_default=True, help="Adapter plugin.")
 @click.option("--video", is_flag=True, help="Ask about digits that move through clips, instead of pictures.")
 @click.option("--from-scratch", is_flag=True, help="Start from random weights; everything trains.")
@@ -235,6 +235,7 @@ def quickstart(**options: Any) -> None:
     Example:
       pixelrefer quickstart --adapter maskpool --out runs/maskpool
       pixelrefer quickstart --video --adapter oci --out runs/clips
+      pixelrefer quickstart --adapter unipixel --out runs/masks
     """
     try:
         from ..quickstart.run import QuickstartOptions, run_quickstart

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from ..regions import Region
+from ..regions import Region, VideoRegion
 from .scenes import Scene
-from .tasks import Answers, Asked, Example
+from .tasks import Answers, Asked, Example, Given
 
 
 def draw_answers(answers: Answers, title: str, path: Path, *, columns: int = 4, rows: int = 2) -> None:
@@ -21,16 +21,38 @@ def draw_answers(answers: Answers, title: str, path: Path, *, columns: int = 4, 
 
     A clip is drawn as a multiple exposure, with the regions of all frames.
     """
+    figure, axes = _panels(title, columns, rows)
+    for axis, example, given in zip(axes, answers.examples, answers.given, strict=False):
+        axis.imshow(_still(example))
+        for asked, each in zip(example.asked, given, strict=True):
+            _draw_answer(axis, asked, each.text)
+    figure.savefig(path, dpi=110)
+
+
+def draw_masks(answers: Answers, title: str, path: Path, *, columns: int = 4, rows: int = 2) -> None:
+    """Some held-out examples, each with one question and its answer: the kinds of question take turns.
+
+    A click is a cross; the mask that was given is laid over the picture, as is one that was asked about.
+    """
+    figure, axes = _panels(title, columns, rows)
+    kinds = list(dict.fromkeys(asked.kind for asked, _ in answers.pairs()))
+    for number, (axis, example, given) in enumerate(zip(axes, answers.examples, answers.given, strict=False)):
+        axis.imshow(_still(example))
+        pairs = dict(zip(example.asked, given, strict=True))
+        kind = kinds[number % len(kinds)]
+        asked = next((each for each in pairs if each.kind == kind), example.asked[0])
+        about = asked.region if asked.found_by is None else pairs[asked.found_by].mask
+        _draw_question(axis, asked, pairs[asked], about)
+    figure.savefig(path, dpi=110)
+
+
+def _panels(title: str, columns: int, rows: int) -> tuple[Figure, Any]:
     figure = Figure(figsize=(3.2 * columns, 3.4 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, example, texts in zip(axes, answers.examples, answers.texts, strict=False):
-        axis.imshow(_still(example))
-        for asked, text in zip(example.asked, texts, strict=True):
-            _draw_answer(axis, asked, text)
     for axis in axes:
         axis.axis("off")
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    return figure, axes
 
 
 def draw_losses(losses: Sequence[float], path: Path) -> None:
@@ -60,13 +82,47 @@ def _draw_answer(axis: Any, asked: Asked, text: str) -> None:
         box = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color=colour, lw=1.5, alpha=solid)
         axis.add_patch(box)
     x1, y1, *_ = boxes[0]
-    shown = "".join(each if each.isascii() and each.isprintable() else "?" for each in text[:8])
+    shown = _printable(text[:8])
     says = shown if right else f"{shown} (is {asked.answer})"
     background = {"facecolor": "black", "alpha": 0.7, "pad": 1, "lw": 0}
     axis.text(x1, max(y1 - 2, 6), says, color=colour, fontsize=10, bbox=background, va="bottom", parse_math=False)
 
 
+def _draw_question(axis: Any, asked: Asked, given: Given, about: Region | VideoRegion | None) -> None:
+    says = _printable(given.text[:16])
+    right = given.text == asked.answer
+    axis.set_title(
+        f"{asked.question}\n{says}" + ("" if right else f" (is {asked.answer})"),
+        fontsize=8,
+        color="black" if right else "red",
+        parse_math=False,
+    )
+    assert not isinstance(about, VideoRegion)
+    if about is not None and about.kind == "points":
+        clicks, _ = about.data
+        axis.plot(*zip(*clicks, strict=True), "x", color="white", ms=9, mew=3)
+        axis.plot(*zip(*clicks, strict=True), "x", color="black", ms=8, mew=1.5)
+    for mask, colour in ((given.mask, (0, 1, 1)), (about, (1, 0.6, 0))):
+        if mask is not None and mask.kind != "points":
+            _lay_over(axis, mask, colour)
+
+
+def _lay_over(axis: Any, mask: Region, colour: tuple[float, float, float]) -> None:
+    """A mask over the picture that is drawn already."""
+    height, width = axis.images[0].get_array().shape[:2]
+    inside = mask.to_mask((height, width)).dense()
+    layer = np.zeros((height, width, 4))
+    layer[inside] = (*colour, 0.75)
+    axis.imshow(layer)
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isascii() and each.isprintable() else "?" for each in text)
+
+
 def _boxes_xyxy(asked: Asked) -> Iterator[Any]:
     """The boxes that were given, frame by frame."""
-    on_frames = [asked.region] if isinstance(asked.region, Region) else asked.region.frames.values()
-    return (region.data for region in on_frames)
+    if isinstance(asked.region, VideoRegion):
+        yield from (region.data for region in asked.region.frames.values())
+    elif asked.region is not None:
+        yield asked.region.data

@@ -10,7 +10,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,17 @@ from ..errors import CheckpointError, PluginError
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
-from .drawing import draw_answers, draw_losses
-from .tasks import Answers, Example, Task, WhatItTurns, WhichDigit
+from ..training.groups import trainable_groups
+from .drawing import draw_answers, draw_losses, draw_masks
+from .tasks import Answers, Asked, Example, FindAndName, Given, Task, WhatItTurns, WhichDigit
 
-BASE = Path(__file__).parent / "tiny_videollama3"
-BASE_BACKBONE = "videollama3"
+BASES = {"videollama3": "builtin:tiny_videollama3", "llava_onevision": "builtin:tiny_llava_onevision"}
+"""The tiny models that are pre-trained, by their backbones: on scenes, and on scenes and places."""
 # Enough for digits; the papers' 32 tokens, and 224 and 336 pixels, are for photographs.
 ADAPTER_OPTIONS: dict[str, dict[str, Any]] = {
     "saot": {"num_tokens": 8},
     "oci": {"num_tokens": 8, "local_px": 56, "global_px": 112},
+    "unipixel": {"sam2": "micro", "sam2_checkpoint": str(Path(__file__).parent / "tiny_sam2"), "picture_px": 128},
 }
 
 _EVAL_BATCH = 32
@@ -46,8 +48,8 @@ class QuickstartOptions:
     """What a quickstart may be told.
 
     Attributes:
-        backbone: name of the backbone plugin. Only `videollama3` has a pre-trained tiny base; the others start
-            from random weights.
+        backbone: name of the backbone plugin; by default the one of the pre-trained tiny base that suits the adapter:
+            `videollama3`, or `llava_onevision` for adapters that give masks. Others start from random weights.
         adapter: name of the adapter.
         video: ask about digits that move through clips, instead of those in pictures.
         from_scratch: start from random weights and train everything.
@@ -60,7 +62,7 @@ class QuickstartOptions:
         learning_rate: of the adapter; LoRA and, from scratch, the backbone take the task's share of it.
     """
 
-    backbone: str = BASE_BACKBONE
+    backbone: str | None = None
     adapter: str = "saot"
     video: bool = False
     from_scratch: bool = False
@@ -80,8 +82,23 @@ class QuickstartOptions:
 
     @property
     def task(self) -> Task:
-        """What is asked."""
+        """What is asked.
+
+        Raises:
+            PluginError: there is no such adapter, or none of its tasks is about clips.
+        """
+        if get_adapter(self.adapter).mask_head is not None:
+            if self.video:
+                raise PluginError(f"The quickstart of adapter '{self.adapter}' is about pictures; leave out --video.")
+            return FindAndName()
         return WhatItTurns() if self.video else WhichDigit()
+
+    @property
+    def base(self) -> tuple[str, str | None]:
+        """The backbone, and the pre-trained base; None for random weights."""
+        suits = "videollama3" if get_adapter(self.adapter).mask_head is None else "llava_onevision"
+        backbone = self.backbone or suits
+        return backbone, BASES[suits] if backbone == suits and not self.from_scratch else None
 
     @property
     def num_steps(self) -> int:
@@ -97,32 +114,30 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
 
     Raises:
         CheckpointError: `options.out` exists and is not to be overwritten.
-        PluginError: backbone or adapter is unknown, or the adapter gives masks.
+        PluginError: backbone or adapter is unknown, or the adapter has no task about clips.
     """
     console = console or Console()
     _refuse_existing(options)
-    _refuse_masks(options)
+    task = options.task
     model, processor = make_model(options)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    task = options.task
     examples = [
         task.example("held-out", _rng(options.seed, 2, index), jitter=0.0) for index in range(options.eval_scenes)
     ]
     console.print(_headline(model, options))
-    before = ask(model, processor, task, examples)
+    before = ask(model, processor, examples)
     started = time.perf_counter()
-    losses = train(model, processor, options, console)
+    losses = train(model, processor, task, options, console)
     seconds = time.perf_counter() - started
-    after = ask(model, processor, task, examples)
+    after = ask(model, processor, examples)
     metrics = {
-        "accuracy": task.accuracy(after),
-        "accuracy_before": task.accuracy(before),
+        "scores": task.scores(after),
+        "scores_before": task.scores(before),
         "controls": {
-            name: task.accuracy(ask(model, processor, task, harder))[name]
-            for name, harder in task.controls(examples).items()
+            name: task.scores(ask(model, processor, harder))[name] for name, harder in task.controls(examples).items()
         },
-        "regions": sum(len(example.asked) for example in examples),
+        "questions": sum(len(example.asked) for example in examples),
         "seconds": round(seconds, 1),
         "steps": options.num_steps,
         "final_loss": float(np.mean(losses[-20:])),
@@ -132,11 +147,13 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
         "versions": library_versions(),
     }
     model.save_pretrained(out / "model", processor, overwrite=options.overwrite)
-    metrics["reloaded_answers_identical"] = reload_and_ask(out / "model", task, examples).texts == after.texts
+    metrics["reloaded_answers_identical"] = reload_and_ask(out / "model", examples).given == after.given
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    draw_answers(
-        after, f"{task.question}   held-out {task.about}: {task.accuracy(after)['all']:.1%}", out / "answers.png"
-    )
+    if get_adapter(options.adapter).mask_head is None:
+        title = f"{task.title}   held-out {task.about}: {task.scores(after)['all']:.1%}"
+        draw_answers(after, title, out / "answers.png")
+    else:
+        draw_masks(after, f"{task.title}   held-out {task.about}", out / "answers.png")
     draw_losses(losses, out / "loss.png")
     _report(metrics, task, out, console)
     return metrics
@@ -146,27 +163,31 @@ def make_model(options: QuickstartOptions) -> tuple[RegionModel, RegionProcessor
     """The base with a fresh adapter: frozen and with LoRA, or, from scratch, all of it to be trained."""
     torch.manual_seed(options.seed)
     adapter_config = ADAPTER_OPTIONS.get(options.adapter)
-    if options.from_scratch or options.backbone != BASE_BACKBONE:
-        backbone, native = get_backbone(options.backbone).tiny(options.seed)
+    name, base = options.base
+    if base is None:
+        backbone, native = get_backbone(name).tiny(options.seed)
         model = RegionModel.attach(
             backbone, adapter=options.adapter, adapter_config=adapter_config, train_backbone=True
         )
         return model, model.make_processor(native)
-    model = RegionModel.from_pretrained(BASE, adapter=options.adapter, adapter_config=adapter_config)
-    model.add_lora(r=16, alpha=32)
-    processor = RegionProcessor.from_pretrained(BASE, adapter=options.adapter, adapter_config=adapter_config)
+    processor = RegionProcessor.from_pretrained(base, adapter=options.adapter, adapter_config=adapter_config)
+    model = RegionModel.from_pretrained(base, adapter=options.adapter, adapter_config=adapter_config)
+    mask_token = processor.mask_token_id
+    model.add_lora(r=16, alpha=32, token_ids=None if mask_token is None else [mask_token])
     return model, processor
 
 
-def train(model: RegionModel, processor: RegionProcessor, options: QuickstartOptions, console: Console) -> list[float]:
+def train(
+    model: RegionModel, processor: RegionProcessor, task: Task, options: QuickstartOptions, console: Console
+) -> list[float]:
     """Train what is trainable; returns the loss of each step."""
-    optimizer = _optimizer(model, options)
+    optimizer = _optimizer(model, task, options)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, options.num_steps))
     losses = []
     model.train()
     with _progress(console) as progress:
-        task = progress.add_task("training", total=options.num_steps, loss=math.nan)
-        for conversations, regions in training_batches(options):
+        bar = progress.add_task("training", total=options.num_steps, loss=math.nan)
+        for conversations, regions in training_batches(task, options):
             inputs = processor(conversations, regions, labels=True)
             loss = model(**inputs).loss
             loss.backward()
@@ -175,47 +196,72 @@ def train(model: RegionModel, processor: RegionProcessor, options: QuickstartOpt
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
             losses.append(loss.item())
-            progress.update(task, advance=1, loss=float(np.mean(losses[-20:])))
+            progress.update(bar, advance=1, loss=float(np.mean(losses[-20:])))
     model.eval()
     return losses
 
 
-def training_batches(options: QuickstartOptions) -> Iterator[tuple[list[Any], list[list[Any]]]]:
-    """Per step some scenes, each with one conversation that asks about all its digits in turn."""
-    task = options.task
+def training_batches(task: Task, options: QuickstartOptions) -> Iterator[tuple[list[Any], list[list[Any]]]]:
+    """Per step some examples, each with one conversation."""
     for step in range(options.num_steps):
         rng = _rng(options.seed, 1, step)
         examples = [task.example("train", rng, jitter=1.0) for _ in range(options.pictures_per_step)]
         conversations, regions = [], []
         for example in examples:
-            asked = [example.asked[index] for index in rng.permutation(len(example.asked))]
-            turns = [turn for each in asked for turn in _turn(task.question, each.answer)]
+            lesson = task.lesson(example, rng)
+            turns = [turn for each in lesson for turn in _turn(each.question, each.answer)]
             turns[0]["content"].insert(0, example.part)
             conversations.append(turns)
-            regions.append([each.region for each in asked])
+            regions.append([region for each in lesson for region in (each.region, each.mask) if region is not None])
         yield conversations, regions
 
 
-def ask(model: RegionModel, processor: RegionProcessor, task: Task, examples: Sequence[Example]) -> Answers:
-    """Ask about every digit of every example, each in a conversation of its own."""
-    asked = [
-        ([{"role": "user", "content": [example.part, {"type": "text", "text": task.question}]}], [each.region])
-        for example in examples
-        for each in example.asked
-    ]
-    texts: list[str] = []
-    for start in range(0, len(asked), _EVAL_BATCH):
-        conversations, regions = zip(*asked[start : start + _EVAL_BATCH], strict=True)
-        inputs = processor(conversations, regions)
+def ask(model: RegionModel, processor: RegionProcessor, examples: Sequence[Example]) -> Answers:
+    """Ask all about every example, each in a conversation of its own; about what earlier answers found, last."""
+    given: dict[Asked, Given] = {}
+    for is_later in (False, True):
+        wanted = [
+            (example, asked)
+            for example in examples
+            for asked in example.asked
+            if (asked.found_by is not None) == is_later
+        ]
+        for start in range(0, len(wanted), _EVAL_BATCH):
+            given |= _ask_together(model, processor, wanted[start : start + _EVAL_BATCH], given)
+    return Answers(examples, [[given[each] for each in example.asked] for example in examples])
+
+
+def _ask_together(
+    model: RegionModel,
+    processor: RegionProcessor,
+    wanted: Sequence[tuple[Example, Asked]],
+    earlier: Mapping[Asked, Given],
+) -> dict[Asked, Given]:
+    """The answers of one batch; none to what is about a mask that an earlier answer did not give."""
+    given = {}
+    asked, conversations, regions = [], [], []
+    for example, each in wanted:
+        region = each.region if each.found_by is None else earlier[each.found_by].mask
+        if each.found_by is not None and region is None:
+            given[each] = Given("")
+            continue
+        asked.append(each)
+        conversations.append([{"role": "user", "content": [example.part, {"type": "text", "text": each.question}]}])
+        regions.append([] if region is None else [region])
+    if asked:
+        with_masks = any(each.mask is not None for each in asked)
+        inputs = processor(conversations, regions, segment=with_masks)
         generated = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-        texts += processor.decode(generated, inputs)
-    answers = iter(texts)
-    return Answers(examples, [[next(answers) for _ in example.asked] for example in examples])
+        texts = processor.decode(generated, inputs)
+        objects = generated.objects if with_masks else [[] for _ in asked]
+        masks = (found[0].region if found else None for found in objects)
+        given.update(zip(asked, map(Given, texts, masks), strict=True))
+    return given
 
 
-def reload_and_ask(folder: Path, task: Task, examples: Sequence[Example]) -> Answers:
+def reload_and_ask(folder: Path, examples: Sequence[Example]) -> Answers:
     """Load the saved folder, as its user would, and ask the same again."""
-    return ask(RegionModel.from_pretrained(folder), RegionProcessor.from_pretrained(folder), task, examples)
+    return ask(RegionModel.from_pretrained(folder), RegionProcessor.from_pretrained(folder), examples)
 
 
 def _turn(question: str, answer: str) -> list[dict[str, Any]]:
@@ -230,11 +276,14 @@ def _rng(seed: int, purpose: int, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, purpose, index])
 
 
-def _optimizer(model: RegionModel, options: QuickstartOptions) -> torch.optim.Optimizer:
-    backbone = [each for each in model.backbone.parameters() if each.requires_grad]
+def _optimizer(model: RegionModel, task: Task, options: QuickstartOptions) -> torch.optim.Optimizer:
+    rates = task.rates
     groups = [
-        {"params": list(model.adapter.parameters()), "lr": options.learning_rate},
-        {"params": backbone, "lr": options.learning_rate * options.task.backbone_rate},
+        {
+            "params": [parameter for _, parameter in members],
+            "lr": options.learning_rate * rates.get(name, 1.0 if name.startswith("adapter") else rates["backbone"]),
+        }
+        for name, members in trainable_groups(model, [name for name in rates if name != "backbone"]).items()
     ]
     return torch.optim.AdamW(groups, weight_decay=0.01)
 
@@ -250,15 +299,6 @@ def _cosine(step: int, steps: int, *, warmup: float = 0.03) -> float:
 def _refuse_existing(options: QuickstartOptions) -> None:
     if Path(options.out).exists() and not options.overwrite:
         raise CheckpointError(f"'{options.out}' exists. Choose another with --out, or allow --overwrite.")
-
-
-def _refuse_masks(options: QuickstartOptions) -> None:
-    """The tiny base and its questions are for words; a click is a place, which that base does not know."""
-    if get_adapter(options.adapter).mask_head is not None:
-        raise PluginError(
-            f"The quickstart's questions are answered in words; adapter '{options.adapter}' gives masks. Train it on "
-            'your own data with `pixelrefer train`: docs/training.md, "Masks".'
-        )
 
 
 def _progress(console: Console) -> Progress:
@@ -278,19 +318,19 @@ def _headline(model: RegionModel, options: QuickstartOptions) -> str:
     adapter = [each.numel() for each in model.adapter.parameters()]
     backbone = f"{sum(lora):,} of LoRA, backbone frozen" if lora else "all of the backbone"
     return (
-        f"backbone {options.backbone}: {sum(own):,} parameters; "
+        f"backbone {options.base[0]}: {sum(own):,} parameters; "
         f"training {sum(adapter):,} of adapter {options.adapter} and {backbone}"
     )
 
 
 def _report(metrics: dict[str, Any], task: Task, out: Path, console: Console) -> None:
-    table = Table(title=f"Held-out {task.about}, {metrics['regions']} regions: {task.question}")
+    table = Table(title=f"Held-out {task.about}, {metrics['questions']} questions: {task.title}")
     for column in ("", "before", "after"):
         table.add_column(column, justify="right" if column else "left")
-    for name, accuracy in metrics["accuracy"].items():
-        table.add_row(name, f"{metrics['accuracy_before'][name]:.1%}", f"{accuracy:.1%}")
-    for name, accuracy in metrics["controls"].items():
-        table.add_row(f"{name}, pointed at on the first frame only", "", f"{accuracy:.1%}")
+    for name, score in metrics["scores"].items():
+        table.add_row(name, f"{metrics['scores_before'][name]:.1%}", f"{score:.1%}")
+    for name, score in metrics["controls"].items():
+        table.add_row(f"{name}, pointed at on the first frame only", "", f"{score:.1%}")
     console.print(table)
     same = "identical" if metrics["reloaded_answers_identical"] else "DIFFERENT"
     console.print(f"trained in {metrics['seconds']:.0f} s; saved, loaded back: answers {same}")

@@ -35,6 +35,7 @@ _NUM_HELD_OUT = 400
 _HELD_OUT_STRIP = 0.25  # of each photograph's width, at its right; a twentieth between the strips is not used
 _PHOTOGRAPH_GAIN = 0.55  # photographs are darkened so that strokes stay legible
 _STROKE_THRESHOLD = 0.5
+_CLEARLY_LARGER = 1.25
 _SOURCE_PX = 8
 _PAD_PX = 2  # zeros around the 8x8 scan, so that rotated strokes are not cut off
 
@@ -72,7 +73,7 @@ class Scene:
 class Question:
     """A question about a whole scene and its true answer; `kind` groups questions in reports."""
 
-    kind: Literal["digits", "colours", "count", "digit of colour", "colour of digit"]
+    kind: str
     text: str
     answer: str
 
@@ -125,6 +126,13 @@ def make_scene(
         mask = paint(canvas, alpha, x, y, shade(str(colour), rng))
         digits.append(Digit(int(labels[pick]), str(colour), tight_box(mask), mask, size, int(indices[pick])))
     return Scene(canvas.round().clip(0, 255).astype(np.uint8), tuple(digits))
+
+
+def largest_digit(scene: Scene) -> Digit | None:
+    """The digit with the most pixels; None where the next one has nearly as many."""
+    largest, *others = sorted(scene.digits, key=lambda digit: int(digit.mask_hw.sum()), reverse=True)
+    clear = all(largest.mask_hw.sum() >= _CLEARLY_LARGER * other.mask_hw.sum() for other in others[:1])
+    return largest if others and clear else None
 
 
 def scene_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:

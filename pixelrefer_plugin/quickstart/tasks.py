@@ -1,17 +1,20 @@
-"""What the quickstart asks: about a digit of a picture, or about one that moves through a clip."""
+"""What the quickstart asks: about a digit of a picture, about one that moves through a clip, or for masks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
+from ..messages import MASK_MARKER
+from ..metrics import MaskScores
 from ..regions import Region, VideoRegion
 from .clips import FPS, NUM_FRAMES, Clip, make_clip
-from .scenes import Scene, Split, make_scene
+from .scenes import Digit, Scene, Split, largest_digit, make_scene
 
 # Smallest size in a band and the first beyond it, in pixels.
 _SIZE_BANDS_PX = {
@@ -23,11 +26,25 @@ _SIZE_BANDS_PX = {
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One thing asked: the region, the true answer, and the size of the digit in pixels."""
+    """One thing asked.
 
-    region: Region | VideoRegion
+    Attributes:
+        question: with `<region>` where the region is meant.
+        answer: what is right; `<seg>` in it stands for the mask.
+        size_px: of the digit, in pixels.
+        region: what is asked about; None where words say it.
+        mask: of the digit, where the answer gives one.
+        kind: what is measured together.
+        found_by: an earlier question; a model is asked about the mask that it has answered there, in place of `region`.
+    """
+
+    question: str
     answer: str
     size_px: int
+    region: Region | VideoRegion | None = None
+    mask: Region | None = None
+    kind: str = ""
+    found_by: Asked | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,62 +56,81 @@ class Example:
     asked: tuple[Asked, ...]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class Given:
+    """What the model answered: words, and the first mask among them."""
+
+    text: str
+    mask: Region | None = None
+
+
+@dataclass(frozen=True)
 class Answers:
-    """What the model answered about held-out regions.
+    """What the model answered about held-out examples.
 
     Attributes:
         examples: the examples asked about.
-        texts: per example, the answer to each thing asked.
+        given: per example, the answer to each thing asked.
     """
 
     examples: Sequence[Example]
-    texts: list[list[str]] = field(default_factory=list)
+    given: Sequence[Sequence[Given]]
 
-    def share(self, right: Callable[[str, Asked], bool], among: Callable[[Asked], bool] = lambda asked: True) -> float:
+    def pairs(self) -> Iterator[tuple[Asked, Given]]:
+        """All that was asked, with its answer."""
+        for example, given in zip(self.examples, self.given, strict=True):
+            yield from zip(example.asked, given, strict=True)
+
+    def share(
+        self, right: Callable[[Given, Asked], bool], among: Callable[[Asked], bool] = lambda asked: True
+    ) -> float:
         """Share of answers that are `right`, among the questions that count; nan where none does."""
-        judged = [
-            right(text, asked)
-            for example, texts in zip(self.examples, self.texts, strict=True)
-            for asked, text in zip(example.asked, texts, strict=True)
-            if among(asked)
-        ]
+        judged = [right(given, asked) for asked, given in self.pairs() if among(asked)]
         return sum(judged) / len(judged) if judged else math.nan
 
 
 class Task(Protocol):
     """A task of the quickstart."""
 
-    question: str
+    title: str
     about: str  # what is asked about, for headings
     steps: int  # of training, by default
-    backbone_rate: float  # learning rate of LoRA or the backbone, as a share of the adapter's
+    rates: Mapping[str, float]  # as shares of the adapter's: of `backbone`, and of parts of the adapter
 
     def example(self, split: Split, rng: np.random.Generator, *, jitter: float) -> Example:
         """A new example."""
 
-    def accuracy(self, answers: Answers) -> dict[str, float]:
-        """The share of right answers, `all` and by what matters for this task."""
+    def lesson(self, example: Example, rng: np.random.Generator) -> list[Asked]:
+        """What one training conversation asks about an example, in order."""
+
+    def scores(self, answers: Answers) -> dict[str, float]:
+        """How good the answers are, from 0 to 1: by name, what matters most first."""
 
     def controls(self, examples: Sequence[Example]) -> dict[str, list[Example]]:
-        """The same examples with less to go by, under the name of the accuracy to compare: `all` or another."""
+        """The same examples with less to go by, under the name of the score to compare."""
 
 
 class WhichDigit:
     """Which digit is the region of a picture?"""
 
-    question = "which digit is <region>?"
+    title = "which digit is <region>?"
     about = "digits"
     steps = 400
-    backbone_rate = 1 / 3
+    rates: Mapping[str, float] = MappingProxyType({"backbone": 1 / 3})
 
     def example(self, split: Split, rng: np.random.Generator, *, jitter: float) -> Example:
         """A scene of several digits, each asked about by its box."""
         scene = make_scene(split, rng, jitter=jitter)
-        asked = [Asked(Region.from_box(each.box_xyxy), str(each.label), each.size_px) for each in scene.digits]
-        return Example(scene, {"type": "image", "image": scene.image_hwc}, tuple(asked))
+        asked = [
+            Asked(self.title, str(each.label), each.size_px, Region.from_box(each.box_xyxy)) for each in scene.digits
+        ]
+        return Example(scene, _image_part(scene), tuple(asked))
 
-    def accuracy(self, answers: Answers) -> dict[str, float]:
+    def lesson(self, example: Example, rng: np.random.Generator) -> list[Asked]:
+        """All digits in turn."""
+        return _shuffled(example.asked, rng)
+
+    def scores(self, answers: Answers) -> dict[str, float]:
         """Over all digits, and by their size."""
         bands = {
             band: answers.share(_is_right, lambda asked, low=low, end=end: low <= asked.size_px < end)  # type: ignore[misc]
@@ -110,10 +146,10 @@ class WhichDigit:
 class WhatItTurns:
     """Which digit is the object of a clip, and what colour does it turn? The latter takes frames from either side."""
 
-    question = "which digit is <region>, and what colour does it turn?"
+    title = "which digit is <region>, and what colour does it turn?"
     about = "moving digits"
     steps = 600  # the loss stays on a plateau until the two frames are told apart; when that happens varies
-    backbone_rate = 1.0
+    rates: Mapping[str, float] = MappingProxyType({"backbone": 1.0})
 
     def example(self, split: Split, rng: np.random.Generator, *, jitter: float) -> Example:
         """A clip of several digits, each pointed at on two frames: one before it turns, and one after."""
@@ -122,15 +158,19 @@ class WhatItTurns:
         for digit in clip.digits:
             frames = (int(rng.integers(digit.turns_at)), int(rng.integers(digit.turns_at, NUM_FRAMES)))
             region = VideoRegion({frame: Region.from_box(digit.boxes_xyxy[frame]) for frame in frames})
-            asked.append(Asked(region, f"{digit.label} {digit.colours[1]}", digit.size_px))
+            asked.append(Asked(self.title, f"{digit.label} {digit.colours[1]}", digit.size_px, region))
         return Example(clip, {"type": "video", "video": clip.frames_nhwc, "fps": FPS}, tuple(asked))
 
-    def accuracy(self, answers: Answers) -> dict[str, float]:
+    def lesson(self, example: Example, rng: np.random.Generator) -> list[Asked]:
+        """All digits in turn."""
+        return _shuffled(example.asked, rng)
+
+    def scores(self, answers: Answers) -> dict[str, float]:
         """Both right, and either."""
         return {
             "all": answers.share(_is_right),
-            "digit": answers.share(lambda text, asked: text.split(" ")[0] == asked.answer.split(" ")[0]),
-            "colour": answers.share(lambda text, asked: text.split(" ")[-1] == asked.answer.split(" ")[-1]),
+            "digit": answers.share(lambda given, asked: given.text.split(" ")[0] == asked.answer.split(" ")[0]),
+            "colour": answers.share(lambda given, asked: given.text.split(" ")[-1] == asked.answer.split(" ")[-1]),
         }
 
     def controls(self, examples: Sequence[Example]) -> dict[str, list[Example]]:
@@ -138,8 +178,106 @@ class WhatItTurns:
         return {"colour": [replace(each, asked=tuple(map(_on_first_frame, each.asked))) for each in examples]}
 
 
-def _is_right(text: str, asked: Asked) -> bool:
-    return text == asked.answer
+class FindAndName:
+    """Clicks and earlier masks in, masks and words out.
+
+    Args:
+        kinds: what is asked, of `KINDS`. Where masks are not asked for, those of `memory` are the true ones.
+    """
+
+    KINDS = ("click", "segment", "largest", "memory")
+
+    title = "clicks and masks in, words and masks out"
+    about = "digits"
+    steps = 1000
+    # LoRA at a third of the rate unlearns where things are before clicks are learnt.
+    rates: Mapping[str, float] = MappingProxyType({"backbone": 0.15, "adapter.mask_decoder": 0.1})
+
+    def __init__(self, kinds: Sequence[str] = KINDS) -> None:
+        self.kinds = tuple(kinds)
+
+    def example(self, split: Split, rng: np.random.Generator, *, jitter: float) -> Example:
+        """A scene of digits that a mask can show, each asked about in every way."""
+        scene = make_scene(split, rng, num_digits=(2, 4), sizes_px=(20, 56), jitter=jitter)
+        labels = [digit.label for digit in scene.digits]
+        asked = [
+            each
+            for digit in scene.digits
+            for each in self._about(digit, rng, named=labels.count(digit.label) == 1)
+            if each.kind in self.kinds
+        ]
+        largest = largest_digit(scene)
+        if largest is not None and "largest" in self.kinds:
+            question = "segment the largest digit and say which it is"
+            asked.append(_asked(largest, question, f"{largest.label} {MASK_MARKER}", "largest", finds=True))
+        return Example(scene, _image_part(scene), tuple(asked))
+
+    def _about(self, digit: Digit, rng: np.random.Generator, *, named: bool) -> Iterator[Asked]:
+        question, label = "which digit is <region>?", str(digit.label)
+        ys, xs = np.nonzero(digit.mask_hw)
+        one = int(rng.integers(len(xs)))
+        click = Region.from_points([(int(xs[one]), int(ys[one]))])
+        yield _asked(digit, question, label, "click", region=click)
+        if named:
+            segment = _asked(digit, f"segment the digit {label}", MASK_MARKER, "segment", finds=True)
+            yield segment
+            found_by = segment if "segment" in self.kinds else None
+            yield _asked(digit, question, label, "memory", region=segment.mask, found_by=found_by)
+
+    def lesson(self, example: Example, rng: np.random.Generator) -> list[Asked]:
+        """Half of all that can be asked."""
+        asked = _shuffled(example.asked, rng)
+        return asked[: (len(asked) + 1) // 2]
+
+    def scores(self, answers: Answers) -> dict[str, float]:
+        """Words right, by kind; and how well masks overlap."""
+
+        def right(kind: str) -> float:
+            return answers.share(_is_right, lambda asked: asked.kind == kind)
+
+        return {
+            "click: which digit": right("click"),
+            "mask of an earlier answer: which digit": right("memory"),
+            "segment the digit X, cIoU": _ciou(answers, "segment"),
+            "segment the largest, cIoU": _ciou(answers, "largest"),
+            "say which the largest is": right("largest"),
+        }
+
+    def controls(self, examples: Sequence[Example]) -> dict[str, list[Example]]:
+        """None."""
+        return {}
+
+
+def _asked(digit: Digit, question: str, answer: str, kind: str, *, finds: bool = False, **options: Any) -> Asked:
+    mask = Region.from_mask(digit.mask_hw) if finds else None
+    return Asked(question, answer, digit.size_px, mask=mask, kind=kind, **options)
+
+
+def _ciou(answers: Answers, kind: str) -> float:
+    """Intersections of all masks of a kind over their unions; one that was not given counts as empty."""
+    scores = MaskScores()
+    for example, all_given in zip(answers.examples, answers.given, strict=True):
+        assert isinstance(example.source, Scene)
+        height, width = example.source.image_hwc.shape[:2]
+        for asked, given in zip(example.asked, all_given, strict=True):
+            if asked.kind == kind:
+                found, true = (
+                    None if region is None else region.to_mask((height, width)) for region in (given.mask, asked.mask)
+                )
+                scores.add(found, true)
+    return scores.ciou if scores.overlaps else math.nan
+
+
+def _image_part(scene: Scene) -> dict[str, Any]:
+    return {"type": "image", "image": scene.image_hwc}
+
+
+def _shuffled(asked: Sequence[Asked], rng: np.random.Generator) -> list[Asked]:
+    return [asked[index] for index in rng.permutation(len(asked))]
+
+
+def _is_right(given: Given, asked: Asked) -> bool:
+    return given.text == asked.answer
 
 
 def _on_first_frame(asked: Asked) -> Asked:
