@@ -91,8 +91,8 @@ def test_words_and_masks_are_scored_apart():
     assert set(truth.values()) == {1.0}
     words = task.scores(answered(task, lambda asked: Given(asked.answer)))
     assert {name for name, score in words.items() if score == 0.0} == {name for name in words if "cIoU" in name}
-    left_half = Region.from_box((0, 0, 56, 112))
-    masks = task.scores(answered(task, lambda asked: Given("?", asked.mask and left_half)))
+    everything = Region.from_box((0, 0, 112, 112))
+    masks = task.scores(answered(task, lambda asked: Given("?", asked.mask and everything)))
     assert all((score > 0) == ("cIoU" in name) for name, score in masks.items())
     assert max(masks.values()) < 0.5
 
