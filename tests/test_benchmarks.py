@@ -8,6 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+from joint_training import measure_all as measure_joint_training
+from joint_training import summary as summary_of_joint_training
 from lora_step import measure as measure_lora_step
 from many_masks import TINY as TINY_FRAMES
 from many_masks import measure as measure_many_masks
@@ -152,3 +154,17 @@ def test_region_tokens_are_measured_beside_the_plain_way_and_the_floor(adapter, 
     quality = result["kmeans_squares_over_random_start"]
     assert 0 < quality["scikit-learn"] < 1.05
     assert 0 < quality["ours"] < (1.5 if preset else 1)  # the preset's start is a random one
+
+
+def test_clicks_and_masks_are_learnt_apart_and_together():
+    runs = list(measure_joint_training([0], steps=2, num_scenes=2))
+    assert [(run["how"], run["steps"]) for run in runs] == [
+        ("apart", 2),
+        ("apart", 2),
+        ("together", 2),
+        ("half as long", 1),
+    ]
+    apart = {**runs[0]["scores"], **runs[1]["scores"]}
+    assert apart.keys() == runs[2]["scores"].keys() == runs[3]["scores"].keys()
+    table = summary_of_joint_training(runs)
+    assert {tuple(sorted(row)) for row in table.values()} == {("apart", "half as long", "together")}
