@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import SpliceError
+from .splice import cached_length
 
 _NEVER_CALLED = (
     "The decoder's final norm was not called, so no hidden states were read. The backbone plugin's `final_norm` path "
@@ -41,7 +42,7 @@ def captured_hidden(decoder: nn.Module, norm: nn.Module, reader: Reader) -> Iter
     """Within this context, `reader` sees what every pass of `decoder` hands to its final norm.
 
     Args:
-        decoder: the module that is called with `past_key_values`, where there is a cache.
+        decoder: the module that is called with the cache, where there is one.
         norm: the norm behind the decoder's last layer.
         reader: keeps what it needs.
     """
@@ -69,9 +70,9 @@ class _Hooks:
 
     def see_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         if threading.get_ident() == self._caller and kwargs is not None:
-            cache = kwargs.get("past_key_values")
-            self._cached = cache is not None
-            self._start = int(cache.get_seq_length()) if cache is not None else 0
+            length = cached_length(kwargs)
+            self._cached = length is not None
+            self._start = length or 0
 
     def see_norm(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         if threading.get_ident() == self._caller:

@@ -8,7 +8,7 @@ positions and embeddings; no adapter, no backbone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,7 +45,7 @@ def spliced(decoder: nn.Module, slots: Tensor, object_tokens: Callable[[], Tenso
                 f"{type(module).__name__} was called without inputs_embeds; the backbone plugin's `decoder` "
                 "path must name the module that receives them."
             )
-        here = _slots_of_call(slots, embeds, kwargs.get("past_key_values"))
+        here = _slots_of_call(slots, embeds, start=cached_length(kwargs) or 0)
         rows, columns = torch.nonzero(here >= 0, as_tuple=True)
         if not len(rows):
             return args, kwargs
@@ -62,9 +62,17 @@ def spliced(decoder: nn.Module, slots: Tensor, object_tokens: Callable[[], Tenso
         handle.remove()
 
 
-def _slots_of_call(slots: Tensor, embeds: Tensor, cache: Any) -> Tensor:
-    """The slots of the rows and the stretch of sequence that one decoder call covers."""
-    start = int(cache.get_seq_length()) if cache is not None else 0
+def cached_length(kwargs: Mapping[str, Any]) -> int | None:
+    """How much of the sequence the cache of a decoder call holds already; None where it is called without one.
+
+    The decoder's argument is called `cache` from transformers 5.24 on, `past_key_values` before.
+    """
+    cache = kwargs.get("cache", kwargs.get("past_key_values"))
+    return None if cache is None else int(cache.get_seq_length())
+
+
+def _slots_of_call(slots: Tensor, embeds: Tensor, *, start: int) -> Tensor:
+    """The slots of the rows and the stretch of sequence, from `start` on, that one decoder call covers."""
     stretch = slots[:, start : start + embeds.shape[1]]
     return stretch.repeat_interleave(embeds.shape[0] // slots.shape[0], dim=0)
 

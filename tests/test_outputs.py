@@ -11,7 +11,7 @@ import torch
 from conftest import assistant, picture, user
 from PIL import Image
 from torch.nn.functional import interpolate
-from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, TextStreamer
 
 from pixelrefer_plugin import (
     AttachError,
@@ -30,6 +30,7 @@ from pixelrefer_plugin.lora import is_lora
 from pixelrefer_plugin.mask_batch import MaskBatch
 from pixelrefer_plugin.outputs import ForcedMask, find_mentions, segmented_objects, used_clips
 from pixelrefer_plugin.reading import GeneratedStates, TaughtStates, captured_hidden
+from pixelrefer_plugin.splice import spliced
 
 BACKBONES = ("videollama3", "qwen2_5_vl", "llava_onevision")
 BOX = Region.from_box((5, 5, 40, 30))
@@ -813,6 +814,20 @@ def test_threads_keep_their_own_masks(pair):
         runs = [pool.submit(pair.generate, pair.ask(each % 2), answers[each % 2]) for each in range(6)]
         for index, run in enumerate(runs):
             assert run.result().objects == expected[index % 2]
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])  # from transformers 5.24 on, and before
+def test_a_step_with_a_cache_continues_where_the_cache_ends(name):
+    class Decoder(torch.nn.Module):
+        def forward(self, inputs_embeds, **cache):
+            return norm(inputs_embeds)
+
+    decoder, norm, reader, cache = Decoder(), torch.nn.Identity(), GeneratedStates(first=3), DynamicCache()
+    cache.update(torch.zeros(1, 1, 5, 2), torch.zeros(1, 1, 5, 2), 0)
+    slots = torch.tensor([[0, -1, -1, -1, -1, -1, 1]])
+    with captured_hidden(decoder, norm, reader), spliced(decoder, slots, lambda: torch.tensor([[8.0], [9.0]])):
+        decoder(inputs_embeds=torch.zeros(1, 2, 1), **{name: cache})
+    assert reader.states([0, 0], [5, 6]).tolist() == [[0.0], [9.0]]
 
 
 def test_other_threads_calls_are_not_read():
