@@ -21,7 +21,9 @@ from pixelrefer_plugin import Clips, PredictedMasks
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _NOWHERE = -1024.0  # logit of every pixel where the object is not on the picture
-_PIXELS_AT_ONCE = 2**22  # that are encoded together: seven published pictures; more are no faster, and take memory
+# That are encoded together: seven published pictures; more are no faster, and take memory. On a CPU, one: larger
+# intermediate results are given back to the system each time, and their pages cleared again.
+_PIXELS_AT_ONCE, _PIXELS_AT_ONCE_ON_CPU = 2**22, 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +127,9 @@ class MaskDecoder(nn.Module):
         """The features that the mask decoder takes: at a quarter, an eighth and a sixteenth of the pictures' side."""
         mean, std = (pixels.new_tensor(of, dtype=torch.float32).view(3, 1, 1) * 255 for of in (_MEAN, _STD))
         reader = self.sam2.mask_decoder
+        at_once = _PIXELS_AT_ONCE_ON_CPU if pixels.device.type == "cpu" else _PIXELS_AT_ONCE
         parts = []
-        for some in pixels.split(max(1, _PIXELS_AT_ONCE // self.picture_px**2)):
+        for some in pixels.split(max(1, at_once // self.picture_px**2)):
             fine, middle, coarse = self.sam2.vision_encoder((some - mean) / std, return_dict=True).fpn_hidden_states
             parts.append((reader.conv_s0(fine), reader.conv_s1(middle), coarse))
         return [torch.cat(level) for level in zip(*parts, strict=True)]
