@@ -124,6 +124,12 @@ def test_a_lesson_has_no_question_without_its_answer():
     assert all((asked.mask is not None) == ("<seg>" in asked.answer) for asked in lesson)
 
 
+def test_a_scene_that_nothing_can_be_asked_about_is_drawn_again():
+    """The first one here has the same digit twice, in one size."""
+    example = FindAndName(("segment", "largest")).example("train", np.random.default_rng(75), jitter=1.0)
+    assert example.asked
+
+
 def test_the_control_points_at_the_first_frame_only():
     example = WhatItTurns().example("train", np.random.default_rng(0), jitter=1.0)
     [harder] = WhatItTurns().controls([example])["colour"]

@@ -197,20 +197,21 @@ class FindAndName:
         self.kinds = tuple(kinds)
 
     def example(self, split: Split, rng: np.random.Generator, *, jitter: float) -> Example:
-        """A scene of digits that a mask can show, each asked about in every way."""
-        scene = make_scene(split, rng, num_digits=(2, 4), sizes_px=(20, 56), jitter=jitter)
-        labels = [digit.label for digit in scene.digits]
-        asked = [
-            each
-            for digit in scene.digits
-            for each in self._about(digit, rng, named=labels.count(digit.label) == 1)
-            if each.kind in self.kinds
-        ]
-        largest = largest_digit(scene)
-        if largest is not None and "largest" in self.kinds:
-            question = "segment the largest digit and say which it is"
-            asked.append(_asked(largest, question, f"{largest.label} {MASK_MARKER}", "largest", finds=True))
+        """A scene of digits that a mask can show, each asked about in every way; another where that is in none."""
+        asked: list[Asked] = []
+        while not asked:
+            scene = make_scene(split, rng, num_digits=(2, 4), sizes_px=(20, 56), jitter=jitter)
+            asked = [each for each in self._questions(scene, rng) if each.kind in self.kinds]
         return Example(scene, _image_part(scene), tuple(asked))
+
+    def _questions(self, scene: Scene, rng: np.random.Generator) -> Iterator[Asked]:
+        labels = [digit.label for digit in scene.digits]
+        for digit in scene.digits:
+            yield from self._about(digit, rng, named=labels.count(digit.label) == 1)
+        largest = largest_digit(scene)
+        if largest is not None:
+            question = "segment the largest digit and say which it is"
+            yield _asked(largest, question, f"{largest.label} {MASK_MARKER}", "largest", finds=True)
 
     def _about(self, digit: Digit, rng: np.random.Generator, *, named: bool) -> Iterator[Asked]:
         question, label = "which digit is <region>?", str(digit.label)
