@@ -860,6 +860,9 @@ def test_segment_replaces_its_own_results_only(segment, tmp_path):
     assert segment("--prompt", "segment it again", "--force-mask", "--overwrite").exit_code == 0
     after = {path.name: path.read_bytes() for path in out.iterdir()}
     assert after["objects.json"] != before["objects.json"]
+    (out / "notes.txt").touch()
+    assert "holds 'notes.txt', which is not this command's" in error_line(segment("it", "--force-mask", "--overwrite"))
+    (out / "notes.txt").unlink()
     (out / "objects.json").unlink()
     assert "are not this command's" in error_line(segment("it", "--force-mask", "--overwrite"))
     assert (out / "object-1.png").exists()
@@ -885,9 +888,45 @@ def test_bad_input_of_segment_is_found_before_the_model_is_loaded(segment, no_mo
     assert not (tmp_path / "masks").exists()
 
 
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"out": "/proc/nowhere/masks"}, "'/proc/nowhere/masks' cannot be written: No such file or directory."),
+        ({"out": "file/masks"}, "file/masks' cannot be written: Not a directory."),
+        ({"out": "file"}, "file' cannot be written: it is a file. Name a folder."),
+        ({"overlay": "gone/a.png"}, "gone/a.png' cannot be written: there is no folder '"),
+        ({"overlay": "folder.png"}, "folder.png' cannot be written: it is a folder."),
+        ({"overlay": "/proc/a.png"}, "'/proc/a.png' cannot be written: No such file or directory."),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(*value.items()),
+)  # fmt: skip
+def test_what_cannot_be_written_is_found_before_the_model_is_loaded(
+    run, files, segment, no_model, tmp_path, where, message
+):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    before = sorted(tmp_path.iterdir())
+    if "out" in where:
+        assert message in error_line(segment("it", out=tmp_path / where["out"]))
+    else:
+        path = tmp_path / where["overlay"]
+        assert message in error_line(segment("it", "--overlay", path))
+        arguments = ("--model", files.model, "--box", "1,1,9,9", "--track", "--save-overlay", path.with_suffix(".gif"))
+        path.with_suffix(".gif").mkdir() if path.is_dir() else None
+        assert "cannot be written" in error_line(run("describe", files.video__mp4, *arguments))
+    assert sorted(each for each in tmp_path.iterdir() if each.suffix != ".gif") == before
+
+
+def test_segment_makes_the_folders_above_its_own(segment, tmp_path):
+    assert segment("it", "--force-mask", out=tmp_path / "new" / "still new" / "masks").exit_code == 0
+    assert (tmp_path / "new" / "still new" / "masks" / "objects.json").is_file()
+
+
 def test_segment_and_its_media(segment, files, no_model):
     picture = Path(files.astronaut__png)
-    assert "--out '" in error_line(segment("it", out=picture))
+    assert f"--out: '{picture}' cannot be written: it is a file. Name a folder." in error_line(
+        segment("it", out=picture)
+    )
     assert f"--overlay would replace '{picture}', which is read" in error_line(segment("it", "--overlay", picture))
     assert "No such file" in error_line(segment("it", media="gone.png"))
 
