@@ -969,10 +969,9 @@ def test_a_chat_goes_through_its_objects(chat, files, tmp_path):
     assert "[4]: mask of " in out
     assert ", score 0." in out
     assert "[2] box: box 10, 20, 60, 90\n[1]: click at 80, 100\nDropped [3].\n" in out
-    assert out.count("[1]: click at 80, 100\n[2] box: box 10, 20, 60, 90\n[4]: mask of ") == 1
-    assert (
-        f"Drawn: {tmp_path / 'a.png'}\nSaved 3 objects: {tmp_path / 'saved.json'}\nDropped [1].\n[1]: mask of " in out
-    )
+    assert out.count("[1]: click at 80, 100\n[2] box: box 10, 20, 60, 90\n[4]: mask of ") == 2
+    dropped = "Dropped [1].\n[1]: click at 80, 100\n"
+    assert f"Drawn: {tmp_path / 'a.png'}\nSaved 3 objects: {tmp_path / 'saved.json'}\n{dropped}" in out
     assert "/undo                              forget the last question" in out
     with Image.open(tmp_path / "a.png") as drawn:
         assert drawn.size == (200, 160)
@@ -1058,6 +1057,36 @@ def test_a_chat_about_a_video(chat):
     )
     assert "Expected a frame such as @12, or seconds such as @3.5s, got '@x'" in no_moment
     assert "No frame is on screen at 9.0 s" in too_late
+
+
+def test_a_saved_memory_brings_its_frames(chat, tmp_path):
+    saved = tmp_path / "saved.json"
+    chat("/click 20 30 car @5", f"/save {saved}", media="video.mp4")
+    result = chat("/objects", "what is [1]?", media="video.mp4", options=["--frames", 3, "--memory", saved])
+    assert result.stdout.startswith("[1] car: click at 20, 30 on frame 5\n")
+    assert result.stderr == ""
+    result = chat("/click 9 9", f"/load {saved}", "/objects", media="video.mp4", options=["--frames", 3])
+    assert result.stdout.endswith("[1]: click at 9, 9 on frame 0\n")
+    assert (
+        result.stderr == f"Error: '{saved}' has objects on frames that this chat does not sample, such as 5. "
+        f"Begin one with --memory '{saved}', which samples them.\n"
+    )
+
+
+def test_a_memory_of_other_media_is_found_before_the_model_is_loaded(run, chat, files, masks, tmp_path, request):
+    saved = tmp_path / "saved.json"
+    chat("/click 20 30 @9", f"/save {saved}", media="video.mp4")
+    request.getfixturevalue("no_model")
+    shorter = write_video(tmp_path / "shorter.mp4", 5, fps=10)
+    for media, message in (
+        (shorter, "it was made for a video of 10 frames, got one of 5. Is it another video?"),
+        (write_video(tmp_path / "large.mp4", grey_frames(10, hw=(64, 96)), fps=10), "Is it another video?"),
+        (files.astronaut__png, "it was made for a video, got an image."),
+    ):
+        assert message in error_line(run("chat", media, "--model", masks, "--memory", saved))
+    assert "cannot be read: No such file" in error_line(
+        run("chat", shorter, "--model", masks, "--memory", tmp_path / "gone.json")
+    )
 
 
 @pytest.mark.parametrize("options", [(), ("--list-objects",)], ids=["where called", "listed"])

@@ -48,7 +48,8 @@ A line is a question; [2] in it calls object 2. Commands:
     "--memory",
     metavar="FILE.json",
     type=click.Path(path_type=Path),
-    help="Objects to begin with: what /save wrote, or the objects.json of `pixelrefer segment`.",
+    help="Objects to begin with: what /save wrote, or the objects.json of `pixelrefer segment`. Of a video, the frames "
+    "that they lie on are sampled too.",
 )
 @click.option("--force-mask", is_flag=True, help="Let /segment give a mask though the model would not.")
 @click.option("--list-objects", is_flag=True, help="List all objects before the first question, if trained so.")
@@ -85,7 +86,16 @@ def chat(
     from .asking import LoadedModel, require_model
     from .subject import Request, prepare
 
-    request = Request(path=path, given=(), prompt="", model=model, frames=frames, fps=fps, frame_rate=frame_rate)
+    request = Request(
+        path=path,
+        given=(),
+        prompt="",
+        model=model,
+        frames=frames,
+        fps=fps,
+        frame_rate=frame_rate,
+        named_frames=() if memory is None else ObjectMemory.saved_frames(memory),
+    )
     require_model(model)
     media = prepare(request).media
     known = ObjectMemory(media) if memory is None else ObjectMemory.load(memory, media)
@@ -291,8 +301,17 @@ class Terminal:
 
     def _load(self, text: str) -> None:
         from ..memory import ObjectMemory
+        from ..video import Video
 
-        self._chat.memory = ObjectMemory.load(_path(text, "/load FILE.json"), self._memory.media)
+        path, media = _path(text, "/load FILE.json"), self._memory.media
+        if isinstance(media, Video):
+            frames = [each for each in ObjectMemory.saved_frames(path) if each < media.num_source_frames]
+            if missing := sorted(set(frames) - set(media.frame_indices)):
+                raise PromptError(
+                    f"'{path}' has objects on frames that this chat does not sample, such as {missing[0]}. Begin one "
+                    f"with --memory '{path}', which samples them."
+                )
+        self._chat.memory = ObjectMemory.load(path, media)
         self._list("")
 
     def _target(self, text: str, usage: str) -> Path:

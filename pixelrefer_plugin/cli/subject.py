@@ -48,6 +48,7 @@ class Request:
         fps: how many frames to sample per second.
         frame_rate: how fast the frames of a folder follow each other.
         overlay: where to draw what is asked about.
+        named_frames: frames of a video that are sampled too.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Request:
     fps: float | None
     frame_rate: float | None
     overlay: Path | None = None
+    named_frames: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if not self.given and self.prompt is None:
@@ -190,7 +192,8 @@ def _read_video(request: Request) -> Subject:
     fps = _frame_rate(request)
     times_s = frame_times(request.path, fps=fps)
     frames = [_frame_of(each, times_s) for each in request.given]
-    video = load_video(request.path, sampling=request.sampling(), frames=frames, fps=fps)
+    there = [frame for frame in request.named_frames if frame < len(times_s)]  # of others, who reads them tells
+    video = load_video(request.path, sampling=request.sampling(), frames=[*frames, *there], fps=fps)
     _require_inside(request.given, video.image_hw)
     regions = [VideoRegion({frame: each.region}) for frame, each in zip(frames, request.given, strict=True)]
     return Subject(video, regions)
