@@ -165,6 +165,36 @@ class ObjectMemory:
         self._objects.update({each.id: each for each in added})
         return [each.id for each in added]
 
+    def checked(self, region: Any) -> Region | VideoRegion:
+        """A region, known to lie on the image, or on sampled frames of the video. It need not be an object.
+
+        Raises:
+            RegionError: it does not fit the image or the frame, or is none.
+            FrameError: it lies on a frame that is not sampled.
+        """
+        if isinstance(self.media, Video):
+            region = VideoRegion(region) if isinstance(region, Mapping) else region
+            if not isinstance(region, VideoRegion):
+                raise RegionError(
+                    f"A region of a video is a VideoRegion or {{frame index: region}}, got {type(region).__name__}: "
+                    "say on which frame it lies."
+                )
+            for frame, each in region.frames.items():
+                self.media.position(frame)
+                with about(f"frame {frame}"):
+                    each.to_mask(self.image_hw)
+            beyond = [frame for frame in region.absent if frame >= self.media.num_source_frames]
+            if beyond:
+                raise FrameError(
+                    f"The object is said to be absent from frame {beyond[0]}, but the video has "
+                    f"{self.media.num_source_frames} frames."
+                )
+            return region.on_video(0)
+        if not isinstance(region, Region):
+            raise RegionError(f"A region of an image is a Region, got {type(region).__name__}.")
+        region.to_mask(self.image_hw)
+        return region.on_image(0)
+
     def rename(self, id: int, name: str | None) -> None:
         """Call an object by another name. Raises `PromptError` where there is no such object."""
         self._objects[id] = replace(self[id], name=_checked_name(name))
@@ -280,33 +310,8 @@ class ObjectMemory:
                 raise PromptError(f"{which}The id {id} is taken: two objects cannot have one id. Leave it out.")
             taken.add(id)
             with about(f"Object {id}"):
-                added.append(MemoryObject(int(id), _checked_name(name), self._checked(region)))
+                added.append(MemoryObject(int(id), _checked_name(name), self.checked(region)))
         return added
-
-    def _checked(self, region: Any) -> Region | VideoRegion:
-        """A region, known to lie on the image or on sampled frames."""
-        if isinstance(self.media, Video):
-            region = VideoRegion(region) if isinstance(region, Mapping) else region
-            if not isinstance(region, VideoRegion):
-                raise RegionError(
-                    f"An object of a video is a VideoRegion or {{frame index: region}}, got {type(region).__name__}: "
-                    "say on which frame it lies."
-                )
-            for frame, each in region.frames.items():
-                self.media.position(frame)
-                with about(f"frame {frame}"):
-                    each.to_mask(self.image_hw)
-            beyond = [frame for frame in region.absent if frame >= self.media.num_source_frames]
-            if beyond:
-                raise FrameError(
-                    f"The object is said to be absent from frame {beyond[0]}, but the video has "
-                    f"{self.media.num_source_frames} frames."
-                )
-            return region.on_video(0)
-        if not isinstance(region, Region):
-            raise RegionError(f"An object of an image is a Region, got {type(region).__name__}.")
-        region.to_mask(self.image_hw)
-        return region.on_image(0)
 
     def _found(self, region: Region | VideoRegion, source: CheckedSource) -> Region | VideoRegion:
         """What a region source makes of clicks or a box."""

@@ -132,8 +132,8 @@ def test_regions_lie_on_its_only_picture_whatever_they_said(memory, film):
         (lambda m: m.add(Region.from_points([(90, 20)])), RegionError, r"Object 6: The point reaches \(90, 20\), outs"),
         (lambda m: m.add(Region.from_box((100, 2, 120, 9))), RegionError, r"Object 6: The box .* outside its image"),
         (lambda m: m.add(blob(hw=(80, 80))), RegionError, "Object 6: The mask is of width 80 and height 80 but its im"),
-        (lambda m: m.add(VideoRegion({0: BOX})), RegionError, "An object of an image is a Region, got VideoRegion"),
-        (lambda m: m.add((1, 2, 3, 4)), RegionError, "An object of an image is a Region, got tuple"),
+        (lambda m: m.add(VideoRegion({0: BOX})), RegionError, "A region of an image is a Region, got VideoRegion"),
+        (lambda m: m.add((1, 2, 3, 4)), RegionError, "A region of an image is a Region, got tuple"),
         (lambda m: m.add(BOX, id=5), PromptError, "The id 5 is taken: two objects cannot have one id"),
         (lambda m: m.add(BOX, id=0), PromptError, "id must be an integer >= 1, got 0"),
         (lambda m: m.add(BOX, id=10**9), PromptError, "id may have 9 digits, got 1000000000"),
@@ -253,7 +253,7 @@ def test_an_answers_objects_keep_the_numbers_that_it_gave(memory):
         ([Segmented(2, BOX), Segmented(3, BOX)], [7], PromptError, "one for each of the 2 objects, got 1"),
         ([Segmented(None, BOX)] * 3, None, PromptError, "may hold 4 objects and has 2: there is no room for 3 more"),
         ([Segmented(2, BOX), Segmented(3, blob(hw=(60, 50)))], None, RegionError, "Object 3: The mask is of width 50"),
-        ([Segmented(2, BOX), Segmented(3, VideoRegion({0: BOX}))], None, RegionError, "Object 3: An object of an imag"),
+        ([Segmented(2, BOX), Segmented(3, VideoRegion({0: BOX}))], None, RegionError, "Object 3: A region of an image"),
     ],
     ids=["nowhere", "taken", "twice", "ids twice", "zero", "fewer ids", "too many", "another size", "of a video"],
 )
@@ -585,12 +585,18 @@ def test_a_click_may_be_given_a_number(processor, memory):
     assert prompt(processor, inputs).endswith("is [7] [*] near [5]? where is [7]?")
 
 
+def test_a_number_with_blanks_in_its_brackets_is_text(processor, memory):
+    inputs = processor([user(IMAGE, "is [5] in row [ 12 ]?")], memory=memory)
+    assert prompt(processor, inputs).endswith("is [5] in row [ 12 ]?")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (
             "what is [7]?",
-            r"Sample 0: the text calls object \[7\], which the memory does not hold. It holds \[1\], \[5\]",
+            r"Sample 0: the text calls object \[7\], which the memory does not hold. It holds \[1\], \[5\].*"
+            r"Where the number itself is meant, write \[ 7 \]",
         ),
         ("what is [05]?", r"calls object \[05\]"),
         ("[" + "9" * 6000 + "]", r"calls object \[9999"),
