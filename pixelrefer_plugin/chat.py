@@ -213,6 +213,29 @@ class Chat:
         self.memory.restore(memory)
         self._turns.pop()
 
+    @property
+    def frames(self) -> list[int]:
+        """The frames of a video that objects, or regions in what was said, lie on."""
+        said = (region for turn in self._turns for region in (*turn.regions, *turn.masks))
+        regions = [*(each.region for each in self.memory), *said]
+        return sorted({frame for each in regions if isinstance(each, VideoRegion) for frame in each.frames})
+
+    def resample(self, video: Video) -> None:
+        """Go on with other sampled frames of the same video, such as one to point at.
+
+            chat.resample(load_video("herd.mp4", frames=[*chat.frames, 105]))
+
+        Raises:
+            PromptError: it is another video, or the chat is about an image.
+            FrameError: one of `frames` is not among those sampled.
+        """
+        before = self._media
+        if not isinstance(before, Video) or _length_and_size(video) != _length_and_size(before):
+            raise PromptError(f"The chat is about {_described(self.memory)}; other frames must be of the same video.")
+        for frame in self.frames:
+            video.position(frame)
+        self._media = self.memory.media = video
+
     def clear(self) -> None:
         """Forget what was said. The objects stay: `memory.clear()` forgets those."""
         self._turns.clear()
@@ -340,6 +363,10 @@ def _require_text(text: Any) -> None:
 def _unknown(id: int, memory: ObjectMemory) -> PromptError:
     held = ", ".join(str(each.id) for each in memory) or "none"
     return PromptError(f"The memory has no object {id}. Its objects: {held}. {meant_itself(str(id))}")
+
+
+def _length_and_size(video: Video) -> tuple[int, tuple[int, int]]:
+    return video.num_source_frames, video.image_hw
 
 
 def _described(memory: ObjectMemory) -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import LogitsProcessor
 from videos import grey_frames
 
-from pixelrefer_plugin import Region, RegionModel, VideoRegion, get_adapter, get_backbone, load_video
+from pixelrefer_plugin import FrameSampling, Region, RegionModel, VideoRegion, get_adapter, get_backbone, load_video
 from pixelrefer_plugin.chat import Chat, RememberError, pixel_qa
 from pixelrefer_plugin.errors import FrameError, PromptError, RegionError
 from pixelrefer_plugin.memory import ObjectMemory
@@ -439,6 +439,32 @@ def test_a_chat_about_a_video(made, video, request):
     assert talk.shown.count("#") > 1
     with pytest.raises(FrameError, match="frame 9 is not among the sampled"):
         talk.chat.memory.add({9: CLICK})
+
+
+@pytest.mark.parametrize("made", ["parts", "drawing"])
+def test_other_frames_may_be_sampled(made, request):
+    frames = grey_frames(8, hw=PICTURE_HW)
+    few = FrameSampling(num_frames=2)
+    talk = Talk(request.getfixturevalue(made), load_video(frames, fps=4.0, sampling=few))
+    talk.ask("what does <region> do?", [{7: CLICK}])
+    talk.chat.memory.add({0: BOX})
+    assert talk.chat.frames == [0, 7]
+    talk.chat.resample(load_video(frames, fps=4.0, sampling=few, frames=[*talk.chat.frames, 3]))
+    talk.chat.memory.add({3: BOX})
+    (found,) = talk.ask("segment [1] and [2]", answer="[3] <seg>", segment=True).objects
+    assert sorted(found.presence) == [0, 3, 7]
+    before = talk.state
+    with pytest.raises(FrameError, match="frame 3 is not among the sampled"):
+        talk.chat.resample(load_video(frames, fps=4.0, sampling=few))
+    with pytest.raises(PromptError, match="about a video of width 120 and height 90; other frames must be of the same"):
+        talk.chat.resample(load_video(frames[:7], fps=4.0))
+    talk.ask("what does [3] do?")
+    assert talk.state[0][:-1] == before[0]
+
+
+def test_a_picture_has_no_other_frames(parts, image, video):
+    with pytest.raises(PromptError, match="The chat is about an image"):
+        Chat(*parts, image).resample(video)
 
 
 # -- two passes --------------------------------------------------------------------------------------------

@@ -1035,28 +1035,53 @@ def test_a_chat_never_replaces_what_it_is_about(chat, files):
     assert Path(files.astronaut__png).read_bytes() == before
 
 
-def test_a_chat_about_a_video(chat):
+def test_a_chat_about_a_video(chat, tmp_path):
     result = chat(
         "/click 20 30 @9",
         "/box 5 5 30 40 ball @0.85s",
         "/click 9 9",
         "/click 9 9 @5",
-        "/click 9 9 @x",
-        "/click 9 9 @9s",
         "what do [1] and [2] do?",
         "/segment [1]",
+        "/click 9 9 @3",
+        "/segment [4]",
+        f"/draw {tmp_path / 'a.gif'}",
         media="video.mp4",
         options=["--frames", 3, "--force-mask"],
     )
-    added = "[1]: click at 20, 30 on frame 9\n[2] ball: box 5, 5, 30, 40 on frame 4\n[3]: click at 9, 9 on frame 0\n"
-    assert added in result.stdout
-    assert "[4]: mask of " in result.stdout
-    unsampled, no_moment, too_late = result.stderr.splitlines()
-    assert (
-        unsampled == "Error: Frame 5 is not among the sampled ones, 0, 4, 9. More are sampled with --frames or --fps."
+    assert result.stderr == ""
+    added = (
+        "[1]: click at 20, 30 on frame 9\n[2] ball: box 5, 5, 30, 40 on frame 8\n[3]: click at 9, 9 on frame 0\n"
+        "[4]: click at 9, 9 on frame 5\n"
     )
-    assert "Expected a frame such as @12, or seconds such as @3.5s, got '@x'" in no_moment
-    assert "No frame is on screen at 9.0 s" in too_late
+    assert result.stdout.startswith(added)
+    assert " on 4 frames, the first of them 0" in result.stdout
+    assert "click at 9, 9 on frame 3\n" in result.stdout
+    assert " on 5 frames, the first of them 0" in result.stdout
+    assert len(load_video(tmp_path / "a.gif").frames_nhwc) == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/click 9 9 @10", "video.mp4' has 10 frames, counted from 0: there is no frame 10."),
+        ("/click 9 9 @x", "Expected a frame such as @12, or seconds such as @3.5s, got '@x'"),
+        ("/click 9 9 @9s", "No frame is on screen at 9.0 s: the video has 10 frames, from 0 to 1.000 s."),
+        ("/click 900 9 @5", "The point reaches (900, 9), outside"),
+        ("/draw a.png", "An overlay of a video is a file of type .mp4 or .gif, got 'a.png'."),
+    ],
+)
+def test_what_a_chat_about_a_video_refuses(chat, line, message):
+    result = chat(line, "/objects", media="video.mp4")
+    (error,) = result.stderr.splitlines()
+    assert message in error
+    assert result.stdout == "No objects yet. /click, /box, /mask and /segment make some.\n"
+
+
+def test_a_chat_about_a_folder_warns_once(chat):
+    result = chat("/click 9 9 @5", "/click 9 9 @4.5s", media="frames", options=["--frames", 3])
+    assert result.stdout == "[1]: click at 9, 9 on frame 5\n[2]: click at 9, 9 on frame 4\n"
+    assert result.stderr.count("says nothing about time") == 1
 
 
 def test_a_saved_memory_brings_its_frames(chat, tmp_path):
@@ -1065,12 +1090,9 @@ def test_a_saved_memory_brings_its_frames(chat, tmp_path):
     result = chat("/objects", "what is [1]?", media="video.mp4", options=["--frames", 3, "--memory", saved])
     assert result.stdout.startswith("[1] car: click at 20, 30 on frame 5\n")
     assert result.stderr == ""
-    result = chat("/click 9 9", f"/load {saved}", "/objects", media="video.mp4", options=["--frames", 3])
-    assert result.stdout.endswith("[1]: click at 9, 9 on frame 0\n")
-    assert (
-        result.stderr == f"Error: '{saved}' has objects on frames that this chat does not sample, such as 5. "
-        f"Begin one with --memory '{saved}', which samples them.\n"
-    )
+    result = chat("/click 9 9", "what is [1]?", f"/load {saved}", media="video.mp4", options=["--frames", 3])
+    assert result.stdout.endswith("[1] car: click at 20, 30 on frame 5\n")
+    assert result.stderr == ""
 
 
 def test_a_memory_of_other_media_is_found_before_the_model_is_loaded(run, chat, files, masks, tmp_path, request):

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ..chat import Chat, Reply
     from ..memory import MemoryObject, ObjectMemory
     from ..regions import Region, VideoRegion
+    from ..video import Video
     from .asking import LoadedModel
+    from .subject import Request
 
 _HELP = """\
 A line is a question; [2] in it calls object 2. Commands:
@@ -97,8 +99,8 @@ def chat(
         named_frames=() if memory is None else ObjectMemory.saved_frames(memory),
     )
     require_model(model)
-    media = prepare(request).media
-    known = ObjectMemory(media) if memory is None else ObjectMemory.load(memory, media)
+    subject = prepare(request)
+    known = ObjectMemory(subject.media) if memory is None else ObjectMemory.load(memory, subject.media)
     loaded = LoadedModel.open(
         model,
         backbone=backbone,
@@ -107,8 +109,8 @@ def chat(
         device=device,
         max_new_tokens=max_new_tokens,
     )
-    talk = Chat(loaded.model, loaded.processor, media, memory=known, list_objects=list_objects)
-    terminal = Terminal(talk, loaded, path=path, force_mask=force_mask)
+    talk = Chat(loaded.model, loaded.processor, subject.media, memory=known, list_objects=list_objects)
+    terminal = Terminal(talk, loaded, request, times_s=subject.times_s, force_mask=force_mask)
     for line in _lines():
         if not terminal.take(line):
             return
@@ -139,14 +141,18 @@ class Terminal:
     Args:
         chat: the conversation.
         loaded: its model.
-        path: of the picture or video, which no command may replace.
+        request: what it is about.
+        times_s: when each frame of a video is shown.
         force_mask: of `/segment`.
     """
 
-    def __init__(self, chat: Chat, loaded: LoadedModel, *, path: Path, force_mask: bool) -> None:
+    def __init__(
+        self, chat: Chat, loaded: LoadedModel, request: Request, *, times_s: Sequence[float], force_mask: bool
+    ) -> None:
         self._chat = chat
         self._loaded = loaded
-        self._path = path
+        self._request = request
+        self._times_s = times_s
         self._force_mask = force_mask
         self._gives_masks = loaded.model.adapter_spec.mask_head is not None
         self._commands: dict[str, Callable[[str], None]] = {
@@ -248,24 +254,36 @@ class Terminal:
         self._add(Region.from_png(path), _Given.of((), rest))
 
     def _add(self, region: Region, given: _Given) -> None:
-        from ..video import Video, frame_at
+        from ..video import Video
 
-        media = self._memory.media
         added: Any = region
-        if isinstance(media, Video):
-            frame = given.frame
-            if given.time_s is not None:
-                frame = media.frame_indices[frame_at(media.times_s, given.time_s)]
-            elif frame is not None and frame not in media.frame_indices:
-                sampled = ", ".join(map(str, media.frame_indices))
-                raise PromptError(
-                    f"Frame {frame} is not among the sampled ones, {sampled}. More are sampled with --frames or --fps."
-                )
-            added = {media.frame_indices[0] if frame is None else frame: region}
+        region.to_mask(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
+        if isinstance(self._memory.media, Video):
+            frame = self._frame(given)
+            self._chat.resample(self._sampled([frame]))
+            added = {frame: region}
         elif given.is_placed:
             raise PromptError("This is a picture: it has no frames.")
         id = self._memory.add(added, name=given.name)
         click.echo(_title(self._memory[id], self._memory))
+
+    def _frame(self, given: _Given) -> int:
+        """The frame of the video that is meant, sampled or not; the first sampled one where none is said."""
+        from ..video import frame_at
+
+        if given.time_s is not None:
+            return frame_at(self._times_s, given.time_s)
+        media: Any = self._memory.media
+        return media.frame_indices[0] if given.frame is None else given.frame
+
+    def _sampled(self, frames: Sequence[int]) -> Video:
+        """The video with these frames among the sampled ones, and all that the chat needs."""
+        from .subject import read_frames
+
+        media: Any = self._memory.media
+        if set(frames) <= set(media.frame_indices):
+            return media
+        return read_frames(self._request, [*self._chat.frames, *frames])
 
     def _list(self, text: str) -> None:
         for each in self._memory:
@@ -306,17 +324,16 @@ class Terminal:
         path, media = _path(text, "/load FILE.json"), self._memory.media
         if isinstance(media, Video):
             frames = [each for each in ObjectMemory.saved_frames(path) if each < media.num_source_frames]
-            if missing := sorted(set(frames) - set(media.frame_indices)):
-                raise PromptError(
-                    f"'{path}' has objects on frames that this chat does not sample, such as {missing[0]}. Begin one "
-                    f"with --memory '{path}', which samples them."
-                )
-        self._chat.memory = ObjectMemory.load(path, media)
+            media = self._sampled(frames)
+        memory = ObjectMemory.load(path, media)
+        if isinstance(media, Video):
+            self._chat.resample(media)
+        self._chat.memory = memory
         self._list("")
 
     def _target(self, text: str, usage: str) -> Path:
         path = _path(text, usage)
-        if path.resolve() == self._path.resolve():
+        if path.resolve() == self._request.path.resolve():
             raise PromptError(f"'{path}' is what the chat is about, and is not replaced. Name another file.")
         return path
 

@@ -140,10 +140,12 @@ class Subject:
     Attributes:
         media: the picture, or the sampled frames.
         regions: one for each region option, in order.
+        times_s: when each frame of the video is shown, sampled or not; empty of a picture.
     """
 
     media: Image.Image | Video
     regions: Sequence[Region | VideoRegion]
+    times_s: Sequence[float] = ()
 
     @property
     def kind(self) -> str:
@@ -189,27 +191,29 @@ def _read_picture(request: Request) -> Subject:
 
 
 def _read_video(request: Request) -> Subject:
-    fps = _frame_rate(request)
-    times_s = frame_times(request.path, fps=fps)
-    frames = [_frame_of(each, times_s) for each in request.given]
-    there = [frame for frame in request.named_frames if frame < len(times_s)]  # of others, who reads them tells
-    video = load_video(request.path, sampling=request.sampling(), frames=[*frames, *there], fps=fps)
-    _require_inside(request.given, video.image_hw)
-    regions = [VideoRegion({frame: each.region}) for frame, each in zip(frames, request.given, strict=True)]
-    return Subject(video, regions)
-
-
-def _frame_rate(request: Request) -> float | None:
-    """Of a folder; None for a file, which knows its times."""
-    if not request.path.is_dir():
-        return None
-    if request.frame_rate is None:
+    if request.path.is_dir() and request.frame_rate is None:
         click.echo(
             f"Warning: folder '{request.path}' says nothing about time: taken as {FOLDER_FPS:g} frame per second. "
             "Give --frame-rate.",
             err=True,
         )
-    return request.frame_rate or FOLDER_FPS
+    times_s = frame_times(request.path, fps=_frame_rate(request))
+    frames = [_frame_of(each, times_s) for each in request.given]
+    there = [frame for frame in request.named_frames if frame < len(times_s)]  # of others, who reads them tells
+    video = read_frames(request, [*frames, *there])
+    _require_inside(request.given, video.image_hw)
+    regions = [VideoRegion({frame: each.region}) for frame, each in zip(frames, request.given, strict=True)]
+    return Subject(video, regions, times_s)
+
+
+def read_frames(request: Request, frames: Sequence[int]) -> Video:
+    """The video, sampled as the options say, with these frames among those sampled."""
+    return load_video(request.path, sampling=request.sampling(), frames=frames, fps=_frame_rate(request))
+
+
+def _frame_rate(request: Request) -> float | None:
+    """Of a folder; None for a file, which knows its times."""
+    return request.frame_rate or FOLDER_FPS if request.path.is_dir() else None
 
 
 def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
