@@ -1028,6 +1028,26 @@ def test_a_chat_takes_lines_of_any_encoding(files, masks):
     assert result.stderr == ""
 
 
+def test_what_a_terminal_would_obey_is_not_printed(chat, run, files, masks, tmp_path):
+    saved = tmp_path / "saved.json"
+    chat("/click 9 9 name", f"/save {saved}")
+    saved.write_text(saved.read_text().replace(': "name"', ': "\\u001b]0;a\\u0007b\\nc\\udcff"'))
+    lines = ("/objects", "/\x1b]0;d\x07", "/draw \x1b]0;d\x07", "/rename 1 'a \x1b]0;name'")
+    result = chat(*lines, options=["--memory", saved])
+    assert result.stdout == "[1]  ]0;a b c : click at 9, 9\n[1] a  ]0;name: click at 9, 9\n"
+    assert len(result.stderr.splitlines()) == 2
+    assert not set("\x1b\x07") & set(result.output)
+    assert "\x1b" not in error_line(run("chat", tmp_path / "\x1b]0;gone.png", "--model", masks))
+
+
+def test_json_is_utf8_whatever_a_file_is_called(run, files, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9 \xe6\xbc\xa2.png")
+    path.write_bytes(Path(files.astronaut__png).read_bytes())
+    result = run("describe", path, "--model", files.model, "--max-new-tokens", 2, "--json", "--box", "1,1,9,9")
+    assert json.loads(result.stdout_bytes.decode())["image"] == str(path)
+    assert "漢" in result.stdout
+
+
 def test_a_chat_never_replaces_what_it_is_about(chat, files):
     before = Path(files.astronaut__png).read_bytes()
     result = chat(f"/draw {files.astronaut__png}", f"/save {files.astronaut__png}")

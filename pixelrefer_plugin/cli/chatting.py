@@ -19,6 +19,7 @@ import click
 
 from ..errors import PixelReferError, PromptError
 from .options import device_option, frames_options, loading_options, model_option
+from .reporting import plain
 from .segmenting import REQUEST
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Terminal:
             elif command:
                 self._ask(line.strip(), force_mask=False)
         except PixelReferError as error:
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"Error: {plain(str(error))}", err=True)
         except KeyboardInterrupt:
             click.echo("\nStopped; nothing of it is remembered.", err=True)
         return True
@@ -208,9 +209,9 @@ class Terminal:
         )
         for each in reply.objects:
             if each.id is not None and each.region is not None:
-                click.echo(f"{_title(self._memory[each.id], self._memory)}, score {each.score:.2f}")
+                _say(f"{_title(self._memory[each.id], self._memory)}, score {each.score:.2f}")
             else:
-                click.echo("What the answer gives a mask of is seen nowhere.")
+                _say("What the answer gives a mask of is seen nowhere.")
         return reply
 
     def _segment(self, text: str) -> None:
@@ -220,12 +221,12 @@ class Terminal:
             raise PromptError("This model gives no masks: its adapter has no mask head.")
         reply = self._ask(REQUEST.format(text.rstrip(".")), force_mask=self._force_mask)
         if not reply.objects:
-            click.echo("The answer gives no mask. With --force-mask, /segment always gives one.")
+            _say("The answer gives no mask. With --force-mask, /segment always gives one.")
 
     def _undo(self, text: str) -> None:
         (question, _) = self._chat.history[-1] if self._chat.history else ("", "")
         self._chat.undo()
-        click.echo(f"Forgotten: {question}")
+        _say(f"Forgotten: {question}")
 
     # -- objects -------------------------------------------------------------------------------------------
 
@@ -265,7 +266,7 @@ class Terminal:
         elif given.is_placed:
             raise PromptError("This is a picture: it has no frames.")
         id = self._memory.add(added, name=given.name)
-        click.echo(_title(self._memory[id], self._memory))
+        _say(_title(self._memory[id], self._memory))
 
     def _frame(self, given: _Given) -> int:
         """The frame of the video that is meant, sampled or not; the first sampled one where none is said."""
@@ -287,18 +288,18 @@ class Terminal:
 
     def _list(self, text: str) -> None:
         for each in self._memory:
-            click.echo(_title(each, self._memory))
+            _say(_title(each, self._memory))
         if not len(self._memory):
-            click.echo("No objects yet. /click, /box, /mask and /segment make some.")
+            _say("No objects yet. /click, /box, /mask and /segment make some.")
 
     def _rename(self, text: str) -> None:
-        id, _, name = text.partition(" ")
-        self._memory.rename(_id(id), name.strip() or None)
-        click.echo(_title(self._memory[_id(id)], self._memory))
+        id, *name = _words(text) or [""]
+        self._memory.rename(_id(id), " ".join(name) or None)
+        _say(_title(self._memory[_id(id)], self._memory))
 
     def _drop(self, text: str) -> None:
         self._memory.drop(_id(text))
-        click.echo(f"Dropped [{_id(text)}].")
+        _say(f"Dropped [{_id(text)}].")
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -310,12 +311,12 @@ class Terminal:
         save_overlay(
             path, self._memory.media, [each.region for each in objects], labels=[str(each.id) for each in objects]
         )
-        click.echo(f"Drawn: {path}")
+        _say(f"Drawn: {path}")
 
     def _save(self, text: str) -> None:
         path = self._target(text, "/save FILE.json")
         self._memory.save(path)
-        click.echo(f"Saved {len(self._memory)} objects: {path}")
+        _say(f"Saved {len(self._memory)} objects: {path}")
 
     def _load(self, text: str) -> None:
         from ..memory import ObjectMemory
@@ -336,6 +337,11 @@ class Terminal:
         if path.resolve() == self._request.path.resolve():
             raise PromptError(f"'{path}' is what the chat is about, and is not replaced. Name another file.")
         return path
+
+
+def _say(text: str) -> None:
+    """A line that may hold names from files, and of files."""
+    click.echo(plain(text))
 
 
 def _title(each: MemoryObject, memory: ObjectMemory) -> str:

@@ -24,7 +24,7 @@ from .options import (
     region_options,
     regions_in_order,
 )
-from .reporting import Failure
+from .reporting import Failure, json_of
 
 if TYPE_CHECKING:
     from ..chat import Reply
@@ -272,7 +272,7 @@ class _Result:
         """For `--json`."""
         objects = [{"id": each.id, **_scores(each), "masks": self._place(each, out)} for each in self.seen]
         drawn = {} if overlay is None else {"overlay": str(overlay)}
-        return json.dumps({**self.record, **drawn, "objects": objects}, ensure_ascii=False)
+        return json_of({**self.record, **drawn, "objects": objects})
 
     def as_text(self, out: Path) -> str:
         """For people: the answer, then a line for each object."""
