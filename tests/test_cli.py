@@ -17,6 +17,7 @@ from test_sam2 import tiny_transformers
 from videos import grey_frames, truncate, write_video
 
 from pixelrefer_plugin import (
+    Chat,
     FrameSampling,
     Region,
     RegionModel,
@@ -1046,6 +1047,47 @@ def test_json_is_utf8_whatever_a_file_is_called(run, files, tmp_path):
     result = run("describe", path, "--model", files.model, "--max-new-tokens", 2, "--json", "--box", "1,1,9,9")
     assert json.loads(result.stdout_bytes.decode())["image"] == str(path)
     assert "漢" in result.stdout
+
+
+class Typist:
+    """Someone at a terminal: types lines, and presses keys."""
+
+    def __init__(self, *typed):
+        self._typed = iter(typed)
+
+    def isatty(self):
+        return True
+
+    def __call__(self, prompt):
+        typed = next(self._typed, EOFError)
+        if isinstance(typed, str):
+            return typed
+        raise typed
+
+
+def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_chat(files, masks, monkeypatch, capsys):
+    typist = Typist("/click 9 9", "what is [1]?", KeyboardInterrupt, "/objects")
+    monkeypatch.setattr(sys, "stdin", typist)
+    monkeypatch.setattr("builtins.input", typist)
+    monkeypatch.setattr(Chat, "ask", interrupted)
+    main(["chat", files.astronaut__png, "--model", str(masks)], standalone_mode=False)
+    out, err = capsys.readouterr()
+    assert out == (
+        "Ask about it. /help lists the commands, /quit ends.\n[1]: click at 9, 9\n\n/quit or Ctrl-D ends.\n"
+        "[1]: click at 9, 9\n\n"
+    )
+    assert err.endswith("\nStopped; nothing of it is remembered.\n")
+
+
+def test_ctrl_c_ends_what_reads_a_pipe(files, masks, monkeypatch):
+    monkeypatch.setattr(Chat, "ask", interrupted)
+    lines = "/click 9 9\nwhat is [1]?\n/objects\n"
+    result = CliRunner().invoke(main, ["chat", files.astronaut__png, "--model", str(masks)], input=lines)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "[1]: click at 9, 9\n", "\nStopped.\n")
 
 
 def test_a_chat_never_replaces_what_it_is_about(chat, files):

@@ -113,8 +113,13 @@ def chat(
     talk = Chat(loaded.model, loaded.processor, subject.media, memory=known, list_objects=list_objects)
     terminal = Terminal(talk, loaded, request, times_s=subject.times_s, force_mask=force_mask)
     for line in _lines():
-        if not terminal.take(line):
-            return
+        try:
+            if not terminal.take(line):
+                return
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            click.echo("\nStopped; nothing of it is remembered.", err=True)
 
 
 def _lines() -> Iterator[str]:
@@ -130,9 +135,12 @@ def _lines() -> Iterator[str]:
     while True:
         try:
             line = input("> ")
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             click.echo()
             return
+        except KeyboardInterrupt:  # often meant for an answer that has just ended, and not for all that was said
+            click.echo("\n/quit or Ctrl-D ends.")
+            continue
         yield line
 
 
@@ -183,8 +191,6 @@ class Terminal:
                 self._ask(line.strip(), force_mask=False)
         except PixelReferError as error:
             click.echo(f"Error: {plain(str(error))}", err=True)
-        except KeyboardInterrupt:
-            click.echo("\nStopped; nothing of it is remembered.", err=True)
         return True
 
     def _command(self, name: str) -> Callable[[str], None]:

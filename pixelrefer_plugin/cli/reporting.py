@@ -26,13 +26,16 @@ class Failure(click.ClickException):
 
 
 class ReportingGroup(click.Group):
-    """Reports `PixelReferError` as a `Failure` instead of a traceback."""
+    """Reports `PixelReferError` as a `Failure`, and Ctrl-C, instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except PixelReferError as error:
             raise Failure(error) from error
+        except KeyboardInterrupt:
+            click.echo("\nStopped.", err=True)
+            raise SystemExit(INTERRUPTED) from None
 
 
 def plain(text: str) -> str:
