@@ -371,6 +371,15 @@ def test_unknown_models(run, files, model, message):
     assert message in error_line(result)
 
 
+def test_a_picture_that_is_too_large_is_one_line(files, tmp_path):
+    Image.new("L", (12_000, 9_000)).save(tmp_path / "large.png")
+    command = [sys.executable, "-m", "pixelrefer_plugin", "describe", tmp_path / "large.png", "--model", files.model]
+    result = subprocess.run([*map(str, command), "--prompt", "what?"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"Error: Image '{tmp_path / 'large.png'}' is too large to decode safely: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_a_folder_that_is_no_model(run, files, tmp_path):
     result = run("describe", files.astronaut__png, "--model", tmp_path, "--box", "1,1,9,9")
     assert f"No model can be loaded from '{tmp_path}'" in error_line(result)
@@ -1009,6 +1018,7 @@ def test_a_chat_can_take_back(chat):
         ("/drop cat", "Expected the number of an object, got 'cat'. /objects lists them."),
         ("/draw a.mp4", "An overlay of a picture is a file of type"),
         ("/save", "Expected /save FILE.json, got ''."),
+        ("/save notes.txt", "Objects are saved in a file of type .json, got 'notes.txt'."),
         ("/load gone.json", "Memory 'gone.json' cannot be read: No such file or directory."),
     ],
 )
@@ -1018,6 +1028,13 @@ def test_what_goes_wrong_is_said_and_the_chat_goes_on(chat, line, message):
     assert error.startswith("Error: ")
     assert message in error
     assert result.stdout == "No objects yet. /click, /box, /mask and /segment make some.\n"
+
+
+def test_paths_in_a_chat_may_begin_at_home(chat, files, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(files.root))
+    result = chat("/mask ~/mask.png", "/save ~/home.json", "/load ~/home.json", "/draw ~/home.png")
+    assert result.stderr == ""
+    assert {"home.json", "home.png"} <= {path.name for path in files.root.iterdir()}
 
 
 def test_a_chat_takes_lines_of_any_encoding(files, masks):

@@ -258,7 +258,7 @@ class Terminal:
         path, *rest = _words(text) or [""]
         if not path:
             raise PromptError("Expected /mask FILE.png [NAME] [@FRAME].")
-        self._add(Region.from_png(path), _Given.of((), rest))
+        self._add(Region.from_png(Path(path).expanduser()), _Given.of((), rest))
 
     def _add(self, region: Region, given: _Given) -> None:
         from ..video import Video
@@ -321,6 +321,8 @@ class Terminal:
 
     def _save(self, text: str) -> None:
         path = self._target(text, "/save FILE.json")
+        if path.suffix.lower() != ".json":  # it replaces what is there, which may be a picture
+            raise PromptError(f"Objects are saved in a file of type .json, got '{path}'.")
         self._memory.save(path)
         _say(f"Saved {len(self._memory)} objects: {path}")
 
@@ -432,4 +434,4 @@ def _path(text: str, usage: str) -> Path:
     words = _words(text)
     if len(words) != 1:
         raise PromptError(f"Expected {usage}, got '{text}'.")
-    return Path(words[0])
+    return Path(words[0]).expanduser()  # no shell has read it

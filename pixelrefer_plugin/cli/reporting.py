@@ -29,6 +29,8 @@ class ReportingGroup(click.Group):
     """Reports `PixelReferError` as a `Failure`, and Ctrl-C, instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Pillow warns of a picture that reading it then refuses.
+        warnings.filterwarnings("ignore", message=".*could be decompression bomb", category=RuntimeWarning)
         try:
             return super().invoke(ctx)
         except PixelReferError as error:
