@@ -22,12 +22,14 @@ from pixelrefer_plugin import (
     Region,
     RegionModel,
     RegionProcessor,
+    SegmentedObject,
     cli,
     get_adapter,
     get_backbone,
     load_video,
     plugins,
 )
+from pixelrefer_plugin.chat import Reply
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.cli.asking import LoadedModel
 from pixelrefer_plugin.quickstart import run as quickstart_run
@@ -859,6 +861,14 @@ def test_segment_without_a_mask_writes_nothing(segment, tmp_path):
     assert "The answer gives no mask, so nothing is written" in line
     assert "give --force-mask" in line
     assert not (tmp_path / "masks").exists()
+
+
+def test_segment_of_what_is_seen_nowhere_writes_nothing(segment, tmp_path, monkeypatch):
+    nowhere = SegmentedObject(None, None, score=0.0, presence={0: 0.1})
+    monkeypatch.setattr(Chat, "ask", lambda *args, **options: Reply("none <seg>", (nowhere,)))
+    line = error_line(segment("the astronaut", "--force-mask", "--overlay", tmp_path / "a.png"), exit_code=1)
+    assert "The answer's objects are seen nowhere, so nothing is written: 'none <seg>'. Ask otherwise." in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_segment_replaces_its_own_results_only(segment, tmp_path):

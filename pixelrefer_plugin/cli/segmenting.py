@@ -43,7 +43,7 @@ _USUAL_OBJECTS = 32  # what a memory may hold that a chat goes on with
 
 
 class NoMask(Failure):
-    """The answer gives no mask: no mistake of the user's, so exit code 1."""
+    """There is no mask to write: no mistake of the user's, so exit code 1."""
 
     exit_code = 1
 
@@ -99,7 +99,7 @@ def segment(
     The model is asked 'Please segment TEXT.', or --prompt. <region> in either stands for the next region given; without
     both it is asked to segment the regions. A mask is a PNG of the picture's size, 255 inside; objects.json has them
     as run lengths, with scores, and is a memory that `pixelrefer chat --memory` reads. Where the model gives no mask,
-    nothing is written and the exit code is 1.
+    or what it means is seen nowhere, nothing is written and the exit code is 1.
 
     \b
     Example:
@@ -156,9 +156,10 @@ def _ask(loaded: LoadedModel, request: Request, subject: Subject, *, force_mask:
         max_new_tokens=loaded.max_new_tokens,
         num_beams=1,
     )
-    if not reply.objects:
-        hint = "Ask otherwise." if force_mask else "Ask otherwise, or give --force-mask."
-        raise NoMask(f"The answer gives no mask, so nothing is written: '{reply.text}'. {hint}")
+    if all(each.region is None for each in reply.objects):
+        why = "The answer's objects are seen nowhere" if reply.objects else "The answer gives no mask"
+        hint = "Ask otherwise." if reply.objects or force_mask else "Ask otherwise, or give --force-mask."
+        raise NoMask(f"{why}, so nothing is written: '{reply.text}'. {hint}")
     return reply
 
 
