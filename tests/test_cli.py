@@ -19,6 +19,7 @@ from videos import grey_frames, truncate, write_video
 from pixelrefer_plugin import (
     Chat,
     FrameSampling,
+    ObjectMemory,
     Region,
     RegionModel,
     RegionProcessor,
@@ -1198,6 +1199,18 @@ def test_a_memory_of_other_media_is_found_before_the_model_is_loaded(run, chat, 
     assert "cannot be read: No such file" in error_line(
         run("chat", shorter, "--model", masks, "--memory", tmp_path / "gone.json")
     )
+
+
+def test_more_frames_than_are_sampled_at_most_are_asked_for(run, files, masks, tmp_path, no_model):
+    long = write_video(tmp_path / "long.mp4", 140, fps=10)
+    memory = ObjectMemory(load_video(long, frames=range(130), sampling=FrameSampling(max_frames=130)))
+    memory.add({frame: Region.from_box((1, 1, 9, 9)) for frame in range(130)})
+    memory.save(tmp_path / "saved.json")
+    command = ("chat", long, "--model", masks, "--memory", tmp_path / "saved.json")
+    line = error_line(run(*command))
+    assert line == f"Error: 130 frames of '{long}' are named, but 128 are sampled at most. Give --frames 130."
+    with pytest.raises(pytest.fail.Exception, match="the model is loaded"):
+        run(*command, "--frames", 130)
 
 
 @pytest.mark.parametrize("options", [(), ("--list-objects",)], ids=["where called", "listed"])

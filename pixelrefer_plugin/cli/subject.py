@@ -208,7 +208,13 @@ def _read_video(request: Request) -> Subject:
 
 def read_frames(request: Request, frames: Sequence[int]) -> Video:
     """The video, sampled as the options say, with these frames among those sampled."""
-    return load_video(request.path, sampling=request.sampling(), frames=frames, fps=_frame_rate(request))
+    sampling, num_named = request.sampling(), len(set(frames))
+    if num_named > sampling.max_frames:
+        raise VideoError(
+            f"{num_named} frames of '{request.path}' are named, but {sampling.max_frames} are sampled at most. Give "
+            f"--frames {num_named}."
+        )
+    return load_video(request.path, sampling=sampling, frames=frames, fps=_frame_rate(request))
 
 
 def _frame_rate(request: Request) -> float | None:
