@@ -898,6 +898,9 @@ def test_segment_replaces_its_own_results_only(segment, tmp_path):
         (["it", "--prompt", "segment it"], "TEXT and --prompt exclude each other"),
         (["it", "--box", "1,1,9,9"], "The prompt has 0 <region> but 1 regions were given"),
         (["<region>"], "The prompt has 1 <region> but 0 regions were given"),
+        (["the <seg>"], "The prompt holds <seg>, which stands for a mask in an answer."),
+        (["[2]"], "[2] calls an object, but none has a number yet. Where the number itself is meant, write [ 2 ]."),
+        (["[1] <region> by [2]", "--box", "1,1,9,9"], "[2] calls an object, but none has a number yet."),
         (["<region>", "--box", "1,1,900,9"], "--box 1,1,900,9: The box (1.0, 1.0, 900.0, 9.0) reaches (900, 9)"),
         (["it", "--overlay", "a.mp4"], "An overlay of a picture is a file of type .png or .jpg or .jpeg, got 'a.mp4'"),
         (["it", "--frames", "3"], "--frames is for videos"),
@@ -936,6 +939,13 @@ def test_what_cannot_be_written_is_found_before_the_model_is_loaded(
         path.with_suffix(".gif").mkdir() if path.is_dir() else None
         assert "cannot be written" in error_line(run("describe", files.video__mp4, *arguments))
     assert sorted(each for each in tmp_path.iterdir() if each.suffix != ".gif") == before
+
+
+def test_segment_may_number_its_regions(segment, tmp_path):
+    arguments = ("[3] <region> in row [ 2 ], not [3]", "--points", "30,40", "--force-mask")
+    assert segment(*arguments).exit_code == 0
+    saved = json.loads((tmp_path / "masks" / "objects.json").read_text())
+    assert saved["prompt"] == "Please segment [3] <region> in row [ 2 ], not [3]."
 
 
 def test_segment_makes_the_folders_above_its_own(segment, tmp_path):

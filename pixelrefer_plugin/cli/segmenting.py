@@ -111,16 +111,18 @@ def segment(
     from .subject import Request, prepare
 
     given = regions_in_order(click.get_current_context(), by_kind, at)
+    question = _question(text, prompt, len(given))
     request = Request(
         path=path,
         given=given,
-        prompt=_question(text, prompt, len(given)),
+        prompt=question,
         model=model,
         device=device,
         frames=frames,
         fps=fps,
         frame_rate=frame_rate,
     )
+    _require_known_numbers(question)
     require_model(model)
     require_mask_head(model, adapter)
     _require_free(out, overwrite=overwrite)
@@ -173,6 +175,16 @@ def _question(text: str | None, prompt: str | None, num_regions: int) -> str:
     if text is None:
         text = " and ".join(["<region>"] * num_regions)
     return REQUEST.format(text.strip().rstrip("."))
+
+
+def _require_known_numbers(question: str) -> None:
+    """Refuse `[2]` where no `[2] <region>` says what that is: there is no memory yet."""
+    from ..messages import CALLED_ID, MARKER, meant_itself
+
+    known = {marker["id"] for marker in MARKER.finditer(question)}
+    for called in CALLED_ID.findall(question):
+        if called not in known:
+            raise click.UsageError(f"[{called}] calls an object, but none has a number yet. {meant_itself(called)}")
 
 
 def _require_free(out: Path, *, overwrite: bool) -> None:

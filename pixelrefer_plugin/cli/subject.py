@@ -20,6 +20,7 @@ from PIL import Image
 from ..checkpoint import is_model_folder, read_manifest
 from ..errors import PromptError, SourceError, VideoError, about
 from ..images import load_image
+from ..messages import MASK_MARKER, REGION_MARKER
 from ..overlay import require_overlay_path, save_overlay
 from ..plugins import get_region_source
 from ..regions import Region, VideoRegion
@@ -79,6 +80,11 @@ class Request:
             raise PromptError(
                 f"The prompt has {self.prompt.count('<region>')} <region> but {len(self.given)} regions were given. "
                 "Each <region> stands for one region, in order."
+            )
+        if MASK_MARKER in (self.prompt or ""):
+            raise PromptError(
+                f"The prompt holds {MASK_MARKER}, which stands for a mask in an answer. Write {REGION_MARKER} for a "
+                "region."
             )
 
     @cached_property
