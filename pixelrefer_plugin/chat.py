@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .errors import PromptError
+from .errors import PromptError, about
 from .memory import MemoryObject, ObjectMemory
-from .messages import CALLED_ID, MASK_MARKER, MOST_DIGITS, REGION_MARKER, require_unicode
+from .messages import CALLED_ID, MASK_MARKER, MOST_DIGITS, REGION_MARKER, meant_itself, require_unicode
 from .regions import Region, VideoRegion
 from .video import Video
 
@@ -177,11 +177,12 @@ class Chat:
                 regions, or masks are asked of an adapter that gives none.
             RememberError: the memory has no room for the answer's objects.
             RegionError: a region does not fit the image or the frame.
+            FrameError: a region lies on a frame that is not sampled.
         """
         _require_text(text)
         if not isinstance(regions, Sequence):
             raise PromptError(f"Expected a list of regions, got {type(regions).__name__}. Write [region] for one.")
-        memory, turn = self._read(text, [self._as_region(each) for each in regions])
+        memory, turn = self._read(text, [self._checked(each, number) for number, each in enumerate(regions)])
         reply = self._answered(memory, turn, segment or force_mask, force_mask, generate_options)
         if remember:
             reply = _remember(reply, memory, called=set(map(int, CALLED_ID.findall(text))), own=self._own_numbers())
@@ -212,18 +213,39 @@ class Chat:
         self.memory.restore(memory)
         self._turns.pop()
 
+    @property
+    def frames(self) -> list[int]:
+        """The frames of a video that objects, or regions in what was said, lie on."""
+        said = (region for turn in self._turns for region in (*turn.regions, *turn.masks))
+        regions = [*(each.region for each in self.memory), *said]
+        return sorted({frame for each in regions if isinstance(each, VideoRegion) for frame in each.frames})
+
+    def resample(self, video: Video) -> None:
+        """Go on with other sampled frames of the same video, such as one to point at.
+
+            chat.resample(load_video("herd.mp4", frames=[*chat.frames, 105]))
+
+        Raises:
+            PromptError: it is another video, or the chat is about an image.
+            FrameError: one of `frames` is not among those sampled.
+        """
+        before = self._media
+        if not isinstance(before, Video) or _length_and_size(video) != _length_and_size(before):
+            raise PromptError(f"The chat is about {_described(self.memory)}; other frames must be of the same video.")
+        for frame in self.frames:
+            video.position(frame)
+        self._media = self.memory.media = video
+
     def clear(self) -> None:
         """Forget what was said. The objects stay: `memory.clear()` forgets those."""
         self._turns.clear()
 
     # -- questions -----------------------------------------------------------------------------------------
 
-    def _as_region(self, region: Any) -> Region | VideoRegion:
-        if isinstance(region, Mapping):
-            return VideoRegion(region)
-        if isinstance(region, Region | VideoRegion):
-            return region
-        raise PromptError(f"Expected a Region, or {{frame index: Region}} on a video, got {region!r}.")
+    def _checked(self, region: Any, number: int) -> Region | VideoRegion:
+        """A region of the question, which the processor would count with those of all others."""
+        with about(f"Region {number} of the question"):
+            return self.memory.checked(region)
 
     def _read(self, text: str, regions: Sequence[Region | VideoRegion]) -> tuple[ObjectMemory, _Turn]:
         """The question as the processor takes it, and the memory that it makes of this one."""
@@ -276,7 +298,7 @@ class Chat:
             id = int(called[1])
             if id not in memory:
                 if id not in own:
-                    memory[id]  # raises, and lists the ids that there are
+                    raise _unknown(id, memory)
                 return called.group()
             region = memory[id].region
             if self._is_listed(region) or {**shown, **introduced}.get(id) == region:
@@ -336,6 +358,15 @@ def _require_text(text: Any) -> None:
     for called in CALLED_ID.findall(text):
         if len(called) > MOST_DIGITS:
             raise PromptError(f"The text calls object [{called[:5]}..., but ids have {MOST_DIGITS} digits at most.")
+
+
+def _unknown(id: int, memory: ObjectMemory) -> PromptError:
+    held = ", ".join(str(each.id) for each in memory) or "none"
+    return PromptError(f"The memory has no object {id}. Its objects: {held}. {meant_itself(str(id))}")
+
+
+def _length_and_size(video: Video) -> tuple[int, tuple[int, int]]:
+    return video.num_source_frames, video.image_hw
 
 
 def _described(memory: ObjectMemory) -> str:

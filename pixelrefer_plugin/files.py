@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all. (Model folders do so by `checkpoint.written_whole`.)"""
+"""Files that appear whole or not at all, and whether there can be any. (Model folders do so by
+`checkpoint.written_whole`.)"""
 
 from __future__ import annotations
 
@@ -11,6 +12,36 @@ from pathlib import Path
 from .errors import PixelReferError
 
 
+def require_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before minutes go into what it shall hold.
+
+    Raises:
+        PixelReferError: it is a folder or no regular file, or its folder is missing or takes no files.
+    """
+    if path.is_dir():
+        raise PixelReferError(f"'{path}' cannot be written: it is a folder. Name a file in it.")
+    if path.exists() and not path.is_file():  # root could put a file in the place of /dev/null
+        raise PixelReferError(f"'{path}' cannot be written: it is no regular file. Name one.")
+    if not path.parent.is_dir():
+        raise PixelReferError(f"'{path}' cannot be written: there is no folder '{path.parent}'.")
+    with _explained(path), _beside(path):
+        pass
+
+
+def require_writable_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made, its missing parents with it, or be replaced where it is there.
+
+    Raises:
+        PixelReferError: it is a file, or the nearest folder above it that is there takes no files.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_dir():
+        raise PixelReferError(f"'{path}' cannot be written: it is a file. Name a folder.")
+    above = next(each for each in target.parents if each.exists())
+    with _explained(path), _beside(above / target.name):
+        pass
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A path of the same name to write to; its file goes to `path` when the block ends without an error.
@@ -18,14 +49,43 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         PixelReferError: it cannot be written, such as for a full disk.
     """
-    if path.is_dir():
-        raise PixelReferError(f"'{path}' cannot be written: it is a folder. Name a file in it.")
-    if path.exists() and not path.is_file():  # root could put a file in the place of /dev/null
-        raise PixelReferError(f"'{path}' cannot be written: it is no regular file. Name one.")
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as folder:
-            made = Path(folder) / path.name
+    require_writable(path)
+    with _explained(path), _beside(path) as folder:
+        made = folder / path.name
+        yield made
+        os.replace(made, path)
+
+
+@contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A folder that takes the place of `path` when the block ends without an error; missing parents are made.
+
+    Raises:
+        PixelReferError: it cannot be written.
+    """
+    require_writable_folder(path)
+    target = path.resolve()
+    with _explained(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(target) as folder:
+            made, earlier = folder / "made", folder / "earlier"
+            made.mkdir()
             yield made
-            os.replace(made, path)
+            if target.exists():
+                target.rename(earlier)
+            made.rename(target)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A folder on the same disk, gone afterwards. To make one tells more than permissions do, of which root has all."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise PixelReferError(f"'{path}' cannot be written: {error.strerror or error}.") from error

@@ -165,6 +165,36 @@ class ObjectMemory:
         self._objects.update({each.id: each for each in added})
         return [each.id for each in added]
 
+    def checked(self, region: Any) -> Region | VideoRegion:
+        """A region, known to lie on the image, or on sampled frames of the video. It need not be an object.
+
+        Raises:
+            RegionError: it does not fit the image or the frame, or is none.
+            FrameError: it lies on a frame that is not sampled.
+        """
+        if isinstance(self.media, Video):
+            region = VideoRegion(region) if isinstance(region, Mapping) else region
+            if not isinstance(region, VideoRegion):
+                raise RegionError(
+                    f"A region of a video is a VideoRegion or {{frame index: region}}, got {type(region).__name__}: "
+                    "say on which frame it lies."
+                )
+            for frame, each in region.frames.items():
+                self.media.position(frame)
+                with about(f"frame {frame}"):
+                    each.to_mask(self.image_hw)
+            beyond = [frame for frame in region.absent if frame >= self.media.num_source_frames]
+            if beyond:
+                raise FrameError(
+                    f"The object is said to be absent from frame {beyond[0]}, but the video has "
+                    f"{self.media.num_source_frames} frames."
+                )
+            return region.on_video(0)
+        if not isinstance(region, Region):
+            raise RegionError(f"A region of an image is a Region, got {type(region).__name__}.")
+        region.to_mask(self.image_hw)
+        return region.on_image(0)
+
     def rename(self, id: int, name: str | None) -> None:
         """Call an object by another name. Raises `PromptError` where there is no such object."""
         self._objects[id] = replace(self[id], name=_checked_name(name))
@@ -196,7 +226,8 @@ class ObjectMemory:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the objects as JSON, their masks in COCO's run-length encoding; the file appears whole or not at all.
 
-        The image or video itself is not written.
+        Boxes and clicks are written beside their masks, and come back as they were drawn. The image or video itself is
+        not written.
 
         Raises:
             PixelReferError: the file cannot be written.
@@ -240,6 +271,26 @@ class ObjectMemory:
             memory._objects.update({each.id: each for each in memory._added(given)})
         return memory
 
+    @staticmethod
+    def saved_frames(path: str | os.PathLike[str]) -> list[int]:
+        """The frames of a video that the objects of a saved memory lie on; none of an image's.
+
+            frames = ObjectMemory.saved_frames("objects.json")
+            memory = ObjectMemory.load("objects.json", load_video("street.mp4", frames=frames))
+
+        Raises:
+            DataError: the file cannot be read, is no memory or a damaged one.
+        """
+        data = _read_json(path)
+        with _damaged(path):
+            if _field(_field(data, "media", dict), "kind", str) != _KINDS[True]:
+                return []
+            frames: set[int] = set()
+            for number, each in enumerate(_field(data, "objects", list)):
+                with about(f"object {number}"):
+                    frames.update(_read_frames(each))
+        return sorted(frames)
+
     def _added(self, given: Sequence[tuple[Any, int | None, str | None]]) -> list[MemoryObject]:
         """Checked objects from regions, ids and names, the memory as it is."""
         if len(self) + len(given) > self.max_objects:
@@ -259,33 +310,8 @@ class ObjectMemory:
                 raise PromptError(f"{which}The id {id} is taken: two objects cannot have one id. Leave it out.")
             taken.add(id)
             with about(f"Object {id}"):
-                added.append(MemoryObject(int(id), _checked_name(name), self._checked(region)))
+                added.append(MemoryObject(int(id), _checked_name(name), self.checked(region)))
         return added
-
-    def _checked(self, region: Any) -> Region | VideoRegion:
-        """A region, known to lie on the image or on sampled frames."""
-        if isinstance(self.media, Video):
-            region = VideoRegion(region) if isinstance(region, Mapping) else region
-            if not isinstance(region, VideoRegion):
-                raise RegionError(
-                    f"An object of a video is a VideoRegion or {{frame index: region}}, got {type(region).__name__}: "
-                    "say on which frame it lies."
-                )
-            for frame, each in region.frames.items():
-                self.media.position(frame)
-                with about(f"frame {frame}"):
-                    each.to_mask(self.image_hw)
-            beyond = [frame for frame in region.absent if frame >= self.media.num_source_frames]
-            if beyond:
-                raise FrameError(
-                    f"The object is said to be absent from frame {beyond[0]}, but the video has "
-                    f"{self.media.num_source_frames} frames."
-                )
-            return region.on_video(0)
-        if not isinstance(region, Region):
-            raise RegionError(f"An object of an image is a Region, got {type(region).__name__}.")
-        region.to_mask(self.image_hw)
-        return region.on_image(0)
 
     def _found(self, region: Region | VideoRegion, source: CheckedSource) -> Region | VideoRegion:
         """What a region source makes of clicks or a box."""
@@ -298,22 +324,17 @@ class ObjectMemory:
     def _written(self, each: MemoryObject) -> dict[str, Any]:
         region = each.region
         if isinstance(region, Region):
-            return {"id": each.id, "name": each.name, "rle": region.to_rle(self.image_hw)}
-        frames = {str(frame): shape.to_rle(self.image_hw) for frame, shape in region.frames.items()}
+            return {"id": each.id, "name": each.name, "rle": _written_shape(region, self.image_hw)}
+        frames = {str(frame): _written_shape(shape, self.image_hw) for frame, shape in region.frames.items()}
         return {"id": each.id, "name": each.name, "frames": frames, "absent": list(region.absent)}
 
     def _read(self, written: Any) -> Region | VideoRegion:
-        if not isinstance(written, dict):
-            raise DataError(f"expected a JSON object, got {type(written).__name__}.")
         if not self.is_video:
-            return Region.from_rle(_field(written, "rle", dict))
-        frames = _field(written, "frames", dict)
-        if not all(_FRAME_INDEX.fullmatch(name) for name in frames):
-            raise DataError(f"the keys of 'frames' must be frame indices, got {', '.join(map(repr, frames))}.")
+            return _read_shape(_field(_object(written), "rle", dict))
         regions = {}
-        for name, rle in frames.items():
-            with about(f"frame {name}"):
-                regions[int(name)] = Region.from_rle(rle)
+        for frame, shape in _read_frames(written).items():
+            with about(f"frame {frame}"):
+                regions[frame] = _read_shape(shape)
         return VideoRegion(regions, absent=tuple(_field(written, "absent", list)))
 
     def _require_same_media(self, written: Mapping[str, Any]) -> None:
@@ -331,6 +352,42 @@ class ObjectMemory:
                     f"it was made for a video of {num_frames} frames, got one of {self.media.num_source_frames}. "
                     "Is it another video?"
                 )
+
+
+def _object(written: Any) -> dict[str, Any]:
+    if not isinstance(written, dict):
+        raise DataError(f"expected a JSON object, got {type(written).__name__}.")
+    return written
+
+
+def _read_frames(written: Any) -> dict[int, Any]:
+    """What is written of each frame of an object of a video."""
+    frames = _field(_object(written), "frames", dict)
+    for name in frames:
+        if not _FRAME_INDEX.fullmatch(name):
+            raise DataError(f"the keys of 'frames' must be frame indices, got {reprlib.repr(name)}.")
+    return {int(name): shape for name, shape in frames.items()}
+
+
+def _written_shape(shape: Region, image_hw: tuple[int, int]) -> dict[str, Any]:
+    """Its pixels as COCO has them, and beside them the box or the clicks that they were made from: there are adapters
+    to which a click is no mask."""
+    drawn: dict[str, Any] = {}
+    if shape.kind == "box":
+        drawn = {"box": list(shape.data)}
+    elif shape.kind == "points":
+        points, radius_px = shape.data
+        drawn = {"points": [list(point) for point in points], "radius_px": radius_px}
+    return shape.to_rle(image_hw) | drawn
+
+
+def _read_shape(written: Any) -> Region:
+    drawn: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
+    if "box" in drawn:
+        return Region.from_box(drawn["box"])
+    if "points" in drawn:
+        return Region.from_points(drawn["points"], radius_px=drawn.get("radius_px", 0.0))
+    return Region.from_rle(written)
 
 
 _KINDS = {False: "image", True: "video"}

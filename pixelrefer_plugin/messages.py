@@ -30,7 +30,7 @@ MARKER = re.compile(rf"(?:\[(?P<id>[0-9]{{1,{MOST_DIGITS}}})\] ?)?(?P<kind>{REGI
 """Either of them, with the number in brackets that may stand before it."""
 
 CALLED_ID = re.compile(r"\[([0-9]+)\]")
-"""A number in brackets: what calls an object."""
+"""A number in brackets: what calls an object. With blanks, `[ 12 ]`, it is text like any other."""
 
 PLACEHOLDER = "<|region_pad|>"
 """The special token that object tokens replace, where the tokenizer has none of its own for that. It never reaches
@@ -174,6 +174,11 @@ def require_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise PromptError(f"the text {text!r} is no Unicode: {error.reason}. Is it in another encoding?") from error
+
+
+def meant_itself(called: str) -> str:
+    """What to do, for a message, where a number in brackets is to call nothing."""
+    return f"Where the number itself is meant, write [ {called} ]."
 
 
 def _turn(message: Any) -> Turn:

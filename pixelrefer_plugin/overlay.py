@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import PixelReferError
-from .files import written_whole
+from .files import require_writable, written_whole
 from .regions import Box, Region, RegionMask, VideoRegion
 from .video import Video
 
@@ -105,14 +105,13 @@ def require_overlay_path(path: str | os.PathLike[str], *, is_video: bool) -> Pat
     """The path, once it is known that an overlay can be written there: before minutes go into finding what to draw.
 
     Raises:
-        PixelReferError: the suffix is not one for a picture or video, or there is no such folder.
+        PixelReferError: the suffix is not one for a picture or video, or no file can be written there.
     """
     target = Path(path)
     allowed, kind = (VIDEO_SUFFIXES, "a video") if is_video else (PICTURE_SUFFIXES, "a picture")
     if target.suffix.lower() not in allowed:
         raise PixelReferError(f"An overlay of {kind} is a file of type {' or '.join(allowed)}, got '{target}'.")
-    if not target.parent.is_dir():
-        raise PixelReferError(f"The overlay '{target}' cannot be written: there is no folder '{target.parent}'.")
+    require_writable(target)
     return target
 
 

@@ -25,6 +25,7 @@ from .messages import (
     Sample,
     Turn,
     WrittenRegion,
+    meant_itself,
     read_turns,
 )
 from .prompt_writer import PromptWriter
@@ -250,7 +251,7 @@ def _require_known_ids(turns: Sequence[Turn], objects: _Objects, memory: ObjectM
                 listed = ", ".join(f"[{each.id}]" for each in objects.listed) or "no objects"
                 raise PromptError(
                     f"the text calls object [{called}], which the memory does not hold. It holds {listed}. Add the "
-                    f"object, or point at it: {REGION_MARKER}."
+                    f"object, or point at it: {REGION_MARKER}. {meant_itself(called)}"
                 )
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import re
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,7 @@ def _open_bin(path: Path) -> dict[str, Tensor]:
             f"'{path}' holds something else than tensors, which is refused and was not run: {_reason(error)} Use "
             "the checkpoint's safetensors files."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, struct.error) as error:
         raise CheckpointError(f"'{path}' cannot be read: {_reason(error)} Download it again.") from error
     return _tensors_only(path, found)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import LogitsProcessor
 from videos import grey_frames
 
-from pixelrefer_plugin import Region, RegionModel, VideoRegion, get_adapter, get_backbone, load_video
+from pixelrefer_plugin import FrameSampling, Region, RegionModel, VideoRegion, get_adapter, get_backbone, load_video
 from pixelrefer_plugin.chat import Chat, RememberError, pixel_qa
 from pixelrefer_plugin.errors import FrameError, PromptError, RegionError
 from pixelrefer_plugin.memory import ObjectMemory
@@ -64,6 +64,11 @@ def drawing():
 @pytest.fixture
 def image():
     return Image.fromarray(picture(*PICTURE_HW))
+
+
+@pytest.fixture
+def video():
+    return load_video(grey_frames(8, hw=PICTURE_HW), fps=4.0)
 
 
 class Says(LogitsProcessor):
@@ -344,8 +349,15 @@ def test_a_memory_is_the_users_own(parts, image):
         ("what is <seg>?", [], {}, PromptError, "stands for a mask in an assistant's answer"),
         ("what is <region>?", [Region.from_box((10, 10, 500, 20))], {}, RegionError, "outside its image"),
         ("what is <region>?", [Region.from_points([(500, 1)])], {}, RegionError, "outside its image"),
-        ("what is <region>?", ["cat"], {}, PromptError, "Expected a Region, .* got 'cat'"),
-        ("what is <region>?", [{0: BOX}], {}, PromptError, "video 0, but the conversation has 0 videos"),
+        (
+            "what is <region>?",
+            ["cat"],
+            {},
+            RegionError,
+            "Region 0 of the question: A region of an image is a Region, got str",
+        ),
+        ("what is <region>?", [{0: BOX}], {}, RegionError, "Region 0 .*: A region of an image is a Region, got dict"),
+        ("in row [12]?", [], {}, PromptError, r"no object 12.*Where the number itself is meant, write \[ 12 \]"),
         ("what?", [], {"force_mask": True, "max_new_tokens": None, "max_length": None}, PromptError, "Pass max_new_"),
     ],
     ids=lambda each: each if isinstance(each, str) else None,
@@ -358,6 +370,29 @@ def test_what_fails_changes_nothing(drawing, image, text, regions, options, erro
     with pytest.raises(error, match=message):
         talk.ask(text, regions, **options)
     assert talk.state == before
+
+
+def test_errors_about_regions_speak_of_this_question(drawing, image, video):
+    for media, at in ((image, lambda region: region), (video, lambda region: {2: region})):
+        talk = Talk(drawing, media)
+        talk.ask("what are <region> and <region>?", [at(CLICK), at(BOX)])
+        talk.ask("segment it", answer="[1] <seg>", segment=True)
+        before = talk.state
+        with pytest.raises(RegionError, match="^Region 1 of the question: .*outside its image"):
+            talk.ask("is <region> on <region>?", [at(BOX), at(Region.from_points([(500, 1)]))])
+        assert talk.state == before
+    with pytest.raises(FrameError, match="^Region 0 of the question: .*frame 9 is not among the sampled"):
+        talk.ask("what is <region>?", [{9: CLICK}])
+    with pytest.raises(RegionError, match="^Region 0 of the question: .*say on which frame it lies"):
+        talk.ask("what is <region>?", [CLICK])
+    assert talk.state == before
+
+
+def test_a_number_with_blanks_in_its_brackets_is_text(parts, image):
+    talk = Talk(parts, image)
+    talk.chat.memory.add(BOX)
+    talk.ask("is [1] in row [ 12 ]?")
+    assert "is [1] [#] in row [ 12 ]?" in talk.shown
 
 
 def test_an_answer_with_more_objects_than_there_is_room_for(parts, image):
@@ -392,11 +427,6 @@ def test_a_memory_of_another_picture_is_refused(parts, image):
 # -- videos ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def video():
-    return load_video(grey_frames(8, hw=PICTURE_HW), fps=4.0)
-
-
 @pytest.mark.parametrize("made", ["parts", "drawing"])
 def test_a_chat_about_a_video(made, video, request):
     talk = Talk(request.getfixturevalue(made), video)
@@ -409,6 +439,32 @@ def test_a_chat_about_a_video(made, video, request):
     assert talk.shown.count("#") > 1
     with pytest.raises(FrameError, match="frame 9 is not among the sampled"):
         talk.chat.memory.add({9: CLICK})
+
+
+@pytest.mark.parametrize("made", ["parts", "drawing"])
+def test_other_frames_may_be_sampled(made, request):
+    frames = grey_frames(8, hw=PICTURE_HW)
+    few = FrameSampling(num_frames=2)
+    talk = Talk(request.getfixturevalue(made), load_video(frames, fps=4.0, sampling=few))
+    talk.ask("what does <region> do?", [{7: CLICK}])
+    talk.chat.memory.add({0: BOX})
+    assert talk.chat.frames == [0, 7]
+    talk.chat.resample(load_video(frames, fps=4.0, sampling=few, frames=[*talk.chat.frames, 3]))
+    talk.chat.memory.add({3: BOX})
+    (found,) = talk.ask("segment [1] and [2]", answer="[3] <seg>", segment=True).objects
+    assert sorted(found.presence) == [0, 3, 7]
+    before = talk.state
+    with pytest.raises(FrameError, match="frame 3 is not among the sampled"):
+        talk.chat.resample(load_video(frames, fps=4.0, sampling=few))
+    with pytest.raises(PromptError, match="about a video of width 120 and height 90; other frames must be of the same"):
+        talk.chat.resample(load_video(frames[:7], fps=4.0))
+    talk.ask("what does [3] do?")
+    assert talk.state[0][:-1] == before[0]
+
+
+def test_a_picture_has_no_other_frames(parts, image, video):
+    with pytest.raises(PromptError, match="The chat is about an image"):
+        Chat(*parts, image).resample(video)
 
 
 # -- two passes --------------------------------------------------------------------------------------------

@@ -17,16 +17,20 @@ from test_sam2 import tiny_transformers
 from videos import grey_frames, truncate, write_video
 
 from pixelrefer_plugin import (
+    Chat,
     FrameSampling,
+    ObjectMemory,
     Region,
     RegionModel,
     RegionProcessor,
+    SegmentedObject,
     cli,
     get_adapter,
     get_backbone,
     load_video,
     plugins,
 )
+from pixelrefer_plugin.chat import Reply
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.cli.asking import LoadedModel
 from pixelrefer_plugin.quickstart import run as quickstart_run
@@ -368,6 +372,15 @@ def test_bad_media(run, files, image, message):
 def test_unknown_models(run, files, model, message):
     result = run("describe", files.astronaut__png, "--model", model, "--adapter", "saot", "--box", "1,1,9,9")
     assert message in error_line(result)
+
+
+def test_a_picture_that_is_too_large_is_one_line(files, tmp_path):
+    Image.new("L", (12_000, 9_000)).save(tmp_path / "large.png")
+    command = [sys.executable, "-m", "pixelrefer_plugin", "describe", tmp_path / "large.png", "--model", files.model]
+    result = subprocess.run([*map(str, command), "--prompt", "what?"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"Error: Image '{tmp_path / 'large.png'}' is too large to decode safely: ")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_folder_that_is_no_model(run, files, tmp_path):
@@ -851,6 +864,14 @@ def test_segment_without_a_mask_writes_nothing(segment, tmp_path):
     assert not (tmp_path / "masks").exists()
 
 
+def test_segment_of_what_is_seen_nowhere_writes_nothing(segment, tmp_path, monkeypatch):
+    nowhere = SegmentedObject(None, None, score=0.0, presence={0: 0.1})
+    monkeypatch.setattr(Chat, "ask", lambda *args, **options: Reply("none <seg>", (nowhere,)))
+    line = error_line(segment("the astronaut", "--force-mask", "--overlay", tmp_path / "a.png"), exit_code=1)
+    assert "The answer's objects are seen nowhere, so nothing is written: 'none <seg>'. Ask otherwise." in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_segment_replaces_its_own_results_only(segment, tmp_path):
     out = tmp_path / "masks"
     out.mkdir()
@@ -860,6 +881,9 @@ def test_segment_replaces_its_own_results_only(segment, tmp_path):
     assert segment("--prompt", "segment it again", "--force-mask", "--overwrite").exit_code == 0
     after = {path.name: path.read_bytes() for path in out.iterdir()}
     assert after["objects.json"] != before["objects.json"]
+    (out / "notes.txt").touch()
+    assert "holds 'notes.txt', which is not this command's" in error_line(segment("it", "--force-mask", "--overwrite"))
+    (out / "notes.txt").unlink()
     (out / "objects.json").unlink()
     assert "are not this command's" in error_line(segment("it", "--force-mask", "--overwrite"))
     assert (out / "object-1.png").exists()
@@ -874,6 +898,9 @@ def test_segment_replaces_its_own_results_only(segment, tmp_path):
         (["it", "--prompt", "segment it"], "TEXT and --prompt exclude each other"),
         (["it", "--box", "1,1,9,9"], "The prompt has 0 <region> but 1 regions were given"),
         (["<region>"], "The prompt has 1 <region> but 0 regions were given"),
+        (["the <seg>"], "The prompt holds <seg>, which stands for a mask in an answer."),
+        (["[2]"], "[2] calls an object, but none has a number yet. Where the number itself is meant, write [ 2 ]."),
+        (["[1] <region> by [2]", "--box", "1,1,9,9"], "[2] calls an object, but none has a number yet."),
         (["<region>", "--box", "1,1,900,9"], "--box 1,1,900,9: The box (1.0, 1.0, 900.0, 9.0) reaches (900, 9)"),
         (["it", "--overlay", "a.mp4"], "An overlay of a picture is a file of type .png or .jpg or .jpeg, got 'a.mp4'"),
         (["it", "--frames", "3"], "--frames is for videos"),
@@ -885,9 +912,52 @@ def test_bad_input_of_segment_is_found_before_the_model_is_loaded(segment, no_mo
     assert not (tmp_path / "masks").exists()
 
 
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"out": "/proc/nowhere/masks"}, "'/proc/nowhere/masks' cannot be written: No such file or directory."),
+        ({"out": "file/masks"}, "file/masks' cannot be written: Not a directory."),
+        ({"out": "file"}, "file' cannot be written: it is a file. Name a folder."),
+        ({"overlay": "gone/a.png"}, "gone/a.png' cannot be written: there is no folder '"),
+        ({"overlay": "folder.png"}, "folder.png' cannot be written: it is a folder."),
+        ({"overlay": "/proc/a.png"}, "'/proc/a.png' cannot be written: No such file or directory."),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(*value.items()),
+)  # fmt: skip
+def test_what_cannot_be_written_is_found_before_the_model_is_loaded(
+    run, files, segment, no_model, tmp_path, where, message
+):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    before = sorted(tmp_path.iterdir())
+    if "out" in where:
+        assert message in error_line(segment("it", out=tmp_path / where["out"]))
+    else:
+        path = tmp_path / where["overlay"]
+        assert message in error_line(segment("it", "--overlay", path))
+        arguments = ("--model", files.model, "--box", "1,1,9,9", "--track", "--save-overlay", path.with_suffix(".gif"))
+        path.with_suffix(".gif").mkdir() if path.is_dir() else None
+        assert "cannot be written" in error_line(run("describe", files.video__mp4, *arguments))
+    assert sorted(each for each in tmp_path.iterdir() if each.suffix != ".gif") == before
+
+
+def test_segment_may_number_its_regions(segment, tmp_path):
+    arguments = ("[3] <region> in row [ 2 ], not [3]", "--points", "30,40", "--force-mask")
+    assert segment(*arguments).exit_code == 0
+    saved = json.loads((tmp_path / "masks" / "objects.json").read_text())
+    assert saved["prompt"] == "Please segment [3] <region> in row [ 2 ], not [3]."
+
+
+def test_segment_makes_the_folders_above_its_own(segment, tmp_path):
+    assert segment("it", "--force-mask", out=tmp_path / "new" / "still new" / "masks").exit_code == 0
+    assert (tmp_path / "new" / "still new" / "masks" / "objects.json").is_file()
+
+
 def test_segment_and_its_media(segment, files, no_model):
     picture = Path(files.astronaut__png)
-    assert "--out '" in error_line(segment("it", out=picture))
+    assert f"--out: '{picture}' cannot be written: it is a file. Name a folder." in error_line(
+        segment("it", out=picture)
+    )
     assert f"--overlay would replace '{picture}', which is read" in error_line(segment("it", "--overlay", picture))
     assert "No such file" in error_line(segment("it", media="gone.png"))
 
@@ -930,10 +1000,9 @@ def test_a_chat_goes_through_its_objects(chat, files, tmp_path):
     assert "[4]: mask of " in out
     assert ", score 0." in out
     assert "[2] box: box 10, 20, 60, 90\n[1]: click at 80, 100\nDropped [3].\n" in out
-    assert out.count("[1]: click at 80, 100\n[2] box: box 10, 20, 60, 90\n[4]: mask of ") == 1
-    assert (
-        f"Drawn: {tmp_path / 'a.png'}\nSaved 3 objects: {tmp_path / 'saved.json'}\nDropped [1].\n[1]: mask of " in out
-    )
+    assert out.count("[1]: click at 80, 100\n[2] box: box 10, 20, 60, 90\n[4]: mask of ") == 2
+    dropped = "Dropped [1].\n[1]: click at 80, 100\n"
+    assert f"Drawn: {tmp_path / 'a.png'}\nSaved 3 objects: {tmp_path / 'saved.json'}\n{dropped}" in out
     assert "/undo                              forget the last question" in out
     with Image.open(tmp_path / "a.png") as drawn:
         assert drawn.size == (200, 160)
@@ -970,6 +1039,7 @@ def test_a_chat_can_take_back(chat):
         ("/drop cat", "Expected the number of an object, got 'cat'. /objects lists them."),
         ("/draw a.mp4", "An overlay of a picture is a file of type"),
         ("/save", "Expected /save FILE.json, got ''."),
+        ("/save notes.txt", "Objects are saved in a file of type .json, got 'notes.txt'."),
         ("/load gone.json", "Memory 'gone.json' cannot be read: No such file or directory."),
     ],
 )
@@ -981,6 +1051,13 @@ def test_what_goes_wrong_is_said_and_the_chat_goes_on(chat, line, message):
     assert result.stdout == "No objects yet. /click, /box, /mask and /segment make some.\n"
 
 
+def test_paths_in_a_chat_may_begin_at_home(chat, files, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(files.root))
+    result = chat("/mask ~/mask.png", "/save ~/home.json", "/load ~/home.json", "/draw ~/home.png")
+    assert result.stderr == ""
+    assert {"home.json", "home.png"} <= {path.name for path in files.root.iterdir()}
+
+
 def test_a_chat_takes_lines_of_any_encoding(files, masks):
     command = ["chat", files.astronaut__png, "--model", str(masks), "--max-new-tokens", "3"]
     result = CliRunner().invoke(main, command, input=b"/click 9 9 caf\xe9\nwhat is caf\xe9?\n/objects\n")
@@ -990,6 +1067,67 @@ def test_a_chat_takes_lines_of_any_encoding(files, masks):
     assert result.stderr == ""
 
 
+def test_what_a_terminal_would_obey_is_not_printed(chat, run, files, masks, tmp_path):
+    saved = tmp_path / "saved.json"
+    chat("/click 9 9 name", f"/save {saved}")
+    saved.write_text(saved.read_text().replace(': "name"', ': "\\u001b]0;a\\u0007b\\nc\\udcff"'))
+    lines = ("/objects", "/\x1b]0;d\x07", "/draw \x1b]0;d\x07", "/rename 1 'a \x1b]0;name'")
+    result = chat(*lines, options=["--memory", saved])
+    assert result.stdout == "[1]  ]0;a b c : click at 9, 9\n[1] a  ]0;name: click at 9, 9\n"
+    assert len(result.stderr.splitlines()) == 2
+    assert not set("\x1b\x07") & set(result.output)
+    assert "\x1b" not in error_line(run("chat", tmp_path / "\x1b]0;gone.png", "--model", masks))
+
+
+def test_json_is_utf8_whatever_a_file_is_called(run, files, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9 \xe6\xbc\xa2.png")
+    path.write_bytes(Path(files.astronaut__png).read_bytes())
+    result = run("describe", path, "--model", files.model, "--max-new-tokens", 2, "--json", "--box", "1,1,9,9")
+    assert json.loads(result.stdout_bytes.decode())["image"] == str(path)
+    assert "漢" in result.stdout
+
+
+class Typist:
+    """Someone at a terminal: types lines, and presses keys."""
+
+    def __init__(self, *typed):
+        self._typed = iter(typed)
+
+    def isatty(self):
+        return True
+
+    def __call__(self, prompt):
+        typed = next(self._typed, EOFError)
+        if isinstance(typed, str):
+            return typed
+        raise typed
+
+
+def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_chat(files, masks, monkeypatch, capsys):
+    typist = Typist("/click 9 9", "what is [1]?", KeyboardInterrupt, "/objects")
+    monkeypatch.setattr(sys, "stdin", typist)
+    monkeypatch.setattr("builtins.input", typist)
+    monkeypatch.setattr(Chat, "ask", interrupted)
+    main(["chat", files.astronaut__png, "--model", str(masks)], standalone_mode=False)
+    out, err = capsys.readouterr()
+    assert out == (
+        "Ask about it. /help lists the commands, /quit ends.\n[1]: click at 9, 9\n\n/quit or Ctrl-D ends.\n"
+        "[1]: click at 9, 9\n\n"
+    )
+    assert err.endswith("\nStopped; nothing of it is remembered.\n")
+
+
+def test_ctrl_c_ends_what_reads_a_pipe(files, masks, monkeypatch):
+    monkeypatch.setattr(Chat, "ask", interrupted)
+    lines = "/click 9 9\nwhat is [1]?\n/objects\n"
+    result = CliRunner().invoke(main, ["chat", files.astronaut__png, "--model", str(masks)], input=lines)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "[1]: click at 9, 9\n", "\nStopped.\n")
+
+
 def test_a_chat_never_replaces_what_it_is_about(chat, files):
     before = Path(files.astronaut__png).read_bytes()
     result = chat(f"/draw {files.astronaut__png}", f"/save {files.astronaut__png}")
@@ -997,28 +1135,92 @@ def test_a_chat_never_replaces_what_it_is_about(chat, files):
     assert Path(files.astronaut__png).read_bytes() == before
 
 
-def test_a_chat_about_a_video(chat):
+def test_a_chat_about_a_video(chat, tmp_path):
     result = chat(
         "/click 20 30 @9",
         "/box 5 5 30 40 ball @0.85s",
         "/click 9 9",
         "/click 9 9 @5",
-        "/click 9 9 @x",
-        "/click 9 9 @9s",
         "what do [1] and [2] do?",
         "/segment [1]",
+        "/click 9 9 @3",
+        "/segment [4]",
+        f"/draw {tmp_path / 'a.gif'}",
         media="video.mp4",
         options=["--frames", 3, "--force-mask"],
     )
-    added = "[1]: click at 20, 30 on frame 9\n[2] ball: box 5, 5, 30, 40 on frame 4\n[3]: click at 9, 9 on frame 0\n"
-    assert added in result.stdout
-    assert "[4]: mask of " in result.stdout
-    unsampled, no_moment, too_late = result.stderr.splitlines()
-    assert (
-        unsampled == "Error: Frame 5 is not among the sampled ones, 0, 4, 9. More are sampled with --frames or --fps."
+    assert result.stderr == ""
+    added = (
+        "[1]: click at 20, 30 on frame 9\n[2] ball: box 5, 5, 30, 40 on frame 8\n[3]: click at 9, 9 on frame 0\n"
+        "[4]: click at 9, 9 on frame 5\n"
     )
-    assert "Expected a frame such as @12, or seconds such as @3.5s, got '@x'" in no_moment
-    assert "No frame is on screen at 9.0 s" in too_late
+    assert result.stdout.startswith(added)
+    assert " on 4 frames, the first of them 0" in result.stdout
+    assert "click at 9, 9 on frame 3\n" in result.stdout
+    assert " on 5 frames, the first of them 0" in result.stdout
+    assert len(load_video(tmp_path / "a.gif").frames_nhwc) == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/click 9 9 @10", "video.mp4' has 10 frames, counted from 0: there is no frame 10."),
+        ("/click 9 9 @x", "Expected a frame such as @12, or seconds such as @3.5s, got '@x'"),
+        ("/click 9 9 @9s", "No frame is on screen at 9.0 s: the video has 10 frames, from 0 to 1.000 s."),
+        ("/click 900 9 @5", "The point reaches (900, 9), outside"),
+        ("/draw a.png", "An overlay of a video is a file of type .mp4 or .gif, got 'a.png'."),
+    ],
+)
+def test_what_a_chat_about_a_video_refuses(chat, line, message):
+    result = chat(line, "/objects", media="video.mp4")
+    (error,) = result.stderr.splitlines()
+    assert message in error
+    assert result.stdout == "No objects yet. /click, /box, /mask and /segment make some.\n"
+
+
+def test_a_chat_about_a_folder_warns_once(chat):
+    result = chat("/click 9 9 @5", "/click 9 9 @4.5s", media="frames", options=["--frames", 3])
+    assert result.stdout == "[1]: click at 9, 9 on frame 5\n[2]: click at 9, 9 on frame 4\n"
+    assert result.stderr.count("says nothing about time") == 1
+
+
+def test_a_saved_memory_brings_its_frames(chat, tmp_path):
+    saved = tmp_path / "saved.json"
+    chat("/click 20 30 car @5", f"/save {saved}", media="video.mp4")
+    result = chat("/objects", "what is [1]?", media="video.mp4", options=["--frames", 3, "--memory", saved])
+    assert result.stdout.startswith("[1] car: click at 20, 30 on frame 5\n")
+    assert result.stderr == ""
+    result = chat("/click 9 9", "what is [1]?", f"/load {saved}", media="video.mp4", options=["--frames", 3])
+    assert result.stdout.endswith("[1] car: click at 20, 30 on frame 5\n")
+    assert result.stderr == ""
+
+
+def test_a_memory_of_other_media_is_found_before_the_model_is_loaded(run, chat, files, masks, tmp_path, request):
+    saved = tmp_path / "saved.json"
+    chat("/click 20 30 @9", f"/save {saved}", media="video.mp4")
+    request.getfixturevalue("no_model")
+    shorter = write_video(tmp_path / "shorter.mp4", 5, fps=10)
+    for media, message in (
+        (shorter, "it was made for a video of 10 frames, got one of 5. Is it another video?"),
+        (write_video(tmp_path / "large.mp4", grey_frames(10, hw=(64, 96)), fps=10), "Is it another video?"),
+        (files.astronaut__png, "it was made for a video, got an image."),
+    ):
+        assert message in error_line(run("chat", media, "--model", masks, "--memory", saved))
+    assert "cannot be read: No such file" in error_line(
+        run("chat", shorter, "--model", masks, "--memory", tmp_path / "gone.json")
+    )
+
+
+def test_more_frames_than_are_sampled_at_most_are_asked_for(run, files, masks, tmp_path, no_model):
+    long = write_video(tmp_path / "long.mp4", 140, fps=10)
+    memory = ObjectMemory(load_video(long, frames=range(130), sampling=FrameSampling(max_frames=130)))
+    memory.add({frame: Region.from_box((1, 1, 9, 9)) for frame in range(130)})
+    memory.save(tmp_path / "saved.json")
+    command = ("chat", long, "--model", masks, "--memory", tmp_path / "saved.json")
+    line = error_line(run(*command))
+    assert line == f"Error: 130 frames of '{long}' are named, but 128 are sampled at most. Give --frames 130."
+    with pytest.raises(pytest.fail.Exception, match="the model is loaded"):
+        run(*command, "--frames", 130)
 
 
 @pytest.mark.parametrize("options", [(), ("--list-objects",)], ids=["where called", "listed"])

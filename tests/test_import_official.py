@@ -325,6 +325,7 @@ SHARDS = {"kind": "safetensors", "num_shards": 2}
         ),
         (rewritten(kind="bin", num_shards=1, then=lambda f: cut(f / "pytorch_model.bin")), "model.bin' cannot be read"),
         (as_bin(b"not a pickle"), "pytorch_model.bin' "),
+        (as_bin(b"junk"), "pytorch_model.bin' cannot be read: unpack"),
         (as_bin([torch.zeros(1)]), "must hold tensors by name, got list"),
         (as_bin({"epoch": 3}), "must hold tensors by name and nothing else, got int as 'epoch'"),
         (drop(NORM), "does not fit: missing keys model.language_model.norm.weight, unexpected none"),

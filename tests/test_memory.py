@@ -132,8 +132,8 @@ def test_regions_lie_on_its_only_picture_whatever_they_said(memory, film):
         (lambda m: m.add(Region.from_points([(90, 20)])), RegionError, r"Object 6: The point reaches \(90, 20\), outs"),
         (lambda m: m.add(Region.from_box((100, 2, 120, 9))), RegionError, r"Object 6: The box .* outside its image"),
         (lambda m: m.add(blob(hw=(80, 80))), RegionError, "Object 6: The mask is of width 80 and height 80 but its im"),
-        (lambda m: m.add(VideoRegion({0: BOX})), RegionError, "An object of an image is a Region, got VideoRegion"),
-        (lambda m: m.add((1, 2, 3, 4)), RegionError, "An object of an image is a Region, got tuple"),
+        (lambda m: m.add(VideoRegion({0: BOX})), RegionError, "A region of an image is a Region, got VideoRegion"),
+        (lambda m: m.add((1, 2, 3, 4)), RegionError, "A region of an image is a Region, got tuple"),
         (lambda m: m.add(BOX, id=5), PromptError, "The id 5 is taken: two objects cannot have one id"),
         (lambda m: m.add(BOX, id=0), PromptError, "id must be an integer >= 1, got 0"),
         (lambda m: m.add(BOX, id=10**9), PromptError, "id may have 9 digits, got 1000000000"),
@@ -253,7 +253,7 @@ def test_an_answers_objects_keep_the_numbers_that_it_gave(memory):
         ([Segmented(2, BOX), Segmented(3, BOX)], [7], PromptError, "one for each of the 2 objects, got 1"),
         ([Segmented(None, BOX)] * 3, None, PromptError, "may hold 4 objects and has 2: there is no room for 3 more"),
         ([Segmented(2, BOX), Segmented(3, blob(hw=(60, 50)))], None, RegionError, "Object 3: The mask is of width 50"),
-        ([Segmented(2, BOX), Segmented(3, VideoRegion({0: BOX}))], None, RegionError, "Object 3: An object of an imag"),
+        ([Segmented(2, BOX), Segmented(3, VideoRegion({0: BOX}))], None, RegionError, "Object 3: A region of an image"),
     ],
     ids=["nowhere", "taken", "twice", "ids twice", "zero", "fewer ids", "too many", "another size", "of a video"],
 )
@@ -278,11 +278,21 @@ def masks(memory):
     return found
 
 
+def kinds(memory):
+    """Of its objects' regions, clicks and boxes with what they are."""
+    shapes = [getattr(each.region, "frames", {None: each.region}) for each in memory]
+    drawn = ("box", "points")
+    return [{frame: each.data if each.kind in drawn else None for frame, each in of.items()} for of in shapes]
+
+
 def test_what_is_saved_is_loaded(memory, film, tmp_path):
+    memory.add(Region.from_points([(20, 20), (30.5, 20)], radius_px=4))
+    film.add({13: CLICK})
     for each, media in ((memory, IMAGE), (film, clip())):
         each.save(tmp_path / "memory.json")
         again = ObjectMemory.load(tmp_path / "memory.json", media)
         assert masks(again) == masks(each)
+        assert kinds(again) == kinds(each)
         assert again.max_objects == each.max_objects
         assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]
     again.clear()
@@ -348,6 +358,12 @@ FULL_RLE = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
         (lambda d: changed(d, "objects", 1, "rle", "counts", value=[5, 10**40]), "object 1: RLE counts must add up to"),
         (lambda d: changed(d, "objects", 1, "rle", "size", value=[2, 9]), "object 1: RLE counts must add up to"),
         (lambda d: changed(d, "objects", 1, "rle", value={"size": [1, 2], "counts": [1, 1]}), "The RLE is of width 2"),
+        (lambda d: changed(d, "objects", 0, "rle", "box", value=[1, 2, 3]), "object 0: A box must be four numbers"),
+        (lambda d: changed(d, "objects", 0, "rle", "box", value="abcd"), "object 0: A box must be"),
+        (lambda d: changed(d, "objects", 0, "rle", "box", value=[0, 0, 900, 9]), "Object 1: The box .* outside its"),
+        (lambda d: changed(d, "objects", 1, "rle", "points", value=[7]), "object 1: Points must be"),
+        (lambda d: changed(d, "objects", 1, "rle", "points", value=[[7, 7]]), "object 1: radius_px must be"),
+        (lambda d: changed(d, "objects", 1, "rle", "points", value=[[7, float("nan")]]), "object 1: Points must be f"),
         (lambda d: changed(d, "objects", 1, "id", value=1), "The id 1 is taken: two objects cannot have one id"),
         (lambda d: changed(d, "objects", 1, "id", value=-1), "id must be an integer >= 1, got -1"),
         (lambda d: changed(d, "objects", 1, "id", value="1"), "object 1: 'id' must be of type int, got '1'"),
@@ -355,7 +371,8 @@ FULL_RLE = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
     ],
     ids=[
         "list", "format", "version", "true", "float", "no media", "size", "kind", "too many", "bool", "negative most",
-        "objects", "int", "no rle", "garbled", "huge run", "rle size", "another size", "twice", "negative id",
+        "objects", "int", "no rle", "garbled", "huge run", "rle size", "another size", "box", "box text", "box outside",
+        "points", "no radius", "nan", "twice", "negative id",
         "id text", "name",
     ],
 )  # fmt: skip
@@ -386,7 +403,7 @@ def test_damaged_files_of_an_image(memory, tmp_path, spoil, message):
         ),
         (
             lambda d: changed(d, "objects", 0, "frames", value={"6": FULL_RLE, "06": FULL_RLE}),
-            "must be frame indices, got '6', '06'",
+            "must be frame indices, got '06'",
         ),
         (lambda d: changed(d, "objects", 0, "absent", value=[20]), "absent from frame 20, but the video has 20 frames"),
         (lambda d: changed(d, "objects", 0, "frames", value={"6": 3}), "object 0: frame 6: An RLE must be a mapping"),
@@ -411,6 +428,23 @@ def test_damaged_files_of_a_video(film, tmp_path, spoil, message):
     path.write_text(json.dumps(spoil(saved(film, path))))
     with pytest.raises(DataError, match=message):
         ObjectMemory.load(path, clip())
+
+
+def test_a_file_tells_the_frames_that_it_needs(film, memory, tmp_path):
+    path = tmp_path / "memory.json"
+    film.save(path)
+    frames = ObjectMemory.saved_frames(path)
+    assert frames == sorted({frame for each in film for frame in each.region.frames})
+    assert frames
+    others = load_video(FRAMES, fps=4.0, sampling=FrameSampling(num_frames=1), frames=frames)
+    assert [each.id for each in ObjectMemory.load(path, others)] == [each.id for each in film]
+    memory.save(path)
+    assert ObjectMemory.saved_frames(path) == []
+    path.write_text(json.dumps(changed(saved(film, path), "objects", 0, value=7)))
+    with pytest.raises(DataError, match="memory.json' cannot be used: object 0: expected a JSON object, got int"):
+        ObjectMemory.saved_frames(path)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        ObjectMemory.saved_frames(tmp_path / "gone.json")
 
 
 @pytest.mark.parametrize(
@@ -551,12 +585,18 @@ def test_a_click_may_be_given_a_number(processor, memory):
     assert prompt(processor, inputs).endswith("is [7] [*] near [5]? where is [7]?")
 
 
+def test_a_number_with_blanks_in_its_brackets_is_text(processor, memory):
+    inputs = processor([user(IMAGE, "is [5] in row [ 12 ]?")], memory=memory)
+    assert prompt(processor, inputs).endswith("is [5] in row [ 12 ]?")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (
             "what is [7]?",
-            r"Sample 0: the text calls object \[7\], which the memory does not hold. It holds \[1\], \[5\]",
+            r"Sample 0: the text calls object \[7\], which the memory does not hold. It holds \[1\], \[5\].*"
+            r"Where the number itself is meant, write \[ 7 \]",
         ),
         ("what is [05]?", r"calls object \[05\]"),
         ("[" + "9" * 6000 + "]", r"calls object \[9999"),

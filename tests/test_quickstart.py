@@ -145,6 +145,11 @@ def test_bad_options_are_refused(tmp_path):
     result = CliRunner().invoke(main, ["quickstart", "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "exists. Choose another with --out, or allow --overwrite" in result.output
+    (tmp_path / "file").touch()
+    for out in ("file", "file/out", "/proc/nowhere"):
+        result = CliRunner().invoke(main, ["quickstart", "--overwrite", "--out", str(tmp_path / out)])
+        assert result.exit_code == 2
+        assert f"Error: '{tmp_path / out}' cannot be written: " in result.output
     result = CliRunner().invoke(main, ["quickstart", "--adapter", "saott", "--out", str(tmp_path / "new")])
     assert result.exit_code == 2
     assert "Did you mean 'saot'" in result.output

@@ -455,7 +455,9 @@ class TestFiles:
             load_region_source("sam2", **(options | {"overrides": ("model image_size",)}))
 
     @pytest.mark.parametrize(
-        "content", [b"", b"not a checkpoint", {"weights": {}}, [1, 2]], ids=["empty", "text", "other keys", "a list"]
+        "content",
+        [b"", b"not a checkpoint", b"junk", {"weights": {}}, [1, 2]],
+        ids=["empty", "text", "cut off", "other keys", "a list"],
     )
     def test_what_is_no_checkpoint_is_refused(self, options, content):
         if isinstance(content, bytes):

@@ -939,6 +939,7 @@ def test_merged_it_answers_the_same_and_needs_no_base(trained, data, tmp_path):
         given.append([answer.given for answer in held_out.answers])
     assert given[0] == given[1]
     assert "exists. Choose another folder" in error_of(run_command("merge", out / "model", tmp_path / "merged"))
+    assert "cannot be written" in error_of(run_command("merge", out / "model", "/proc/nowhere/merged"))
     assert "has no LoRA to merge" in error_of(run_command("merge", tmp_path / "merged", tmp_path / "again"))
 
 

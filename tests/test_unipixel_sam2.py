@@ -389,6 +389,7 @@ def test_a_checkpoint_of_another_size_is_named(tmp_path, width, blocks, size):
         pytest.param(None, "FileNotFoundError", id="no file"),
         pytest.param(b"", "EOFError", id="empty"),
         pytest.param(b"no pickle", "UnpicklingError", id="no weights"),
+        pytest.param(b"junk", "unpack requires a buffer", id="cut off"),
         pytest.param({"weights": {}}, "KeyError: 'model'", id="another layout"),
         pytest.param([1, 2], "TypeError", id="no mapping"),
         pytest.param({"model": {"weight": torch.zeros(1)}}, "its weights are of another model", id="another model"),

@@ -5,6 +5,7 @@ The architectures are those of Meta's `configs/sam2.1/*.yaml`. Knows no decoder 
 
 import pickle
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -225,6 +226,7 @@ _LOADING_ERRORS = (
     TypeError,
     AttributeError,
     pickle.UnpicklingError,
+    struct.error,
     SafetensorError,
 )
 _REASON_CHARACTERS = 150  # libraries list every key of a model, or every place they looked

@@ -33,7 +33,7 @@ from .options import (
     regions_in_order,
     setting_option,
 )
-from .reporting import Failure, ReportingGroup, quiet_libraries
+from .reporting import Failure, ReportingGroup, json_of, quiet_libraries
 from .segmenting import segment
 from .training import merge, train
 
@@ -172,7 +172,7 @@ def describe(
     answers, tokens = _ask(loaded, request, subject, stream=not as_json)
     if as_json:
         result = _as_json(request, subject, answers, tokens) | {"seconds": round(time.perf_counter() - started, 3)}
-        click.echo(json.dumps(result, ensure_ascii=False))
+        click.echo(json_of(result))
 
 
 def _ask(loaded: LoadedModel, request: Request, subject: Subject, *, stream: bool) -> tuple[list[str], list[int]]:

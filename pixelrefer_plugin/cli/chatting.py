@@ -19,13 +19,16 @@ import click
 
 from ..errors import PixelReferError, PromptError
 from .options import device_option, frames_options, loading_options, model_option
+from .reporting import plain
 from .segmenting import REQUEST
 
 if TYPE_CHECKING:
     from ..chat import Chat, Reply
     from ..memory import MemoryObject, ObjectMemory
     from ..regions import Region, VideoRegion
+    from ..video import Video
     from .asking import LoadedModel
+    from .subject import Request
 
 _HELP = """\
 A line is a question; [2] in it calls object 2. Commands:
@@ -48,7 +51,8 @@ A line is a question; [2] in it calls object 2. Commands:
     "--memory",
     metavar="FILE.json",
     type=click.Path(path_type=Path),
-    help="Objects to begin with: what /save wrote, or the objects.json of `pixelrefer segment`.",
+    help="Objects to begin with: what /save wrote, or the objects.json of `pixelrefer segment`. Of a video, the frames "
+    "that they lie on are sampled too.",
 )
 @click.option("--force-mask", is_flag=True, help="Let /segment give a mask though the model would not.")
 @click.option("--list-objects", is_flag=True, help="List all objects before the first question, if trained so.")
@@ -85,10 +89,19 @@ def chat(
     from .asking import LoadedModel, require_model
     from .subject import Request, prepare
 
-    request = Request(path=path, given=(), prompt="", model=model, frames=frames, fps=fps, frame_rate=frame_rate)
+    request = Request(
+        path=path,
+        given=(),
+        prompt="",
+        model=model,
+        frames=frames,
+        fps=fps,
+        frame_rate=frame_rate,
+        named_frames=() if memory is None else ObjectMemory.saved_frames(memory),
+    )
     require_model(model)
-    media = prepare(request).media
-    known = ObjectMemory(media) if memory is None else ObjectMemory.load(memory, media)
+    subject = prepare(request)
+    known = ObjectMemory(subject.media) if memory is None else ObjectMemory.load(memory, subject.media)
     loaded = LoadedModel.open(
         model,
         backbone=backbone,
@@ -97,11 +110,16 @@ def chat(
         device=device,
         max_new_tokens=max_new_tokens,
     )
-    talk = Chat(loaded.model, loaded.processor, media, memory=known, list_objects=list_objects)
-    terminal = Terminal(talk, loaded, path=path, force_mask=force_mask)
+    talk = Chat(loaded.model, loaded.processor, subject.media, memory=known, list_objects=list_objects)
+    terminal = Terminal(talk, loaded, request, times_s=subject.times_s, force_mask=force_mask)
     for line in _lines():
-        if not terminal.take(line):
-            return
+        try:
+            if not terminal.take(line):
+                return
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            click.echo("\nStopped; nothing of it is remembered.", err=True)
 
 
 def _lines() -> Iterator[str]:
@@ -117,9 +135,12 @@ def _lines() -> Iterator[str]:
     while True:
         try:
             line = input("> ")
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             click.echo()
             return
+        except KeyboardInterrupt:  # often meant for an answer that has just ended, and not for all that was said
+            click.echo("\n/quit or Ctrl-D ends.")
+            continue
         yield line
 
 
@@ -129,14 +150,18 @@ class Terminal:
     Args:
         chat: the conversation.
         loaded: its model.
-        path: of the picture or video, which no command may replace.
+        request: what it is about.
+        times_s: when each frame of a video is shown.
         force_mask: of `/segment`.
     """
 
-    def __init__(self, chat: Chat, loaded: LoadedModel, *, path: Path, force_mask: bool) -> None:
+    def __init__(
+        self, chat: Chat, loaded: LoadedModel, request: Request, *, times_s: Sequence[float], force_mask: bool
+    ) -> None:
         self._chat = chat
         self._loaded = loaded
-        self._path = path
+        self._request = request
+        self._times_s = times_s
         self._force_mask = force_mask
         self._gives_masks = loaded.model.adapter_spec.mask_head is not None
         self._commands: dict[str, Callable[[str], None]] = {
@@ -165,9 +190,7 @@ class Terminal:
             elif command:
                 self._ask(line.strip(), force_mask=False)
         except PixelReferError as error:
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        except KeyboardInterrupt:
-            click.echo("\nStopped; nothing of it is remembered.", err=True)
+            click.echo(f"Error: {plain(str(error))}", err=True)
         return True
 
     def _command(self, name: str) -> Callable[[str], None]:
@@ -192,9 +215,9 @@ class Terminal:
         )
         for each in reply.objects:
             if each.id is not None and each.region is not None:
-                click.echo(f"{_title(self._memory[each.id], self._memory)}, score {each.score:.2f}")
+                _say(f"{_title(self._memory[each.id], self._memory)}, score {each.score:.2f}")
             else:
-                click.echo("What the answer gives a mask of is seen nowhere.")
+                _say("What the answer gives a mask of is seen nowhere.")
         return reply
 
     def _segment(self, text: str) -> None:
@@ -204,12 +227,12 @@ class Terminal:
             raise PromptError("This model gives no masks: its adapter has no mask head.")
         reply = self._ask(REQUEST.format(text.rstrip(".")), force_mask=self._force_mask)
         if not reply.objects:
-            click.echo("The answer gives no mask. With --force-mask, /segment always gives one.")
+            _say("The answer gives no mask. With --force-mask, /segment always gives one.")
 
     def _undo(self, text: str) -> None:
         (question, _) = self._chat.history[-1] if self._chat.history else ("", "")
         self._chat.undo()
-        click.echo(f"Forgotten: {question}")
+        _say(f"Forgotten: {question}")
 
     # -- objects -------------------------------------------------------------------------------------------
 
@@ -235,42 +258,54 @@ class Terminal:
         path, *rest = _words(text) or [""]
         if not path:
             raise PromptError("Expected /mask FILE.png [NAME] [@FRAME].")
-        self._add(Region.from_png(path), _Given.of((), rest))
+        self._add(Region.from_png(Path(path).expanduser()), _Given.of((), rest))
 
     def _add(self, region: Region, given: _Given) -> None:
-        from ..video import Video, frame_at
+        from ..video import Video
 
-        media = self._memory.media
         added: Any = region
-        if isinstance(media, Video):
-            frame = given.frame
-            if given.time_s is not None:
-                frame = media.frame_indices[frame_at(media.times_s, given.time_s)]
-            elif frame is not None and frame not in media.frame_indices:
-                sampled = ", ".join(map(str, media.frame_indices))
-                raise PromptError(
-                    f"Frame {frame} is not among the sampled ones, {sampled}. More are sampled with --frames or --fps."
-                )
-            added = {media.frame_indices[0] if frame is None else frame: region}
+        region.to_mask(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
+        if isinstance(self._memory.media, Video):
+            frame = self._frame(given)
+            self._chat.resample(self._sampled([frame]))
+            added = {frame: region}
         elif given.is_placed:
             raise PromptError("This is a picture: it has no frames.")
         id = self._memory.add(added, name=given.name)
-        click.echo(_title(self._memory[id], self._memory))
+        _say(_title(self._memory[id], self._memory))
+
+    def _frame(self, given: _Given) -> int:
+        """The frame of the video that is meant, sampled or not; the first sampled one where none is said."""
+        from ..video import frame_at
+
+        if given.time_s is not None:
+            return frame_at(self._times_s, given.time_s)
+        media: Any = self._memory.media
+        return media.frame_indices[0] if given.frame is None else given.frame
+
+    def _sampled(self, frames: Sequence[int]) -> Video:
+        """The video with these frames among the sampled ones, and all that the chat needs."""
+        from .subject import read_frames
+
+        media: Any = self._memory.media
+        if set(frames) <= set(media.frame_indices):
+            return media
+        return read_frames(self._request, [*self._chat.frames, *frames])
 
     def _list(self, text: str) -> None:
         for each in self._memory:
-            click.echo(_title(each, self._memory))
+            _say(_title(each, self._memory))
         if not len(self._memory):
-            click.echo("No objects yet. /click, /box, /mask and /segment make some.")
+            _say("No objects yet. /click, /box, /mask and /segment make some.")
 
     def _rename(self, text: str) -> None:
-        id, _, name = text.partition(" ")
-        self._memory.rename(_id(id), name.strip() or None)
-        click.echo(_title(self._memory[_id(id)], self._memory))
+        id, *name = _words(text) or [""]
+        self._memory.rename(_id(id), " ".join(name) or None)
+        _say(_title(self._memory[_id(id)], self._memory))
 
     def _drop(self, text: str) -> None:
         self._memory.drop(_id(text))
-        click.echo(f"Dropped [{_id(text)}].")
+        _say(f"Dropped [{_id(text)}].")
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -282,24 +317,39 @@ class Terminal:
         save_overlay(
             path, self._memory.media, [each.region for each in objects], labels=[str(each.id) for each in objects]
         )
-        click.echo(f"Drawn: {path}")
+        _say(f"Drawn: {path}")
 
     def _save(self, text: str) -> None:
         path = self._target(text, "/save FILE.json")
+        if path.suffix.lower() != ".json":  # it replaces what is there, which may be a picture
+            raise PromptError(f"Objects are saved in a file of type .json, got '{path}'.")
         self._memory.save(path)
-        click.echo(f"Saved {len(self._memory)} objects: {path}")
+        _say(f"Saved {len(self._memory)} objects: {path}")
 
     def _load(self, text: str) -> None:
         from ..memory import ObjectMemory
+        from ..video import Video
 
-        self._chat.memory = ObjectMemory.load(_path(text, "/load FILE.json"), self._memory.media)
+        path, media = _path(text, "/load FILE.json"), self._memory.media
+        if isinstance(media, Video):
+            frames = [each for each in ObjectMemory.saved_frames(path) if each < media.num_source_frames]
+            media = self._sampled(frames)
+        memory = ObjectMemory.load(path, media)
+        if isinstance(media, Video):
+            self._chat.resample(media)
+        self._chat.memory = memory
         self._list("")
 
     def _target(self, text: str, usage: str) -> Path:
         path = _path(text, usage)
-        if path.resolve() == self._path.resolve():
+        if path.resolve() == self._request.path.resolve():
             raise PromptError(f"'{path}' is what the chat is about, and is not replaced. Name another file.")
         return path
+
+
+def _say(text: str) -> None:
+    """A line that may hold names from files, and of files."""
+    click.echo(plain(text))
 
 
 def _title(each: MemoryObject, memory: ObjectMemory) -> str:
@@ -384,4 +434,4 @@ def _path(text: str, usage: str) -> Path:
     words = _words(text)
     if len(words) != 1:
         raise PromptError(f"Expected {usage}, got '{text}'.")
-    return Path(words[0])
+    return Path(words[0]).expanduser()  # no shell has read it

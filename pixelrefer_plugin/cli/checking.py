@@ -20,14 +20,13 @@ from .data import (
     left_out,
     limit_option,
     open_dataset,
-    plain,
     progress_bar,
     quiet,
     require_other_file,
     stopping,
 )
 from .options import adapter_option
-from .reporting import Failure, quiet_libraries
+from .reporting import Failure, plain, quiet_libraries
 
 if TYPE_CHECKING:
     from ..data import RegionDataset

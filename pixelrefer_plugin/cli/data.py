@@ -13,7 +13,7 @@ import click
 
 from ..errors import DataError
 from .options import FunctionT, setting_option
-from .reporting import INTERRUPTED
+from .reporting import INTERRUPTED, plain
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
@@ -229,11 +229,6 @@ def require_other_file(option: str, path: Path | None, read: Path) -> None:
     """Refuse to write over a file that another argument names."""
     if path is not None and path.resolve() == read.resolve():
         raise DataError(f"{option} would replace '{path}', which is the file of another argument. Rename it.")
-
-
-def plain(text: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    return "".join(each if each.isprintable() else " " for each in " ".join(text.split()))
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Mapping
 from logging import ERROR, getLogger
 from typing import Any
 
@@ -20,17 +22,32 @@ class Failure(click.ClickException):
     exit_code = 2
 
     def __init__(self, error: Exception | str) -> None:
-        super().__init__(str(error) if isinstance(error, ConfigError) else " ".join(str(error).split()))
+        super().__init__(str(error) if isinstance(error, ConfigError) else plain(str(error)))
 
 
 class ReportingGroup(click.Group):
-    """Reports `PixelReferError` as a `Failure` instead of a traceback."""
+    """Reports `PixelReferError` as a `Failure`, and Ctrl-C, instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Pillow warns of a picture that reading it then refuses.
+        warnings.filterwarnings("ignore", message=".*could be decompression bomb", category=RuntimeWarning)
         try:
             return super().invoke(ctx)
         except PixelReferError as error:
             raise Failure(error) from error
+        except KeyboardInterrupt:
+            click.echo("\nStopped.", err=True)
+            raise SystemExit(INTERRUPTED) from None
+
+
+def plain(text: str) -> str:
+    """On one line, and without what a terminal would obey."""
+    return "".join(each if each.isprintable() else " " for each in " ".join(text.split()))
+
+
+def json_of(record: Mapping[str, Any]) -> str:
+    """For `--json`: readable in any script, and UTF-8 though a file's name is not."""
+    return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def quiet_libraries() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import about
+from ..files import require_writable_folder, written_folder
 from .options import (
     GivenRegion,
     Moment,
@@ -23,23 +24,26 @@ from .options import (
     region_options,
     regions_in_order,
 )
-from .reporting import Failure
+from .reporting import Failure, json_of
 
 if TYPE_CHECKING:
+    from ..chat import Reply
     from ..outputs import SegmentedObject
     from ..regions import RegionMask
-    from .subject import Subject
+    from .asking import LoadedModel
+    from .subject import Request, Subject
 
 REQUEST = "Please segment {}."
 """What is asked, of what the user names."""
 
 _OBJECTS_FILE = "objects.json"
+_WRITTEN = re.compile(r"objects\.json|object-[0-9]+(\.png)?")
 _MOST_OBJECTS = 999  # of an answer
 _USUAL_OBJECTS = 32  # what a memory may hold that a chat goes on with
 
 
 class NoMask(Failure):
-    """The answer gives no mask: no mistake of the user's, so exit code 1."""
+    """There is no mask to write: no mistake of the user's, so exit code 1."""
 
     exit_code = 1
 
@@ -95,7 +99,7 @@ def segment(
     The model is asked 'Please segment TEXT.', or --prompt. <region> in either stands for the next region given; without
     both it is asked to segment the regions. A mask is a PNG of the picture's size, 255 inside; objects.json has them
     as run lengths, with scores, and is a memory that `pixelrefer chat --memory` reads. Where the model gives no mask,
-    nothing is written and the exit code is 1.
+    or what it means is seen nowhere, nothing is written and the exit code is 1.
 
     \b
     Example:
@@ -103,9 +107,6 @@ def segment(
       pixelrefer segment zoo.mp4 "what <region> looks at" --points 80,100 --at 3.5s \\
           --model runs/zoo/model --out masks --overlay masks.mp4 --force-mask
     """
-    from ..chat import Chat
-    from ..memory import ObjectMemory
-    from ..overlay import save_overlay
     from .asking import LoadedModel, require_mask_head, require_model
     from .subject import Request, prepare
 
@@ -121,11 +122,11 @@ def segment(
         fps=fps,
         frame_rate=frame_rate,
     )
+    _require_known_numbers(question)
     require_model(model)
     require_mask_head(model, adapter)
     _require_free(out, overwrite=overwrite)
-    if overlay is not None:
-        _require_overlay(overlay, path, is_video=request.is_video)
+    _require_overlay(overlay, request)
     subject = prepare(request)
     loaded = LoadedModel.open(
         model,
@@ -135,31 +136,33 @@ def segment(
         device=device,
         max_new_tokens=max_new_tokens,
     )
-    memory = ObjectMemory(subject.media, max_objects=_MOST_OBJECTS)
-    chat = Chat(loaded.model, loaded.processor, subject.media, memory=memory)
-    reply = chat.ask(
-        question, subject.regions, segment=True, force_mask=force_mask, max_new_tokens=max_new_tokens, num_beams=1
-    )
-    if not reply.objects:
-        hint = "Ask otherwise." if force_mask else "Ask otherwise, or give --force-mask."
-        raise NoMask(f"The answer gives no mask, so nothing is written: '{reply.text}'. {hint}")
-    result = _Result(subject, [each for each in reply.objects if each.region is not None])
-    record = {
-        subject.kind: str(path),
-        "model": model,
-        "prompt": question,
-        "answer": reply.text,
-        "unseen": [_scores(each) for each in reply.objects if each.region is None],
-    }
-    with _written_folder(out) as made:
-        result.write(made, record)
+    result = _Result(request, subject, _ask(loaded, request, subject, force_mask=force_mask))
+    result.write(out)
     if overlay is not None:
-        regions = [each.region for each in result.objects if each.region is not None]
-        save_overlay(overlay, subject.media, regions, labels=[str(each.id) for each in result.objects])
-        record["overlay"] = str(overlay)
-    click.echo(
-        json.dumps(record | result.as_record(out), ensure_ascii=False) if as_json else result.as_text(out, record)
+        result.draw(overlay)
+    click.echo(result.as_json(out, overlay) if as_json else result.as_text(out))
+
+
+def _ask(loaded: LoadedModel, request: Request, subject: Subject, *, force_mask: bool) -> Reply:
+    """The answer, its objects under ids of their own."""
+    from ..chat import Chat
+    from ..memory import ObjectMemory
+
+    assert request.prompt is not None, "there is always a question"
+    memory = ObjectMemory(subject.media, max_objects=_MOST_OBJECTS)
+    reply = Chat(loaded.model, loaded.processor, subject.media, memory=memory).ask(
+        request.prompt,
+        subject.regions,
+        segment=True,
+        force_mask=force_mask,
+        max_new_tokens=loaded.max_new_tokens,
+        num_beams=1,
     )
+    if all(each.region is None for each in reply.objects):
+        why = "The answer's objects are seen nowhere" if reply.objects else "The answer gives no mask"
+        hint = "Ask otherwise." if reply.objects or force_mask else "Ask otherwise, or give --force-mask."
+        raise NoMask(f"{why}, so nothing is written: '{reply.text}'. {hint}")
+    return reply
 
 
 def _question(text: str | None, prompt: str | None, num_regions: int) -> str:
@@ -174,11 +177,43 @@ def _question(text: str | None, prompt: str | None, num_regions: int) -> str:
     return REQUEST.format(text.strip().rstrip("."))
 
 
-def _require_overlay(overlay: Path, path: Path, *, is_video: bool) -> None:
+def _require_known_numbers(question: str) -> None:
+    """Refuse `[2]` where no `[2] <region>` says what that is: there is no memory yet."""
+    from ..messages import CALLED_ID, MARKER, meant_itself
+
+    known = {marker["id"] for marker in MARKER.finditer(question)}
+    for called in CALLED_ID.findall(question):
+        if called not in known:
+            raise click.UsageError(f"[{called}] calls an object, but none has a number yet. {meant_itself(called)}")
+
+
+def _require_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot be made, or with anything in it but, where that may be replaced, earlier results."""
+    with about("--out"):
+        require_writable_folder(out)
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise click.UsageError(f"--out '{out}' is not empty. Name another folder, or give --overwrite.")
+    if not (out / _OBJECTS_FILE).is_file():
+        raise click.UsageError(
+            f"--out '{out}' holds files but no {_OBJECTS_FILE}, so they are not this command's and are not replaced. "
+            "Name another folder."
+        )
+    others = sorted(each.name for each in out.iterdir() if not _WRITTEN.fullmatch(each.name))
+    if others:
+        raise click.UsageError(
+            f"--out '{out}' holds '{others[0]}', which is not this command's and would be lost. Name another folder."
+        )
+
+
+def _require_overlay(overlay: Path | None, request: Request) -> None:
     from ..overlay import require_overlay_path
 
-    require_overlay_path(overlay, is_video=is_video)
-    if overlay.resolve() == path.resolve():
+    if overlay is None:
+        return
+    require_overlay_path(overlay, is_video=request.is_video)
+    if overlay.resolve() == request.path.resolve():
         raise click.UsageError(f"--overlay would replace '{overlay}', which is read. Rename it.")
 
 
@@ -187,28 +222,53 @@ def _require_overlay(overlay: Path, path: Path, *, is_video: bool) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Result:
-    """The objects of an answer that are seen somewhere, each with an id of its own."""
+    """What was asked about what, and the answer."""
 
+    request: Request
     subject: Subject
-    objects: Sequence[SegmentedObject]
+    reply: Reply
 
-    def write(self, folder: Path, record: Mapping[str, Any]) -> None:
+    @property
+    def seen(self) -> list[SegmentedObject]:
+        """The objects that have masks."""
+        return [each for each in self.reply.objects if each.region is not None]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `objects.json` and `--json` say beside the objects that have masks."""
+        return {
+            self.subject.kind: str(self.request.path),
+            "model": self.request.model,
+            "prompt": self.request.prompt,
+            "answer": self.reply.text,
+            "unseen": [_scores(each) for each in self.reply.objects if each.region is None],
+        }
+
+    def write(self, out: Path) -> None:
         """A picture for each mask, and `objects.json`: a memory, with what else is known."""
         from ..memory import ObjectMemory
 
-        memory = ObjectMemory(self.subject.media, max_objects=max(len(self.objects), _USUAL_OBJECTS))
-        memory.add_answer(self.objects)
-        for each in self.objects:
-            for name, mask in self._pictures(each, memory.image_hw):
-                target = folder / name
-                target.parent.mkdir(exist_ok=True)
-                _save_mask(target, mask, memory.image_hw)
-        path = folder / _OBJECTS_FILE
-        memory.save(path)
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        scores = {each.id: _scores(each) for each in self.objects}
-        saved["objects"] = [each | scores[each["id"]] for each in saved["objects"]]
-        path.write_text(json.dumps(saved | record), encoding="utf-8")
+        memory = ObjectMemory(self.subject.media, max_objects=max(len(self.seen), _USUAL_OBJECTS))
+        memory.add_answer(self.seen)
+        with written_folder(out) as folder:
+            for each in self.seen:
+                for name, mask in self._pictures(each, memory.image_hw):
+                    target = folder / name
+                    target.parent.mkdir(exist_ok=True)
+                    _save_mask(target, mask, memory.image_hw)
+            path = folder / _OBJECTS_FILE
+            memory.save(path)
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            scores = {each.id: _scores(each) for each in self.seen}
+            saved["objects"] = [each | scores[each["id"]] for each in saved["objects"]]
+            path.write_text(json.dumps(saved | self.record), encoding="utf-8")
+
+    def draw(self, overlay: Path) -> None:
+        """The objects on the picture or video, each with its id."""
+        from ..overlay import save_overlay
+
+        regions = [each.region for each in self.seen if each.region is not None]
+        save_overlay(overlay, self.subject.media, regions, labels=[str(each.id) for each in self.seen])
 
     def _pictures(self, each: SegmentedObject, image_hw: tuple[int, int]) -> Iterator[tuple[str, RegionMask | None]]:
         """Name and mask of each picture of an object; None on a frame where it is not seen."""
@@ -221,16 +281,18 @@ class _Result:
                 region = each.region.frames.get(frame)
                 yield f"{_name(each)}/{frame:05d}.png", None if region is None else region.to_mask(image_hw)
 
-    def as_record(self, out: Path) -> dict[str, Any]:
+    def as_json(self, out: Path, overlay: Path | None) -> str:
         """For `--json`."""
-        return {"objects": [{"id": each.id, **_scores(each), "masks": self._place(each, out)} for each in self.objects]}
+        objects = [{"id": each.id, **_scores(each), "masks": self._place(each, out)} for each in self.seen]
+        drawn = {} if overlay is None else {"overlay": str(overlay)}
+        return json_of({**self.record, **drawn, "objects": objects})
 
-    def as_text(self, out: Path, record: Mapping[str, Any]) -> str:
+    def as_text(self, out: Path) -> str:
         """For people: the answer, then a line for each object."""
-        lines = [str(record["answer"])]
-        lines += [f"object {each.id}: score {each.score:.2f}, {self._place(each, out)}" for each in self.objects]
-        if record["unseen"]:
-            lines.append(f"{len(record['unseen'])} of the answer's objects are seen nowhere, and have no masks.")
+        lines = [self.reply.text]
+        lines += [f"object {each.id}: score {each.score:.2f}, {self._place(each, out)}" for each in self.seen]
+        if unseen := len(self.reply.objects) - len(self.seen):
+            lines.append(f"{unseen} of the answer's objects are seen nowhere, and have no masks.")
         return "\n".join(lines)
 
     def _place(self, each: SegmentedObject, out: Path) -> str:
@@ -252,38 +314,3 @@ def _save_mask(path: Path, mask: RegionMask | None, image_hw: tuple[int, int]) -
 
     pixels = np.zeros(image_hw, dtype=np.uint8) if mask is None else mask.dense().astype(np.uint8) * 255
     Image.fromarray(pixels).save(path)
-
-
-# -- the folder --------------------------------------------------------------------------------------------
-
-
-def _require_free(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder with anything in it but, where that may be replaced, what this command wrote."""
-    if out.exists() and not out.is_dir():
-        raise click.UsageError(f"--out '{out}' is a file. Name a folder.")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise click.UsageError(f"--out '{out}' is not empty. Name another folder, or give --overwrite.")
-    if not (out / _OBJECTS_FILE).is_file():
-        raise click.UsageError(
-            f"--out '{out}' holds files but no {_OBJECTS_FILE}, so they are not this command's and are not replaced. "
-            "Name another folder."
-        )
-
-
-@contextmanager
-def _written_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block ends without an error."""
-    target = out.resolve()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
-            made = Path(folder) / "made"
-            made.mkdir()
-            yield made
-            if target.exists():
-                target.rename(Path(folder) / "earlier")
-            made.rename(target)
-    except OSError as error:
-        raise Failure(f"'{out}' cannot be written: {error.strerror or error}.") from error

@@ -20,6 +20,7 @@ from PIL import Image
 from ..checkpoint import is_model_folder, read_manifest
 from ..errors import PromptError, SourceError, VideoError, about
 from ..images import load_image
+from ..messages import MASK_MARKER, REGION_MARKER
 from ..overlay import require_overlay_path, save_overlay
 from ..plugins import get_region_source
 from ..regions import Region, VideoRegion
@@ -48,6 +49,7 @@ class Request:
         fps: how many frames to sample per second.
         frame_rate: how fast the frames of a folder follow each other.
         overlay: where to draw what is asked about.
+        named_frames: frames of a video that are sampled too.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Request:
     fps: float | None
     frame_rate: float | None
     overlay: Path | None = None
+    named_frames: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if not self.given and self.prompt is None:
@@ -77,6 +80,11 @@ class Request:
             raise PromptError(
                 f"The prompt has {self.prompt.count('<region>')} <region> but {len(self.given)} regions were given. "
                 "Each <region> stands for one region, in order."
+            )
+        if MASK_MARKER in (self.prompt or ""):
+            raise PromptError(
+                f"The prompt holds {MASK_MARKER}, which stands for a mask in an answer. Write {REGION_MARKER} for a "
+                "region."
             )
 
     @cached_property
@@ -138,10 +146,12 @@ class Subject:
     Attributes:
         media: the picture, or the sampled frames.
         regions: one for each region option, in order.
+        times_s: when each frame of the video is shown, sampled or not; empty of a picture.
     """
 
     media: Image.Image | Video
     regions: Sequence[Region | VideoRegion]
+    times_s: Sequence[float] = ()
 
     @property
     def kind(self) -> str:
@@ -187,26 +197,35 @@ def _read_picture(request: Request) -> Subject:
 
 
 def _read_video(request: Request) -> Subject:
-    fps = _frame_rate(request)
-    times_s = frame_times(request.path, fps=fps)
-    frames = [_frame_of(each, times_s) for each in request.given]
-    video = load_video(request.path, sampling=request.sampling(), frames=frames, fps=fps)
-    _require_inside(request.given, video.image_hw)
-    regions = [VideoRegion({frame: each.region}) for frame, each in zip(frames, request.given, strict=True)]
-    return Subject(video, regions)
-
-
-def _frame_rate(request: Request) -> float | None:
-    """Of a folder; None for a file, which knows its times."""
-    if not request.path.is_dir():
-        return None
-    if request.frame_rate is None:
+    if request.path.is_dir() and request.frame_rate is None:
         click.echo(
             f"Warning: folder '{request.path}' says nothing about time: taken as {FOLDER_FPS:g} frame per second. "
             "Give --frame-rate.",
             err=True,
         )
-    return request.frame_rate or FOLDER_FPS
+    times_s = frame_times(request.path, fps=_frame_rate(request))
+    frames = [_frame_of(each, times_s) for each in request.given]
+    there = [frame for frame in request.named_frames if frame < len(times_s)]  # of others, who reads them tells
+    video = read_frames(request, [*frames, *there])
+    _require_inside(request.given, video.image_hw)
+    regions = [VideoRegion({frame: each.region}) for frame, each in zip(frames, request.given, strict=True)]
+    return Subject(video, regions, times_s)
+
+
+def read_frames(request: Request, frames: Sequence[int]) -> Video:
+    """The video, sampled as the options say, with these frames among those sampled."""
+    sampling, num_named = request.sampling(), len(set(frames))
+    if num_named > sampling.max_frames:
+        raise VideoError(
+            f"{num_named} frames of '{request.path}' are named, but {sampling.max_frames} are sampled at most. Give "
+            f"--frames {num_named}."
+        )
+    return load_video(request.path, sampling=sampling, frames=frames, fps=_frame_rate(request))
+
+
+def _frame_rate(request: Request) -> float | None:
+    """Of a folder; None for a file, which knows its times."""
+    return request.frame_rate or FOLDER_FPS if request.path.is_dir() else None
 
 
 def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:

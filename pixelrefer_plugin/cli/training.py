@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..files import require_writable_folder
 from .reporting import INTERRUPTED, Failure, quiet_libraries
 
 
@@ -75,6 +76,7 @@ def merge(folder: str, out: Path, backbone: str | None, dtype: str) -> None:
     require_model(folder)
     if out.exists():
         raise Failure(f"'{out}' exists. Choose another folder.")
+    require_writable_folder(out)
     quiet_libraries()
     from ..model import RegionModel
     from ..processor import RegionProcessor

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import DataError, RegionError, SampleError
-from ..files import written_whole
+from ..files import require_writable, written_whole
 from ..images import load_image
 from ..messages import MASK_MARKER, read_texts
 from ..overlay import COLOURS_RGB, PICTURE_SUFFIXES, draw_regions
@@ -85,9 +85,11 @@ def require_sheet_path(path: Path) -> None:
 
     Raises:
         DataError: it is not a picture's.
+        PixelReferError: no file can be written there.
     """
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise DataError(f"A sheet is a file of type {' or '.join(PICTURE_SUFFIXES)}, got '{path}'.")
+    require_writable(path)
 
 
 # -- tiles -------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from rich.table import Table
 from ..checkpoint import library_versions
 from ..contracts import check_field
 from ..errors import CheckpointError, PluginError
+from ..files import require_writable_folder
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
@@ -114,6 +115,7 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
 
     Raises:
         CheckpointError: `options.out` exists and is not to be overwritten.
+        PixelReferError: it cannot be written.
         PluginError: backbone or adapter is unknown, or the adapter has no task about clips.
     """
     console = console or Console()
@@ -299,6 +301,7 @@ def _cosine(step: int, steps: int, *, warmup: float = 0.03) -> float:
 def _refuse_existing(options: QuickstartOptions) -> None:
     if Path(options.out).exists() and not options.overwrite:
         raise CheckpointError(f"'{options.out}' exists. Choose another with --out, or allow --overwrite.")
+    require_writable_folder(Path(options.out))
 
 
 def _progress(console: Console) -> Progress:

@@ -1,6 +1,7 @@
 """How a checkpoint that cannot be loaded is reported, whichever engine it was for."""
 
 import pickle
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import shorten
@@ -18,6 +19,7 @@ _LOADING_ERRORS = (
     LookupError,
     TypeError,
     pickle.UnpicklingError,
+    struct.error,
     SafetensorError,
 )
 _REASON_CHARACTERS = 150  # libraries list every key of a model, or every place they looked
