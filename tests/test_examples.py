@@ -281,6 +281,22 @@ def test_an_adapter_of_before_features_were_stretched_passes(install):
     assert check_adapter("croppool")
 
 
+def test_an_adapter_that_reads_crops_and_the_scene_passes(install):
+    edits = [
+        ("import CropView, RegionPlan,", "import CropView, RegionPlan, SceneView,"),
+        ("views=(crop,))", "views=(crop, SceneView()))"),
+        ("(crops,) = views", "crops, scene = views"),
+        (
+            ".mean(dim=0) for index in crops.grid_of_region]",
+            ".mean(dim=0) for index in crops.grid_of_region]\n"
+            "        scenes = [scene.grids[index].flatten(0, 1).mean(dim=0) for index in scene.grid_of_region]",
+        ),
+        ("torch.stack(surroundings)]", "torch.stack(surroundings) + torch.stack(scenes)]"),
+    ]
+    install("pixelrefer-croppool", {PLAN: edits})
+    assert check_adapter("croppool")
+
+
 def test_an_adapter_that_asks_for_stretched_features_must_read_them(install):
     install("pixelrefer-croppool", {PLAN: [BEFORE_STRETCHING, STRETCHED]})
     with pytest.raises(AssertionError, match=r"does not read the features stretched; .* should call patch_features"):

@@ -41,7 +41,6 @@ from ..outputs import GeneratedMasks, SegmentedObject
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
 from ..regions import FloatBox, Region, RegionMask, VideoRegion
-from ..scene import captured_scene
 
 DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
@@ -705,13 +704,13 @@ def promised_is_delivered(adapter: str, backbone: str) -> None:
 
 def a_region_is_the_same_in_company(adapter: str, backbone: str) -> None:
     """The object tokens of a region do not depend on the other regions of the batch."""
-    pair, spec = make_pair(adapter, backbone), get_backbone(backbone)
-    together = _object_tokens(pair, pair.inputs(), spec)
+    pair = make_pair(adapter, backbone)
+    together = _object_tokens(pair, pair.inputs())
     alone = [
         tokens
         for sample, regions in enumerate(pair.regions)
         if regions
-        for tokens in _object_tokens(pair, pair.inputs(sample), spec)
+        for tokens in _object_tokens(pair, pair.inputs(sample))
     ]
     for number, (tokens, expected) in enumerate(zip(together, alone, strict=True)):
         assert torch.allclose(tokens, expected, atol=1e-5), (
@@ -781,12 +780,15 @@ def _beforehand(view: EncodedView) -> EncodedView:
     )
 
 
-def _object_tokens(pair: Pair, inputs: Any, spec: BackboneSpec) -> tuple[Tensor, ...]:
+def _object_tokens(pair: Pair, inputs: Any) -> tuple[Tensor, ...]:
     """The object tokens of each region of a batch, frame by frame."""
-    batch = inputs["regions"]
-    with torch.no_grad(), captured_scene(pair.model.backbone, spec, batch.scene, inputs) as scene:
+    made: list[Tensor] = []
+    hook = pair.model.adapter.register_forward_hook(lambda module, args, tokens: made.append(tokens))
+    with torch.no_grad():
         pair.model(**inputs)
-        return pair.model.object_tokens(batch, scene()).split(batch.counts)
+    hook.remove()
+    (tokens,) = made
+    return tokens.split(inputs["regions"].counts)
 
 
 def gradients_reach_what_trains(adapter: str, backbone: str) -> None:
