@@ -163,7 +163,16 @@ class _SceneCapture:
         if has_videos:
             grids = _video_scene(self.spec).grids(self.backbone, *next(outputs))
             parts.append(_first_copies(grids, self.layout.video_grids_per_sample))
-        return FeatureGrids.joined(parts).merged(self.layout.merged_side)
+        return merged_cells(self.backbone, self.spec, FeatureGrids.joined(parts), self.layout.merged_side)
+
+
+def merged_cells(backbone: Any, spec: BackboneSpec, grids: FeatureGrids, side: int) -> FeatureGrids:
+    """The scene's patches as cells of `side * side`, as the projector's first layer reads them; patches where `side`
+    is 1."""
+    cells = grids.merged(side)
+    if side == 1 or spec.cell_norm is None:
+        return cells
+    return FeatureGrids(backbone.get_submodule(spec.cell_norm)(cells.features), cells.grids_hw)
 
 
 def _first_copies(grids: FeatureGrids, grids_per_sample: tuple[int, ...]) -> FeatureGrids:

@@ -42,6 +42,7 @@ from ..outputs import GeneratedMasks, SegmentedObject
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
 from ..regions import FloatBox, Region, RegionMask, VideoRegion
+from ..scene import merged_cells
 
 DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
@@ -566,11 +567,11 @@ def projector_reads_the_scenes_cells(spec: BackboneSpec) -> None:
     with torch.no_grad():
         scene, _ = _native_scene(spec, model, native, [_blots((90, 130), seed=1), _blots((130, 90), seed=2)])
     handle.remove()
-    cells = scene.merged(side).features
+    cells = merged_cells(model, spec, scene, side).features
     apart = torch.cdist(cells, read[0], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
     assert apart.max() < 1e-3 * cells.norm(dim=1).mean(), (
         f"{spec.name}: the projector's first layer '{spec.projector_layers[0]}' does not read the cells of the scene. "
-        "Is merged_side wrong, or a norm left out?"
+        "Is merged_side wrong, or a norm left out (of cells: cell_norm)?"
     )
 
 
