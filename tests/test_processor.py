@@ -625,3 +625,19 @@ def test_what_reads_merged_cells_may_not_ask_for_crops(monkeypatch):
 def test_a_text_in_parts_has_its_markers_in_each(pair):
     with pytest.raises(PromptError, match="texts have 0 <region> but 1 regions"):
         pair.processor([user(IMAGE, "what is <reg", "ion>?")], [BOX])
+
+
+@pytest.mark.parametrize(("adapter", "pictures"), [("maskpool", [1, 0, 1, 2]), ("oci", [0, 0, 1, 0])])
+def test_the_native_processor_is_given_a_list_of_pictures_for_each_text(adapter, pictures, monkeypatch):
+    """Gemma 3's compares the number of pictures of each."""
+    pair, given = make_pair(adapter, "qwen2_5_vl"), {}
+    native = type(pair.native)
+    call = native.__call__
+
+    def recorded(self, **inputs):
+        given.update(inputs)
+        return call(self, **inputs)
+
+    monkeypatch.setattr(native, "__call__", recorded)
+    pair.processor(pair.conversations[:4], pair.regions[:4])
+    assert list(map(len, given["images"])) == pictures
