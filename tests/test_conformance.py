@@ -8,7 +8,14 @@ import tiled
 from transformers import AutoTokenizer
 
 from pixelrefer_plugin import PromptView, RegionPlan, SceneView, get_adapter, get_backbone
-from pixelrefer_plugin.testing import ADAPTER_CHECKS, BACKBONE_CHECKS, PAIR_CHECKS, check_backbone, tiny_tokenizer
+from pixelrefer_plugin.testing import (
+    ADAPTER_CHECKS,
+    BACKBONE_CHECKS,
+    PAIR_CHECKS,
+    check_backbone,
+    make_pair,
+    tiny_tokenizer,
+)
 from pixelrefer_plugin.testing.conformance import drawn_regions_are_planned_purely, projector_reads_the_scenes_cells
 
 # A new plugin adds one name.
@@ -42,6 +49,15 @@ def test_pair(adapter, backbone, check):
 def test_a_backbone_with_tiles_and_a_norm_of_cells_conforms(monkeypatch):
     tiled.install(monkeypatch)
     assert check_backbone("tiled", adapter="unipixel")  # which reads merged cells
+
+
+def test_no_answer_in_the_kit_says_a_picture_where_prompts_have_another_token_for_it():
+    """Gemma 3's processor replaces one by others; a random model says any."""
+    pair = make_pair("maskpool", "qwen2_5_vl")
+    pair.native.image_token = "<|vision_start|>"
+    wanted = [pair.model.backbone.config.image_token_id, pair.model.backbone.config.vision_start_token_id]
+    assert set(wanted) < set(pair.media_ids)
+    pair.model.detach()
 
 
 def test_a_norm_of_cells_left_out_is_found():
