@@ -669,6 +669,7 @@ class BackboneSpec:
             its video processor brings them to, where that is to be done otherwise than the processor does it.
         merged_side: `merged_side(config) -> int`, where the projector reads square cells of patches, each as one
             vector, the patches of such a cell in a row. None: it reads patches, or what the tower merged itself.
+        cell_norm: path of a norm of the projector's that such a cell goes through whole before the first linear layer.
         projector_layers: paths of the projector's linear layers, first to last.
         final_norm: path of the norm behind the decoder's last layer. None: `norm` in the decoder.
     """
@@ -692,6 +693,7 @@ class BackboneSpec:
     layouts: Mapping[str, CheckpointLayout] = dataclasses.field(default_factory=dict)
     resize_frames: Callable[[Any, np.ndarray], np.ndarray] | None = None
     merged_side: Callable[[Any], int] | None = None
+    cell_norm: str | None = None
     projector_layers: tuple[str, ...] = ()
     final_norm: str | None = None
 

@@ -694,7 +694,8 @@ class RegionModel(nn.Module):
         slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
         regions = regions.to(self.device, non_blocking=True)
         crops = self._encode(regions)
-        with captured_scene(self.backbone, self._backbone_spec, regions.scene, inputs) as scene:
+        native = {"input_ids": input_ids, **inputs}
+        with captured_scene(self.backbone, self._backbone_spec, regions.scene, native) as scene:
             decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
             with spliced(decoder, slots, lambda: self._tokenize(regions, crops, scene())):
                 yield self._readable(input_ids, regions.placeholder_id)

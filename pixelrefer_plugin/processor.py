@@ -324,7 +324,8 @@ class RegionProcessor:
         shown = [sample for sample in samples if sample.shows_media]
         media: dict[str, Any] = {}
         if any(sample.images for sample in shown):
-            media["images"] = [sample.images for sample in shown if sample.images]
+            # One list for each text: some processors count the pictures of each.
+            media["images"] = [sample.images if sample.shows_media else [] for sample in samples]
         if any(sample.videos for sample in shown):
             videos = [video for sample in shown for video in sample.videos]
             if getattr(self.native, "video_processor", None) is None:

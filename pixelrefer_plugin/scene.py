@@ -39,19 +39,21 @@ def plan_scene(
         merged_side: rows and columns of patches that a cell of the grids joins, where the adapter reads them so.
 
     Raises:
-        PluginError: there are videos, and the plugin does not say how the backbone sees them; or a grid is not whole
-            cells.
+        PluginError: there are videos, and the plugin does not say how the backbone sees them; or it has more or fewer
+            grids than pictures; or a grid is not whole cells.
     """
     images = [image for sample in samples for image in sample.images]
     videos = [video for sample in samples for video in sample.videos]
-    grids_hw = spec.scene_grids_hw(config, inputs)
+    scene = _video_scene(spec) if videos else None
+    grids_hw = tuple(spec.scene_grids_hw(config, inputs))
+    _require_one_each(spec, "scene_grids_hw", len(grids_hw), len(images))
     grid_of_picture = list(range(len(images)))
     boxes: list[FloatBox] = [(0, 0, *image.size) for image in images]
     if spec.scene_boxes_xyxy and images:
         boxes = list(spec.scene_boxes_xyxy(config, inputs))
+        _require_one_each(spec, "scene_boxes_xyxy", len(boxes), len(images))
     frames_per_grid = 1
-    if videos:
-        scene = _video_scene(spec)
+    if scene is not None:
         frames_per_grid = scene.frames_per_grid(config)
         for video in videos:
             first = grid_of_picture[-1] + 1 if grid_of_picture else 0
@@ -59,7 +61,10 @@ def plan_scene(
             height, width = video.image_hw
             box = scene.box_xyxy(config, video.image_hw) if scene.box_xyxy else (0, 0, width, height)
             boxes += [box] * len(video)
-        grids_hw += scene.grids_hw(config, inputs)
+        of_videos = tuple(scene.grids_hw(config, inputs))
+        expected = sum(-(-len(video) // frames_per_grid) for video in videos)
+        _require_one_each(spec, "video_scene.grids_hw", len(of_videos), expected, "grids of frames")
+        grids_hw += of_videos
     return SceneLayout(
         grids_hw=tuple(_cells_hw(spec, grid_hw, merged_side) for grid_hw in grids_hw),
         grid_of_picture=tuple(grid_of_picture),
@@ -70,6 +75,15 @@ def plan_scene(
         ),
         merged_side=merged_side,
     )
+
+
+def _require_one_each(spec: BackboneSpec, field: str, got: int, expected: int, what: str = "images") -> None:
+    """A picture more or less than there are would have regions read the grid of another."""
+    if got != expected:
+        raise PluginError(
+            f"Backbone plugin '{spec.name}': {field} gives {got} for the batch's {expected} {what}; there must be one "
+            "each. Does the processor cut a picture into several?"
+        )
 
 
 def _cells_hw(spec: BackboneSpec, grid_hw: tuple[int, int], side: int) -> tuple[int, int]:
@@ -163,7 +177,16 @@ class _SceneCapture:
         if has_videos:
             grids = _video_scene(self.spec).grids(self.backbone, *next(outputs))
             parts.append(_first_copies(grids, self.layout.video_grids_per_sample))
-        return FeatureGrids.joined(parts).merged(self.layout.merged_side)
+        return merged_cells(self.backbone, self.spec, FeatureGrids.joined(parts), self.layout.merged_side)
+
+
+def merged_cells(backbone: Any, spec: BackboneSpec, grids: FeatureGrids, side: int) -> FeatureGrids:
+    """The scene's patches as cells of `side * side`, as the projector's first layer reads them; patches where `side`
+    is 1."""
+    cells = grids.merged(side)
+    if side == 1 or spec.cell_norm is None:
+        return cells
+    return FeatureGrids(backbone.get_submodule(spec.cell_norm)(cells.features), cells.grids_hw)
 
 
 def _first_copies(grids: FeatureGrids, grids_per_sample: tuple[int, ...]) -> FeatureGrids:

@@ -4,10 +4,19 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
+import tiled
+from transformers import AutoTokenizer
 
 from pixelrefer_plugin import PromptView, RegionPlan, SceneView, get_adapter, get_backbone
-from pixelrefer_plugin.testing import ADAPTER_CHECKS, BACKBONE_CHECKS, PAIR_CHECKS
-from pixelrefer_plugin.testing.conformance import drawn_regions_are_planned_purely
+from pixelrefer_plugin.testing import (
+    ADAPTER_CHECKS,
+    BACKBONE_CHECKS,
+    PAIR_CHECKS,
+    check_backbone,
+    make_pair,
+    tiny_tokenizer,
+)
+from pixelrefer_plugin.testing.conformance import drawn_regions_are_planned_purely, projector_reads_the_scenes_cells
 
 # A new plugin adds one name.
 ADAPTERS = ["maskpool", "saot", "oci", "unipixel"]
@@ -35,6 +44,34 @@ def test_backbone(backbone, check):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_pair(adapter, backbone, check):
     check(adapter, backbone)
+
+
+def test_a_backbone_with_tiles_and_a_norm_of_cells_conforms(monkeypatch):
+    tiled.install(monkeypatch)
+    assert check_backbone("tiled", adapter="unipixel")  # which reads merged cells
+
+
+def test_no_answer_in_the_kit_says_a_picture_where_prompts_have_another_token_for_it():
+    """Gemma 3's processor replaces one by others; a random model says any."""
+    pair = make_pair("maskpool", "qwen2_5_vl")
+    pair.native.image_token = "<|vision_start|>"
+    wanted = [pair.model.backbone.config.image_token_id, pair.model.backbone.config.vision_start_token_id]
+    assert set(wanted) < set(pair.media_ids)
+    pair.model.detach()
+
+
+def test_a_norm_of_cells_left_out_is_found():
+    with pytest.raises(AssertionError, match=r"does not read the cells of the scene. .* \(of cells: cell_norm\)"):
+        projector_reads_the_scenes_cells(replace(tiled.SPEC, cell_norm=None))
+
+
+def test_named_tokens_of_a_tiny_tokenizer_survive_saving(tmp_path):
+    made = tiny_tokenizer(["a"], tiled.TOKENS, tiled.TEMPLATE, named_tokens=tiled.NAMED)
+    made.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.video_token_id == made.video_token_id == made.convert_tokens_to_ids("<video>")
+    with pytest.raises(ValueError, match=r"\['<clip>'\] must be among special_tokens"):
+        tiny_tokenizer(["a"], tiled.TOKENS, tiled.TEMPLATE, named_tokens={"video_token": "<clip>"})
 
 
 VIEWS = (SceneView(), PromptView())

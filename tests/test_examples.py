@@ -16,7 +16,7 @@ import pytest
 
 from pixelrefer_plugin import PluginError
 from pixelrefer_plugin.plugins import GROUP, PluginHost
-from pixelrefer_plugin.testing import check_adapter, check_backbone, make_pair
+from pixelrefer_plugin.testing import PAIR_CHECKS, check_adapter, check_backbone, make_pair
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = {
@@ -95,15 +95,52 @@ def test_the_examples_work_together(install):
     check_backbone("qwen2_vl", adapter="croppool")
 
 
-def test_the_whole_adapter_with_masks_conforms(install, tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "MaskHeadSpec(" in block]
-    install("pixelrefer-croppool")
-    (tmp_path / "pixelrefer_stencil.py").write_text(code, encoding="utf-8")
-    point = EntryPoint("stencil", "pixelrefer_stencil", GROUP)
-    host = PluginHost([*entry_points(group=GROUP), point])
-    monkeypatch.setattr("pixelrefer_plugin.plugins.host", lambda: host)
+@pytest.fixture
+def install_stencil(install, tmp_path, monkeypatch):
+    """Installs the page's adapter with masks for one test, with an edit `(old, new)` of its text."""
+
+    def installed(old="", new=""):
+        page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+        (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "MaskHeadSpec(" in block]
+        assert old in code
+        install("pixelrefer-croppool")
+        (tmp_path / "pixelrefer_stencil.py").write_text(code.replace(old, new) if old else code, encoding="utf-8")
+        host = PluginHost([*entry_points(group=GROUP), EntryPoint("stencil", "pixelrefer_stencil", GROUP)])
+        monkeypatch.setattr("pixelrefer_plugin.plugins.host", lambda: host)
+
+    return installed
+
+
+def test_the_whole_adapter_with_masks_conforms(install_stencil):
+    install_stencil()
     assert "masks_come_where_they_are_asked_for" in check_adapter("stencil", backbone="qwen2_5_vl")
+
+
+MASK_MISTAKES = {
+    "pictures in turn instead of objects": (
+        (".repeat_interleave(lengths)", ".repeat(len(clips.pixels))[: sum(lengths)]"),
+        r"the masks, IoUs or presences of object 0 are others when it is alone",
+    ),
+    "the first clip for all": (
+        ("pictures[clip] for stencil", "pictures[0].expand(clips.lengths[clip], -1, -1) for stencil"),
+        r"the masks, IoUs or presences of object 0 are others when it is alone",
+    ),
+    "probabilities": (("PredictedMasks(torch.cat(logits)", "PredictedMasks(torch.cat(logits).sigmoid()"), r"in 0..1"),
+    "hidden states not cast": (("hidden.to(self.cut.weight.dtype)", "hidden"), r"must have the same dtype"),
+    "one loss for all": (
+        ("torch.stack([each.mean() for each in cost.split(pictures)])", "cost.mean().expand(len(hidden))"),
+        r"the loss 'shape' of object 0 is .*, alone",
+    ),
+    "unknown is absent": (('reduction="none") * known', 'reduction="none")'), r"nothing is known is .*, not 0"),
+}
+
+
+@pytest.mark.parametrize(("edit", "message"), MASK_MISTAKES.values(), ids=MASK_MISTAKES)
+def test_a_mistake_in_a_mask_head_has_a_clear_message(install_stencil, edit, message):
+    install_stencil(*edit)
+    (check,) = [each for each in PAIR_CHECKS if each.__name__ == "masks_do_not_depend_on_company"]
+    with pytest.raises((AssertionError, RuntimeError), match=message):
+        check("stencil", "qwen2_5_vl")
 
 
 @pytest.mark.parametrize("distribution", EXAMPLES)
@@ -193,6 +230,39 @@ BACKBONE_MISTAKES = {
         (SPEC, "    tiny=tiny,\n", '    tiny=tiny,\n    final_norm="model.visual.merger.ln_q",\n'),
         r"'model.visual.merger.ln_q' is run 0 times in a forward",
     ),
+    "rows and columns swapped for the tower": (
+        (SPEC, "(1, h, w) for h, w in grids_hw", "(1, w, h) for h, w in grids_hw"),
+        r"same_features: .* see one picture differently .* told other rows and columns",
+    ),
+    "crops without gradients": (
+        (SPEC, "def encode_crops(", "@torch.no_grad()\ndef encode_crops("),
+        r"no gradient goes through encode_crops",
+    ),
+    "scene without gradients": (
+        (
+            SPEC,
+            "return raster_grids(model, tower_output, scene",
+            "return torch.no_grad()(raster_grids)(model, tower_output, scene",
+        ),
+        r"no gradient goes through scene_grids",
+    ),
+    "LoRA of the decoder on the tower": (
+        (SPEC, r'"decoder": r"model\.', r'"decoder": r"model\.visual\.blocks\.\d+\.attn\.qkv|model\.'),
+        r"LoRA scope 'decoder' matches model.visual.blocks.0.attn.qkv, which is not in 'model.language_model'",
+    ),
+    "LoRA of the tower on the projector": (
+        (SPEC, r'"vision_tower": r"model\.', r'"vision_tower": r"model\.visual\.merger\.mlp\.0|model\.'),
+        r"LoRA scopes 'projector' and 'vision_tower' both match model.visual.merger.mlp.0",
+    ),
+    "another class": (
+        (SPEC, "model_class=Qwen2VLForConditionalGeneration", "model_class=torch.nn.Module"),
+        r"tiny\(\) is a Qwen2VLForConditionalGeneration, model_class is Module",
+    ),
+    "path of a part of the tower": (
+        (SPEC, 'vision_tower="model.visual"', 'vision_tower="model.visual.patch_embed"'),
+        r"scene_grids fails on what the vision_tower 'model.visual.patch_embed' returned, a Tensor: AttributeError",
+    ),
+    "tiny in training mode": ((TINY, "(config).eval()", "(config).train()"), r"tiny\(\) is in training mode"),
     "tiny not seeded": (
         (TINY, "torch.manual_seed(seed)", "pass"),
         r"tiny\(0\) gives other weights each time|tiny\(0\) and tiny\(1\) are the same model",
@@ -278,6 +348,22 @@ def test_a_mistake_in_an_adapter_has_a_clear_message(install, edit, message):
 
 def test_an_adapter_of_before_features_were_stretched_passes(install):
     install("pixelrefer-croppool", {PLAN: BEFORE_STRETCHING})
+    assert check_adapter("croppool")
+
+
+def test_an_adapter_that_reads_crops_and_the_scene_passes(install):
+    edits = [
+        ("import CropView, RegionPlan,", "import CropView, RegionPlan, SceneView,"),
+        ("views=(crop,))", "views=(crop, SceneView()))"),
+        ("(crops,) = views", "crops, scene = views"),
+        (
+            ".mean(dim=0) for index in crops.grid_of_region]",
+            ".mean(dim=0) for index in crops.grid_of_region]\n"
+            "        scenes = [scene.grids[index].flatten(0, 1).mean(dim=0) for index in scene.grid_of_region]",
+        ),
+        ("torch.stack(surroundings)]", "torch.stack(surroundings) + torch.stack(scenes)]"),
+    ]
+    install("pixelrefer-croppool", {PLAN: edits})
     assert check_adapter("croppool")
 
 

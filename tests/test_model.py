@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -229,4 +230,25 @@ def test_a_saved_folder_gives_equal_logits_in_a_fresh_process(tmp_path):
     command = [sys.executable, "-c", LOAD_AND_PRINT, str(tmp_path / "model"), str(tmp_path / "logits.npy")]
     subprocess.run(command, check=True)
     assert np.array_equal(np.load(tmp_path / "logits.npy"), expected)
+    pair.model.detach()
+
+
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"num_beams": 2}], ids=["greedy", "no cache", "beams"])
+def test_a_backbone_reads_the_scene_with_all_native_tensors_at_hand(options):
+    """Where there are tiles, `input_ids` may be all that tells how many a picture has."""
+    pair = make_pair("maskpool", "qwen2_5_vl")
+    spec, given = pair.model._backbone_spec, []
+
+    def scene_grids(model, inputs, output):
+        given.append(inputs)
+        return spec.scene_grids(model, inputs, output)
+
+    pair.model._backbone_spec = replace(spec, scene_grids=scene_grids)
+    inputs = pair.inputs(0)
+    pair.model(**inputs)
+    pair.answer(inputs, **options)
+    assert given
+    for each in given:
+        assert each.keys() >= inputs.keys() - {"regions"}
+        assert (each["input_ids"] == inputs["input_ids"]).all()  # a beam's prompt is the prompt
     pair.model.detach()

@@ -625,3 +625,47 @@ def test_what_reads_merged_cells_may_not_ask_for_crops(monkeypatch):
 def test_a_text_in_parts_has_its_markers_in_each(pair):
     with pytest.raises(PromptError, match="texts have 0 <region> but 1 regions"):
         pair.processor([user(IMAGE, "what is <reg", "ion>?")], [BOX])
+
+
+@pytest.mark.parametrize(("adapter", "pictures"), [("maskpool", [1, 0, 1, 2]), ("oci", [0, 0, 1, 0])])
+def test_the_native_processor_is_given_a_list_of_pictures_for_each_text(adapter, pictures, monkeypatch):
+    """Gemma 3's compares the number of pictures of each."""
+    pair, given = make_pair(adapter, "qwen2_5_vl"), {}
+    native = type(pair.native)
+    call = native.__call__
+
+    def recorded(self, **inputs):
+        given.update(inputs)
+        return call(self, **inputs)
+
+    monkeypatch.setattr(native, "__call__", recorded)
+    pair.processor(pair.conversations[:4], pair.regions[:4])
+    assert list(map(len, given["images"])) == pictures
+
+
+@pytest.mark.parametrize(
+    ("field", "changed", "message"),
+    [
+        ("scene_grids_hw", lambda config, inputs: ((4, 6),) * 3, r"scene_grids_hw gives 3 for the batch's 2 images"),
+        (
+            "scene_boxes_xyxy",
+            lambda config, inputs: ((0, 0, 60, 110),),
+            r"scene_boxes_xyxy gives 1 for the batch's 2 images",
+        ),
+        (
+            "video_scene",
+            lambda config, inputs: ((4, 6),) * 2,
+            r"video_scene.grids_hw gives 2 for the batch's 3 grids of frames",
+        ),
+    ],
+    ids=["images", "boxes", "videos"],
+)
+def test_a_scene_of_another_number_of_grids_is_refused(field, changed, message):
+    """Where a processor cuts a picture into several, another's grid would silently be read."""
+    pair = make_pair("maskpool", "qwen2_5_vl")
+    spec, sample = pair.processor._backbone, 3
+    if field == "video_scene":
+        changed, sample = dataclasses.replace(spec.video_scene, grids_hw=changed), 4
+    pair.processor._backbone = dataclasses.replace(spec, **{field: changed})
+    with pytest.raises(PluginError, match=message):
+        pair.inputs(sample)

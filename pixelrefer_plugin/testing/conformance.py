@@ -27,6 +27,7 @@ from ..contracts import (
     CropView,
     EncodedView,
     FeatureGrids,
+    MaskTargets,
     PatchGeometry,
     PredictedMasks,
     RegionPlan,
@@ -41,7 +42,7 @@ from ..outputs import GeneratedMasks, SegmentedObject
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
 from ..regions import FloatBox, Region, RegionMask, VideoRegion
-from ..scene import captured_scene
+from ..scene import merged_cells
 
 DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
@@ -91,9 +92,12 @@ class Pair:
 
     @property
     def media_ids(self) -> list[int]:
-        """Ids of the backbone's tokens for pictures and videos."""
+        """Ids of the backbone's tokens for pictures and videos: in its prompts, and in what its processor makes of
+        them, where these are others."""
         tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
-        return [self.processor.tokenizer.convert_tokens_to_ids(token) for token in tokens if token]
+        in_prompts = {self.processor.tokenizer.convert_tokens_to_ids(token) for token in tokens if token}
+        expanded = (getattr(self.model.backbone.config, name, None) for name in ("image_token_id", "video_token_id"))
+        return sorted(in_prompts | {each for each in expanded if each is not None})
 
 
 def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Pair:
@@ -313,8 +317,12 @@ def plans_together_are_as_many(spec: AdapterSpec) -> None:
 
 
 def modules_are_where_the_spec_says(spec: BackboneSpec) -> None:
-    """Every dotted path exists, and every LoRA scope matches linear layers."""
+    """The model is of the spec's class, every dotted path exists, and every LoRA scope matches linear layers."""
     model, _ = spec.tiny(0)
+    assert type(model) is spec.model_class, (
+        f"{spec.name}: tiny() is a {type(model).__name__}, model_class is {spec.model_class.__name__}, as which "
+        "checkpoints are loaded"
+    )
     for part in ("vision_tower", "projector", "decoder", "token_embedding"):
         path = getattr(spec, part)
         try:
@@ -325,16 +333,41 @@ def modules_are_where_the_spec_says(spec: BackboneSpec) -> None:
     assert isinstance(embedding, nn.Embedding), (
         f"{spec.name}: token_embedding '{spec.token_embedding}' is a {type(embedding).__name__}, not an nn.Embedding"
     )
+    assert embedding is model.get_input_embeddings(), (
+        f"{spec.name}: token_embedding '{spec.token_embedding}' is not what the model's get_input_embeddings() gives"
+    )
     assert "decoder" in spec.lora_targets, f"{spec.name}: lora_targets must have the scope 'decoder'"
     for scope, pattern in spec.lora_targets.items():
-        matched = {name: module for name, module in model.named_modules() if re.fullmatch(pattern, name)}
+        matched = _matched(model, pattern)
         assert matched, f"{spec.name}: LoRA scope '{scope}' matches nothing"
         for name, module in matched.items():
             assert isinstance(module, nn.Linear), f"{spec.name}: scope '{scope}' matches {name}, not a linear layer"
 
 
+def _matched(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
+    return {name: module for name, module in model.named_modules() if re.fullmatch(pattern, name)}
+
+
+def lora_scopes_are_parts_of_the_model(spec: BackboneSpec) -> None:
+    """The LoRA scopes `decoder` and `vision_tower` match layers of that part alone, the others none of the decoder, and
+    no layer is in two scopes."""
+    model, _ = spec.tiny(0)
+    scope_of: dict[str, str] = {}
+    for scope, pattern in spec.lora_targets.items():
+        own = scope in ("decoder", "vision_tower")
+        part = getattr(spec, scope) if own else spec.decoder
+        for name in _matched(model, pattern):
+            inside = name.startswith(f"{part}.")
+            assert inside == own, (
+                f"{spec.name}: LoRA scope '{scope}' matches {name}, which is {'in' if inside else 'not in'} '{part}'"
+            )
+            other = scope_of.setdefault(name, scope)
+            assert other == scope, f"{spec.name}: the LoRA scopes '{other}' and '{scope}' both match {name}"
+
+
 def tiny_is_deterministic(spec: BackboneSpec) -> None:
-    """One seed, one model; the global random state is left alone; the type is one that the spec serves."""
+    """One seed, one model, in eval mode; the global random state is left alone; the type is one that the spec
+    serves."""
     state = torch.get_rng_state()
     (one, _), (same, _), (other, _) = spec.tiny(0), spec.tiny(0), spec.tiny(1)
     assert torch.equal(state, torch.get_rng_state()), f"{spec.name}: tiny() moves torch's global random state"
@@ -343,6 +376,7 @@ def tiny_is_deterministic(spec: BackboneSpec) -> None:
     assert model_type in served, f"{spec.name}: tiny() is a '{model_type}', not one of {served}"
     assert _same_weights(one, same), f"{spec.name}: tiny(0) gives other weights each time"
     assert not _same_weights(one, other), f"{spec.name}: tiny(0) and tiny(1) are the same model"
+    assert not one.training, f"{spec.name}: tiny() is in training mode; call eval()"
 
 
 def _same_weights(one: nn.Module, other: nn.Module) -> bool:
@@ -386,31 +420,91 @@ def crops_do_not_see_each_other(spec: BackboneSpec) -> None:
 
 
 def crops_and_scene_are_the_same_features(spec: BackboneSpec) -> None:
-    """An image encoded as one crop has the features that the native pass gives it, patch by patch."""
+    """An image encoded as one crop has the features that the native pass gives it, patch by patch: nearly, where the
+    native processor resizes it, and to rounding where it takes it as it is."""
     model, native = spec.tiny(0)
     patch = spec.geometry(model.config).patch_size
-    pictures = [_blots((90, 130), seed=1), _blots((130, 90), seed=2)]
-    scene, inputs = _native_scene(spec, model, native, pictures)
+    views = _seen_both_ways(spec, model, native, [_blots((90, 130), seed=1), _blots((130, 90), seed=2)])
+    _check_same_features(spec, views, most=0.1)
+    for parameter in model.get_submodule(spec.vision_tower).parameters():
+        if (
+            parameter.dim() > 1
+        ):  # small random weights hardly attend, so hardly show where the tower believes patches are
+            parameter.data.mul_(8)
+    for view in views:
+        h, w = view.grid_hw
+        (again,) = _seen_both_ways(spec, model, native, [_blots((h * patch, w * patch), seed=3)])
+        if again.as_it_is:
+            _check_same_features(spec, [again], most=0.01)
+
+
+@dataclass(frozen=True)
+class _SeenBothWays:
+    """A picture's features: how far those of the crop are from those of the scene, as a share of what its patches
+    differ by, and whether it is the tower's input as it is."""
+
+    grid_hw: tuple[int, int]
+    apart: float
+    as_it_is: bool
+
+
+def _check_same_features(spec: BackboneSpec, views: Sequence[_SeenBothWays], *, most: float) -> None:
+    for view in views:
+        assert view.apart < most, (
+            f"{spec.name}: encode_crops and scene_grids see one picture differently (by {view.apart:.2f} of what "
+            "its patches differ by; equal is 0). Is one of them in another order than raster order, taken at "
+            "another layer, told other rows and columns, or fed in another way?"
+        )
+
+
+def _seen_both_ways(
+    spec: BackboneSpec, model: Any, native: Any, pictures: list[Image.Image]
+) -> tuple[_SeenBothWays, ...]:
+    patch = spec.geometry(model.config).patch_size
+    with torch.no_grad():
+        scene, inputs = _native_scene(spec, model, native, pictures)
     promised, got = spec.scene_grids_hw(model.config, inputs), scene.grids_hw
     assert promised == got, f"{spec.name}: scene_grids_hw says {promised}, scene_grids {got}"
+    assert len(got) == len(pictures), f"{spec.name}: scene_grids gives {len(got)} grids for {len(pictures)} images"
     boxes: Sequence[FloatBox] = [(0, 0, *each.size) for each in pictures]
     if spec.scene_boxes_xyxy:
         boxes = spec.scene_boxes_xyxy(model.config, inputs)
     images = native.image_processor
     mean, std = (torch.tensor(each)[:, None, None] for each in (images.image_mean, images.image_std))
+    sizes = [(w * patch, h * patch) for h, w in scene.grids_hw]
     crops = []
-    for picture, box, (h, w) in zip(pictures, boxes, scene.grids_hw, strict=True):
-        crop = picture.resize((w * patch, h * patch), Image.Resampling.BICUBIC, box=box)
+    for picture, box, size in zip(pictures, boxes, sizes, strict=True):
+        crop = picture.resize(size, Image.Resampling.BICUBIC, box=box)
         crops.append((torch.from_numpy(np.array(crop)).permute(2, 0, 1) / 255 - mean) / std)
     with torch.no_grad():
         grids = spec.encode_crops(model, crops)
-    for index in range(len(crops)):
-        apart = _difference(grids[index], scene[index])
-        assert apart < 0.1, (
-            f"{spec.name}: encode_crops and scene_grids see one picture differently (by {apart:.2f} of what "
-            "its patches differ by; equal is 0). Is one of them in another order than raster order, taken at "
-            "another layer, or fed in another way?"
+    return tuple(
+        _SeenBothWays(
+            grid_hw=scene.grids_hw[index],
+            apart=_difference(grids[index], scene[index]),
+            as_it_is=pictures[index].size == sizes[index] and tuple(boxes[index]) == (0, 0, *sizes[index]),
         )
+        for index in range(len(pictures))
+    )
+
+
+def gradients_reach_the_tower(spec: BackboneSpec) -> None:
+    """Features of crops and of the scene carry gradients back to the vision tower, so that it can be trained."""
+    model, native = spec.tiny(0)
+    patch = spec.geometry(model.config).patch_size * spec.geometry(model.config).grid_multiple
+    tower = model.get_submodule(spec.vision_tower)
+
+    def reached(grids: FeatureGrids) -> bool:
+        model.zero_grad()
+        if grids.features.requires_grad:
+            grids.features.square().sum().backward()
+        return any(each.grad is not None and bool(each.grad.any()) for each in tower.parameters())
+
+    model.requires_grad_(True)
+    crop = torch.randn(3, 2 * patch, 3 * patch, generator=torch.Generator().manual_seed(0))
+    assert reached(spec.encode_crops(model, [crop])), f"{spec.name}: no gradient goes through encode_crops"
+    scene, _ = _native_scene(spec, model, native, [_blots((90, 130), seed=1)])
+    assert reached(scene), f"{spec.name}: no gradient goes through scene_grids"
 
 
 def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Image.Image]) -> tuple[FeatureGrids, Any]:
@@ -419,7 +513,14 @@ def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Im
     text = native.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     images = [[each] for each in pictures]
     inputs = native(text=[text] * len(images), images=images, padding=True, return_tensors="pt")
-    return spec.scene_grids(model, inputs, _tower_output(spec, model, inputs)), inputs
+    output = _tower_output(spec, model, inputs)
+    try:
+        return spec.scene_grids(model, inputs, output), inputs
+    except Exception as error:
+        raise AssertionError(
+            f"{spec.name}: scene_grids fails on what the vision_tower '{spec.vision_tower}' returned, a "
+            f"{type(output).__name__}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def final_norm_is_behind_the_last_layer(spec: BackboneSpec) -> None:
@@ -466,13 +567,14 @@ def projector_reads_the_scenes_cells(spec: BackboneSpec) -> None:
     read: list[Tensor] = []
     first = model.get_submodule(spec.projector_layers[0])
     handle = first.register_forward_pre_hook(lambda module, args: read.append(args[0].flatten(0, -2)))
-    scene, _ = _native_scene(spec, model, native, [_blots((90, 130), seed=1), _blots((130, 90), seed=2)])
+    with torch.no_grad():
+        scene, _ = _native_scene(spec, model, native, [_blots((90, 130), seed=1), _blots((130, 90), seed=2)])
     handle.remove()
-    cells = scene.merged(side).features
+    cells = merged_cells(model, spec, scene, side).features
     apart = torch.cdist(cells, read[0], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
     assert apart.max() < 1e-3 * cells.norm(dim=1).mean(), (
         f"{spec.name}: the projector's first layer '{spec.projector_layers[0]}' does not read the cells of the scene. "
-        "Is merged_side wrong, or a norm left out?"
+        "Is merged_side wrong, or a norm left out (of cells: cell_norm)?"
     )
 
 
@@ -533,7 +635,8 @@ def _video_scene_grids(
         padding=True,
         return_tensors="pt",
     )
-    grids = scene.grids(model, inputs, _tower_output(spec, model, inputs))
+    with torch.no_grad():
+        grids = scene.grids(model, inputs, _tower_output(spec, model, inputs))
     promised, got = scene.grids_hw(model.config, inputs), grids.grids_hw
     assert promised == got, f"{spec.name}: video_scene.grids_hw says {promised}, grids {got}"
     return grids
@@ -544,9 +647,9 @@ def _tower_output(spec: BackboneSpec, model: Any, inputs: Any) -> Any:
     outputs: list[Any] = []
     tower = model.get_submodule(spec.vision_tower)
     handle = tower.register_forward_hook(lambda module, args, output: outputs.append(output))
-    with torch.no_grad():
-        model(**inputs)
+    model(**inputs)
     handle.remove()
+    assert outputs, f"{spec.name}: a picture's native pass does not call the vision_tower '{spec.vision_tower}'"
     return outputs[-1]
 
 
@@ -705,13 +808,13 @@ def promised_is_delivered(adapter: str, backbone: str) -> None:
 
 def a_region_is_the_same_in_company(adapter: str, backbone: str) -> None:
     """The object tokens of a region do not depend on the other regions of the batch."""
-    pair, spec = make_pair(adapter, backbone), get_backbone(backbone)
-    together = _object_tokens(pair, pair.inputs(), spec)
+    pair = make_pair(adapter, backbone)
+    together = _object_tokens(pair, pair.inputs())
     alone = [
         tokens
         for sample, regions in enumerate(pair.regions)
         if regions
-        for tokens in _object_tokens(pair, pair.inputs(sample), spec)
+        for tokens in _object_tokens(pair, pair.inputs(sample))
     ]
     for number, (tokens, expected) in enumerate(zip(together, alone, strict=True)):
         assert torch.allclose(tokens, expected, atol=1e-5), (
@@ -781,12 +884,15 @@ def _beforehand(view: EncodedView) -> EncodedView:
     )
 
 
-def _object_tokens(pair: Pair, inputs: Any, spec: BackboneSpec) -> tuple[Tensor, ...]:
+def _object_tokens(pair: Pair, inputs: Any) -> tuple[Tensor, ...]:
     """The object tokens of each region of a batch, frame by frame."""
-    batch = inputs["regions"]
-    with torch.no_grad(), captured_scene(pair.model.backbone, spec, batch.scene, inputs) as scene:
+    made: list[Tensor] = []
+    hook = pair.model.adapter.register_forward_hook(lambda module, args, tokens: made.append(tokens))
+    with torch.no_grad():
         pair.model(**inputs)
-        return pair.model.object_tokens(batch, scene()).split(batch.counts)
+    hook.remove()
+    (tokens,) = made
+    return tokens.split(inputs["regions"].counts)
 
 
 def gradients_reach_what_trains(adapter: str, backbone: str) -> None:
@@ -904,6 +1010,54 @@ def _check_object(found: SegmentedObject, image_hw: tuple[int, int], frames: lis
         assert region is None or region.to_mask(image_hw).image_hw == image_hw
 
 
+def masks_do_not_depend_on_company(adapter: str, backbone: str) -> None:
+    """Where the adapter gives masks: those of several objects are those of each alone, object by object on all pictures
+    of its clip in order, and so are their losses; they are logits, also of hidden states in bfloat16; what nothing is
+    known of costs nothing."""
+    spec = get_adapter(adapter)
+    if spec.mask_head is None:
+        return
+    pair = make_pair(adapter, backbone)
+    head: Any = pair.model.adapter
+    px = spec.mask_head.picture_px(spec.make_config(spec.tiny))
+    width = pair.model.backbone.get_submodule(get_backbone(backbone).token_embedding).embedding_dim
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(3, width, generator=generator)
+    pixels = torch.randint(0, 256, (4, 3, px, px), generator=generator, dtype=torch.uint8)
+    masks = torch.zeros(2, px, px, dtype=torch.bool)
+    masks[0, : px // 2], masks[1, :, px // 4 : px // 2] = True, True
+    of_clip = (Clips(pixels[:1], (1,)), Clips(pixels[1:], (3,)))
+    clips, clip_of_object = Clips(pixels, (1, 3)), (1, 0, 1)
+    absent, unknown = MaskTargets.ABSENT, MaskTargets.UNKNOWN
+    rows = [torch.tensor(each) for each in ([0, absent, unknown], [1], [unknown] * 3)]
+    with torch.no_grad():
+        predicted = head.predict_masks(hidden, clips, clip_of_object)
+        losses = head.mask_losses(hidden, clips, clip_of_object, MaskTargets(masks, torch.cat(rows)))
+        nowhere = MaskTargets(masks[:0], torch.full((7,), absent))
+        without_masks = head.mask_losses(hidden, clips, clip_of_object, nowhere)
+        head.predict_masks(hidden.bfloat16(), clips, clip_of_object)
+        start = 0
+        for index, clip in enumerate(clip_of_object):
+            own, end = (hidden[index : index + 1], of_clip[clip], (0,)), start + of_clip[clip].lengths[0]
+            for one, alone in zip(_values(predicted), _values(head.predict_masks(*own)), strict=True):
+                assert torch.allclose(one[start:end].float(), alone.float(), rtol=1e-3, atol=1e-4), (
+                    f"the masks, IoUs or presences of object {index} are others when it is alone; are they in the "
+                    "order of the objects, each on all pictures of its own clip?"
+                )
+            for name, loss in head.mask_losses(*own, MaskTargets(masks, rows[index])).items():
+                assert torch.allclose(losses[name][index], loss[0], rtol=1e-3, atol=1e-4), (
+                    f"the loss '{name}' of object {index} is {losses[name][index]:.4f}, alone {loss[0]:.4f}"
+                )
+            start = end
+    logits = predicted.logits
+    assert logits.min() < 0 or logits.max() > 1, "the masks' logits are all in 0..1; are they probabilities?"
+    for name, loss in losses.items():
+        assert not loss[2], f"the loss '{name}' of an object of which nothing is known is {loss[2]:.4f}, not 0"
+    for name, loss in without_masks.items():
+        assert torch.isfinite(loss).all(), f"the loss '{name}' is not finite where every object is known to be absent"
+    pair.model.detach()
+
+
 def masks_survive_saving(adapter: str, backbone: str) -> None:
     """Where the adapter gives masks: a saved folder predicts equal ones, and equal objects, on a fresh backbone."""
     if get_adapter(adapter).mask_head is None:
@@ -939,8 +1093,10 @@ BACKBONE_CHECKS: tuple[Callable[[BackboneSpec], None], ...] = (
     crops_come_back_in_raster_order,
     crops_do_not_see_each_other,
     crops_and_scene_are_the_same_features,
+    gradients_reach_the_tower,
     projector_reads_the_scenes_cells,
     final_norm_is_behind_the_last_layer,
+    lora_scopes_are_parts_of_the_model,
     frames_are_where_video_scene_says,
 )
 PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
@@ -956,6 +1112,7 @@ PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
     detach_leaves_no_trace,
     saving_and_loading_changes_nothing,
     masks_come_where_they_are_asked_for,
+    masks_do_not_depend_on_company,
     masks_survive_saving,
 )
 

@@ -4,7 +4,7 @@ They split text as Qwen2's tokenizer does, so any text round-trips, and the word
 token each. Special tokens and chat template are the caller's; those of ChatML with images and videos are here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -69,6 +69,7 @@ def tiny_tokenizer(
     eos_token: str = "<|im_end|>",
     pad_token: str = "<|endoftext|>",
     vocab_size: int = 4096,
+    named_tokens: Mapping[str, str] | None = None,
 ) -> PreTrainedTokenizerFast:
     """Trains a tokenizer in which every word of a small corpus is one token.
 
@@ -79,11 +80,14 @@ def tiny_tokenizer(
         eos_token: One of `special_tokens`; ends an answer.
         pad_token: One of `special_tokens`.
         vocab_size: Upper bound on learnt entries; a small corpus ends well below it.
+        named_tokens: Names by which a processor asks for some of `special_tokens`: with `{"image_token": "<image>"}`
+            there are `tokenizer.image_token` and `image_token_id`, also after saving and loading.
 
     Raises:
-        ValueError: `eos_token` or `pad_token` is not among `special_tokens`.
+        ValueError: `eos_token`, `pad_token` or a named token is not among `special_tokens`.
     """
-    if missing := {eos_token, pad_token} - set(special_tokens):
+    named = dict(named_tokens or {})
+    if missing := {eos_token, pad_token, *named.values()} - set(special_tokens):
         raise ValueError(f"tiny_tokenizer: {sorted(missing)} must be among special_tokens {list(special_tokens)}.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -106,6 +110,7 @@ def tiny_tokenizer(
         eos_token=eos_token,
         pad_token=pad_token,
         additional_special_tokens=[t for t in special_tokens if t not in (eos_token, pad_token)],
+        model_specific_special_tokens=named,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
