@@ -379,13 +379,14 @@ class AdapterRecipe:
 
     Attributes:
         about: what it is for, in a line.
-        rates: learning rate of each parameter group that trains: those of `pixelrefer train`, or `adapter.CHILD` for
-            one child of the adapter's module alone.
+        rates: learning rate of each parameter group that trains: those of `pixelrefer train`, or `adapter.PART` for
+            a part of the adapter's module, by its dotted path there. None: that part stays as it is, though the whole
+            trains.
         lora: options of `RegionModel.add_lora` that its LoRA has by default; None: it adds none.
     """
 
     about: str
-    rates: Mapping[str, float]
+    rates: Mapping[str, float | None]
     lora: Mapping[str, Any] | None = None
 
 

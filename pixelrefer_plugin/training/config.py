@@ -39,7 +39,7 @@ DEFAULT_ADAPTER = "saot"
 def _group_name(name: str) -> str:
     if coarse_group(name) not in GROUPS:
         known = ", ".join(f"'{each}'" for each in GROUPS)
-        raise ValueError(f"must be {known} or '{PART_OF_ADAPTER}CHILD'")
+        raise ValueError(f"must be {known} or '{PART_OF_ADAPTER}PART'")
     return name
 
 
@@ -224,11 +224,13 @@ class EvaluationSection(_Section):
 
 def _as_rates(value: Any) -> Any:
     """`{adapter: {mask_head: 1e-4}}` flat: KEY=VALUE makes that of `learning_rates.adapter.mask_head`."""
-    nested = value.get("adapter") if isinstance(value, dict) else None
-    if not isinstance(nested, dict):
+    if not isinstance(value, dict):
         return value
-    others = {group: rate for group, rate in value.items() if group != "adapter"}
-    return {**others, **{f"{PART_OF_ADAPTER}{child}": rate for child, rate in nested.items()}}
+    flat: dict[str, Any] = {}
+    for group, rate in value.items():
+        parts = _as_rates(rate)
+        flat |= {f"{group}.{part}": each for part, each in parts.items()} if isinstance(parts, dict) else {group: rate}
+    return flat
 
 
 class TrainConfig(_Section):
@@ -240,8 +242,8 @@ class TrainConfig(_Section):
     """What trains: one of the recipes above, or one that the adapter brings."""
     lora: LoraSection = LoraSection()
     learning_rates: Annotated[dict[GroupName, Rate | None], BeforeValidator(_as_rates)] = {}
-    """Learning rate of a parameter group, in place of the recipe's; null freezes it. `adapter.CHILD` is one child of
-    the adapter's module."""
+    """Learning rate of a parameter group, in place of the recipe's; null freezes it. `adapter.PART` is a part of the
+    adapter's module."""
     optim: OptimSection = OptimSection()
     run: RunSection
     evaluation: EvaluationSection = EvaluationSection()
@@ -422,7 +424,7 @@ def recipe_rules(config: TrainConfig, recipe: Recipe) -> Iterator[tuple[str, str
         if not recipe.trains(group):
             yield (
                 f"learning_rates.{group}",
-                f"recipe '{recipe.name}' does not train it. Groups that it trains: {', '.join(recipe.rates)}.",
+                f"recipe '{recipe.name}' does not train it. Groups that it trains: {', '.join(recipe.trained)}.",
             )
 
 

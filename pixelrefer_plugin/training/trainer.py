@@ -74,7 +74,7 @@ class RegionTrainer(Trainer):
         collator: makes batches.
         train_dataset: a `RegionDataset`, or another that gives `RegionSample`s.
         eval_dataset: held-out samples.
-        learning_rates: per parameter group (see `groups`), `adapter.CHILD` for one child of the adapter's module; the
+        learning_rates: per parameter group (see `groups`), `adapter.PART` for a part of the adapter's module; the
             others have `args.learning_rate`.
         batching: `grouped` puts samples of similar length into a batch, `shuffled` any.
         run: the whole configuration of the run, kept in each checkpoint: only a run with the same resumes from it.
