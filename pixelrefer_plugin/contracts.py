@@ -404,7 +404,7 @@ class AdapterSpec:
             `EncodedView` per view and `counts`, the tokens promised per region, and returns `(sum(counts), D)`.
             A module with a method `set_attn_implementation(name)` is told what the backbone was loaded with; one with
             `start_from(projector_layers)` is given, when it is attached untrained, the linear layers of the backbone's
-            projector, none where its plugin does not name them or the backbone is quantized.
+            projector, none where its plugin does not name them or they are quantized.
         framework: `vision-object` when scene tokens stay in the sequence. `object-only` when the decoder sees
             object tokens and text alone: the backbone's own image path is not run, so no view may be a
             `SceneView`.
