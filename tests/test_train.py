@@ -311,6 +311,18 @@ def test_a_finished_run_is_not_trained_further(config):
         quietly(config(optim={"seed": 1}), resume=True)
 
 
+@pytest.mark.parametrize("eval_every", [None, 2])
+def test_a_finished_run_writes_its_answers_again(config, eval_every):
+    own = config(optim={"steps": 2}, run={"save_every": 2, "eval_every": eval_every})
+    result, _ = quietly(own)
+    answers = Path(own.run.out) / "answers.jsonl"
+    written = answers.read_text()
+    assert written
+    answers.unlink()  # as where it was killed behind the last evaluation, before they were written
+    assert quietly(own, resume=True)[0] == result
+    assert answers.read_text() == written
+
+
 def test_resume_where_nothing_is_begins(config):
     result, printed = quietly(config(optim={"steps": 1}), resume=True)
     assert "from the beginning" in printed
