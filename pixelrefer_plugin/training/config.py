@@ -222,17 +222,6 @@ class EvaluationSection(_Section):
     """Questions that a process asks at once, and samples of a batch of the held-out loss."""
 
 
-def _as_rates(value: Any) -> Any:
-    """`{adapter: {mask_head: 1e-4}}` flat: KEY=VALUE makes that of `learning_rates.adapter.mask_head`."""
-    if not isinstance(value, dict):
-        return value
-    flat: dict[str, Any] = {}
-    for group, rate in value.items():
-        parts = _as_rates(rate)
-        flat |= {f"{group}.{part}": each for part, each in parts.items()} if isinstance(parts, dict) else {group: rate}
-    return flat
-
-
 class TrainConfig(_Section):
     """A training run. Read one with `load`."""
 
@@ -241,7 +230,7 @@ class TrainConfig(_Section):
     recipe: str = "lora"
     """What trains: one of the recipes above, or one that the adapter brings."""
     lora: LoraSection = LoraSection()
-    learning_rates: Annotated[dict[GroupName, Rate | None], BeforeValidator(_as_rates)] = {}
+    learning_rates: dict[GroupName, Rate | None] = {}
     """Learning rate of a parameter group, in place of the recipe's; null freezes it. `adapter.PART` is a part of the
     adapter's module."""
     optim: OptimSection = OptimSection()
@@ -259,7 +248,7 @@ class TrainConfig(_Section):
         Raises:
             ConfigError: everything that is wrong, a line each, with file and line.
         """
-        return _checked(read_yaml(Path(path), settings))
+        return _checked(read_yaml(Path(path), settings, named=["learning_rates"]))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrainConfig:
