@@ -379,13 +379,14 @@ class AdapterRecipe:
 
     Attributes:
         about: what it is for, in a line.
-        rates: learning rate of each parameter group that trains: those of `pixelrefer train`, or `adapter.CHILD` for
-            one child of the adapter's module alone.
+        rates: learning rate of each parameter group that trains: those of `pixelrefer train`, or `adapter.PART` for
+            a part of the adapter's module, by its dotted path there. None: that part stays as it is, though the whole
+            trains.
         lora: options of `RegionModel.add_lora` that its LoRA has by default; None: it adds none.
     """
 
     about: str
-    rates: Mapping[str, float]
+    rates: Mapping[str, float | None]
     lora: Mapping[str, Any] | None = None
 
 
@@ -403,7 +404,7 @@ class AdapterSpec:
             `EncodedView` per view and `counts`, the tokens promised per region, and returns `(sum(counts), D)`.
             A module with a method `set_attn_implementation(name)` is told what the backbone was loaded with; one with
             `start_from(projector_layers)` is given, when it is attached untrained, the linear layers of the backbone's
-            projector, none where its plugin does not name them or the backbone is quantized.
+            projector, none where its plugin does not name them or they are quantized.
         framework: `vision-object` when scene tokens stay in the sequence. `object-only` when the decoder sees
             object tokens and text alone: the backbone's own image path is not run, so no view may be a
             `SceneView`.

@@ -788,10 +788,11 @@ def _norm_path(spec: BackboneSpec) -> str:
 
 
 def _projector_layers(backbone: Any, spec: BackboneSpec) -> tuple[nn.Module, ...]:
-    """What an untrained adapter may start from. Nothing, where the weights are codes of a quantized backbone."""
-    if getattr(backbone, "is_quantized", False):
-        return ()
-    return tuple(backbone.get_submodule(path) for path in spec.projector_layers)
+    """What an untrained adapter may start from. Nothing, where the weights are codes, as in a quantized backbone whose
+    projector was not left out."""
+    layers = tuple(backbone.get_submodule(path) for path in spec.projector_layers)
+    plain = all(type(layer) is nn.Linear and type(layer.weight) is nn.Parameter for layer in layers)
+    return layers if plain or not getattr(backbone, "is_quantized", False) else ()
 
 
 def _require_modules(backbone: nn.Module, spec: BackboneSpec, adapter: AdapterSpec) -> None:

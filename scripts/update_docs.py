@@ -92,7 +92,9 @@ def recipe_table() -> str:
     """The recipes and what trains in them how fast."""
     rows = ["| recipe | trains, at learning rate | for |", "|---|---|---|"]
     for recipe, adapter in _recipes():
-        rates = ", ".join(f"`{group}` {rate:g}" for group, rate in recipe.rates.items())
+        rates = ", ".join(
+            f"`{group}` {'frozen' if rate is None else f'{rate:g}'}" for group, rate in recipe.rates.items()
+        )
         about = recipe.about.replace("<", "\\<")  # such as the name of a token, which would be taken for HTML
         rows.append(f"| `{recipe.name}` | {rates} | {f'Of adapter `{adapter}`: ' if adapter else ''}{about} |")
     return "\n".join(rows)

@@ -668,6 +668,14 @@ def test_frames_that_an_object_is_absent_from_are_shown_and_say_so(folder):
     ]
 
 
+def test_a_long_caption_stays_below_its_picture():
+    pictures = [Image.new("RGB", (100, 60), "white") for _ in range(4)]
+    captions = ["frame 6, 1.5 s, without seg 1, seg 2", "", "short", ""]
+    grid = np.asarray(preview._grid(pictures, captions, 2, 100, preview._Pen.load(None)))
+    assert (grid[:, :100] < 255).any()
+    assert (grid[:, 100:] == 255).all()
+
+
 def test_a_sheet_is_a_picture(good, folder):
     assert "A sheet is a file of type .png or .jpg" in failure(run("preview", good, "--out", folder / "sheet.pdf"))
     assert "cannot be written" in failure(run("preview", good, "--out", folder / "none" / "sheet.png"))

@@ -336,6 +336,55 @@ def zero(out, stage):
         (out / f"error{rank}.txt").write_text(str(error))
 
 
+def zero_masks(out, stage):
+    """A step on `MASKS_AND_NONE`, two samples a process, through accelerate's DeepSpeed."""
+    torch.set_num_threads(1)
+    del os.environ["ACCELERATE_USE_CPU"]
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    os.environ["ACCELERATE_DEEPSPEED_ZERO_STAGE"] = str(stage)
+    os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"
+    options = {**DESCENT, "use_cpu": False, "ddp_backend": "gloo", "save_strategy": "steps", "save_steps": 1}
+    parts = make_parts("unipixel")
+    if stage == 3:
+        with pytest.raises(TrainingError, match="ZeRO-3"):
+            make_trainer(parts, out, MASKS_AND_NONE, **options)
+        return
+    trainer = make_trainer(parts, out, MASKS_AND_NONE, **options)
+    assert trainer.is_deepspeed_enabled
+    trainer.train()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+def test_deepspeed_with_masks_is_one_process_on_the_joint_batch(tmp_path):
+    parts = make_parts("unipixel")
+    make_trainer(parts, tmp_path / "joint", MASKS_AND_NONE, per_device_train_batch_size=4, **DESCENT).train()
+    after = weights_of(parts[0])
+    parts[0].detach()
+    assert in_processes(zero_masks, tmp_path / "step", 2, number=2) == [0, 0]
+    bare, _ = get_backbone("videollama3").tiny(0)
+    loaded = RegionModel.from_pretrained(checkpoint_path(tmp_path / "step", 1) / "model", backbone=bare)
+    weights = dict(loaded.named_parameters())
+    for name, tensor in after.items():
+        torch.testing.assert_close(weights[name].detach(), tensor, rtol=1e-4, atol=1e-5)
+    loaded.detach()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+def test_zero_3_takes_no_adapter_with_masks(tmp_path):
+    assert in_processes(zero_masks, tmp_path, 3, number=2) == [0, 0]
+
+
+def test_an_adapter_with_masks_is_told_what_takes_it_in_place_of_zero_3(tmp_path, monkeypatch):
+    monkeypatch.setattr("pixelrefer_plugin.training.trainer.is_deepspeed_zero3_enabled", lambda: True)
+    expected = r"ZeRO-3 gathers .* parts of adapter 'unipixel' run only .*deepspeed_zero2\.yaml.*fsdp2\.yaml"
+    parts = make_parts("unipixel")
+    with pytest.raises(TrainingError, match=expected):
+        make_trainer(parts, tmp_path, MASKS_AND_NONE)
+    parts[0].detach()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 @pytest.mark.parametrize("stage", [2, 3])

@@ -177,8 +177,8 @@ def test_samples_that_cannot_be_asked_for_masks(parts):
     wide = sample_of("wide", user(picture(*HW), "segment it"), assistant("<seg>"), regions=[
         Region.from_mask(np.ones((9, 9), bool))
     ])  # fmt: skip
-    with pytest.raises(ValueError, match="sample 'two': .*2 images"):
-        held_out(parts, [two])
+    with pytest.raises(ValueError, match="sample 'two': .*2 pictures and videos.*held-out"):  # before any training
+        HeldOutAnswers(Samples([wide, two]), parts[1], samples=2, max_new_tokens=3, batch_size=4)
     with pytest.raises(ValueError, match="sample 'wide': .*of width 9 and height 9"):
         held_out(parts, [wide])
     good = sample_of("good", user(picture(*HW), "segment it"), assistant("<seg>"), regions=[LEFT])

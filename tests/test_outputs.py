@@ -11,7 +11,7 @@ import torch
 from conftest import assistant, picture, user
 from PIL import Image
 from torch.nn.functional import interpolate
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, TextStreamer
+from transformers import BitsAndBytesConfig, DynamicCache, LogitsProcessor, LogitsProcessorList, TextStreamer
 
 from pixelrefer_plugin import (
     AttachError,
@@ -967,12 +967,21 @@ class TestStart:
         assert [id(each) for each in model.adapter.started_from] == [id(bare.get_submodule(path)) for path in layers]
         model.detach()
 
-    def test_a_quantized_projector_is_nothing_to_start_from(self):
-        """Its weights are codes: copied, they would be numbers of no meaning."""
-        bare, _ = get_backbone("videollama3").tiny(0)
-        bare.is_quantized = True
+    @pytest.mark.parametrize("kept", [False, True], ids=["quantized too", "kept as it is"])
+    @pytest.mark.parametrize("bits", [4, 8])
+    def test_an_adapter_starts_from_the_projector_of_a_quantized_backbone_where_that_is_not(self, tmp_path, bits, kept):
+        """Its weights would be codes: copied, numbers of no meaning."""
+        pytest.importorskip("bitsandbytes")
+        spec = get_backbone("videollama3")
+        spec.tiny(0)[0].save_pretrained(tmp_path)
+        quantization = BitsAndBytesConfig(
+            **{f"load_in_{bits}bit": True}, llm_int8_skip_modules=[*(spec.projector_layers if kept else ()), "lm_head"]
+        )
+        bare = spec.model_class.from_pretrained(tmp_path, quantization_config=quantization)
+        assert bare.is_quantized
         model = RegionModel.attach(bare, adapter="stencil")
-        assert model.adapter.started_from == ()
+        layers = spec.projector_layers if kept else ()
+        assert [id(each) for each in model.adapter.started_from] == [id(bare.get_submodule(path)) for path in layers]
         model.detach()
 
     def test_a_start_that_fails_leaves_the_backbone_free(self, monkeypatch):

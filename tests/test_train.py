@@ -36,7 +36,7 @@ from pixelrefer_plugin.training.collator import RegionCollator
 from pixelrefer_plugin.training.config import TrainConfig
 from pixelrefer_plugin.training.evaluation import HeldOutAnswers, normalized, questions
 from pixelrefer_plugin.training.groups import parameter_groups, trainable_groups, trained_tokens
-from pixelrefer_plugin.training.recipes import RECIPES, apply_recipe, linear_layers_outside_decoder
+from pixelrefer_plugin.training.recipes import RECIPES, Recipe, apply_recipe, linear_layers_outside_decoder
 from pixelrefer_plugin.training.run import run_training
 
 BASE = "builtin:tiny_videollama3"
@@ -311,6 +311,18 @@ def test_a_finished_run_is_not_trained_further(config):
         quietly(config(optim={"seed": 1}), resume=True)
 
 
+@pytest.mark.parametrize("eval_every", [None, 2])
+def test_a_finished_run_writes_its_answers_again(config, eval_every):
+    own = config(optim={"steps": 2}, run={"save_every": 2, "eval_every": eval_every})
+    result, _ = quietly(own)
+    answers = Path(own.run.out) / "answers.jsonl"
+    written = answers.read_text()
+    assert written
+    answers.unlink()  # as where it was killed behind the last evaluation, before they were written
+    assert quietly(own, resume=True)[0] == result
+    assert answers.read_text() == written
+
+
 def test_resume_where_nothing_is_begins(config):
     result, printed = quietly(config(optim={"steps": 1}), resume=True)
     assert "from the beginning" in printed
@@ -395,6 +407,21 @@ def test_a_part_of_the_adapter_has_its_own_rate_or_none():
     assert trained == [f"adapter.mlp.{name}" for name, _ in model.adapter.mlp.named_parameters()]
     with pytest.raises(TrainingError, match=r"has no adapter\.eye\. Its parts: adapter\.position, adapter\.mlp"):
         apply_recipe(model, RECIPES["lora"], {"adapter.eye": 1e-5})
+    model.detach()
+
+
+def test_a_part_may_lie_deeper_and_the_recipe_may_freeze_it():
+    model = make_pair("saot", "videollama3").model
+    recipe = Recipe("own", "", {"adapter.mlp": 1e-3, "adapter.mlp.0": None})
+    rates, _ = apply_recipe(model, recipe, {})
+    assert rates == {"adapter.mlp": 1e-3}
+    trained = [name for name, each in model.named_parameters() if each.requires_grad]
+    assert trained == ["adapter.mlp.2.weight", "adapter.mlp.2.bias"]
+    assert apply_recipe(model, recipe, {"adapter.mlp": 1e-5})[0] == {"adapter.mlp": 1e-5}
+    with pytest.raises(TrainingError, match=r"names adapter\.mlp\.0, which do not train here.*: adapter\.mlp\.$"):
+        apply_recipe(model, recipe, {"adapter.mlp.0": 1e-5})
+    with pytest.raises(TrainingError, match=r"has no adapter\.mlp\.7\. Its parts: adapter\.mlp\.0, adapter\.mlp\.2\.$"):
+        apply_recipe(model, recipe, {"adapter.mlp.7": 1e-5})
     model.detach()
 
 
@@ -655,8 +682,10 @@ def test_unipixel_trains_in_its_stages(config, data, clicks_and_masks, tmp_path)
         result, printed = quietly(own)
         after = RegionModel.from_pretrained(out / "model").state_dict()
         moved = {name for name in before if not torch.equal(before[name], after[name])}
-        rates = spec.recipes[recipe].rates
+        rates = {group: rate for group, rate in spec.recipes[recipe].rates.items() if rate is not None}
         assert {group_of(name) for name in moved} == set(rates)
+        of_sam = {f"adapter.prompt_encoder.{name}.weight" for name in ("kind", "padding")}
+        assert moved & of_sam == (of_sam if stage == 3 else set())
         assert ("eval_mask_loss" in result) == (stage > 1)
         if stage == 3:
             assert "trains on; r, alpha, scopes and targets are its own" in printed
@@ -679,7 +708,7 @@ def test_a_recipe_of_unipixel_goes_with_every_backbone(config, tmp_path, recipe,
     spec = get_adapter("unipixel")
     model = {"backbone": str(tmp_path / "base"), "adapter": "unipixel", "adapter_config": dict(spec.tiny)}
     built = built_by(config(recipe=recipe, model=model))
-    assert built.rates == spec.recipes[recipe].rates
+    assert built.rates == {group: rate for group, rate in spec.recipes[recipe].rates.items() if rate is not None}
     assert list(trainable_groups(built.model, built.rates)) == [
         group for group in parameter_groups(built.model, built.rates) if group in built.rates
     ]

@@ -286,6 +286,22 @@ def test_parts_of_the_adapter_have_rates_of_their_own(load, own_recipes):
     assert config.learning_rates == {"adapter.cut": 1e-4, "adapter.eye": None}
     flat = load(SMALLEST, STENCIL, "recipe=all", "learning_rates={adapter.cut: 1e-4, adapter.eye: null}")
     assert flat == config == TrainConfig.from_mapping(yaml.safe_load(config.to_yaml()))
+    deeper = load(SMALLEST, STENCIL, "recipe=all", "learning_rates.adapter.region.mlp.0=null")
+    assert deeper.learning_rates == {"adapter.region.mlp.0": None}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("learning_rates.adapter.cut=null", "learning_rates.adapter=1e-4"),
+        ("learning_rates.adapter=1e-4", "learning_rates.adapter.cut=null"),
+        ("learning_rates={adapter: 1e-4, adapter.cut: 1e-3}", "learning_rates.adapter.cut=null"),
+    ],
+    ids=["part first", "whole first", "over what a file says"],
+)
+def test_a_rate_of_a_part_and_that_of_the_whole_stand_side_by_side(load, own_recipes, settings):
+    config = load(SMALLEST, STENCIL, "recipe=all", *settings)
+    assert config.learning_rates == {"adapter": 1e-4, "adapter.cut": None}
 
 
 def test_lora_is_as_the_recipe_has_it_where_the_user_says_nothing(load, own_recipes):

@@ -118,7 +118,11 @@ def test_clicks_and_boxes_are_drawn_and_all_else_is_memory(region, num_tokens):
 def test_the_recipes_are_the_three_published_stages():
     recipes = get_adapter("unipixel").recipes
     assert list(recipes) == ["unipixel_stage1", "unipixel_stage2", "unipixel_stage3"]
-    assert recipes["unipixel_stage1"].rates == {"adapter.prompt_encoder": 1e-3}
+    assert recipes["unipixel_stage1"].rates == {
+        "adapter.prompt_encoder": 1e-3,
+        "adapter.prompt_encoder.kind": None,
+        "adapter.prompt_encoder.padding": None,
+    }
     assert recipes["unipixel_stage2"].rates == {"adapter.mask_head": 1e-3, "token_rows": 1e-3}
     assert recipes["unipixel_stage3"].rates["adapter.mask_decoder"] == 5e-6
     assert [bool(recipe.lora) for recipe in recipes.values()] == [False, True, True]

@@ -20,7 +20,11 @@ RECIPES: Mapping[str, AdapterRecipe] = MappingProxyType(
     {
         "unipixel_stage1": AdapterRecipe(
             about="UniPixel's first stage: clicks and boxes, on captions of regions.",
-            rates={"adapter.prompt_encoder": 1e-3},
+            rates={
+                "adapter.prompt_encoder": 1e-3,
+                "adapter.prompt_encoder.kind": None,  # SAM 2's own vectors, which train in the third stage
+                "adapter.prompt_encoder.padding": None,
+            },
         ),
         # The published stage trains the head alone: the frozen decoder then never says <seg> when it is asked for
         # masks. The token's own rows are the least that teaches it. PEFT trains them beside LoRA, which is the third

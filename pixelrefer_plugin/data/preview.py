@@ -199,14 +199,14 @@ class _Pen:
         except OSError as error:
             raise DataError(f"Font '{path}' cannot be read: {error}. Give a .ttf or .otf file.") from error
 
-    def wrapped(self, runs: Iterable[_Run], *, most: int | None = None) -> list[list[_Run]]:
-        """The runs in lines no wider than a tile; of more than `most` lines the last one ends in dots."""
+    def wrapped(self, runs: Iterable[_Run], *, width_px: int = _TILE_PX, most: int | None = None) -> list[list[_Run]]:
+        """The runs in lines no wider than that; of more than `most` lines the last one ends in dots."""
         lines: list[list[_Run]] = [[]]
-        left_px = float(_TILE_PX)
-        for word in (piece for run in runs for piece in self._pieces(run)):
+        left_px = float(width_px)
+        for word in (piece for run in runs for piece in self._pieces(run, width_px)):
             if word.text == "\n" or (self._width(word) > left_px and lines[-1]):
                 lines.append([])
-                left_px = _TILE_PX
+                left_px = width_px
             if word.text == "\n" or (word.text.isspace() and not lines[-1]):
                 continue
             lines[-1].append(word)
@@ -215,15 +215,15 @@ class _Pen:
             return lines
         return [*lines[: most - 1], [*lines[most - 1][:-1], _Run(" ...", lines[most - 1][-1].fill)]]
 
-    def _pieces(self, run: _Run) -> Iterator[_Run]:
-        """Words, blanks and line ends; a word wider than a tile in pieces."""
+    def _pieces(self, run: _Run, width_px: int) -> Iterator[_Run]:
+        """Words, blanks and line ends; a word wider than a line in pieces."""
         if run.plate is not None:
             yield run
             return
         printable = "".join(each if each.isprintable() or each == "\n" else " " for each in run.text)
         for word in re.findall(r"\n|[^\S\n]+|\S+", printable):
-            while self._width(run._replace(text=word)) > _TILE_PX:
-                end = max(1, int(len(word) * _TILE_PX / self._width(run._replace(text=word))) - 1)
+            while self._width(run._replace(text=word)) > width_px:
+                end = max(1, int(len(word) * width_px / self._width(run._replace(text=word))) - 1)
                 yield run._replace(text=word[:end])
                 word = word[end:]
             yield run._replace(text=word)
@@ -231,11 +231,11 @@ class _Pen:
     def _width(self, run: _Run) -> float:
         return self.font.getlength(run.text)
 
-    def write(self, tile: Image.Image, lines: Iterable[Sequence[_Run]], *, top: int) -> None:
-        """Write lines from `top` down."""
+    def write(self, tile: Image.Image, lines: Iterable[Sequence[_Run]], *, top: int, start: int = _PAD_PX) -> None:
+        """Write lines from `top` down, each from `start` on."""
         draw = ImageDraw.Draw(tile)
         for line in lines:
-            left = float(_PAD_PX)
+            left = float(start)
             for run in line:
                 if run.plate is not None:
                     draw.rectangle((left, top, left + self._width(run) - 1, top + _LINE_PX - 3), fill=run.plate)
@@ -275,18 +275,16 @@ def _media(sample: RegionSample, pen: _Pen) -> Image.Image | None:
 def _grid(
     pictures: Sequence[Image.Image], captions: Sequence[str], columns: int, slot_px: int, pen: _Pen
 ) -> Image.Image:
-    caption_px = _LINE_PX if any(captions) else 0
+    lines = [pen.wrapped([_Run(caption, _PALE)], width_px=slot_px) if caption else [] for caption in captions]
     rows = [range(start, min(start + columns, len(pictures))) for start in range(0, len(pictures), columns)]
-    heights = [max(pictures[index].height for index in row) + caption_px for row in rows]
+    heights = [max(pictures[index].height + len(lines[index]) * _LINE_PX for index in row) for row in rows]
     grid = Image.new("RGB", (_TILE_PX, sum(heights) + (len(rows) - 1) * _PAD_PX // 2), "white")
-    draw = ImageDraw.Draw(grid)
     top = 0
     for row, height in zip(rows, heights, strict=True):
         for column, index in enumerate(row):
             left = column * (slot_px + _PAD_PX)
             grid.paste(pictures[index], (left, top))
-            at = (left, top + pictures[index].height)
-            draw.text(at, captions[index], font=pen.font, fill=_PALE)
+            pen.write(grid, lines[index], top=top + pictures[index].height, start=left)
         top += height + _PAD_PX // 2
     return grid
 

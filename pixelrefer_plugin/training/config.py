@@ -39,7 +39,7 @@ DEFAULT_ADAPTER = "saot"
 def _group_name(name: str) -> str:
     if coarse_group(name) not in GROUPS:
         known = ", ".join(f"'{each}'" for each in GROUPS)
-        raise ValueError(f"must be {known} or '{PART_OF_ADAPTER}CHILD'")
+        raise ValueError(f"must be {known} or '{PART_OF_ADAPTER}PART'")
     return name
 
 
@@ -222,15 +222,6 @@ class EvaluationSection(_Section):
     """Questions that a process asks at once, and samples of a batch of the held-out loss."""
 
 
-def _as_rates(value: Any) -> Any:
-    """`{adapter: {mask_head: 1e-4}}` flat: KEY=VALUE makes that of `learning_rates.adapter.mask_head`."""
-    nested = value.get("adapter") if isinstance(value, dict) else None
-    if not isinstance(nested, dict):
-        return value
-    others = {group: rate for group, rate in value.items() if group != "adapter"}
-    return {**others, **{f"{PART_OF_ADAPTER}{child}": rate for child, rate in nested.items()}}
-
-
 class TrainConfig(_Section):
     """A training run. Read one with `load`."""
 
@@ -239,9 +230,9 @@ class TrainConfig(_Section):
     recipe: str = "lora"
     """What trains: one of the recipes above, or one that the adapter brings."""
     lora: LoraSection = LoraSection()
-    learning_rates: Annotated[dict[GroupName, Rate | None], BeforeValidator(_as_rates)] = {}
-    """Learning rate of a parameter group, in place of the recipe's; null freezes it. `adapter.CHILD` is one child of
-    the adapter's module."""
+    learning_rates: dict[GroupName, Rate | None] = {}
+    """Learning rate of a parameter group, in place of the recipe's; null freezes it. `adapter.PART` is a part of the
+    adapter's module."""
     optim: OptimSection = OptimSection()
     run: RunSection
     evaluation: EvaluationSection = EvaluationSection()
@@ -257,7 +248,7 @@ class TrainConfig(_Section):
         Raises:
             ConfigError: everything that is wrong, a line each, with file and line.
         """
-        return _checked(read_yaml(Path(path), settings))
+        return _checked(read_yaml(Path(path), settings, named=["learning_rates"]))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -422,7 +413,7 @@ def recipe_rules(config: TrainConfig, recipe: Recipe) -> Iterator[tuple[str, str
         if not recipe.trains(group):
             yield (
                 f"learning_rates.{group}",
-                f"recipe '{recipe.name}' does not train it. Groups that it trains: {', '.join(recipe.rates)}.",
+                f"recipe '{recipe.name}' does not train it. Groups that it trains: {', '.join(recipe.trained)}.",
             )
 
 

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from ..data.sample import MARKER, RegionSample
 from ..errors import PixelReferError, PromptError, SampleError, about
-from ..messages import REGION_MARKER, Message, read_texts
+from ..messages import MASK_MARKER, REGION_MARKER, Message, read_texts
 from ..metrics import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
 from ..prompts import named_frames
 from ..regions import Region, RegionMask, VideoRegion
@@ -136,6 +136,7 @@ class HeldOutAnswers:
 
     Raises:
         SampleError: a sample cannot be used, and shall not be passed over.
+        PromptError: a sample expects masks, but has not one picture or video alone.
 
     Attributes:
         answers: those of the latest call, in the order of the dataset, on every process.
@@ -196,7 +197,15 @@ class HeldOutAnswers:
         errors = [each for each in found if isinstance(each, SampleError)]
         if errors and self._on_bad_sample == "error":
             raise errors[0]
-        return [question for each in found if isinstance(each, RegionSample) for question in questions(each)]
+        asked = [question for each in found if isinstance(each, RegionSample) for question in questions(each)]
+        for question in asked if self._on_bad_sample == "error" else ():
+            if not _can_be_asked(question):
+                raise PromptError(
+                    f"{question.asked.name}: its answer has {MASK_MARKER}, but it shows {_num_media(question.asked)} "
+                    "pictures and videos, and a model is asked for masks of the only one. Leave it out of the held-out "
+                    "samples."
+                )
+        return [question for question in asked if _can_be_asked(question)]
 
     def _ask_all(self, model: RegionModel) -> list[Answer]:
         """Every process asks its share, in as many batches as the others: where weights are spread over processes,
@@ -257,6 +266,15 @@ class HeldOutAnswers:
 
 
 # -- masks -------------------------------------------------------------------------------------------------
+
+
+def _can_be_asked(question: Question) -> bool:
+    """Whether it is clear which picture or video its masks are made on, if it expects any."""
+    return not question.targets or _num_media(question.asked) == 1
+
+
+def _num_media(sample: RegionSample) -> int:
+    return len(sample.media("image")) + len(sample.media("video"))
 
 
 def _on_known_frames(question: Question, sampling: FrameSampling) -> RegionSample:

@@ -25,18 +25,18 @@ def parameter_groups(model: RegionModel, named: Iterable[str] = ()) -> dict[str,
 
     Args:
         model: whose.
-        named: groups that somebody names. A child of the adapter's module among them, `adapter.CHILD`, is a group of
-            its own; the other children stay in `adapter`.
+        named: groups that somebody names. A part of the adapter's module among them, `adapter.PART`, is a group of its
+            own, without the parts of it that are named too; what no name is for stays in `adapter`.
 
     Raises:
-        TrainingError: the adapter has no child of that name; those that it has are listed.
+        TrainingError: the adapter has no such part; those that it has there are listed.
     """
     spec = model.backbone_spec
     parts = {f"backbone.{spec.vision_tower}.": "vision_tower", f"backbone.{spec.projector}.": "projector"}
-    children = _named_children(model, named)
-    groups: dict[str, NamedParameters] = {name: [] for name in (GROUPS[0], *children, *GROUPS[1:])}
+    own = _named_parts(model, named)
+    groups: dict[str, NamedParameters] = {name: [] for name in (GROUPS[0], *own, *GROUPS[1:])}
     for name, parameter in model.named_parameters():
-        groups[_group_of(name, parts, children)].append((name, parameter))
+        groups[_group_of(name, parts, own)].append((name, parameter))
     return {name: members for name, members in groups.items() if members}
 
 
@@ -64,7 +64,7 @@ def optimizer_groups(
     Args:
         model: what trains.
         learning_rate: of groups that have none of their own.
-        learning_rates: of others, by name, children of the adapter's module among them.
+        learning_rates: of others, by name, parts of the adapter's module among them.
         weight_decay: of matrices.
 
     Raises:
@@ -100,7 +100,7 @@ def require_learning_rates_used(groups: Mapping[str, object], learning_rates: Ma
         if coarse_group(name) not in GROUPS:
             raise TrainingError(
                 f"A learning rate is given for {name!r}; parameter groups are {', '.join(GROUPS)}, and "
-                f"{PART_OF_ADAPTER}CHILD for a child of the adapter's module."
+                f"{PART_OF_ADAPTER}PART for a part of the adapter's module."
             )
         if name not in groups:
             raise TrainingError(
@@ -108,22 +108,24 @@ def require_learning_rates_used(groups: Mapping[str, object], learning_rates: Ma
             )
 
 
-def _named_children(model: RegionModel, named: Iterable[str]) -> list[str]:
-    """The groups among them that are children of the adapter's module, in the module's order."""
+def _named_parts(model: RegionModel, named: Iterable[str]) -> list[str]:
+    """The groups among them that are parts of the adapter's module, in the module's order."""
     wanted = {name for name in named if name.startswith(PART_OF_ADAPTER)}
-    children = model.adapter.named_children()
-    there = [f"{PART_OF_ADAPTER}{name}" for name, child in children if any(True for _ in child.parameters())]
+    modules = model.adapter.named_modules(prefix=GROUPS[0])
+    there = [name for name, part in modules if any(True for _ in part.parameters())]
     unknown = sorted(wanted - set(there))
     if unknown:
+        whole = max((name for name in there if unknown[0].startswith(f"{name}.")), key=len, default=GROUPS[0])
+        parts = [name for name in there if name.rpartition(".")[0] == whole]
         raise TrainingError(
-            f"Adapter '{model.adapter_spec.name}' has no {', '.join(unknown)}. Its parts: {', '.join(there) or 'none'}."
+            f"Adapter '{model.adapter_spec.name}' has no {', '.join(unknown)}. Its parts: {', '.join(parts) or 'none'}."
         )
     return [name for name in there if name in wanted]
 
 
-def _group_of(name: str, parts: Mapping[str, str], children: Iterable[str]) -> str:
+def _group_of(name: str, parts: Mapping[str, str], own: Iterable[str]) -> str:
     if name.startswith(PART_OF_ADAPTER):
-        return next((child for child in children if name.startswith(f"{child}.")), "adapter")
+        return max((part for part in own if name.startswith(f"{part}.")), key=len, default=GROUPS[0])
     if "trainable_tokens_" in name:
         return "token_rows"
     if is_lora(name):

@@ -98,7 +98,7 @@ class GradientGuard(TrainerCallback):
     """After the first optimizer step that saw regions or masks, every group that trains must have had a gradient.
 
     LoRA's A matrices have none at first, by design, and single layers may rest: a group counts as a whole. Where the
-    adapter trains in parts (`adapter.CHILD`, or without some of them), one may have nothing to do in a step, such as
+    adapter trains in parts (`adapter.PART`, or without some of them), one may have nothing to do in a step, such as
     that for clicks where there are none: after `PATIENCE` steps it is an error where samples of every kind were seen or
     no part had a gradient, else a warning.
 

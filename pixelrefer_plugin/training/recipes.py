@@ -23,7 +23,8 @@ GROUPS = ("adapter", "lora", "token_rows", "vision_tower", "projector", "decoder
 `decoder` all of the backbone that is neither vision tower nor projector, embedding and head included."""
 
 PART_OF_ADAPTER = "adapter."
-"""What the name of a group begins with that is one child of the adapter's module, such as `adapter.mask_head`."""
+"""What the name of a group begins with that is a part of the adapter's module, by its dotted path there, such as
+`adapter.mask_head`."""
 
 BACKBONE_GROUPS = ("decoder", "projector", "vision_tower")
 """The backbone's own weights."""
@@ -42,23 +43,35 @@ class Recipe:
     Attributes:
         name: what users call it.
         about: what it is for, in a line.
-        rates: learning rate of each group that trains, by `groups.parameter_groups`' names.
+        rates: learning rate of each group that trains, by `groups.parameter_groups`' names; None of a part of one that
+            stays as it is.
         lora: options that its LoRA has in place of `LORA_DEFAULTS`; None: it adds none.
     """
 
     name: str
     about: str
-    rates: Mapping[str, float]
+    rates: Mapping[str, float | None]
     lora: Mapping[str, Any] | None = None
 
     @property
     def trains_backbone(self) -> bool:
         """Whether any of the backbone's own weights change."""
-        return any(group in self.rates for group in BACKBONE_GROUPS)
+        return any(self.trains(group) for group in BACKBONE_GROUPS)
+
+    @property
+    def trained(self) -> list[str]:
+        """The groups that it names and that train."""
+        return [group for group in self.rates if self.trains(group)]
 
     def trains(self, group: str) -> bool:
-        """Whether a group, or the whole that it is a part of, has a rate."""
-        return group in self.rates or coarse_group(group) in self.rates
+        """Whether a group has a rate."""
+        return self.rate_of(group) is not None
+
+    def rate_of(self, group: str) -> float | None:
+        """The rate of a group, or else of the smallest whole that it is a part of and that is named."""
+        while group not in self.rates and group:
+            group = group.rpartition(".")[0]
+        return self.rates.get(group)
 
 
 def coarse_group(name: str) -> str:
@@ -117,13 +130,13 @@ def _require_sound(recipe: Recipe, adapter: str) -> None:
     for group in recipe.rates:
         if coarse_group(group) not in GROUPS:
             raise PluginError(
-                f"{which} has a rate for '{group}'; parameter groups are {_listed(GROUPS)}, and {PART_OF_ADAPTER}CHILD "
-                "for a child of the adapter's module."
+                f"{which} has a rate for '{group}'; parameter groups are {_listed(GROUPS)}, and {PART_OF_ADAPTER}PART "
+                "for a part of the adapter's module."
             )
     unknown = sorted(set(recipe.lora or ()) - set(LORA_DEFAULTS))
     if unknown:
         raise PluginError(f"LoRA of {which} has no option '{unknown[0]}'. Its options: {_listed(LORA_DEFAULTS)}.")
-    needs_lora = [group for group in LORA_GROUPS if group in recipe.rates]
+    needs_lora = [group for group in LORA_GROUPS if recipe.trains(group)]
     if needs_lora and recipe.lora is None:
         raise PluginError(
             f"{which} trains {_listed(needs_lora)}, but adds no LoRA, which has them. Give its AdapterRecipe lora={{}}."
@@ -138,21 +151,19 @@ def apply_recipe(
     Args:
         model: with its LoRA, if any.
         recipe: says which.
-        overrides: learning rates in place of the recipe's, by group; None freezes one. A child of the adapter's module
-            (`adapter.CHILD`) may have one where the recipe trains the adapter as a whole.
+        overrides: learning rates in place of the recipe's, by group; None freezes one. A part of the adapter's module
+            (`adapter.PART`) may have one where the recipe trains the whole that it lies in.
 
     Returns:
         The learning rate of each group that trains; and what the user should know about groups left out.
 
     Raises:
-        TrainingError: a rate is given for a group that does not train here, or for a child that there is not.
+        TrainingError: a rate is given for a group that does not train here, or for a part that there is not.
     """
     from .groups import parameter_groups
 
     groups = parameter_groups(model, [*recipe.rates, *overrides])
-    rates: dict[str, float | None] = {
-        group: recipe.rates.get(group, recipe.rates.get("adapter")) for group in groups if recipe.trains(group)
-    }
+    rates = {group: recipe.rate_of(group) for group in groups if recipe.trains(group)}
     notes = []
     if "projector" in rates and model.adapter_spec.framework == "object-only":
         del rates["projector"]

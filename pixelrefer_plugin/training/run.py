@@ -234,7 +234,7 @@ def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[
     metrics = {
         "steps": trainer.state.global_step,
         "last_loss": _last_loss(trainer),
-        **_held_out_result(trainer, parts.held_out),
+        **_held_out_result(trainer, checkpoint, parts.held_out),
         "skipped_samples": _write_skipped(trainer, out, console),
     }
     if _is_first_process():
@@ -292,12 +292,14 @@ def _last_loss(trainer: RegionTrainer) -> float | None:
     return losses[-1] if losses else None
 
 
-def _held_out_result(trainer: RegionTrainer, held_out: BuiltData) -> dict[str, float]:
-    """How well the finished model does; the evaluation of the last step serves where there was one. A loss of nothing,
-    all samples having been left out, is none."""
+def _held_out_result(trainer: RegionTrainer, checkpoint: Path | None, held_out: BuiltData) -> dict[str, float]:
+    """How well the finished model does; the evaluation of the last step serves where this process made it, and so has
+    its answers. A loss of nothing, all samples having been left out, is none."""
     if not len(held_out):
         return {}
-    last = [entry for entry in trainer.state.log_history if entry.get("step") == trainer.state.global_step]
+    step = trainer.state.global_step
+    took_steps = checkpoint is None or step_of(checkpoint) < step
+    last = [entry for entry in trainer.state.log_history if took_steps and entry.get("step") == step]
     known = next((entry for entry in last if "eval_loss" in entry), None)
     metrics = held_out_metrics(known if known is not None else trainer.evaluate())
     return {name: value for name, value in metrics.items() if not math.isnan(value)}

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DistributedSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ..contracts import MaskTargets
 from ..errors import TrainingError
@@ -74,7 +75,7 @@ class RegionTrainer(Trainer):
         collator: makes batches.
         train_dataset: a `RegionDataset`, or another that gives `RegionSample`s.
         eval_dataset: held-out samples.
-        learning_rates: per parameter group (see `groups`), `adapter.CHILD` for one child of the adapter's module; the
+        learning_rates: per parameter group (see `groups`), `adapter.PART` for a part of the adapter's module; the
             others have `args.learning_rate`.
         batching: `grouped` puts samples of similar length into a batch, `shuffled` any.
         run: the whole configuration of the run, kept in each checkpoint: only a run with the same resumes from it.
@@ -82,7 +83,8 @@ class RegionTrainer(Trainer):
         callbacks: further callbacks.
 
     Raises:
-        TrainingError: nothing trains, a learning rate is for a group that does not, or `args.push_to_hub` is set.
+        TrainingError: nothing trains, a learning rate is for a group that does not, `args.push_to_hub` is set, or
+            DeepSpeed's ZeRO-3 is to train an adapter with a mask head.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class RegionTrainer(Trainer):
             eval_dataset=eval_dataset,
             callbacks=[*(callbacks or ()), self._order],
         )
+        self._require_engine_for_masks(model)
         self._guard = GradientGuard(model, named=self.learning_rates, watch=self.is_deepspeed_enabled)
         self.add_callback(self._guard)
 
@@ -173,6 +176,15 @@ class RegionTrainer(Trainer):
         self._checkpoint_to_resume(str(checkpoint))
         self.accelerator.unwrap_model(self.model).load_weights(checkpoint / MODEL_FOLDER)
         self.state = TrainerState.load_from_json(str(checkpoint / _STATE_FILE))
+
+    def _require_engine_for_masks(self, model: RegionModel) -> None:
+        if self._has_mask_head and is_deepspeed_zero3_enabled():
+            raise TrainingError(
+                "DeepSpeed ZeRO-3 gathers the weights of each module when it is called, so all processes must call the "
+                f"same ones equally often; parts of adapter '{model.adapter_spec.name}' run only where a "
+                "batch has work for them. Use ZeRO-2 or FSDP2: examples/accelerate has deepspeed_zero2.yaml and "
+                "fsdp2.yaml."
+            )
 
     def _require_taught(self) -> None:
         skipped = self.all_skipped()

@@ -51,11 +51,13 @@ class Document:
         name: what to call it in messages.
         values: the mapping.
         places: `file line 3` or the override itself, by dotted key.
+        named: dotted keys of mappings whose own keys are names that may have dots in them.
     """
 
     name: str
     values: dict[str, Any]
     places: dict[str, str] = field(default_factory=dict)
+    named: Sequence[str] = ()
 
     def place(self, key: str) -> str:
         """Where a key is set, or the nearest key above it; the document's name where none is."""
@@ -73,7 +75,7 @@ class Document:
         if not key or not equals:
             raise ConfigError(f"Expected key=value, such as optim.epochs=2, got '{setting}'.")
         value = _parse(text, f"'{setting}'")
-        *path, last = key.split(".")
+        *path, last = self._parts(key)
         holder: Any = self.values
         for depth, part in enumerate(path):
             holder = _step(holder, part, setting, ".".join(path[: depth + 1]))
@@ -81,17 +83,25 @@ class Document:
             holder[_index(holder, last, setting)] = value
         else:
             holder[last] = value
-        for place in [each for each in self.places if each.startswith(f"{key}.")]:
+        for place in [each for each in self.places if self._parts(each)[: len(path) + 1] == [*path, last]]:
             del self.places[place]  # what stood below the key is gone
         self.places[key] = f"'{setting}'"
 
+    def _parts(self, key: str) -> list[str]:
+        """The keys that a dotted one leads through."""
+        for above in self.named:
+            if key.startswith(f"{above}."):
+                return [*above.split("."), key.removeprefix(f"{above}.")]
+        return key.split(".")
 
-def read_yaml(path: Path, settings: Sequence[str] = ()) -> Document:
+
+def read_yaml(path: Path, settings: Sequence[str] = (), *, named: Sequence[str] = ()) -> Document:
     """Read a YAML file that holds a mapping, and write settings over it.
 
     Args:
         path: the file.
         settings: `dotted.key=value` each, the value as YAML.
+        named: as `Document.named`.
 
     Raises:
         ConfigError: the file cannot be read or is no mapping, or a setting is malformed.
@@ -106,7 +116,7 @@ def read_yaml(path: Path, settings: Sequence[str] = ()) -> Document:
     if not isinstance(values, dict):
         raise ConfigError(f"'{path}' must hold keys and values, such as 'recipe: lora', got {values!r:.60}.")
     try:
-        document = Document(path.name, values, dict(_places(path.name, yaml.compose(text, Loader=_Loader))))
+        document = Document(path.name, values, dict(_places(path.name, yaml.compose(text, Loader=_Loader))), named)
     except RecursionError as error:
         raise ConfigError(f"'{path}' is no valid YAML: a value contains itself.") from error
     for setting in settings:
