@@ -157,12 +157,12 @@ def test_region_tokens_are_measured_beside_the_plain_way_and_the_floor(adapter, 
 
 
 def test_clicks_and_masks_are_learnt_apart_and_together():
-    runs = list(measure_joint_training([0], steps=2, num_scenes=2))
+    runs = list(measure_joint_training([0], steps=4, num_scenes=2))
     assert [(run["how"], run["steps"]) for run in runs] == [
-        ("apart", 2),
-        ("apart", 2),
-        ("together", 2),
-        ("half as long", 1),
+        ("apart", 4),
+        ("apart", 3),
+        ("together", 4),
+        ("half as long", 2),
     ]
     apart = {**runs[0]["scores"], **runs[1]["scores"]}
     assert apart.keys() == runs[2]["scores"].keys() == runs[3]["scores"].keys()

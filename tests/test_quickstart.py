@@ -9,7 +9,7 @@ from PIL import Image
 
 from pixelrefer_plugin import Region, RegionModel, RegionProcessor
 from pixelrefer_plugin.cli import main
-from pixelrefer_plugin.quickstart.run import QuickstartOptions, run_quickstart
+from pixelrefer_plugin.quickstart.run import QuickstartOptions, run_quickstart, stages, training_batches
 from pixelrefer_plugin.quickstart.tasks import Answers, FindAndName, Given, WhatItTurns, WhichDigit
 
 
@@ -122,6 +122,24 @@ def test_a_lesson_has_no_question_without_its_answer():
     lesson = task.lesson(example, rng)
     assert 0 < len(lesson) < len(example.asked)
     assert all((asked.mask is not None) == ("<seg>" in asked.answer) for asked in lesson)
+
+
+def test_clicks_are_learnt_first_and_on_the_decoder_as_it_is():
+    (clicks, first), (everything, rest) = stages(FindAndName(), 10)
+    assert (clicks.kinds, clicks.rates["backbone"], everything.kinds) == (("click",), 0, None)
+    assert [*first, *rest] == [*range(10)]
+    assert len(first) == 3
+    options = QuickstartOptions(adapter="unipixel", pictures_per_step=4)
+    (conversations, regions) = next(training_batches(FindAndName(), clicks, first, options))
+    assert {turn["content"][-1]["text"] for turns in conversations for turn in turns[::2]} == {
+        "which digit is <region>?"
+    }
+    assert {region.kind for given in regions for region in given} == {"points"}
+
+
+@pytest.mark.parametrize("task", [WhichDigit(), FindAndName(("segment", "largest"))], ids=["regions", "masks"])
+def test_what_has_one_stage_learns_all_the_while(task):
+    assert [(stage.kinds, steps) for stage, steps in stages(task, 7)] == [(None, range(7))]
 
 
 def test_a_scene_that_nothing_can_be_asked_about_is_drawn_again():

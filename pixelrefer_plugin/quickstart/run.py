@@ -10,8 +10,10 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
 from ..training.groups import trainable_groups
 from .drawing import draw_answers, draw_losses, draw_masks
-from .tasks import Answers, Asked, Example, FindAndName, Given, Task, WhatItTurns, WhichDigit
+from .tasks import Answers, Asked, Example, FindAndName, Given, Stage, Task, WhatItTurns, WhichDigit
 
 BASES = {"videollama3": "builtin:tiny_videollama3", "llava_onevision": "builtin:tiny_llava_onevision"}
 """The tiny models that are pre-trained, by their backbones: on scenes, and on scenes and places."""
@@ -60,7 +62,7 @@ class QuickstartOptions:
         overwrite: replace the results of an earlier quickstart.
         pictures_per_step: scenes or clips in a training step.
         eval_scenes: held-out scenes or clips to ask about, before and after.
-        learning_rate: of the adapter; LoRA and, from scratch, the backbone take the task's share of it.
+        learning_rate: of the adapter; LoRA and, from scratch, the backbone take a share of it that the task says.
     """
 
     backbone: str | None = None
@@ -183,39 +185,56 @@ def train(
     model: RegionModel, processor: RegionProcessor, task: Task, options: QuickstartOptions, console: Console
 ) -> list[float]:
     """Train what is trainable; returns the loss of each step."""
-    optimizer = _optimizer(model, task, options)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, options.num_steps))
-    losses = []
+    losses: list[float] = []
     model.train()
     with _progress(console) as progress:
         bar = progress.add_task("training", total=options.num_steps, loss=math.nan)
-        for conversations, regions in training_batches(task, options):
-            inputs = processor(conversations, regions, labels=True)
-            loss = model(**inputs).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            schedule.step()
-            losses.append(loss.item())
-            progress.update(bar, advance=1, loss=float(np.mean(losses[-20:])))
+        for stage, steps in stages(task, options.num_steps):
+            optimizer = _optimizer(model, stage, options)
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_cosine, steps=len(steps)))
+            for conversations, regions in training_batches(task, stage, steps, options):
+                inputs = processor(conversations, regions, labels=True)
+                loss = model(**inputs).loss
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                schedule.step()
+                losses.append(loss.item())
+                progress.update(bar, advance=1, loss=float(np.mean(losses[-20:])))
     model.eval()
     return losses
 
 
-def training_batches(task: Task, options: QuickstartOptions) -> Iterator[tuple[list[Any], list[list[Any]]]]:
+def stages(task: Task, num_steps: int) -> Iterator[tuple[Stage, range]]:
+    """Each stage of a training and its steps, as their numbers in the whole."""
+    ends = [round(share * num_steps) for share in accumulate(stage.share for stage in task.stages)]
+    for stage, start, end in zip(task.stages, [0, *ends], ends, strict=False):
+        if start < end:
+            yield stage, range(start, end)
+
+
+def training_batches(
+    task: Task, stage: Stage, steps: Iterable[int], options: QuickstartOptions
+) -> Iterator[tuple[list[Any], list[list[Any]]]]:
     """Per step some examples, each with one conversation."""
-    for step in range(options.num_steps):
+    for step in steps:
         rng = _rng(options.seed, 1, step)
         examples = [task.example("train", rng, jitter=1.0) for _ in range(options.pictures_per_step)]
         conversations, regions = [], []
         for example in examples:
-            lesson = task.lesson(example, rng)
+            lesson = task.lesson(_asked_in(stage, example), rng)
             turns = [turn for each in lesson for turn in _turn(each.question, each.answer)]
             turns[0]["content"].insert(0, example.part)
             conversations.append(turns)
             regions.append([region for each in lesson for region in (each.region, each.mask) if region is not None])
         yield conversations, regions
+
+
+def _asked_in(stage: Stage, example: Example) -> Example:
+    if stage.kinds is None:
+        return example
+    return replace(example, asked=tuple(each for each in example.asked if each.kind in stage.kinds))
 
 
 def ask(model: RegionModel, processor: RegionProcessor, examples: Sequence[Example]) -> Answers:
@@ -278,8 +297,8 @@ def _rng(seed: int, purpose: int, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, purpose, index])
 
 
-def _optimizer(model: RegionModel, task: Task, options: QuickstartOptions) -> torch.optim.Optimizer:
-    rates = task.rates
+def _optimizer(model: RegionModel, stage: Stage, options: QuickstartOptions) -> torch.optim.Optimizer:
+    rates = stage.rates
     groups = [
         {
             "params": [parameter for _, parameter in members],
