@@ -125,10 +125,10 @@ def test_a_lesson_has_no_question_without_its_answer():
 
 
 def test_clicks_are_learnt_first_and_on_the_decoder_as_it_is():
-    (clicks, first), (everything, rest) = stages(FindAndName(), 10)
+    (clicks, first), (everything, rest) = stages(FindAndName(), 20)
     assert (clicks.kinds, clicks.rates["backbone"], everything.kinds) == (("click",), 0, None)
-    assert [*first, *rest] == [*range(10)]
-    assert len(first) == 3
+    assert [*first, *rest] == [*range(20)]
+    assert len(first) == 5
     options = QuickstartOptions(adapter="unipixel", pictures_per_step=4)
     (conversations, regions) = next(training_batches(FindAndName(), clicks, first, options))
     assert {turn["content"][-1]["text"] for turns in conversations for turn in turns[::2]} == {
