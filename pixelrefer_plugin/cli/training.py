@@ -50,7 +50,17 @@ def _run(path: Path, settings: tuple[str, ...], *, resume: bool, overwrite: bool
     quiet_libraries()
     from ..training.run import run_training
 
-    return run_training(config, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    result = run_training(config, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    _leave_the_others()
+    return result
+
+
+def _leave_the_others() -> None:
+    """Of several processes each ends its part in their exchange: its threads would abort a process that goes first."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @click.command()
