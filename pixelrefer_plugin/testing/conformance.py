@@ -426,10 +426,9 @@ def crops_and_scene_are_the_same_features(spec: BackboneSpec) -> None:
     patch = spec.geometry(model.config).patch_size
     views = _seen_both_ways(spec, model, native, [_blots((90, 130), seed=1), _blots((130, 90), seed=2)])
     _check_same_features(spec, views, most=0.1)
+    # Small random weights hardly attend, so hardly show where the tower believes patches are.
     for parameter in model.get_submodule(spec.vision_tower).parameters():
-        if (
-            parameter.dim() > 1
-        ):  # small random weights hardly attend, so hardly show where the tower believes patches are
+        if parameter.dim() > 1:
             parameter.data.mul_(8)
     for view in views:
         h, w = view.grid_hw
