@@ -25,9 +25,9 @@ from region_tokens import environment
 from transformers.utils import logging as transformers_logging
 
 from pixelrefer_plugin import RegionDataset, RegionModel, RegionProcessor
+from pixelrefer_plugin.evaluation.answers import HeldOutAnswers
 from pixelrefer_plugin.quickstart.scenes import make_scene, scene_questions
 from pixelrefer_plugin.quickstart.shapes import write_coco
-from pixelrefer_plugin.training.evaluation import HeldOutAnswers
 
 BASE = "builtin:tiny_videollama3"
 CONFIG = Path(__file__).parent.parent / "examples" / "own-data" / "shapes.yaml"

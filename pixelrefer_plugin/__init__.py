@@ -33,7 +33,7 @@ from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from .chat import Chat, RememberError, pixel_qa
-    from .contracts import (
+    from .contracts.adapter import (
         AdapterRecipe,
         AdapterSpec,
         BackboneSpec,
@@ -56,11 +56,10 @@ if TYPE_CHECKING:
         VideoScene,
         check_field,
     )
+    from .contracts.samples import RegionSample
+    from .conversation.memory import MemoryObject, ObjectMemory
     from .data.dataset import MixedDataset, RegionDataset
-    from .data.sample import RegionSample
-    from .images import load_image
-    from .memory import MemoryObject, ObjectMemory
-    from .metrics import (
+    from .evaluation.metrics import (
         MaskScores,
         PixelQAResult,
         boundary_accuracy,
@@ -68,76 +67,77 @@ if TYPE_CHECKING:
         pixel_qa_score,
         region_similarity,
     )
+    from .masks.objects import GeneratedMasks, SegmentedObject
+    from .media.images import load_image
+    from .media.video import FrameSampling, Video, load_video
     from .model import RegionModel
     from .official import import_official
-    from .outputs import GeneratedMasks, SegmentedObject
     from .overlay import draw_regions, save_overlay
     from .plugins import get_adapter, get_backbone, list_plugins
     from .processor import RegionProcessor
-    from .regions import Box, Region, RegionMask, VideoRegion
+    from .regions.region import Box, Region, RegionMask, VideoRegion
     from .sources import load_region_source
     from .training.collator import RegionCollator
     from .training.trainer import RegionTrainer
-    from .video import FrameSampling, Video, load_video
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "AdapterRecipe": "contracts",
-    "AdapterSpec": "contracts",
-    "BackboneSpec": "contracts",
-    "Box": "regions",
+    "AdapterRecipe": "contracts.adapter",
+    "AdapterSpec": "contracts.adapter",
+    "BackboneSpec": "contracts.adapter",
+    "Box": "regions.region",
     "Chat": "chat",
-    "CheckpointLayout": "contracts",
-    "Clips": "contracts",
-    "CropView": "contracts",
-    "DataFormatSpec": "contracts",
-    "EncodedPrompts": "contracts",
-    "EncodedView": "contracts",
-    "FeatureGrids": "contracts",
-    "FrameSampling": "video",
-    "GeneratedMasks": "outputs",
-    "MaskHeadSpec": "contracts",
-    "MaskScores": "metrics",
-    "MaskTargets": "contracts",
-    "MemoryObject": "memory",
+    "CheckpointLayout": "contracts.adapter",
+    "Clips": "contracts.adapter",
+    "CropView": "contracts.adapter",
+    "DataFormatSpec": "contracts.adapter",
+    "EncodedPrompts": "contracts.adapter",
+    "EncodedView": "contracts.adapter",
+    "FeatureGrids": "contracts.adapter",
+    "FrameSampling": "media.video",
+    "GeneratedMasks": "masks.objects",
+    "MaskHeadSpec": "contracts.adapter",
+    "MaskScores": "evaluation.metrics",
+    "MaskTargets": "contracts.adapter",
+    "MemoryObject": "conversation.memory",
     "MixedDataset": "data.dataset",
-    "ObjectMemory": "memory",
-    "PatchGeometry": "contracts",
-    "PixelQAResult": "metrics",
-    "PredictedMasks": "contracts",
-    "PromptView": "contracts",
-    "Region": "regions",
+    "ObjectMemory": "conversation.memory",
+    "PatchGeometry": "contracts.adapter",
+    "PixelQAResult": "evaluation.metrics",
+    "PredictedMasks": "contracts.adapter",
+    "PromptView": "contracts.adapter",
+    "Region": "regions.region",
     "RegionCollator": "training.collator",
     "RegionDataset": "data.dataset",
-    "RegionMask": "regions",
+    "RegionMask": "regions.region",
     "RegionModel": "model",
-    "RegionPlan": "contracts",
+    "RegionPlan": "contracts.adapter",
     "RegionProcessor": "processor",
-    "RegionSample": "data.sample",
-    "RegionSource": "contracts",
-    "RegionSourceSpec": "contracts",
+    "RegionSample": "contracts.samples",
+    "RegionSource": "contracts.adapter",
+    "RegionSourceSpec": "contracts.adapter",
     "RegionTrainer": "training.trainer",
     "RememberError": "chat",
-    "SceneView": "contracts",
-    "SegmentedObject": "outputs",
-    "Video": "video",
-    "VideoRegion": "regions",
-    "VideoScene": "contracts",
-    "boundary_accuracy": "metrics",
-    "check_field": "contracts",
+    "SceneView": "contracts.adapter",
+    "SegmentedObject": "masks.objects",
+    "Video": "media.video",
+    "VideoRegion": "regions.region",
+    "VideoScene": "contracts.adapter",
+    "boundary_accuracy": "evaluation.metrics",
+    "check_field": "contracts.adapter",
     "draw_regions": "overlay",
     "get_adapter": "plugins",
     "get_backbone": "plugins",
     "import_official": "official",
-    "j_and_f": "metrics",
+    "j_and_f": "evaluation.metrics",
     "list_plugins": "plugins",
-    "load_image": "images",
+    "load_image": "media.images",
     "load_region_source": "sources",
-    "load_video": "video",
+    "load_video": "media.video",
     "pixel_qa": "chat",
-    "pixel_qa_score": "metrics",
-    "region_similarity": "metrics",
+    "pixel_qa_score": "evaluation.metrics",
+    "region_similarity": "evaluation.metrics",
     "save_overlay": "overlay",
 }
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from .contracts.messages import CALLED_ID, MASK_MARKER, MOST_DIGITS, REGION_MARKER, meant_itself, require_unicode
+from .conversation.memory import MemoryObject, ObjectMemory
 from .errors import PromptError, about
-from .memory import MemoryObject, ObjectMemory
-from .messages import CALLED_ID, MASK_MARKER, MOST_DIGITS, REGION_MARKER, meant_itself, require_unicode
-from .regions import Region, VideoRegion
-from .video import Video
+from .media.video import Video
+from .regions.region import Region, VideoRegion
 
 if TYPE_CHECKING:
+    from .masks.objects import SegmentedObject
     from .model import RegionModel
-    from .outputs import SegmentedObject
     from .processor import RegionProcessor
 
 LOCALIZE = "{} Please localize the relevant objects with IDs."

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data.sample import Defect
+    from .contracts.samples import Defect
 
 
 class PixelReferError(ValueError):

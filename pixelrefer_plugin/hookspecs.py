@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pluggy import HookimplMarker, HookspecMarker
 
 if TYPE_CHECKING:
-    from .contracts import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec
+    from .contracts.adapter import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec
 
 PROJECT = "pixelrefer_plugin"
 

@@ -22,20 +22,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
-from . import checkpoint, hub
-from .contracts import AdapterSpec, BackboneSpec, EncodedPrompts, EncodedView, FeatureGrids
+from .contracts.adapter import AdapterSpec, BackboneSpec, EncodedPrompts, EncodedView, FeatureGrids
 from .errors import AttachError, CheckpointError, PromptError, SpliceError
-from .loading import load_backbone
-from .lora import Lora, bare_name, is_lora, module_paths
-from .mask_batch import MaskBatch
-from .mask_head import MaskHead, forced_mask, generation_option
-from .outputs import GeneratedMasks
+from .masks.hidden_states import GeneratedStates, Reader, captured_hidden
+from .masks.mask_batch import MaskBatch
+from .masks.mask_head import MaskHead, forced_mask, generation_option
+from .masks.objects import GeneratedMasks
 from .plugins import backbone_for, get_adapter
 from .processor import RegionProcessor
-from .reading import GeneratedStates, Reader, captured_hidden
-from .region_batch import PromptLayout, RegionBatch
-from .scene import captured_scene
-from .splice import number_slots, spliced
+from .tokens.region_batch import PromptLayout, RegionBatch
+from .tokens.scene import captured_scene
+from .tokens.splice import number_slots, spliced
+from .weights import hub, model_folder
+from .weights.loading import load_backbone
+from .weights.lora import Lora, bare_name, is_lora, module_paths
 
 # Which backbones have an adapter, without a mark on the backbone itself.
 _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDictionary()
@@ -417,14 +417,14 @@ class RegionModel(nn.Module):
                 "give this model back. Leave include_backbone out, or pass True."
             )
         adapter, backbone = _part_of(state_dict, "adapter"), _part_of(state_dict, "backbone")
-        with checkpoint.written_whole(folder, overwrite=overwrite) as made:
-            checkpoint.write_manifest(made, self._manifest(processor, include))
-            save_file(_contiguous(adapter or self.adapter.state_dict()), made / checkpoint.ADAPTER_FILE)
-            processor.save_pretrained(made / checkpoint.PROCESSOR_FOLDER)
+        with model_folder.written_whole(folder, overwrite=overwrite) as made:
+            model_folder.write_manifest(made, self._manifest(processor, include))
+            save_file(_contiguous(adapter or self.adapter.state_dict()), made / model_folder.ADAPTER_FILE)
+            processor.save_pretrained(made / model_folder.PROCESSOR_FOLDER)
             if self._lora is not None:
-                self._lora.save(made / checkpoint.LORA_FOLDER, backbone)
+                self._lora.save(made / model_folder.LORA_FOLDER, backbone)
             if include:
-                self._save_backbone(made / checkpoint.BACKBONE_FOLDER, backbone)
+                self._save_backbone(made / model_folder.BACKBONE_FOLDER, backbone)
 
     def push_to_hub(
         self,
@@ -480,15 +480,15 @@ class RegionModel(nn.Module):
                 another adapter or backbone.
             PluginError: no plugin serves this backbone or adapter.
         """
-        found = hub.model_folder(folder, backbone_options)
+        found = hub.find_model_folder(folder, backbone_options)
         if found is None:
             plain = load_backbone(folder, **backbone_options)
             return cls.attach(plain, adapter=adapter or "saot", adapter_config=adapter_config).eval()
-        checkpoint.refuse_adapter_config(folder, adapter_config)
-        root, manifest = found, checkpoint.read_manifest(found, adapter=adapter)
-        owns_backbone = backbone is None and manifest.backbone_id == checkpoint.BACKBONE_FOLDER
+        model_folder.refuse_adapter_config(folder, adapter_config)
+        root, manifest = found, model_folder.read_manifest(found, adapter=adapter)
+        owns_backbone = backbone is None and manifest.backbone_id == model_folder.BACKBONE_FOLDER
         if backbone is None:
-            backbone = checkpoint.locate_backbone(manifest.backbone_id, root)
+            backbone = model_folder.locate_backbone(manifest.backbone_id, root)
             if manifest.backbone_revision:
                 backbone_options.setdefault("revision", manifest.backbone_revision)
         if not isinstance(backbone, nn.Module):
@@ -517,18 +517,18 @@ class RegionModel(nn.Module):
         Raises:
             CheckpointError: the folder is damaged, or its parts are not those of this model.
         """
-        root, manifest = Path(folder), checkpoint.read_manifest(folder, adapter=self._adapter_spec.name)
+        root, manifest = Path(folder), model_folder.read_manifest(folder, adapter=self._adapter_spec.name)
         self._require_widths(manifest, folder)
         if manifest.lora != self.has_lora:
             has, lacks = ("the folder", "this model") if manifest.lora else ("this model", "the folder")
             raise CheckpointError(f"'{folder}' does not fit: {has} has LoRA, {lacks} has none.")
         self._load_adapter(root)
         if self._lora is not None:
-            self._lora.load_weights(self._backbone_spec, root / checkpoint.LORA_FOLDER, paths=manifest.module_paths)
-        if manifest.backbone_id == checkpoint.BACKBONE_FOLDER:
-            self._load_backbone(root / checkpoint.BACKBONE_FOLDER)
+            self._lora.load_weights(self._backbone_spec, root / model_folder.LORA_FOLDER, paths=manifest.module_paths)
+        if manifest.backbone_id == model_folder.BACKBONE_FOLDER:
+            self._load_backbone(root / model_folder.BACKBONE_FOLDER)
 
-    def _require_widths(self, manifest: checkpoint.Manifest, folder: str | os.PathLike[str]) -> None:
+    def _require_widths(self, manifest: model_folder.Manifest, folder: str | os.PathLike[str]) -> None:
         made_for, has = (manifest.vision_width, manifest.decoder_width), (self._vision_width, self._decoder_width)
         if made_for != has:
             raise CheckpointError(
@@ -536,17 +536,17 @@ class RegionModel(nn.Module):
                 f"width {made_for[1]}, got widths {has[0]} and {has[1]}. Is it a model of another size?"
             )
 
-    def _load_weights(self, root: Path, manifest: checkpoint.Manifest) -> None:
+    def _load_weights(self, root: Path, manifest: model_folder.Manifest) -> None:
         self._load_adapter(root)
         if manifest.lora:
             self._lora = Lora.load(
-                self.backbone, self._backbone_spec, root / checkpoint.LORA_FOLDER, paths=manifest.module_paths
+                self.backbone, self._backbone_spec, root / model_folder.LORA_FOLDER, paths=manifest.module_paths
             )
 
     def _load_adapter(self, root: Path) -> None:
-        source = root / checkpoint.ADAPTER_FILE
-        weights = checkpoint.read_tensors(source)
-        checkpoint.require_same_tensors(weights, self.adapter.state_dict(), source=source)
+        source = root / model_folder.ADAPTER_FILE
+        weights = model_folder.read_tensors(source)
+        model_folder.require_same_tensors(weights, self.adapter.state_dict(), source=source)
         self.adapter.load_state_dict(weights)
 
     def _load_backbone(self, folder: Path) -> None:
@@ -560,15 +560,15 @@ class RegionModel(nn.Module):
         own = state_dict if state_dict is not None else self.backbone.state_dict()
         self.backbone.save_pretrained(folder, state_dict={bare: own[name] for name, bare in _bare_names(own)})
 
-    def _manifest(self, processor: RegionProcessor, include_backbone: bool) -> checkpoint.Manifest:
+    def _manifest(self, processor: RegionProcessor, include_backbone: bool) -> model_folder.Manifest:
         config = self.backbone.config
-        return checkpoint.Manifest(
+        return model_folder.Manifest(
             adapter=self._adapter_spec.name,
             adapter_config=asdict(self.adapter_config),
             backbone=self._backbone_spec.name,
-            backbone_id=checkpoint.BACKBONE_FOLDER
+            backbone_id=model_folder.BACKBONE_FOLDER
             if include_backbone
-            else checkpoint.portable_backbone_id(self.backbone.name_or_path),
+            else model_folder.portable_backbone_id(self.backbone.name_or_path),
             backbone_revision=None if include_backbone else getattr(config, "_commit_hash", None),
             model_type=config.model_type,
             vision_width=self._vision_width,
@@ -580,7 +580,7 @@ class RegionModel(nn.Module):
             region_token=processor.region_token,
             placeholder_id=processor.placeholder_id,
             mask_token_id=processor.mask_token_id,
-            versions=checkpoint.library_versions(),
+            versions=model_folder.library_versions(),
         )
 
     def _embedding(self) -> Any:

@@ -25,7 +25,7 @@ from . import hookspecs
 from .errors import PluginError
 
 if TYPE_CHECKING:
-    from .contracts import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec
+    from .contracts.adapter import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec
 
 logger = logging.getLogger(__name__)
 
@@ -290,9 +290,9 @@ class _Registrar:
     specs: list[Any]
 
     def __call__(self, spec: Any) -> None:
-        from . import contracts
+        from .contracts import adapter
 
-        if not isinstance(spec, getattr(contracts, self.hook.spec)):
+        if not isinstance(spec, getattr(adapter, self.hook.spec)):
             raise PluginError(f"must register {self.hook.spec} objects as {self.hook.kind}s, got {spec!r}")
         if any(spec.name == earlier.name for earlier in self.specs):
             raise PluginError(f"registers the {self.hook.kind} '{spec.name}' twice")

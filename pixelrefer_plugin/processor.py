@@ -17,27 +17,21 @@ import numpy as np
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.video_utils import VideoMetadata
 
-from . import checkpoint, hub
-from .contracts import AdapterSpec, BackboneSpec, Framework, RegionPlan, SceneView
+from .contracts.adapter import AdapterSpec, BackboneSpec, Framework, RegionPlan, SceneView
+from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation, PromptStyle, Sample
+from .conversation.expansion import IGNORE_INDEX, Expansion
+from .conversation.memory import ObjectMemory
+from .conversation.reading import ImageReader, read_conversation
 from .errors import CheckpointError, PluginError, PromptError
-from .expansion import IGNORE_INDEX, Expansion
-from .loading import load_native_processor
-from .mask_batch import MaskBatch, make_mask_batch
-from .memory import ObjectMemory
-from .messages import (
-    MASK_MARKER,
-    PLACEHOLDER,
-    Conversation,
-    PromptStyle,
-    Sample,
-)
-from .planning import Planner
+from .masks.mask_batch import MaskBatch, make_mask_batch
+from .media.video import FrameSampling, Video
 from .plugins import backbone_for, get_adapter, get_backbone
-from .prompts import ImageReader, read_conversation
-from .region_batch import Picture, PlannedRegion, RegionBatch, SceneLayout, VideoFrame, make_region_batch
-from .regions import Region, RegionMask, VideoRegion
-from .scene import plan_scene
-from .video import FrameSampling, Video
+from .regions.region import Region, RegionMask, VideoRegion
+from .tokens.planning import Planner
+from .tokens.region_batch import Picture, PlannedRegion, RegionBatch, SceneLayout, VideoFrame, make_region_batch
+from .tokens.scene import plan_scene
+from .weights import hub, model_folder
+from .weights.loading import load_native_processor
 
 
 class RegionProcessor:
@@ -274,7 +268,7 @@ class RegionProcessor:
         Raises:
             CheckpointError: files are missing or damaged, or the folder was made with another adapter.
         """
-        found = hub.model_folder(folder, native_options)
+        found = hub.find_model_folder(folder, native_options)
         if found is None:
             native, config = load_native_processor(folder, **native_options)
             return cls(
@@ -285,10 +279,10 @@ class RegionProcessor:
                 backbone_plugin=backbone_plugin,
                 region_token=region_token,
             )
-        checkpoint.refuse_adapter_config(folder, adapter_config)
-        checkpoint.refuse_region_token(folder, region_token)
-        manifest = checkpoint.read_manifest(found, adapter=adapter)
-        files = found / checkpoint.PROCESSOR_FOLDER
+        model_folder.refuse_adapter_config(folder, adapter_config)
+        model_folder.refuse_region_token(folder, region_token)
+        manifest = model_folder.read_manifest(found, adapter=adapter)
+        files = found / model_folder.PROCESSOR_FOLDER
         if not files.is_dir():
             raise CheckpointError(
                 f"Expected the processor's files at '{files}', found nothing. Is the folder complete?"

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import RegionError, SourceError, about
-from .images import load_image
+from .media.images import load_image
+from .media.video import Video
 from .plugins import get_region_source
-from .regions import Region, VideoRegion
-from .video import Video
+from .regions.region import Region, VideoRegion
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .contracts import RegionSource
+    from .contracts.adapter import RegionSource
 
 
 def load_region_source(name: str = "sam2", **options: Any) -> CheckedSource:

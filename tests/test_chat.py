@@ -11,8 +11,8 @@ from videos import grey_frames
 
 from pixelrefer_plugin import FrameSampling, Region, RegionModel, VideoRegion, get_adapter, get_backbone, load_video
 from pixelrefer_plugin.chat import Chat, RememberError, pixel_qa
+from pixelrefer_plugin.conversation.memory import ObjectMemory
 from pixelrefer_plugin.errors import FrameError, PromptError, RegionError
-from pixelrefer_plugin.memory import ObjectMemory
 
 PICTURE_HW = (90, 120)
 BOX = Region.from_box((10, 20, 60, 70))

@@ -15,10 +15,10 @@ from PIL import Image
 from videos import truncate, write_video
 
 from pixelrefer_plugin import DataError, FrameSampling, Region, RegionDataset, SampleError, VideoRegion, load_video
+from pixelrefer_plugin.contracts.messages import PLACEHOLDER
+from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.checks import CheckSummary, check_dataset, defects_of
-from pixelrefer_plugin.data.sample import RegionSample
 from pixelrefer_plugin.data.workers import run_in_order
-from pixelrefer_plugin.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.training.collator import RegionCollator
 

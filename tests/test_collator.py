@@ -14,12 +14,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from pixelrefer_plugin import FrameSampling, PluginError, PromptError, Region, VideoRegion
-from pixelrefer_plugin.data.sample import Defect, RegionSample
+from pixelrefer_plugin.contracts.messages import MASK_MARKER, REGION_MARKER
+from pixelrefer_plugin.contracts.samples import Defect, RegionSample
+from pixelrefer_plugin.conversation.expansion import IGNORE_INDEX
 from pixelrefer_plugin.errors import ConfigError, SampleError, TrainingError
-from pixelrefer_plugin.expansion import IGNORE_INDEX
-from pixelrefer_plugin.messages import MASK_MARKER, REGION_MARKER
-from pixelrefer_plugin.splice import number_slots
 from pixelrefer_plugin.testing import make_pair
+from pixelrefer_plugin.tokens.splice import number_slots
 from pixelrefer_plugin.training.collator import RegionCollator
 from pixelrefer_plugin.training.sampling import LengthGroupedSampler, estimated_tokens
 

@@ -30,9 +30,9 @@ from pixelrefer_plugin import (
     VideoRegion,
     plugins,
 )
+from pixelrefer_plugin.contracts.samples import RecordPlace
 from pixelrefer_plugin.data import records
 from pixelrefer_plugin.data.records import JsonRecords, peek
-from pixelrefer_plugin.data.sample import RecordPlace
 from pixelrefer_plugin.data.schema import is_record, read_record, write_record
 
 ROOT = Path("/data/set")

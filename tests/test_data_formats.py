@@ -15,9 +15,9 @@ from pycocotools import mask as coco
 from videos import HW, write_video
 
 from pixelrefer_plugin import DataError, PixelReferError, Region, RegionDataset, SampleError, VideoRegion
+from pixelrefer_plugin.contracts.samples import RecordPlace, RegionSample
 from pixelrefer_plugin.data import schema
 from pixelrefer_plugin.data.json_object import read_span, scan_object
-from pixelrefer_plugin.data.sample import RecordPlace, RegionSample
 from pixelrefer_plugin.plugins import get_data_format, list_data_formats
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.training.collator import RegionCollator

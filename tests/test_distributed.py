@@ -25,9 +25,9 @@ from training_runs import (
 )
 
 from pixelrefer_plugin import RegionDataset, RegionModel, RegionProcessor, TrainingError, get_backbone
+from pixelrefer_plugin.evaluation.answers import HeldOutAnswers
 from pixelrefer_plugin.training.checkpoints import checkpoint_path
 from pixelrefer_plugin.training.collator import RegionCollator
-from pixelrefer_plugin.training.evaluation import HeldOutAnswers
 from pixelrefer_plugin.training.guards import GradientGuard
 
 CONFIGS = sorted((Path(__file__).parents[1] / "examples" / "accelerate").glob("*.yaml"))

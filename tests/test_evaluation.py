@@ -8,9 +8,9 @@ from conftest import assistant, picture, user
 from videos import grey_frames, write_video
 
 from pixelrefer_plugin import FrameSampling, Region, RegionSample, VideoRegion, load_video
-from pixelrefer_plugin.metrics import j_and_f, overlap
+from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, questions
+from pixelrefer_plugin.evaluation.metrics import j_and_f, overlap
 from pixelrefer_plugin.testing import make_pair
-from pixelrefer_plugin.training.evaluation import HeldOutAnswers, questions
 
 HW = (48, 64)
 LEFT, RIGHT = Region.from_box((0, 0, 30, 48)), Region.from_box((30, 0, 64, 48))

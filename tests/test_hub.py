@@ -10,10 +10,10 @@ from conftest import assistant, picture, user
 from huggingface_hub import HfApi, ModelCard
 
 from pixelrefer_plugin import CheckpointError, Region, RegionModel, RegionProcessor
-from pixelrefer_plugin.checkpoint import locate_backbone
-from pixelrefer_plugin.hub import write_card
 from pixelrefer_plugin.plugins import get_backbone
 from pixelrefer_plugin.testing import make_pair
+from pixelrefer_plugin.weights.hub import write_card
+from pixelrefer_plugin.weights.model_folder import locate_backbone
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

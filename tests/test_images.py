@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from pixelrefer_plugin import ImageError, load_image
-from pixelrefer_plugin.images import image_hw
+from pixelrefer_plugin.media.images import image_hw
 
 HW = (12, 20)
 RNG = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from official_checkpoint import (
 from safetensors.torch import load_file
 
 from pixelrefer_plugin import CheckpointError, PluginError, Region, RegionModel, RegionProcessor
-from pixelrefer_plugin.loading import load_backbone
+from pixelrefer_plugin.weights.loading import load_backbone
 
 BOX = Region.from_box((10, 10, 60, 50))
 RUN_BY_REMOTE_CODE = "raise SystemExit('code of a checkpoint was run')"

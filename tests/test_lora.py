@@ -17,9 +17,9 @@ from pixelrefer_plugin import (
     RegionProcessor,
     SpliceError,
 )
-from pixelrefer_plugin.checkpoint import library_versions
-from pixelrefer_plugin.lora import bare_name, is_lora
 from pixelrefer_plugin.testing import make_pair
+from pixelrefer_plugin.weights.lora import bare_name, is_lora
+from pixelrefer_plugin.weights.model_folder import library_versions
 
 BACKBONES = ("videollama3", "qwen2_5_vl", "llava_onevision")
 CONVERSATION = [user(picture(56, 84), "What is <region>?"), assistant("A car.")]

@@ -24,7 +24,7 @@ from pixelrefer_plugin import (
     get_backbone,
     load_video,
 )
-from pixelrefer_plugin.mask_batch import squeezed_mask
+from pixelrefer_plugin.masks.mask_batch import squeezed_mask
 from pixelrefer_plugin.testing import make_pair
 
 HEIGHT, WIDTH = 56, 84

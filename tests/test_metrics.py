@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pixelrefer_plugin.errors import PixelReferError, RegionError
-from pixelrefer_plugin.metrics import (
+from pixelrefer_plugin.evaluation.metrics import (
     MaskScores,
     PixelQAResult,
     VideoScore,
@@ -20,7 +20,7 @@ from pixelrefer_plugin.metrics import (
     region_similarity,
     volume_overlap,
 )
-from pixelrefer_plugin.regions import RegionMask
+from pixelrefer_plugin.regions.region import RegionMask
 
 SIDES = st.integers(1, 24)
 

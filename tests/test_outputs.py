@@ -26,11 +26,11 @@ from pixelrefer_plugin import (
     get_adapter,
     get_backbone,
 )
-from pixelrefer_plugin.lora import is_lora
-from pixelrefer_plugin.mask_batch import MaskBatch
-from pixelrefer_plugin.outputs import ForcedMask, find_mentions, segmented_objects, used_clips
-from pixelrefer_plugin.reading import GeneratedStates, TaughtStates, captured_hidden
-from pixelrefer_plugin.splice import spliced
+from pixelrefer_plugin.masks.hidden_states import GeneratedStates, TaughtStates, captured_hidden
+from pixelrefer_plugin.masks.mask_batch import MaskBatch
+from pixelrefer_plugin.masks.objects import ForcedMask, find_mentions, segmented_objects, used_clips
+from pixelrefer_plugin.tokens.splice import spliced
+from pixelrefer_plugin.weights.lora import is_lora
 
 BACKBONES = ("videollama3", "qwen2_5_vl", "llava_onevision")
 BOX = Region.from_box((5, 5, 40, 30))
@@ -895,7 +895,7 @@ class TestFolders:
         assert RegionModel.from_pretrained(tmp_path / "model", backbone=backbone)._mask_token_id is None
 
     def test_the_card_says_that_it_gives_masks(self, pair, tmp_path):
-        from pixelrefer_plugin.hub import write_card
+        from pixelrefer_plugin.weights.hub import write_card
 
         pair.model.save_pretrained(tmp_path / "model", pair.processor)
         write_card(tmp_path / "model", "me/digits")

@@ -28,7 +28,7 @@ from pixelrefer_plugin import (
     get_adapter,
     get_backbone,
 )
-from pixelrefer_plugin.messages import PLACEHOLDER
+from pixelrefer_plugin.contracts.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
 
 BOX = Region.from_box((5, 5, 40, 30))

@@ -31,9 +31,9 @@ from pixelrefer_plugin import (
     get_backbone,
     load_video,
 )
-from pixelrefer_plugin.messages import Sample
-from pixelrefer_plugin.region_batch import PlannedRegion, PromptLayout, VideoFrame, make_region_batch
-from pixelrefer_plugin.scene import plan_scene
+from pixelrefer_plugin.contracts.messages import Sample
+from pixelrefer_plugin.tokens.region_batch import PlannedRegion, PromptLayout, VideoFrame, make_region_batch
+from pixelrefer_plugin.tokens.scene import plan_scene
 
 GEOMETRY = PatchGeometry(patch_size=14)
 WIDTH = 4

@@ -24,20 +24,20 @@ from torch import nn
 from training_runs import OWN_RECIPES, install_stencil
 
 from pixelrefer_plugin import AdapterRecipe, AttachError, Region, RegionModel, RegionProcessor, cli
-from pixelrefer_plugin.checkpoint import locate_backbone, read_manifest
+from pixelrefer_plugin.contracts.samples import Defect, RegionSample
 from pixelrefer_plugin.data.dataset import RegionDataset
-from pixelrefer_plugin.data.sample import Defect, RegionSample
 from pixelrefer_plugin.errors import ConfigError, SampleError, TrainingError
+from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, normalized, questions
 from pixelrefer_plugin.plugins import get_adapter, get_backbone
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.training.building import BuiltData, build_model, check_masks, choose_recipe, num_processes
 from pixelrefer_plugin.training.checkpoints import latest_checkpoint
 from pixelrefer_plugin.training.collator import RegionCollator
 from pixelrefer_plugin.training.config import TrainConfig
-from pixelrefer_plugin.training.evaluation import HeldOutAnswers, normalized, questions
 from pixelrefer_plugin.training.groups import parameter_groups, trainable_groups, trained_tokens
 from pixelrefer_plugin.training.recipes import RECIPES, Recipe, apply_recipe, linear_layers_outside_decoder
 from pixelrefer_plugin.training.run import run_training
+from pixelrefer_plugin.weights.model_folder import locate_backbone, read_manifest
 
 BASE = "builtin:tiny_videollama3"
 BACKBONES = ("videollama3", "qwen2_5_vl", "llava_onevision")

@@ -276,7 +276,7 @@ def test_what_does_not_go_with_the_adapter_s_recipe(refused, own_recipes, settin
 
 def test_the_recipe_of_a_hub_model_is_checked_when_it_is_there(load, monkeypatch):
     config = load(SMALLEST, "model.backbone=somebody/model", "recipe=shapes")
-    monkeypatch.setattr("pixelrefer_plugin.hub.model_folder", lambda source, options: None)
+    monkeypatch.setattr("pixelrefer_plugin.weights.hub.find_model_folder", lambda source, options: None)
     with pytest.raises(ConfigError, match=r"recipe: must be 'lora', .*'full', got 'shapes'"):
         choose_recipe(config)
 

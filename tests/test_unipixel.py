@@ -39,8 +39,8 @@ from pixelrefer_plugin import (
     get_adapter,
     get_backbone,
 )
-from pixelrefer_plugin.scene import captured_scene
 from pixelrefer_plugin.testing import make_pair
+from pixelrefer_plugin.tokens.scene import captured_scene
 
 S, D, C = 64, 48, 20
 PICTURE_PX = 64

@@ -16,7 +16,7 @@ from PIL import Image
 from videos import HW, grey_frames, indices_of, remux, set_display_matrix, truncate, write_video
 
 from pixelrefer_plugin.errors import PixelReferError, VideoError
-from pixelrefer_plugin.video import FrameSampling, frame_at, frame_times, load_video
+from pixelrefer_plugin.media.video import FrameSampling, frame_at, frame_times, load_video
 
 BEDROOM = Path(__file__).parents[2] / "shared/data/bedroom"
 GOP = {"g": "6", "bf": "2"}

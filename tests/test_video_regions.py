@@ -21,8 +21,8 @@ from pixelrefer_plugin import (
     get_backbone,
     load_video,
 )
-from pixelrefer_plugin.scene import captured_scene
 from pixelrefer_plugin.testing import make_pair
+from pixelrefer_plugin.tokens.scene import captured_scene
 
 BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
 BOX = Region.from_box((8, 8, 40, 30))

@@ -1,6 +1,6 @@
 """The infusion itself: SAOT's tokens read their surroundings, then the whole image, then the MLP (Algorithm 1).
 
-Shape letters as in `pixelrefer_plugin.contracts`: C vision width, D decoder width.
+Shape letters as in `pixelrefer_plugin.contracts.adapter`: C vision width, D decoder width.
 """
 
 from typing import Any

@@ -6,6 +6,7 @@ from string import Formatter
 from typing import Any, Literal
 
 from pixelrefer_plugin import check_field
+from pixelrefer_plugin.contracts.messages import MASK_MARKER
 from pixelrefer_plugin.data.questions import (
     CAPTION_QUESTIONS,
     PHRASE_QUESTIONS,
@@ -14,7 +15,6 @@ from pixelrefer_plugin.data.questions import (
     SEGMENT_QUESTIONS,
     checked_questions,
 )
-from pixelrefer_plugin.messages import MASK_MARKER
 
 Task = Literal["recognition", "phrase", "caption", "qa", "segment", "segment_phrase"]
 RefCocoTask = Literal["phrase", "segment"]

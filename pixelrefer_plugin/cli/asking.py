@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..checkpoint import is_model_folder, read_manifest
 from ..errors import CheckpointError
-from ..hub import is_path, model_folder
 from ..plugins import get_adapter
+from ..weights.hub import find_model_folder, is_path
+from ..weights.model_folder import is_model_folder, read_manifest
 from .reporting import Failure, quiet_libraries
 
 if TYPE_CHECKING:
     from ..model import RegionModel
     from ..processor import RegionProcessor
-    from ..region_batch import RegionBatch
-    from ..regions import Region, VideoRegion
+    from ..regions.region import Region, VideoRegion
+    from ..tokens.region_batch import RegionBatch
 
 _DEFAULT_ADAPTER = "saot"
 
@@ -66,7 +66,7 @@ class LoadedModel:
         quiet_libraries()
         place = _torch_device(device)
         model, processor = _load(source, backbone, adapter, adapter_options)
-        if model_folder(source, {}) is None:
+        if find_model_folder(source, {}) is None:
             click.echo(
                 f"Warning: '{source}' is a plain backbone; its adapter '{adapter or _DEFAULT_ADAPTER}' is untrained: "
                 "what it says about regions means nothing yet.",
@@ -116,7 +116,7 @@ def _load(
     from ..model import RegionModel
     from ..processor import RegionProcessor
 
-    if backbone and model_folder(source, {}) is None:
+    if backbone and find_model_folder(source, {}) is None:
         raise click.UsageError(f"--backbone is for model folders, but '{source}' is a plain backbone itself.")
     try:
         chosen: dict[str, Any] = {"adapter": adapter, "adapter_config": adapter_options or None}

@@ -24,9 +24,9 @@ from .segmenting import REQUEST
 
 if TYPE_CHECKING:
     from ..chat import Chat, Reply
-    from ..memory import MemoryObject, ObjectMemory
-    from ..regions import Region, VideoRegion
-    from ..video import Video
+    from ..conversation.memory import MemoryObject, ObjectMemory
+    from ..media.video import Video
+    from ..regions.region import Region, VideoRegion
     from .asking import LoadedModel
     from .subject import Request
 
@@ -85,7 +85,7 @@ def chat(
       printf '/click 80 100 car\\nWhat is [1]?\\n' | pixelrefer chat street.jpg --model runs/street/model
     """
     from ..chat import Chat
-    from ..memory import ObjectMemory
+    from ..conversation.memory import ObjectMemory
     from .asking import LoadedModel, require_model
     from .subject import Request, prepare
 
@@ -241,19 +241,19 @@ class Terminal:
         return self._chat.memory
 
     def _click(self, text: str) -> None:
-        from ..regions import Region
+        from ..regions.region import Region
 
         given = _Given.numbers(text, 2, usage="/click X Y [NAME] [@FRAME]")
         self._add(Region.from_points([given.values]), given)
 
     def _box(self, text: str) -> None:
-        from ..regions import Region
+        from ..regions.region import Region
 
         given = _Given.numbers(text, 4, usage="/box X1 Y1 X2 Y2 [NAME] [@FRAME]")
         self._add(Region.from_box(given.values), given)
 
     def _mask(self, text: str) -> None:
-        from ..regions import Region
+        from ..regions.region import Region
 
         path, *rest = _words(text) or [""]
         if not path:
@@ -261,7 +261,7 @@ class Terminal:
         self._add(Region.from_png(Path(path).expanduser()), _Given.of((), rest))
 
     def _add(self, region: Region, given: _Given) -> None:
-        from ..video import Video
+        from ..media.video import Video
 
         added: Any = region
         region.to_mask(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
@@ -276,7 +276,7 @@ class Terminal:
 
     def _frame(self, given: _Given) -> int:
         """The frame of the video that is meant, sampled or not; the first sampled one where none is said."""
-        from ..video import frame_at
+        from ..media.video import frame_at
 
         if given.time_s is not None:
             return frame_at(self._times_s, given.time_s)
@@ -327,8 +327,8 @@ class Terminal:
         _say(f"Saved {len(self._memory)} objects: {path}")
 
     def _load(self, text: str) -> None:
-        from ..memory import ObjectMemory
-        from ..video import Video
+        from ..conversation.memory import ObjectMemory
+        from ..media.video import Video
 
         path, media = _path(text, "/load FILE.json"), self._memory.media
         if isinstance(media, Video):
@@ -359,7 +359,7 @@ def _title(each: MemoryObject, memory: ObjectMemory) -> str:
 
 
 def _what(region: Region | VideoRegion, memory: ObjectMemory) -> str:
-    from ..regions import Region
+    from ..regions.region import Region
 
     if isinstance(region, Region):
         return _shape(region, memory)

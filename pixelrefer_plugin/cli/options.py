@@ -18,7 +18,7 @@ import click
 from ..errors import PixelReferError, RegionError
 
 if TYPE_CHECKING:
-    from ..regions import Region
+    from ..regions.region import Region
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -81,7 +81,7 @@ class RegionType(click.ParamType[GivenRegion]):
 
 
 def _read_region(kind: str, text: str) -> Region:
-    from ..regions import Region
+    from ..regions.region import Region
 
     match kind:
         case "box":

@@ -28,8 +28,8 @@ from .reporting import Failure, json_of
 
 if TYPE_CHECKING:
     from ..chat import Reply
-    from ..outputs import SegmentedObject
-    from ..regions import RegionMask
+    from ..masks.objects import SegmentedObject
+    from ..regions.region import RegionMask
     from .asking import LoadedModel
     from .subject import Request, Subject
 
@@ -146,7 +146,7 @@ def segment(
 def _ask(loaded: LoadedModel, request: Request, subject: Subject, *, force_mask: bool) -> Reply:
     """The answer, its objects under ids of their own."""
     from ..chat import Chat
-    from ..memory import ObjectMemory
+    from ..conversation.memory import ObjectMemory
 
     assert request.prompt is not None, "there is always a question"
     memory = ObjectMemory(subject.media, max_objects=_MOST_OBJECTS)
@@ -179,7 +179,7 @@ def _question(text: str | None, prompt: str | None, num_regions: int) -> str:
 
 def _require_known_numbers(question: str) -> None:
     """Refuse `[2]` where no `[2] <region>` says what that is: there is no memory yet."""
-    from ..messages import CALLED_ID, MARKER, meant_itself
+    from ..contracts.messages import CALLED_ID, MARKER, meant_itself
 
     known = {marker["id"] for marker in MARKER.finditer(question)}
     for called in CALLED_ID.findall(question):
@@ -246,7 +246,7 @@ class _Result:
 
     def write(self, out: Path) -> None:
         """A picture for each mask, and `objects.json`: a memory, with what else is known."""
-        from ..memory import ObjectMemory
+        from ..conversation.memory import ObjectMemory
 
         memory = ObjectMemory(self.subject.media, max_objects=max(len(self.seen), _USUAL_OBJECTS))
         memory.add_answer(self.seen)
@@ -272,7 +272,7 @@ class _Result:
 
     def _pictures(self, each: SegmentedObject, image_hw: tuple[int, int]) -> Iterator[tuple[str, RegionMask | None]]:
         """Name and mask of each picture of an object; None on a frame where it is not seen."""
-        from ..regions import Region, VideoRegion
+        from ..regions.region import Region, VideoRegion
 
         if isinstance(each.region, Region):
             yield f"{_name(each)}.png", each.region.to_mask(image_hw)

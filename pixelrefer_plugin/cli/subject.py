@@ -17,15 +17,15 @@ from typing import Any
 import click
 from PIL import Image
 
-from ..checkpoint import is_model_folder, read_manifest
+from ..contracts.messages import MASK_MARKER, REGION_MARKER
 from ..errors import PromptError, SourceError, VideoError, about
-from ..images import load_image
-from ..messages import MASK_MARKER, REGION_MARKER
+from ..media.images import load_image
+from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
 from ..overlay import require_overlay_path, save_overlay
 from ..plugins import get_region_source
-from ..regions import Region, VideoRegion
+from ..regions.region import Region, VideoRegion
 from ..sources import CheckedSource, load_region_source
-from ..video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
+from ..weights.model_folder import is_model_folder, read_manifest
 from .options import GivenRegion
 from .reporting import quiet_libraries
 

@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..contracts.messages import PLACEHOLDER, REGION_MARKER, read_texts
+from ..contracts.samples import SAMPLE_FAULTS, Defect, DefectKind, RegionSample, defect_of, marker_defects, medium_of
+from ..conversation.reading import named_frames
 from ..errors import (
     DataError,
     FrameError,
@@ -23,12 +26,9 @@ from ..errors import (
     VideoError,
     sample_name,
 )
-from ..images import image_hw, load_image
-from ..messages import PLACEHOLDER, REGION_MARKER, read_texts
-from ..prompts import named_frames
-from ..regions import Region, VideoRegion
-from ..video import FOLDER_FPS, FrameSampling, Video, frame_times, load_video
-from .sample import SAMPLE_FAULTS, Defect, DefectKind, RegionSample, defect_of, marker_defects, medium_of
+from ..media.images import image_hw, load_image
+from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_times, load_video
+from ..regions.region import Region, VideoRegion
 from .schema import write_record
 from .workers import run_in_order
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..contracts.samples import Defect, DefectKind, RecordPlace, RegionSample
 from ..errors import PixelReferError, SampleError
-from ..regions import Region, VideoRegion
+from ..regions.region import Region, VideoRegion
 from . import schema
-from .sample import Defect, DefectKind, RecordPlace, RegionSample
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _MEDIA_MARKER_AND_SPACE = re.compile(r"\s*(<image>|<video>)\s*")

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from ..contracts.samples import RegionSample
 from ..errors import DataError, SampleError
 from ..files import written_whole
-from .sample import RegionSample
 from .schema import write_record
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from .. import plugins
-from ..contracts import DataFormatSpec, SampleFile
+from ..contracts.adapter import DataFormatSpec, SampleFile
+from ..contracts.samples import Defect, RecordPlace, RegionSample
 from ..errors import DataError, PluginError, SampleError
 from .records import JsonRecords, peek
-from .sample import Defect, RecordPlace, RegionSample
 
 
 class _SamplesByIndex:

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..contracts.messages import MASK_MARKER, read_texts
+from ..contracts.samples import MARKER, RegionSample
 from ..errors import DataError, RegionError, SampleError
 from ..files import require_writable, written_whole
-from ..images import load_image
-from ..messages import MASK_MARKER, read_texts
+from ..media.images import load_image
+from ..media.video import FrameSampling, load_video
 from ..overlay import COLOURS_RGB, PICTURE_SUFFIXES, draw_regions
-from ..regions import Box, Region, RegionMask, VideoRegion
-from ..video import FrameSampling, load_video
+from ..regions.region import Box, Region, RegionMask, VideoRegion
 from .checks import defects_of, times_of
-from .sample import MARKER, RegionSample
 
 if TYPE_CHECKING:
     from .dataset import RegionDataset

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from ..contracts import check_field
-from ..messages import MASK_MARKER, REGION_MARKER
+from ..contracts.adapter import check_field
+from ..contracts.messages import MASK_MARKER, REGION_MARKER
 
 RECOGNITION_QUESTIONS = (
     "What is <region>?",

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..contracts.samples import Defect, DefectKind, MediaKind, RecordPlace, RegionSample, marker_defects
 from ..errors import DataError, ImageError, PixelReferError, RegionError, about
-from ..regions import Region, RegionMask, VideoRegion
-from .sample import Defect, DefectKind, MediaKind, RecordPlace, RegionSample, marker_defects
+from ..regions.region import Region, RegionMask, VideoRegion
 
 _MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video")
 _MEDIA_MARKERS = {f"<{kind}>": kind for kind in _MEDIA_KINDS}

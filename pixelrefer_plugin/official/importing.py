@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import checkpoint
 from ..errors import CheckpointError, PixelReferError
-from ..foreign import ForeignCheckpoint, find_foreign
-from ..hub import without_where
 from ..model import RegionModel
 from ..processor import RegionProcessor
+from ..weights import model_folder
+from ..weights.foreign import ForeignCheckpoint, find_foreign
+from ..weights.hub import without_where
 from .keys import REGION_ENCODER, adapter_of, adapter_weights
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def import_official(
         raise CheckpointError(f"dtype must be {', '.join(_DTYPES)} or left out, got {dtype!r}.")
     if unknown := without_where(where):
         raise CheckpointError(f"import_official takes no option {', '.join(map(repr, unknown))}.")
-    checkpoint.require_free(out, overwrite=overwrite)
+    model_folder.require_free(out, overwrite=overwrite)
     found = _find(src, vision_tower, where)
     encoder = _region_encoder(found)
     adapter = _adapter_name(found, encoder)
@@ -85,7 +85,7 @@ def import_official(
 def _find(
     src: str | os.PathLike[str], vision_tower: str | os.PathLike[str] | None, where: Mapping[str, Any]
 ) -> ForeignCheckpoint:
-    found = find_foreign(src, vision_tower=vision_tower, where=where) if not checkpoint.is_model_folder(src) else None
+    found = find_foreign(src, vision_tower=vision_tower, where=where) if not model_folder.is_model_folder(src) else None
     if found is None or found.data["model_type"] not in _ADAPTER_OF_TYPE:
         got = f", got '{found.data['model_type']}'" if found else ""
         raise CheckpointError(
@@ -100,7 +100,7 @@ def _region_encoder(found: ForeignCheckpoint) -> dict[str, Tensor]:
     left_over = sorted(key for key in found.others if not key.startswith(REGION_ENCODER))
     if left_over:
         raise CheckpointError(
-            f"'{found.name}' holds weights that belong to no part of PixelRefer: {checkpoint.some(left_over)}."
+            f"'{found.name}' holds weights that belong to no part of PixelRefer: {model_folder.some(left_over)}."
         )
     encoder = {key.removeprefix(REGION_ENCODER): tensor for key, tensor in found.others.items()}
     if not encoder:
@@ -147,7 +147,7 @@ def _write(
     model = RegionModel.attach(backbone, adapter=adapter, adapter_config=options, backbone_plugin=found.spec.name)
     try:
         ours = adapter_weights(encoder)
-        checkpoint.require_same_tensors(ours, model.adapter.state_dict(), source=found.folder)
+        model_folder.require_same_tensors(ours, model.adapter.state_dict(), source=found.folder)
         weights = {f"adapter.{key}": tensor for key, tensor in ours.items()}
         weights |= {f"backbone.{key}": tensor for key, tensor in backbone_weights.items()}
         model.save_pretrained(

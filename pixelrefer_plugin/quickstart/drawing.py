@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from ..regions import Region, VideoRegion
+from ..regions.region import Region, VideoRegion
 from .scenes import Scene
 from .tasks import Answers, Asked, Example, Given
 

@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..checkpoint import library_versions
-from ..contracts import check_field
+from ..contracts.adapter import check_field
 from ..errors import CheckpointError, PluginError
 from ..files import require_writable_folder
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
 from ..training.groups import trainable_groups
+from ..weights.model_folder import library_versions
 from .drawing import draw_answers, draw_losses, draw_masks
 from .tasks import Answers, Asked, Example, FindAndName, Given, Stage, Task, WhatItTurns, WhichDigit
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..messages import MASK_MARKER
-from ..metrics import MaskScores
-from ..regions import Region, VideoRegion
+from ..contracts.messages import MASK_MARKER
+from ..evaluation.metrics import MaskScores
+from ..regions.region import Region, VideoRegion
 from .clips import FPS, NUM_FRAMES, Clip, make_clip
 from .scenes import Digit, Scene, Split, largest_digit, make_scene
 

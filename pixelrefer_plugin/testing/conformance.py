@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import TextStreamer
 
-from ..contracts import (
+from ..contracts.adapter import (
     AdapterSpec,
     BackboneSpec,
     Clips,
@@ -35,14 +35,14 @@ from ..contracts import (
     VideoScene,
     View,
 )
+from ..contracts.messages import MASK_MARKER
 from ..errors import PixelReferError, SpliceError
-from ..messages import MASK_MARKER
+from ..masks.objects import GeneratedMasks, SegmentedObject
 from ..model import RegionModel
-from ..outputs import GeneratedMasks, SegmentedObject
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
-from ..regions import FloatBox, Region, RegionMask, VideoRegion
-from ..scene import merged_cells
+from ..regions.region import FloatBox, Region, RegionMask, VideoRegion
+from ..tokens.scene import merged_cells
 
 DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"

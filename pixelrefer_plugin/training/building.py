@@ -16,15 +16,15 @@ import torch
 from torch.utils.data import Subset
 from transformers import TrainingArguments, set_seed
 
-from .. import checkpoint, hub
-from ..contracts import BackboneSpec
+from ..contracts.adapter import BackboneSpec
+from ..contracts.samples import RegionSample
 from ..data.dataset import MixedDataset, RegionDataset
-from ..data.sample import RegionSample
 from ..errors import ConfigError, PromptError, TrainingError
-from ..loading import load_backbone, load_config
 from ..model import RegionModel
 from ..plugins import backbone_for, get_adapter
 from ..processor import RegionProcessor
+from ..weights import hub, model_folder
+from ..weights.loading import load_backbone, load_config
 from .collator import RegionCollator
 from .config import (
     DEFAULT_ADAPTER,
@@ -99,8 +99,8 @@ def choose_recipe(config: TrainConfig) -> Recipe:
     """
     if config.recipe in RECIPES:
         return RECIPES[config.recipe]
-    folder = hub.model_folder(config.model.backbone, {})
-    own = None if folder is None else checkpoint.read_manifest(folder).adapter
+    folder = hub.find_model_folder(config.model.backbone, {})
+    own = None if folder is None else model_folder.read_manifest(folder).adapter
     recipes = recipes_for(get_adapter(config.model.adapter or own or DEFAULT_ADAPTER))
     if config.recipe not in recipes:
         raise ConfigError(f"recipe: {unknown_recipe(config.recipe, recipes)}")
@@ -174,24 +174,24 @@ def _backbone_options(section: ModelSection, device: torch.device) -> dict[str, 
 def _backbone_facts(section: ModelSection) -> tuple[BackboneSpec, Any]:
     """The plugin and the config of the backbone that shall be quantised, before it is loaded."""
     source, plugin = section.backbone, section.backbone_plugin
-    folder = hub.model_folder(source, {})
+    folder = hub.find_model_folder(source, {})
     if folder is not None:
-        manifest = checkpoint.read_manifest(folder)
-        if manifest.backbone_id == checkpoint.BACKBONE_FOLDER:
+        manifest = model_folder.read_manifest(folder)
+        if manifest.backbone_id == model_folder.BACKBONE_FOLDER:
             raise TrainingError(
                 f"'{source}' brings weights of its own for the backbone; they are not quantised, since the result "
                 "would be saved as them. Leave model.quantize out."
             )
-        source, plugin = checkpoint.locate_backbone(manifest.backbone_id, folder), manifest.backbone
+        source, plugin = model_folder.locate_backbone(manifest.backbone_id, folder), manifest.backbone
     native = load_config(source)
     return backbone_for(native.model_type, plugin), native
 
 
 def _open(config: TrainConfig, recipe: Recipe, options: dict[str, Any]) -> RegionModel:
     section, source = config.model, config.model.backbone
-    folder = hub.model_folder(source, {})
+    folder = hub.find_model_folder(source, {})
     if folder is not None:
-        own = checkpoint.read_manifest(folder).backbone
+        own = model_folder.read_manifest(folder).backbone
         if section.backbone_plugin not in (None, own):
             raise ConfigError(
                 f"model.backbone_plugin: model folder '{source}' brings its own, '{own}', got "

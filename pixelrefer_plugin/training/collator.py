@@ -14,7 +14,9 @@ from typing import Any, Literal, get_args
 import torch
 from PIL import Image
 
-from ..data.sample import MARKER, SAMPLE_FAULTS, Defect, Medium, RegionSample, defect_of, medium_of
+from ..contracts.messages import REGION_MARKER, Message, read_texts
+from ..contracts.samples import MARKER, SAMPLE_FAULTS, Defect, Medium, RegionSample, defect_of, medium_of
+from ..conversation.expansion import IGNORE_INDEX
 from ..errors import (
     ConfigError,
     PixelReferError,
@@ -22,13 +24,11 @@ from ..errors import (
     SampleError,
     TrainingError,
 )
-from ..expansion import IGNORE_INDEX
-from ..mask_batch import MaskBatch
-from ..messages import REGION_MARKER, Message, read_texts
+from ..masks.mask_batch import MaskBatch
+from ..media.video import FrameSampling
 from ..processor import RegionProcessor
-from ..region_batch import RegionBatch
-from ..regions import Region, VideoRegion
-from ..video import FrameSampling
+from ..regions.region import Region, VideoRegion
+from ..tokens.region_batch import RegionBatch
 from .sampling import require_sample
 
 OnBadSample = Literal["error", "skip"]

@@ -19,12 +19,12 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from .. import checkpoint
-from ..checkpoint import BUILTIN_PREFIX
 from ..errors import ConfigError, PixelReferError, VideoError
-from ..hub import is_path
+from ..media.video import FrameSampling
 from ..plugins import get_adapter
-from ..video import FrameSampling
+from ..weights import model_folder
+from ..weights.hub import is_path
+from ..weights.model_folder import BUILTIN_PREFIX
 from .recipes import GROUPS, LORA_DEFAULTS, PART_OF_ADAPTER, RECIPES, Recipe, coarse_group, recipes_for
 from .yaml_file import Document, read_yaml
 
@@ -385,8 +385,8 @@ def _adapter_told(section: ModelSection) -> str | None:
     """The adapter's name; None where only a repository of the hub can tell it."""
     if section.adapter is not None:
         return section.adapter
-    if checkpoint.is_model_folder(section.backbone):
-        return checkpoint.read_manifest(section.backbone).adapter
+    if model_folder.is_model_folder(section.backbone):
+        return model_folder.read_manifest(section.backbone).adapter
     is_local = section.backbone.startswith(BUILTIN_PREFIX) or Path(section.backbone).exists()
     return DEFAULT_ADAPTER if is_local else None
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from ..errors import TrainingError
-from ..lora import is_lora
 from ..model import RegionModel
+from ..weights.lora import is_lora
 from .recipes import GROUPS, PART_OF_ADAPTER, coarse_group
 
 NamedParameters = list[tuple[str, nn.Parameter]]

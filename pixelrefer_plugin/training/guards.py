@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
+from ..conversation.expansion import IGNORE_INDEX
 from ..errors import TrainingError
-from ..expansion import IGNORE_INDEX
 from ..model import RegionModel
-from ..region_batch import PromptLayout
+from ..tokens.region_batch import PromptLayout
 from .groups import NamedParameters, trainable_groups, trained_tokens
 from .recipes import coarse_group, recipes_for
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import PluginError, TrainingError
 
 if TYPE_CHECKING:
-    from ..contracts import AdapterSpec, BackboneSpec
+    from ..contracts.adapter import AdapterSpec, BackboneSpec
     from ..model import RegionModel
 
 GROUPS = ("adapter", "lora", "token_rows", "vision_tower", "projector", "decoder")

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from ..checkpoint import library_versions
+from ..weights.model_folder import library_versions
 from .building import BuiltData, BuiltModel, Part
 from .config import TrainConfig
 from .groups import parameter_groups

@@ -30,10 +30,11 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from .. import hub
-from ..checkpoint import written_whole
+from ..conversation.expansion import IGNORE_INDEX
 from ..errors import TrainingError
-from ..expansion import IGNORE_INDEX
+from ..evaluation.answers import HeldOutAnswers
+from ..weights import hub
+from ..weights.model_folder import written_whole
 from .building import (
     BuiltData,
     BuiltModel,
@@ -49,7 +50,6 @@ from .building import (
 from .checkpoints import MODEL_FOLDER, latest_checkpoint, step_of
 from .collator import RegionCollator
 from .config import TrainConfig
-from .evaluation import HeldOutAnswers
 from .report import (
     Plan,
     ProgressBar,

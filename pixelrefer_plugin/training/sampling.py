@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from ..data.sample import RegionSample
+from ..contracts.messages import read_texts
+from ..contracts.samples import RegionSample
 from ..errors import PixelReferError, TrainingError
-from ..images import image_hw
-from ..messages import read_texts
+from ..media.images import image_hw
+from ..media.video import FrameSampling, Video
 from ..processor import RegionProcessor
-from ..regions import Region
-from ..video import FrameSampling, Video
+from ..regions.region import Region
 
 _TYPICAL_HW = (480, 640)  # of what nobody knows the size of without decoding it
 _TYPICAL_REGION = Region.from_box((160, 120, 480, 360))

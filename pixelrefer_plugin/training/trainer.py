@@ -25,13 +25,13 @@ from torch.utils.data import DistributedSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from ..contracts import MaskTargets
+from ..contracts.adapter import MaskTargets
+from ..conversation.expansion import IGNORE_INDEX
 from ..errors import TrainingError
-from ..expansion import IGNORE_INDEX
-from ..lora import is_lora
-from ..mask_batch import MaskBatch
+from ..masks.mask_batch import MaskBatch
 from ..model import RegionModel
 from ..processor import RegionProcessor
+from ..weights.lora import is_lora
 from .checkpoints import (
     MODEL_FOLDER,
     checkpoint_path,

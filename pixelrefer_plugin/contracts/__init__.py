@@ -1,0 +1,1 @@
+"""What the host and its plugins promise each other: specs, and the values in between."""

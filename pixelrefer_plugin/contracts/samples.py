@@ -1,0 +1,176 @@
+"""`RegionSample`: one training sample, not opened yet: paths, regions and texts, and where it was read.
+
+It knows no file format and no model; data formats make it, the collator reads its pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ..errors import ImageError, PixelReferError, PromptError, RegionError, SampleError, VideoError, sample_name
+from ..regions.region import Region, VideoRegion
+from .messages import MASK_MARKER, REGION_MARKER, read_texts
+
+DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long"]
+"""What may be wrong with a sample: its record; a picture or video that cannot be read; one of another size than
+the file says; more or fewer `<region>` and `<seg>` than regions, or a `<seg>` outside an answer; a region that is
+empty, malformed or outside; no answer to learn from; more tokens than allowed."""
+
+MARKER = re.compile(f"({REGION_MARKER}|{MASK_MARKER})")
+"""What stands for the next region in a text: one that is shown, or one whose mask is the answer."""
+
+MediaKind = Literal["image", "video"]
+
+Medium = tuple[MediaKind, int]
+"""`image` or `video`, and which of a sample's images or videos."""
+
+
+class Defect(NamedTuple):
+    """One thing that is wrong with a sample; `message` reads on from `sample 'x': `."""
+
+    kind: DefectKind
+    message: str
+
+
+_KIND_OF_FAULT: Mapping[type[PixelReferError], DefectKind] = {
+    ImageError: "media",
+    VideoError: "media",
+    RegionError: "region",
+    PromptError: "format",
+}
+SAMPLE_FAULTS = tuple(_KIND_OF_FAULT)
+"""What the processor raises where a sample is to blame, not an adapter or a backbone's plugin."""
+
+
+def defect_of(fault: PixelReferError) -> Defect:
+    """What the processor says, by one of `SAMPLE_FAULTS`, of a sample that it was given alone."""
+    kind = next(kind for error_type, kind in _KIND_OF_FAULT.items() if isinstance(fault, error_type))
+    return Defect(kind, re.sub(r"^Sample 0(: |, )", "", str(fault)))
+
+
+@dataclass(frozen=True, eq=False)
+class RegionSample:
+    """One conversation, about any number of regions, with the answers to learn.
+
+    Attributes:
+        id: of the sample, for messages; unique within its file where the file has ids.
+        messages: as `RegionProcessor` takes them; pictures and videos are content parts that hold paths (or, in
+            rows that come from memory, pictures).
+        regions: in the order of their markers: a `<region>` stands for one that is shown, a `<seg>` in an answer for
+            one whose mask is to be learnt, a target.
+        where: file and line or number, for messages; empty where it was made in memory.
+        media_hw: height and width that the file says each image, then each video, has; None where it does not.
+    """
+
+    id: str
+    messages: tuple[Mapping[str, Any], ...]
+    regions: tuple[Region | VideoRegion, ...] = ()
+    where: str = ""
+    media_hw: tuple[tuple[int, int] | None, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What to call it at the start of a message: `train.jsonl line 12, sample 'street-1'`."""
+        return sample_name(self.id, self.where)
+
+    def error(self, *defects: Defect) -> SampleError:
+        """The error that says what is wrong with this sample."""
+        return SampleError(self.id, self.where, defects)
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Which of its regions are targets, by number.
+
+        Raises:
+            PromptError: its messages are malformed.
+        """
+        markers = [marker for _, text in read_texts(self.messages) for marker in MARKER.findall(text)]
+        return tuple(number for number, marker in enumerate(markers) if marker == MASK_MARKER)
+
+    def media(self, kind: MediaKind) -> list[Mapping[str, Any]]:
+        """Its content parts of one kind, in order."""
+        return [
+            part
+            for message in self.messages
+            if not isinstance(message["content"], str)
+            for part in message["content"]
+            if part["type"] == kind
+        ]
+
+
+@dataclass(frozen=True)
+class RecordPlace:
+    """Where a record stands, and where its relative paths begin.
+
+    Attributes:
+        where: file and line or number, such as `train.jsonl line 12`.
+        index: of the record in its file, from 0; the sample's id where the record has none.
+        media_root: folder that relative media paths are below.
+    """
+
+    where: str
+    index: int
+    media_root: Path
+
+    def path(self, relative: str | os.PathLike[str]) -> str:
+        """A media path that can be opened from anywhere."""
+        return str(self.media_root / relative)
+
+    def error(self, id: str, defects: Sequence[Defect]) -> SampleError:
+        """The error that says what is wrong with the record here."""
+        return SampleError(id, self.where, defects)
+
+
+def medium_of(region: Region | VideoRegion) -> Medium:
+    """What a region lies on: of which kind, and which of them."""
+    return ("image", region.image_index) if isinstance(region, Region) else ("video", region.video_index)
+
+
+def marker_defects(
+    texts: Sequence[tuple[str, str]], regions: Sequence[Region | VideoRegion | None]
+) -> Iterator[Defect]:
+    """What is wrong with the markers of a sample.
+
+    Args:
+        texts: role and text of each of its messages.
+        regions: its regions, in the order of their markers; None for one that is known to be defective.
+    """
+    markers = [marker for _, text in texts for marker in MARKER.findall(text)]
+    if len(markers) != len(regions):
+        num_masks = markers.count(MASK_MARKER)
+        found = f"{len(markers) - num_masks} {REGION_MARKER}" + (f" and {num_masks} {MASK_MARKER}" if num_masks else "")
+        has = f"{len(regions)} region{'s' * (len(regions) != 1)}"
+        each = "Each of them" if num_masks else f"Each {REGION_MARKER}"
+        yield Defect("markers", f"its texts have {found} but it has {has}. {each} stands for one region, in order.")
+    for index, (role, text) in enumerate(texts):
+        if role != "assistant" and MASK_MARKER in text:
+            yield Defect(
+                "markers",
+                f"message {index}: {MASK_MARKER} stands for a mask in answers only, here is one of the {role}. "
+                f"Write {REGION_MARKER} for a region that is shown.",
+            )
+    if len(markers) == len(regions):  # else which region a marker stands for is not known
+        targets = {number: regions[number] for number, marker in enumerate(markers) if marker == MASK_MARKER}
+        yield from _target_defects({number: region for number, region in targets.items() if region is not None})
+
+
+def _target_defects(targets: Mapping[int, Region | VideoRegion]) -> Iterator[Defect]:
+    for number, target in targets.items():
+        shapes = [target] if isinstance(target, Region) else target.frames.values()
+        if strokes := sorted({shape.kind for shape in shapes} & {"points", "scribble"}):
+            yield Defect(
+                "region",
+                f"region {number} is given as {strokes[0]}, but {MASK_MARKER} stands for it, so its mask is learnt. "
+                "Give that: rle, mask or polygon.",
+            )
+    media = sorted({medium_of(target) for target in targets.values()})
+    if len(media) > 1:
+        listed = ", ".join(f"{kind} {index}" for kind, index in media)
+        yield Defect(
+            "region", f"its {MASK_MARKER} lie on {listed}. All masks of a sample must lie on one picture or video."
+        )

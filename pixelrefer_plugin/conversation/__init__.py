@@ -1,0 +1,1 @@
+"""Words: chat messages read, worded for a chat template, and expanded to token ids."""

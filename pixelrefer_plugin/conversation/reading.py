@@ -1,0 +1,444 @@
+"""Reads conversations: their pictures and videos, what their markers stand for, and whether all of it fits together.
+
+It knows messages, regions and media; no tokenizer and no model. How it is worded, `prompt_writer` says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from ..contracts.messages import (
+    CALLED_ID,
+    MASK_MARKER,
+    REGION_MARKER,
+    Conversation,
+    PromptStyle,
+    Sample,
+    Turn,
+    WrittenRegion,
+    meant_itself,
+    read_turns,
+)
+from ..errors import FrameError, PromptError, VideoError, about
+from ..media.images import load_image
+from ..media.video import FrameSampling, Video, VideoSource, frame_times, load_video
+from ..regions.region import Region, VideoRegion
+from .memory import MemoryObject, ObjectMemory
+from .writing import PromptWriter
+
+
+class ImageReader:
+    """Reads pictures, each once: conversations of a batch that show the same file or object share the picture."""
+
+    def __init__(self) -> None:
+        self._read: dict[Any, tuple[Any, Image.Image]] = {}
+
+    def __call__(self, source: Any) -> Image.Image:
+        """The picture of `source`, upright RGB."""
+        key = os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
+        if key not in self._read:
+            self._read[key] = (source, load_image(source))  # keeping the source keeps its id from being used again
+        return self._read[key][1]
+
+
+def read_conversation(
+    conversation: Conversation,
+    regions: Sequence[Any],
+    *,
+    index: int,
+    style: PromptStyle,
+    read_image: ImageReader,
+    memory: ObjectMemory | None = None,
+) -> Sample:
+    """Check one conversation against its regions.
+
+    Args:
+        conversation: its messages.
+        regions: its regions, in the order of its markers, `<region>` and `<seg>` alike.
+        index: which sample of the batch it is, for messages.
+        style: how it is rendered.
+        read_image: of the batch.
+        memory: objects that are listed before its first question, under their ids.
+
+    Raises:
+        PromptError: the messages are malformed, or do not fit the regions or the memory.
+        ImageError: a picture cannot be read.
+        VideoError: a video cannot be read, or has no such frame as a region names.
+    """
+    with about(f"Sample {index}"):
+        turns = read_turns(conversation)
+        _refuse_misplaced_masks(turns, style)
+        given = [_as_region(region, number) for number, region in enumerate(regions)]
+        _require_as_many_markers(turns, given)
+        objects = _Objects.of(turns, given, style, memory)
+        _require_known_ids(turns, objects, memory)
+        _require_own_ids(turns, objects)
+        sample, objects = _with_media(turns, objects, style, read_image, memory)
+        PromptWriter(sample, objects.listed, objects.at_marker, style).write(turns)
+        return sample
+
+
+def _as_region(region: Any, number: int) -> Region | VideoRegion:
+    if isinstance(region, Region | VideoRegion):
+        return region
+    if isinstance(region, Mapping):
+        with about(f"region {number}"):
+            return VideoRegion(region)
+    raise PromptError(
+        f"region {number}: expected a Region, or {{frame index: Region}} on a video, got {region!r}. "
+        "Make one with Region.from_box, from_mask, from_polygon, from_points, from_rle or from_scribble."
+    )
+
+
+def _refuse_misplaced_masks(turns: Sequence[Turn], style: PromptStyle) -> None:
+    for turn in turns:
+        if MASK_MARKER not in turn.text():
+            continue
+        if not turn.is_answer:
+            raise PromptError(
+                f"the {turn.role}'s text holds {MASK_MARKER}, which stands for a mask in an assistant's answer. "
+                f"Write {REGION_MARKER} for a region."
+            )
+        if style.mask_token is None:
+            raise PromptError(
+                f"adapter '{style.adapter}' gives no masks, but an answer holds {MASK_MARKER}. Take an adapter with a "
+                "mask head, or leave the marker out."
+            )
+
+
+def _require_as_many_markers(turns: Sequence[Turn], regions: Sequence[Any]) -> None:
+    markers = Counter(marker["kind"] for turn in turns for marker in turn.markers())
+    if markers.total() != len(regions):
+        with_masks = f" and {markers[MASK_MARKER]} {MASK_MARKER}" if markers[MASK_MARKER] else ""
+        raise PromptError(
+            f"its texts have {markers[REGION_MARKER]} {REGION_MARKER}{with_masks} but {len(regions)} regions were "
+            f"given. Each {f'{REGION_MARKER} and {MASK_MARKER}' if with_masks else REGION_MARKER} stands for one "
+            "region, in order."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Objects:
+    """What the markers of a conversation stand for, and what its memory holds.
+
+    Attributes:
+        listed: the objects that are listed before the first question: a memory's, then the conversation's own.
+        at_marker: for each marker in order the region that is written there; a listed one is called by its id. None
+            for an `<seg>`.
+        targets: the regions of the `<seg>`s, by the number of their marker.
+    """
+
+    listed: tuple[WrittenRegion, ...]
+    at_marker: tuple[WrittenRegion | None, ...]
+    targets: Mapping[int, Region | VideoRegion]
+
+    @classmethod
+    def of(
+        cls,
+        turns: Sequence[Turn],
+        given: Sequence[Region | VideoRegion],
+        style: PromptStyle,
+        memory: ObjectMemory | None,
+    ) -> _Objects:
+        markers = [(marker, turn.is_answer) for turn in turns for marker in turn.markers()]
+        drawn = [
+            # What an answer says must be words: it calls its regions by their ids.
+            marker["kind"] == REGION_MARKER and not in_answer and style.is_drawn is not None and style.is_drawn(region)
+            for (marker, in_answer), region in zip(markers, given, strict=True)
+        ]
+        ids = [None if marker["id"] is None else int(marker["id"]) for marker, _ in markers]
+        listing = _Listing(memory or (), taken={id for id, is_drawn in zip(ids, drawn, strict=True) if id and is_drawn})
+        at_marker: list[WrittenRegion | None] = []
+        targets = {}
+        for number, ((marker, _), region) in enumerate(zip(markers, given, strict=True)):
+            name = f"region {number}"
+            if marker["kind"] == MASK_MARKER:
+                targets[number] = region
+                at_marker.append(None)
+            elif style.is_drawn is None or drawn[number]:
+                at_marker.append(WrittenRegion(region, name, number, None, is_drawn=drawn[number]))
+            else:
+                at_marker.append(listing.object_of(region, name=name, number=number, id=ids[number]))
+        return cls(tuple(listing.objects), tuple(at_marker), targets)
+
+    @property
+    def written(self) -> list[WrittenRegion]:
+        """All regions that have object tokens."""
+        return [*self.listed, *(each for each in self.at_marker if each is not None and each.id is None)]
+
+    def with_frames(self, videos: Sequence[Video], style: PromptStyle) -> _Objects:
+        """The same once it is known which frames are sampled."""
+
+        def placed(each: WrittenRegion) -> WrittenRegion:
+            if isinstance(each.region, Region):
+                return each
+            together = 1 if each.is_drawn else style.frames_together
+            return replace(each, frames=_frames_together(each.region, videos[each.region.video_index], together))
+
+        return replace(
+            self,
+            listed=tuple(map(placed, self.listed)),
+            at_marker=tuple(None if each is None else placed(each) for each in self.at_marker),
+        )
+
+
+class _Listing:
+    """The objects that are listed before the first question: those of a memory, and what is added to them.
+
+    Args:
+        memory: that memory's objects.
+        taken: numbers that the conversation gives to regions which are not listed.
+    """
+
+    def __init__(self, memory: Iterable[MemoryObject], *, taken: Set[int]) -> None:
+        self.objects = [WrittenRegion(each.region, f"object {each.id} of the memory", None, each.id) for each in memory]
+        self._known = {each.region: each for each in reversed(self.objects)}
+        self._taken = {*taken, *(each.id for each in self.objects if each.id is not None)}
+
+    def object_of(self, region: Region | VideoRegion, *, name: str, number: int, id: int | None) -> WrittenRegion:
+        """The object that a region is, `id` where it is given one; equal regions are one object."""
+        known = self._known.get(region)
+        if known is None:
+            free = max(self._taken, default=0) + 1 if id is None else id
+            if free in self._taken or free == 0:
+                raise _taken(name, free)
+            self._taken.add(free)
+            self._known[region] = known = WrittenRegion(region, name, number, free)
+            self.objects.append(known)
+        elif id not in (None, known.id):
+            raise PromptError(
+                f"{name} is called [{id}], but is object [{known.id}] already. Write [{known.id}], or no number."
+            )
+        return known
+
+
+def _taken(name: str, id: int) -> PromptError:
+    if id == 0:
+        return PromptError(f"{name}: ids count from 1, got 0.")
+    return PromptError(f"{name}: the id {id} is taken: two objects cannot have one id. Leave it out.")
+
+
+def _frames_together(region: VideoRegion, video: Video, together: int) -> tuple[tuple[int, ...], ...]:
+    """A region's frames; those of each run of `together` sampled ones in one."""
+    runs: dict[int, list[int]] = {}
+    for frame in region.frames:
+        runs.setdefault(video.position(frame) // together, []).append(frame)
+    return tuple(map(tuple, runs.values()))
+
+
+def _require_known_ids(turns: Sequence[Turn], objects: _Objects, memory: ObjectMemory | None) -> None:
+    """Where objects are listed, a number in brackets calls one of them.
+
+    `[3] <region>` gives a click or a box a number itself. Questions that have been answered may call objects that
+    the memory held then.
+    """
+    if memory is None and not objects.listed:
+        return
+    known = {str(each.id) for each in objects.listed}
+    markers = (marker for turn in turns for marker in turn.markers())
+    for marker, written in zip(markers, objects.at_marker, strict=True):
+        if marker["id"] and written is not None and written.id is None:
+            known.add(marker["id"])
+    for turn in _open_questions(turns):
+        for called in CALLED_ID.findall(turn.text()):
+            if called not in known:
+                listed = ", ".join(f"[{each.id}]" for each in objects.listed) or "no objects"
+                raise PromptError(
+                    f"the text calls object [{called}], which the memory does not hold. It holds {listed}. Add the "
+                    f"object, or point at it: {REGION_MARKER}. {meant_itself(called)}"
+                )
+
+
+def _require_own_ids(turns: Sequence[Turn], objects: _Objects) -> None:
+    """The number that a question gives a click or a box itself calls nothing else.
+
+    In questions that have been answered it may: what was drawn then may be a listed object now.
+    """
+    listed = {each.id for each in objects.listed}
+    asked = _open_questions(turns)
+    at_marker = iter(objects.at_marker)
+    for turn in turns:
+        named: dict[int, Region | VideoRegion] = {}
+        for marker in turn.markers():
+            written = next(at_marker)
+            if written is None or not written.is_drawn or marker["id"] is None:
+                continue
+            id = int(marker["id"])
+            is_asked = any(turn is each for each in asked)
+            if is_asked and (id == 0 or id in listed or named.setdefault(id, written.region) != written.region):
+                raise _taken(written.name, id)
+
+
+def _open_questions(turns: Sequence[Turn]) -> list[Turn]:
+    """The messages that are no answers; of a prompt those after the last answer."""
+    answers = [index for index, turn in enumerate(turns) if turn.is_answer]
+    first = answers[-1] + 1 if answers and not turns[-1].is_answer else 0
+    return [turn for turn in turns[first:] if not turn.is_answer]
+
+
+def _with_media(
+    turns: Sequence[Turn],
+    objects: _Objects,
+    style: PromptStyle,
+    read_image: ImageReader,
+    memory: ObjectMemory | None,
+) -> tuple[Sample, _Objects]:
+    """The sample with its pictures read, each video's frames sampled so that its regions lie on them."""
+    parts = [part for turn in turns for part in turn.parts]
+    given_images = [part for part in parts if part["type"] == "image"]
+    given_videos = [part for part in parts if part["type"] == "video"]
+    if memory:
+        _require_only_medium(memory, num_images=len(given_images), num_videos=len(given_videos))
+    named = {each.name: each.region for each in objects.written}
+    targets = {f"region {number}": region for number, region in objects.targets.items()}
+    _require_on_media({**named, **targets}, num_images=len(given_images), num_videos=len(given_videos))
+    images = [read_image(part["image"]) for part in given_images]
+    videos = [
+        _read_video(part, _on_video(named, index), _on_video(targets, index), style)
+        for index, part in enumerate(given_videos)
+    ]
+    if memory:
+        _require_memorys_size(memory, images, videos)
+    shows_media = not (style.object_only and named)
+    if not shows_media:
+        _require_regions_everywhere(list(named.values()), num_images=len(images), num_videos=len(videos))
+    return Sample(objects.targets, images, videos, shows_media), objects.with_frames(videos, style)
+
+
+def _require_only_medium(memory: ObjectMemory, *, num_images: int, num_videos: int) -> None:
+    wanted = (0, 1) if memory.is_video else (1, 0)
+    if (num_images, num_videos) != wanted:
+        raise PromptError(
+            f"the memory's objects lie on {'a video' if memory.is_video else 'an image'}, which must be all that the "
+            f"conversation shows; it has {num_images} images and {num_videos} videos."
+        )
+
+
+def _require_memorys_size(memory: ObjectMemory, images: Sequence[Image.Image], videos: Sequence[Video]) -> None:
+    height, width = videos[0].image_hw if videos else (images[0].height, images[0].width)
+    if (height, width) != memory.image_hw:
+        raise PromptError(
+            f"the memory's objects lie on pictures of width {memory.image_hw[1]} and height {memory.image_hw[0]}, the "
+            f"conversation's is of width {width} and height {height}. Is it another one?"
+        )
+
+
+def _on_video(regions: Mapping[str, Region | VideoRegion], index: int) -> dict[str, VideoRegion]:
+    """Those that lie on one video, by name."""
+    return {
+        name: region
+        for name, region in regions.items()
+        if isinstance(region, VideoRegion) and region.video_index == index
+    }
+
+
+def _read_video(
+    part: Mapping[str, Any],
+    regions: Mapping[str, VideoRegion],
+    targets: Mapping[str, VideoRegion],
+    style: PromptStyle,
+) -> Video:
+    """The video of a content part, with the frames that its regions name, and those of its targets that there is
+    room for."""
+    times = {key: part[key] for key in ("fps", "times_s") if key in part}
+    source, sampling = part["video"], style.sampling
+    try:
+        named = named_frames(source, list(regions.values()), list(targets.values()), sampling=sampling, times=times)
+        video = load_video(source, sampling=sampling, frames=named, **times)
+        _require_in_video(targets, video)
+        return video
+    except FrameError as error:
+        frames_of = {name: {*region.frames, *region.absent} for name, region in {**regions, **targets}.items()}
+        name = next(name for name, frames in frames_of.items() if error.frame in frames)
+        raise VideoError(f"{name}: {error}") from error
+
+
+def named_frames(
+    source: VideoSource,
+    regions: Sequence[VideoRegion],
+    targets: Sequence[VideoRegion],
+    *,
+    sampling: FrameSampling,
+    times: Mapping[str, Any],
+) -> set[int]:
+    """The frames of a video that must be among those read: `load_video(..., frames=...)`.
+
+    Args:
+        source: the video.
+        regions: those of `<region>`s, all of whose frames are read.
+        targets: those of `<seg>`s, whose frames are read as far as there is room; none of a `Video`, whose frames are
+            read already.
+        sampling: how many frames there are.
+        times: what else `load_video` is told of the video's times.
+
+    Raises:
+        VideoError: as `load_video`.
+    """
+    named = {frame for region in regions for frame in region.frames}
+    if targets and not isinstance(source, Video):
+        named |= _target_frames(targets, named, _num_sampled(source, sampling, times))
+    return named
+
+
+def _num_sampled(source: Any, sampling: FrameSampling, times: Mapping[str, Any]) -> int:
+    """How many frames are sampled where none is named; of a short video fewer may be."""
+    if sampling.fps is None:
+        return min(sampling.num_frames or sampling.max_frames, sampling.max_frames)
+    return len(sampling.choose(frame_times(source, **times)))
+
+
+def _target_frames(targets: Sequence[VideoRegion], named: Set[int], num_frames: int) -> set[int]:
+    """The frames that are sampled for targets, beside those that regions name.
+
+    All about which a target says something, or, where they would be more than `num_frames` with the others, so many
+    spread evenly; but one at least with each target.
+    """
+    known = sorted({frame for target in targets for frame in (*target.frames, *target.absent)} - named)
+    room = min(len(known), max(num_frames - len(named), 0))
+    chosen = {known[round(place * (len(known) - 1) / max(room - 1, 1))] for place in range(room)}
+    for target in targets:
+        frames = list(target.frames)
+        if not any(frame in named or frame in chosen for frame in frames):
+            chosen.add(frames[len(frames) // 2])
+    return chosen
+
+
+def _require_in_video(targets: Mapping[str, VideoRegion], video: Video) -> None:
+    for region in targets.values():
+        last = max((*region.frames, *region.absent))
+        if last >= video.num_source_frames:
+            raise FrameError(
+                f"{video.name} has {video.num_source_frames} frames, counted from 0: there is no frame {last}.",
+                frame=last,
+            )
+
+
+def _require_on_media(regions: Mapping[str, Region | VideoRegion], *, num_images: int, num_videos: int) -> None:
+    for name, region in regions.items():
+        if isinstance(region, VideoRegion):
+            kind, at, there = "video", region.video_index, num_videos
+        else:
+            kind, at, there = "image", region.image_index, num_images
+        if at >= there:
+            hint = ""
+            if kind == "image" and num_videos and not num_images:
+                hint = " On a video, say on which frame: {frame index: region}."
+            raise PromptError(f"{name} lies on {kind} {at}, but the conversation has {there} {kind}s.{hint}")
+
+
+def _require_regions_everywhere(regions: Sequence[Region | VideoRegion], *, num_images: int, num_videos: int) -> None:
+    """In the Object-Only framework, what has no region is not seen at all."""
+    seen_images = {each.image_index for each in regions if isinstance(each, Region)}
+    seen_videos = {each.video_index for each in regions if isinstance(each, VideoRegion)}
+    for kind, there, seen in (("image", num_images, seen_images), ("video", num_videos, seen_videos)):
+        for index in sorted(set(range(there)) - seen):
+            raise PromptError(
+                f"{kind} {index} has no region. With an Object-Only adapter the decoder sees pictures through their "
+                f"regions alone: give it one (a box of the whole picture will do), or leave it out."
+            )

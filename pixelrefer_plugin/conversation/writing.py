@@ -1,0 +1,161 @@
+"""Words a read conversation for the chat template: a placeholder for each region and answer, and the list of objects.
+
+It knows the wording and nothing that is not in the conversation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..contracts.messages import MARKER, MASK_MARKER, REGION_MARKER, PromptStyle, Sample, Slot, Turn, WrittenRegion
+from ..errors import PromptError
+from ..regions.region import Region
+
+OBJECTS_ON_IMAGE = "Here is an image with the following highlighted regions:\n"
+OBJECTS_ON_VIDEO = (
+    "Here is a video with {num_frames} frames denoted as <1> to <{num_frames}>. "
+    "The highlighted regions are as follows:\n"
+)
+OBJECTS_ALONE = "The highlighted regions are as follows:\n"
+"""What stands before the list of a memory's objects: on an image and on a video, in the words that released weights
+were trained with, and where the decoder sees neither."""
+
+
+class PromptWriter:
+    """Writes a sample's messages, its slots, and its regions in the order in which their placeholders stand.
+
+    Args:
+        sample: the conversation, its pictures read; it is written to.
+        listed: the regions that are listed before the first question.
+        at_marker: for each marker in order the region that is written there; None for an `<seg>`.
+        style: how it is worded.
+    """
+
+    def __init__(
+        self,
+        sample: Sample,
+        listed: Sequence[WrittenRegion],
+        at_marker: Sequence[WrittenRegion | None],
+        style: PromptStyle,
+    ) -> None:
+        self._sample = sample
+        self._listed = listed
+        self._at_marker = iter(at_marker)
+        self._style = style
+
+    def write(self, turns: Sequence[Turn]) -> None:
+        """Word the conversation.
+
+        Raises:
+            PromptError: a text holds a special token, or the listed regions lie on several images or videos.
+        """
+        listing = _turn_with(turns, *self._medium_of_listed()) if self._listed else None
+        for turn in turns:
+            _refuse_special_tokens(turn.text(), self._style)
+            content = list(self._answer(turn) if turn.is_answer else self._question(turn, lists=turn is listing))
+            self._sample.messages.append({"role": turn.role, "content": content})
+
+    def _medium_of_listed(self) -> tuple[str, int]:
+        """What the listed objects lie on: an image or a video, and which."""
+        regions = [each.region for each in self._listed]
+        media = {
+            ("image", region.image_index) if isinstance(region, Region) else ("video", region.video_index): None
+            for region in regions
+        }
+        if len(media) > 1:
+            names = " and ".join(f"{kind} {index}" for kind, index in media)
+            raise PromptError(
+                f"its regions lie on {names}. Adapter '{self._style.adapter}' lists regions that are no clicks and no "
+                "boxes before the question, which may be of one image or video only. Split the conversation."
+            )
+        return next(iter(media))
+
+    def _question(self, turn: Turn, *, lists: bool) -> Iterator[dict[str, Any]]:
+        """A user's message; the list of objects follows its last picture or video, before the text there."""
+        last_medium = max((index for index, part in enumerate(turn.parts) if part["type"] != "text"), default=-1)
+        for index, part in enumerate(turn.parts):
+            if part["type"] == "text":
+                opens = lists and index == last_medium + 1
+                yield self._text((self._list() if opens else "") + self._with_regions(part["text"]))
+            elif self._sample.shows_media:
+                yield {"type": part["type"]}
+        if lists and last_medium + 1 == len(turn.parts):
+            yield self._text(self._list())
+
+    def _text(self, text: str) -> dict[str, Any]:
+        self._sample.slots.extend(Slot() for _ in range(text.count(self._style.placeholder)))
+        return {"type": "text", "text": text}
+
+    def _answer(self, turn: Turn) -> Iterator[dict[str, Any]]:
+        self._sample.slots.append(Slot(self._with_regions(turn.text())))
+        yield {"type": "text", "text": self._style.placeholder}
+
+    def _with_regions(self, text: str) -> str:
+        return MARKER.sub(self._next_region, text)
+
+    def _next_region(self, marker: re.Match[str]) -> str:
+        """What is written for the next marker, with the number that stands before it."""
+        written = next(self._at_marker)
+        before = marker.group().removesuffix(marker["kind"])
+        if written is None:
+            assert self._style.mask_token is not None, "markers for masks are refused where there are none"
+            return before + self._style.mask_token
+        if written.id is not None:
+            return f"[{written.id}]"
+        self._sample.regions.append(written)
+        return before + self._bracket(written)
+
+    def _bracket(self, written: WrittenRegion) -> str:
+        """One placeholder for each picture that the region lies on: `[..]`, or `[Time 1.0s:..,Time 2.0s:..]`."""
+        placeholder = self._style.placeholder
+        if isinstance(written.region, Region):
+            return f"[{placeholder}]"
+        if not self._style.object_only:
+            return f"[{placeholder * len(written.frames)}]"
+        video = self._sample.videos[written.region.video_index]
+        times_s = [video.times_s[video.position(frames[0])] for frames in written.frames]
+        return "[" + ",".join(self._style.frame_label(time_s) + placeholder for time_s in times_s) + "]"
+
+    def _list(self) -> str:
+        """The objects of the conversation's memory, each under its number."""
+        self._sample.regions.extend(self._listed)
+        return self._introduction() + "".join(f"[{each.id}]: {self._entry(each)}\n" for each in self._listed)
+
+    def _introduction(self) -> str:
+        if self._style.object_only:
+            return OBJECTS_ALONE
+        region = self._listed[0].region
+        if isinstance(region, Region):
+            return OBJECTS_ON_IMAGE
+        return OBJECTS_ON_VIDEO.format(num_frames=len(self._sample.videos[region.video_index]))
+
+    def _entry(self, written: WrittenRegion) -> str:
+        if self._style.object_only:
+            return self._bracket(written)
+        if isinstance(written.region, Region):
+            return self._style.placeholder
+        video, together = self._sample.videos[written.region.video_index], self._style.frames_together
+        entries = []
+        for frames in written.frames:
+            first = video.position(frames[0]) // together * together + 1
+            last = min(first + together - 1, len(video))
+            entries.append((f"<{first}>-<{last}> " if last > first else f"<{first}> ") + self._style.placeholder)
+        return " ".join(entries)
+
+
+def _turn_with(turns: Sequence[Turn], kind: str, index: int) -> Turn:
+    """The message that shows one image or video."""
+    shown = [turn for turn in turns for part in turn.parts if part["type"] == kind]
+    return shown[index]
+
+
+def _refuse_special_tokens(text: str, style: PromptStyle) -> None:
+    for token in style.special_tokens:
+        if token in text:
+            mask = f", {MASK_MARKER} in an answer for a mask," if style.mask_token else ""
+            raise PromptError(
+                f"the text holds the special token {token!r}. "
+                f"Write {REGION_MARKER} for a region{mask} and pass pictures as content parts."
+            )

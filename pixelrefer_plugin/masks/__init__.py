@@ -1,0 +1,1 @@
+"""From the decoder's hidden states to masks of objects."""

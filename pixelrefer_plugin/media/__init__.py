@@ -1,0 +1,1 @@
+"""Pixels from files: pictures and videos."""

@@ -1,0 +1,1 @@
+"""From regions to object tokens in the decoder's embeddings."""

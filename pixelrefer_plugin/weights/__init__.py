@@ -1,0 +1,1 @@
+"""Weights and model folders: found, loaded, checked, saved."""

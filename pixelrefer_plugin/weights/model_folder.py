@@ -1,0 +1,348 @@
+"""The model folder: what it holds, how it is written whole, how it is read and checked.
+
+    pixelrefer.json       format version, adapter and its options, backbone, versions
+    adapter.safetensors   the adapter's weights
+    lora/                 PEFT's own files, when LoRA was added
+    backbone/             the backbone itself, only when it was trained
+    processor/            the native processor's files and the backbone's config
+
+It knows files; modules come and go as state dicts. No pickles are written or read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, VideoError
+from ..media.video import FrameSampling
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "pixelrefer.json"
+ADAPTER_FILE = "adapter.safetensors"
+LORA_FOLDER = "lora"
+LORA_FILE = "adapter_model.safetensors"
+BACKBONE_FOLDER = "backbone"
+PROCESSOR_FOLDER = "processor"
+
+BUILTIN_PREFIX = "builtin:"
+_BUILTIN_ROOT = Path(__file__).parent.parent / "quickstart"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `pixelrefer.json` says.
+
+    Attributes:
+        adapter: name of the adapter.
+        adapter_config: its options.
+        backbone: name of the backbone plugin.
+        backbone_id: hub id or path of the backbone's weights; `backbone` for the folder inside this one;
+            `builtin:NAME` for the one shipped with this package; empty when only the user knows.
+        backbone_revision: the hub's commit, where known.
+        model_type: the backbone's `config.model_type`.
+        vision_width: width of the patch features that the adapter was made for.
+        decoder_width: width of its object tokens.
+        image_backend: `pil` or `torchvision`, the library that resized the images in training; the two differ,
+            and transformers' processor files do not say which it was.
+        lora: whether LoRA weights belong to the model.
+        frame_sampling: which frames of a video the processor reads.
+        region_token: the tokenizer's own token whose id is written for object tokens; None where it is ours.
+        placeholder_id: that id; None where a folder of before does not say.
+        mask_token_id: id of the token that stands for a mask; None where the adapter gives none.
+        module_paths: where the parts of the backbone were in the live model, so that LoRA's keys find their layers
+            in a release of transformers that has renamed modules.
+        versions: the libraries that wrote the folder.
+        format_version: of this layout.
+    """
+
+    adapter: str
+    adapter_config: dict[str, Any]
+    backbone: str
+    backbone_id: str
+    backbone_revision: str | None
+    model_type: str
+    vision_width: int
+    decoder_width: int
+    image_backend: str
+    lora: bool
+    frame_sampling: FrameSampling = field(default_factory=FrameSampling)
+    region_token: str | None = None
+    placeholder_id: int | None = None
+    mask_token_id: int | None = None
+    module_paths: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+_FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
+    "adapter": str,
+    "adapter_config": dict,
+    "backbone": str,
+    "backbone_id": str,
+    "backbone_revision": (str, type(None)),
+    "model_type": str,
+    "image_backend": str,
+    "lora": bool,
+    "frame_sampling": dict,
+    "region_token": (str, type(None)),
+    "placeholder_id": (int, type(None)),
+    "mask_token_id": (int, type(None)),
+    "module_paths": dict,
+}
+
+
+def library_versions() -> dict[str, str]:
+    """The versions worth knowing when a folder behaves differently elsewhere."""
+    return {name: metadata.version(name) for name in ("pixelrefer-plugin", "torch", "transformers", "peft")}
+
+
+def is_model_folder(folder: str | os.PathLike[str]) -> bool:
+    """Whether `folder` is one that this package wrote."""
+    return (Path(folder) / MANIFEST_FILE).is_file()
+
+
+def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None) -> Manifest:
+    """Read and check `pixelrefer.json`.
+
+    Args:
+        folder: the model folder.
+        adapter: refuse a folder that was made with another adapter than this.
+
+    Raises:
+        CheckpointError: no such file, not JSON, fields missing or unknown, a newer format, another adapter.
+    """
+    path = Path(folder) / MANIFEST_FILE
+    if not path.is_file():
+        raise CheckpointError(f"'{folder}' is not a pixelrefer model folder: it has no {MANIFEST_FILE}.")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}.")
+    version = data.get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version!r}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
+            "Upgrade: pip install -U pixelrefer-plugin."
+        )
+    # Of folders from before videos, from before training, from before official checkpoints, and from before masks.
+    before: dict[str, Any] = {"frame_sampling": {}, "module_paths": {}, "region_token": None, "placeholder_id": None}
+    before["mask_token_id"] = None
+    data = before | data
+    known = {item.name for item in fields(Manifest)}
+    if set(data) != known:
+        missing, extra = sorted(known - set(data)), sorted(set(data) - known)
+        raise CheckpointError(f"{path} has missing fields {missing} and unknown fields {extra}.")
+    for name, kinds in _FIELD_TYPES.items():
+        if not isinstance(data[name], kinds):
+            raise CheckpointError(f"{path}: '{name}' is {data[name]!r}, a {type(data[name]).__name__}.")
+    if adapter is not None and data["adapter"] != adapter:
+        raise CheckpointError(
+            f"'{folder}' was made with adapter '{data['adapter']}', not '{adapter}'. "
+            f"Load it with adapter='{data['adapter']}', or leave that out."
+        )
+    try:
+        sampling = FrameSampling(**data.pop("frame_sampling"))
+    except (TypeError, VideoError) as error:
+        raise CheckpointError(f"{path}: 'frame_sampling' is not readable: {error}") from error
+    return Manifest(**data, frame_sampling=sampling)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `pixelrefer.json`."""
+    (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+
+
+def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse to write a model folder over something.
+
+    Raises:
+        CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours.
+    """
+    target = Path(folder).resolve()
+    if target.exists():
+        if not overwrite:
+            raise CheckpointError(f"'{target}' exists. Choose another folder, or allow overwriting it.")
+        if not target.is_dir() or (any(target.iterdir()) and not is_model_folder(target)):
+            raise CheckpointError(f"'{target}' exists and is not a pixelrefer model folder; it is not overwritten.")
+
+
+@contextmanager
+def written_whole(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends without an error.
+
+    An interruption leaves the earlier folder as it was.
+
+    Raises:
+        CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours, or no folder can be made
+            there.
+    """
+    require_free(folder, overwrite=overwrite)
+    target = Path(folder).resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    except OSError as error:
+        raise CheckpointError(f"No folder can be made at '{target}': {error}. Choose another place.") from error
+    try:
+        made.chmod(0o777 & ~_umask())
+        yield made
+        _replace(target, made)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _replace(target: Path, made: Path) -> None:
+    if not target.exists():
+        made.rename(target)
+        return
+    earlier = made.with_suffix(".earlier")
+    target.rename(earlier)
+    try:
+        made.rename(target)
+    except OSError:
+        earlier.rename(target)
+        raise
+    shutil.rmtree(earlier)
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise CheckpointError(f"Expected weights at '{path}', found nothing. Is the folder complete?")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"'{path}' cannot be read: {error}.") from error
+
+
+def require_same_tensors(got: Mapping[str, Any], expected: Mapping[str, Any], *, source: Path) -> None:
+    """Refuse weights whose keys or shapes are not exactly those of the module they are for.
+
+    Raises:
+        CheckpointError: names the missing and the unexpected keys, or the shapes that differ.
+    """
+    missing, extra = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
+    if missing or extra:
+        raise CheckpointError(f"'{source}' does not fit: missing keys {some(missing)}, unexpected {some(extra)}.")
+    for key, tensor in expected.items():
+        if tensor.shape != got[key].shape:
+            raise CheckpointError(
+                f"'{source}' does not fit: '{key}' is {tuple(got[key].shape)}, expected {tuple(tensor.shape)}. "
+                "Was it made for another backbone?"
+            )
+
+
+def require_no_missing(missing: Iterable[str], *, source: str | os.PathLike[str]) -> None:
+    """Refuse a backbone of which weights are missing.
+
+    Raises:
+        CheckpointError: names them.
+    """
+    keys = sorted(missing)
+    if keys:
+        raise CheckpointError(f"The backbone in '{source}' is incomplete: missing keys {some(keys)}.")
+
+
+def require_no_others(others: Iterable[str], *, source: str | os.PathLike[str]) -> None:
+    """Refuse a backbone's checkpoint that holds more than the backbone.
+
+    Raises:
+        CheckpointError: names what is left over.
+    """
+    keys = sorted(others)
+    if not keys:
+        return
+    official = any(".region_encoder." in key for key in keys)
+    hint = (
+        f"Import it: pixelrefer import-official {source} OUT." if official else "Is it a checkpoint of another model?"
+    )
+    raise CheckpointError(f"'{source}' holds more than a backbone: unexpected keys {some(keys)}. {hint}")
+
+
+def refuse_adapter_config(folder: str | os.PathLike[str], adapter_config: Any) -> None:
+    """A model folder brings its adapter's options; others would not fit its weights.
+
+    Raises:
+        CheckpointError: options were given.
+    """
+    if adapter_config is not None:
+        raise CheckpointError(f"'{folder}' brings its adapter's options; adapter_config is for a plain backbone.")
+
+
+def refuse_region_token(folder: str | os.PathLike[str], region_token: str | None) -> None:
+    """A model folder brings its region token: its weights were trained with that.
+
+    Raises:
+        CheckpointError: one was given.
+    """
+    if region_token is not None:
+        raise CheckpointError(f"'{folder}' brings its region token; region_token is for a plain backbone.")
+
+
+def some(keys: list[str]) -> str:
+    """The first few of many names, for a message."""
+    shown = ", ".join(keys[:4]) or "none"
+    return shown if len(keys) <= 4 else f"{shown} and {len(keys) - 4} more"
+
+
+def portable_backbone_id(name_or_path: str) -> str:
+    """How a folder names its backbone: a path inside this package becomes `builtin:NAME`."""
+    path = Path(name_or_path)
+    if name_or_path and path.resolve().parent == _BUILTIN_ROOT.resolve():
+        return BUILTIN_PREFIX + path.name
+    return str(path.resolve()) if name_or_path and path.is_dir() else name_or_path
+
+
+def locate_backbone(backbone_id: str, folder: Path) -> str:
+    """The path or hub id to load the backbone of `folder` from.
+
+    Raises:
+        CheckpointError: the folder does not know, or names a builtin that this version does not ship.
+    """
+    if not backbone_id:
+        raise CheckpointError(
+            f"'{folder}' does not say where its backbone is. Pass backbone=<path, id or model>, on the command line "
+            "--backbone."
+        )
+    if backbone_id == BACKBONE_FOLDER:
+        return str(folder / BACKBONE_FOLDER)
+    return resolved(backbone_id)
+
+
+def resolved(name_or_path: str | os.PathLike[str]) -> str:
+    """A backbone's path or hub id, with `builtin:NAME` as the path inside this package.
+
+    Raises:
+        CheckpointError: this version ships no such builtin.
+    """
+    name = os.fspath(name_or_path)
+    if not name.startswith(BUILTIN_PREFIX):
+        return name
+    path = _BUILTIN_ROOT / name.removeprefix(BUILTIN_PREFIX)
+    if not path.is_dir():
+        raise CheckpointError(f"This pixelrefer-plugin ships no backbone '{name}'.")
+    return str(path)
