@@ -156,7 +156,7 @@ def plan_and_crop(subject, masks, image, watch):
     planned = [[region_batch.PlannedRegion(mask, plan, 0)] for mask, plan in zip(regions, plans, strict=True)]
     with (
         watch("crop and layout"),
-        patch.object(region_batch, "_cut", watch.wrap("crop", region_batch._cut)),
+        patch.object(region_batch, "cut_crops", watch.wrap("crop", region_batch.cut_crops)),
     ):
         batch = region_batch.make_region_batch(
             [planned],

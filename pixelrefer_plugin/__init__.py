@@ -33,30 +33,23 @@ from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from .chat import Chat, RememberError, pixel_qa
-    from .contracts.adapter import (
-        AdapterRecipe,
-        AdapterSpec,
-        BackboneSpec,
-        CheckpointLayout,
-        Clips,
+    from .contracts.adapter import AdapterRecipe, AdapterSpec
+    from .contracts.backbone import BackboneSpec, CheckpointLayout, VideoScene
+    from .contracts.data_format import DataFormatSpec
+    from .contracts.masks import Clips, MaskHeadSpec, MaskTargets, PredictedMasks, SegmentedObject
+    from .contracts.options import check_field
+    from .contracts.region_source import RegionSource, RegionSourceSpec
+    from .contracts.samples import RegionSample
+    from .contracts.views import (
         CropView,
-        DataFormatSpec,
         EncodedPrompts,
         EncodedView,
         FeatureGrids,
-        MaskHeadSpec,
-        MaskTargets,
         PatchGeometry,
-        PredictedMasks,
         PromptView,
         RegionPlan,
-        RegionSource,
-        RegionSourceSpec,
         SceneView,
-        VideoScene,
-        check_field,
     )
-    from .contracts.samples import RegionSample
     from .conversation.memory import MemoryObject, ObjectMemory
     from .data.dataset import MixedDataset, RegionDataset
     from .evaluation.metrics import (
@@ -67,7 +60,7 @@ if TYPE_CHECKING:
         pixel_qa_score,
         region_similarity,
     )
-    from .masks.objects import GeneratedMasks, SegmentedObject
+    from .masks.objects import GeneratedMasks
     from .media.images import load_image
     from .media.video import FrameSampling, Video, load_video
     from .model import RegionModel
@@ -75,7 +68,8 @@ if TYPE_CHECKING:
     from .overlay import draw_regions, save_overlay
     from .plugins import get_adapter, get_backbone, list_plugins
     from .processor import RegionProcessor
-    from .regions.region import Box, Region, RegionMask, VideoRegion
+    from .regions.mask import Box, RegionMask
+    from .regions.region import Region, VideoRegion
     from .sources import load_region_source
     from .training.collator import RegionCollator
     from .training.trainer import RegionTrainer
@@ -85,47 +79,47 @@ __version__ = "0.1.0"
 _HOME = {
     "AdapterRecipe": "contracts.adapter",
     "AdapterSpec": "contracts.adapter",
-    "BackboneSpec": "contracts.adapter",
-    "Box": "regions.region",
+    "BackboneSpec": "contracts.backbone",
+    "Box": "regions.mask",
     "Chat": "chat",
-    "CheckpointLayout": "contracts.adapter",
-    "Clips": "contracts.adapter",
-    "CropView": "contracts.adapter",
-    "DataFormatSpec": "contracts.adapter",
-    "EncodedPrompts": "contracts.adapter",
-    "EncodedView": "contracts.adapter",
-    "FeatureGrids": "contracts.adapter",
+    "CheckpointLayout": "contracts.backbone",
+    "Clips": "contracts.masks",
+    "CropView": "contracts.views",
+    "DataFormatSpec": "contracts.data_format",
+    "EncodedPrompts": "contracts.views",
+    "EncodedView": "contracts.views",
+    "FeatureGrids": "contracts.views",
     "FrameSampling": "media.video",
     "GeneratedMasks": "masks.objects",
-    "MaskHeadSpec": "contracts.adapter",
+    "MaskHeadSpec": "contracts.masks",
     "MaskScores": "evaluation.metrics",
-    "MaskTargets": "contracts.adapter",
+    "MaskTargets": "contracts.masks",
     "MemoryObject": "conversation.memory",
     "MixedDataset": "data.dataset",
     "ObjectMemory": "conversation.memory",
-    "PatchGeometry": "contracts.adapter",
+    "PatchGeometry": "contracts.views",
     "PixelQAResult": "evaluation.metrics",
-    "PredictedMasks": "contracts.adapter",
-    "PromptView": "contracts.adapter",
+    "PredictedMasks": "contracts.masks",
+    "PromptView": "contracts.views",
     "Region": "regions.region",
     "RegionCollator": "training.collator",
     "RegionDataset": "data.dataset",
-    "RegionMask": "regions.region",
+    "RegionMask": "regions.mask",
     "RegionModel": "model",
-    "RegionPlan": "contracts.adapter",
+    "RegionPlan": "contracts.views",
     "RegionProcessor": "processor",
     "RegionSample": "contracts.samples",
-    "RegionSource": "contracts.adapter",
-    "RegionSourceSpec": "contracts.adapter",
+    "RegionSource": "contracts.region_source",
+    "RegionSourceSpec": "contracts.region_source",
     "RegionTrainer": "training.trainer",
     "RememberError": "chat",
-    "SceneView": "contracts.adapter",
-    "SegmentedObject": "masks.objects",
+    "SceneView": "contracts.views",
+    "SegmentedObject": "contracts.masks",
     "Video": "media.video",
     "VideoRegion": "regions.region",
-    "VideoScene": "contracts.adapter",
+    "VideoScene": "contracts.backbone",
     "boundary_accuracy": "evaluation.metrics",
-    "check_field": "contracts.adapter",
+    "check_field": "contracts.options",
     "draw_regions": "overlay",
     "get_adapter": "plugins",
     "get_backbone": "plugins",

@@ -22,7 +22,7 @@ from .media.video import Video
 from .regions.region import Region, VideoRegion
 
 if TYPE_CHECKING:
-    from .masks.objects import SegmentedObject
+    from .contracts.masks import SegmentedObject
     from .model import RegionModel
     from .processor import RegionProcessor
 

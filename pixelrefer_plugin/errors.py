@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from .contracts.samples import Defect
+    pass
 
 
 class PixelReferError(ValueError):
@@ -113,3 +113,16 @@ def about(subject: str) -> Iterator[None]:
     except PixelReferError as error:
         error.args = (f"{subject}: {error}", *error.args[1:])
         raise
+
+
+DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long"]
+"""What may be wrong with a sample: its record; a picture or video that cannot be read; one of another size than
+the file says; more or fewer `<region>` and `<seg>` than regions, or a `<seg>` outside an answer; a region that is
+empty, malformed or outside; no answer to learn from; more tokens than allowed."""
+
+
+class Defect(NamedTuple):
+    """One thing that is wrong with a sample; `message` reads on from `sample 'x': `."""
+
+    kind: DefectKind
+    message: str

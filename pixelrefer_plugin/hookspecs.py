@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 from pluggy import HookimplMarker, HookspecMarker
 
 if TYPE_CHECKING:
-    from .contracts.adapter import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec
+    from .contracts.adapter import AdapterSpec
+    from .contracts.backbone import BackboneSpec
+    from .contracts.data_format import DataFormatSpec
+    from .contracts.region_source import RegionSourceSpec
 
 PROJECT = "pixelrefer_plugin"
 

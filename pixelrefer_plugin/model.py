@@ -22,7 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
-from .contracts.adapter import AdapterSpec, BackboneSpec, EncodedPrompts, EncodedView, FeatureGrids
+from .contracts.adapter import AdapterSpec
+from .contracts.backbone import BackboneSpec
+from .contracts.views import EncodedPrompts, EncodedView, FeatureGrids
 from .errors import AttachError, CheckpointError, PromptError, SpliceError
 from .masks.hidden_states import GeneratedStates, Reader, captured_hidden
 from .masks.mask_batch import MaskBatch
@@ -30,7 +32,8 @@ from .masks.mask_head import MaskHead, forced_mask, generation_option
 from .masks.objects import GeneratedMasks
 from .plugins import backbone_for, get_adapter
 from .processor import RegionProcessor
-from .tokens.region_batch import PromptLayout, RegionBatch
+from .tokens.layouts import PromptLayout
+from .tokens.region_batch import RegionBatch
 from .tokens.scene import captured_scene
 from .tokens.splice import number_slots, spliced
 from .weights import hub, model_folder

@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 from .errors import PixelReferError
 from .files import require_writable, written_whole
 from .media.video import Video
-from .regions.region import Box, Region, RegionMask, VideoRegion
+from .regions.mask import Box, RegionMask
+from .regions.region import Region, VideoRegion
 
 # Okabe and Ito's colours, which people with any kind of colour blindness can tell apart; without black, and in
 # an order that sets the first few far apart. https://jfly.uni-koeln.de/color/

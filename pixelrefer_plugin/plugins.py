@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,10 @@ from . import hookspecs
 from .errors import PluginError
 
 if TYPE_CHECKING:
-    from .contracts.adapter import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec
+    from .contracts.adapter import AdapterSpec
+    from .contracts.backbone import BackboneSpec
+    from .contracts.data_format import DataFormatSpec
+    from .contracts.region_source import RegionSourceSpec
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +38,18 @@ Kind = Literal["adapter", "backbone", "region source", "data format"]
 
 
 class _Hook(NamedTuple):
-    """What a hook registers: things of one kind, each described by a class of `contracts`."""
+    """What a hook registers: things of one kind, each described by a class of a module of `contracts`."""
 
     kind: Kind
-    spec: str  # by name: listing plugins imports no contracts
+    module: str  # by name: listing plugins imports no contracts
+    spec: str
 
 
 _HOOKS = {
-    "register_adapters": _Hook("adapter", "AdapterSpec"),
-    "register_backbones": _Hook("backbone", "BackboneSpec"),
-    "register_region_sources": _Hook("region source", "RegionSourceSpec"),
-    "register_data_formats": _Hook("data format", "DataFormatSpec"),
+    "register_adapters": _Hook("adapter", "adapter", "AdapterSpec"),
+    "register_backbones": _Hook("backbone", "backbone", "BackboneSpec"),
+    "register_region_sources": _Hook("region source", "region_source", "RegionSourceSpec"),
+    "register_data_formats": _Hook("data format", "data_format", "DataFormatSpec"),
 }
 _HOOK_NAMES = ", ".join(_HOOKS)
 
@@ -290,9 +294,8 @@ class _Registrar:
     specs: list[Any]
 
     def __call__(self, spec: Any) -> None:
-        from .contracts import adapter
-
-        if not isinstance(spec, getattr(adapter, self.hook.spec)):
+        contract = import_module(f".contracts.{self.hook.module}", __package__)
+        if not isinstance(spec, getattr(contract, self.hook.spec)):
             raise PluginError(f"must register {self.hook.spec} objects as {self.hook.kind}s, got {spec!r}")
         if any(spec.name == earlier.name for earlier in self.specs):
             raise PluginError(f"registers the {self.hook.kind} '{spec.name}' twice")

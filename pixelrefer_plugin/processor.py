@@ -17,18 +17,24 @@ import numpy as np
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.video_utils import VideoMetadata
 
-from .contracts.adapter import AdapterSpec, BackboneSpec, Framework, RegionPlan, SceneView
-from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation, PromptStyle, Sample
+from .contracts.adapter import AdapterSpec, Framework
+from .contracts.backbone import BackboneSpec
+from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation
+from .contracts.views import RegionPlan, SceneView
 from .conversation.expansion import IGNORE_INDEX, Expansion
 from .conversation.memory import ObjectMemory
 from .conversation.reading import ImageReader, read_conversation
+from .conversation.sample import PromptStyle, Sample
 from .errors import CheckpointError, PluginError, PromptError
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
 from .plugins import backbone_for, get_adapter, get_backbone
-from .regions.region import Region, RegionMask, VideoRegion
+from .regions.mask import RegionMask
+from .regions.region import Region, VideoRegion
+from .tokens.crops import Picture, VideoFrame
+from .tokens.layouts import PlannedRegion, SceneLayout
 from .tokens.planning import Planner
-from .tokens.region_batch import Picture, PlannedRegion, RegionBatch, SceneLayout, VideoFrame, make_region_batch
+from .tokens.region_batch import RegionBatch, make_region_batch
 from .tokens.scene import plan_scene
 from .weights import hub, model_folder
 from .weights.loading import load_native_processor

@@ -17,7 +17,7 @@ from .regions.region import Region, VideoRegion
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .contracts.adapter import RegionSource
+    from .contracts.region_source import RegionSource
 
 
 def load_region_source(name: str = "sam2", **options: Any) -> CheckedSource:

@@ -31,7 +31,7 @@ def assistant(text):
 
 def scene_of(images, grids_hw):
     """The scene of one sample's images, each seen whole on its grid."""
-    from pixelrefer_plugin.tokens.region_batch import SceneLayout
+    from pixelrefer_plugin.tokens.layouts import SceneLayout
 
     return SceneLayout(
         grids_hw=tuple(grids_hw),

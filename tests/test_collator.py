@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 from pixelrefer_plugin import FrameSampling, PluginError, PromptError, Region, VideoRegion
 from pixelrefer_plugin.contracts.messages import MASK_MARKER, REGION_MARKER
-from pixelrefer_plugin.contracts.samples import Defect, RegionSample
+from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.conversation.expansion import IGNORE_INDEX
-from pixelrefer_plugin.errors import ConfigError, SampleError, TrainingError
+from pixelrefer_plugin.errors import ConfigError, Defect, SampleError, TrainingError
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.tokens.splice import number_slots
 from pixelrefer_plugin.training.collator import RegionCollator

@@ -16,7 +16,8 @@ from pixelrefer_plugin.testing import (
     make_pair,
     tiny_tokenizer,
 )
-from pixelrefer_plugin.testing.conformance import drawn_regions_are_planned_purely, projector_reads_the_scenes_cells
+from pixelrefer_plugin.testing.adapter_checks import drawn_regions_are_planned_purely
+from pixelrefer_plugin.testing.backbone_checks import projector_reads_the_scenes_cells
 
 # A new plugin adds one name.
 ADAPTERS = ["maskpool", "saot", "oci", "unipixel"]

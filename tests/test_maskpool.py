@@ -7,7 +7,8 @@ from conftest import scene_of
 from PIL import Image
 
 from pixelrefer_plugin import FeatureGrids, PatchGeometry, RegionMask, get_adapter
-from pixelrefer_plugin.tokens.region_batch import PlannedRegion, make_region_batch
+from pixelrefer_plugin.tokens.layouts import PlannedRegion
+from pixelrefer_plugin.tokens.region_batch import make_region_batch
 
 MASKPOOL = get_adapter("maskpool")
 GEOMETRY = PatchGeometry(patch_size=14)

@@ -20,7 +20,7 @@ from pixelrefer_plugin.evaluation.metrics import (
     region_similarity,
     volume_overlap,
 )
-from pixelrefer_plugin.regions.region import RegionMask
+from pixelrefer_plugin.regions.mask import RegionMask
 
 SIDES = st.integers(1, 24)
 

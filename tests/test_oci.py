@@ -24,7 +24,8 @@ from pixelrefer_plugin import (
     get_adapter,
     get_backbone,
 )
-from pixelrefer_plugin.tokens.region_batch import PlannedRegion, make_region_batch
+from pixelrefer_plugin.tokens.layouts import PlannedRegion
+from pixelrefer_plugin.tokens.region_batch import make_region_batch
 
 OCI, SAOT = get_adapter("oci"), get_adapter("saot")
 GEOMETRY = PatchGeometry(patch_size=14)

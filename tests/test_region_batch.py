@@ -31,8 +31,10 @@ from pixelrefer_plugin import (
     get_backbone,
     load_video,
 )
-from pixelrefer_plugin.contracts.messages import Sample
-from pixelrefer_plugin.tokens.region_batch import PlannedRegion, PromptLayout, VideoFrame, make_region_batch
+from pixelrefer_plugin.conversation.sample import Sample
+from pixelrefer_plugin.tokens.crops import VideoFrame
+from pixelrefer_plugin.tokens.layouts import PlannedRegion, PromptLayout
+from pixelrefer_plugin.tokens.region_batch import make_region_batch
 from pixelrefer_plugin.tokens.scene import plan_scene
 
 GEOMETRY = PatchGeometry(patch_size=14)

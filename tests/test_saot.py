@@ -17,7 +17,8 @@ from pixelrefer_plugin import (
     RegionMask,
     get_adapter,
 )
-from pixelrefer_plugin.tokens.region_batch import PlannedRegion, RegionBatch, make_region_batch
+from pixelrefer_plugin.tokens.layouts import PlannedRegion
+from pixelrefer_plugin.tokens.region_batch import RegionBatch, make_region_batch
 
 SAOT = get_adapter("saot")
 CONFIG = SAOT.make_config()

@@ -24,9 +24,9 @@ from torch import nn
 from training_runs import OWN_RECIPES, install_stencil
 
 from pixelrefer_plugin import AdapterRecipe, AttachError, Region, RegionModel, RegionProcessor, cli
-from pixelrefer_plugin.contracts.samples import Defect, RegionSample
+from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import RegionDataset
-from pixelrefer_plugin.errors import ConfigError, SampleError, TrainingError
+from pixelrefer_plugin.errors import ConfigError, Defect, SampleError, TrainingError
 from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, normalized, questions
 from pixelrefer_plugin.plugins import get_adapter, get_backbone
 from pixelrefer_plugin.testing import make_pair
@@ -34,8 +34,8 @@ from pixelrefer_plugin.training.building import BuiltData, build_model, check_ma
 from pixelrefer_plugin.training.checkpoints import latest_checkpoint
 from pixelrefer_plugin.training.collator import RegionCollator
 from pixelrefer_plugin.training.config import TrainConfig
-from pixelrefer_plugin.training.groups import parameter_groups, trainable_groups, trained_tokens
-from pixelrefer_plugin.training.recipes import RECIPES, Recipe, apply_recipe, linear_layers_outside_decoder
+from pixelrefer_plugin.training.groups import apply_recipe, parameter_groups, trainable_groups, trained_tokens
+from pixelrefer_plugin.training.recipes import RECIPES, Recipe, linear_layers_outside_decoder
 from pixelrefer_plugin.training.run import run_training
 from pixelrefer_plugin.weights.model_folder import locate_backbone, read_manifest
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from pixelrefer_plugin import DataError, RegionError, RegionSample
 from pixelrefer_plugin.contracts.messages import MASK_MARKER, REGION_MARKER
-from pixelrefer_plugin.contracts.samples import Defect, RecordPlace
+from pixelrefer_plugin.contracts.samples import RecordPlace
 from pixelrefer_plugin.data.conversation import collecting, read_sample, read_segmentation, size_of
 from pixelrefer_plugin.data.questions import choose
+from pixelrefer_plugin.errors import Defect
 from pixelrefer_plugin.regions.region import Region
 
 from .config import CocoConfig

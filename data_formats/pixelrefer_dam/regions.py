@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from pixelrefer_plugin import DataError, RegionError, RegionSample
-from pixelrefer_plugin.contracts.samples import Defect, RecordPlace
+from pixelrefer_plugin.contracts.samples import RecordPlace
 from pixelrefer_plugin.data.conversation import collecting, read_sample, read_segmentation
 from pixelrefer_plugin.data.json_object import read_span, scan_object
 from pixelrefer_plugin.data.questions import choose
+from pixelrefer_plugin.errors import Defect
 from pixelrefer_plugin.regions.region import Region
 
 from .config import DamConfig

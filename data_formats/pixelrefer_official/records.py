@@ -13,8 +13,9 @@ from itertools import dropwhile
 from typing import Any
 
 from pixelrefer_plugin import RegionError, RegionSample
-from pixelrefer_plugin.contracts.samples import Defect, RecordPlace
+from pixelrefer_plugin.contracts.samples import RecordPlace
 from pixelrefer_plugin.data.conversation import collecting, read_sample, read_segmentation, read_turns, size_of
+from pixelrefer_plugin.errors import Defect
 from pixelrefer_plugin.regions.region import Region, VideoRegion
 
 from .config import OfficialConfig

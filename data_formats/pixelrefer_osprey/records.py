@@ -9,9 +9,10 @@ from itertools import count
 from typing import Any
 
 from pixelrefer_plugin import RegionError, RegionSample
-from pixelrefer_plugin.contracts.samples import Defect, RecordPlace
+from pixelrefer_plugin.contracts.samples import RecordPlace
 from pixelrefer_plugin.data.conversation import collecting, read_sample, read_segmentation, read_turns, size_of
 from pixelrefer_plugin.data.questions import CAPTION_QUESTIONS, choose
+from pixelrefer_plugin.errors import Defect
 from pixelrefer_plugin.regions.region import Region
 
 from .config import OspreyConfig

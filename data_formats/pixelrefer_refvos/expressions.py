@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixelrefer_plugin import DataError, ImageError, PixelReferError, RegionSample
-from pixelrefer_plugin.contracts.samples import Defect, RecordPlace
+from pixelrefer_plugin.contracts.samples import RecordPlace
 from pixelrefer_plugin.data.conversation import read_sample
 from pixelrefer_plugin.data.questions import choose
+from pixelrefer_plugin.errors import Defect
 from pixelrefer_plugin.regions.region import VideoRegion
 
 from .config import RefVosConfig

@@ -28,8 +28,8 @@ from .reporting import Failure, json_of
 
 if TYPE_CHECKING:
     from ..chat import Reply
-    from ..masks.objects import SegmentedObject
-    from ..regions.region import RegionMask
+    from ..contracts.masks import SegmentedObject
+    from ..regions.mask import RegionMask
     from .asking import LoadedModel
     from .subject import Request, Subject
 

@@ -10,16 +10,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from ..errors import ImageError, PixelReferError, PromptError, RegionError, SampleError, VideoError, sample_name
+from ..errors import (
+    Defect,
+    DefectKind,
+    ImageError,
+    PixelReferError,
+    PromptError,
+    RegionError,
+    SampleError,
+    VideoError,
+    sample_name,
+)
 from ..regions.region import Region, VideoRegion
 from .messages import MASK_MARKER, REGION_MARKER, read_texts
-
-DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long"]
-"""What may be wrong with a sample: its record; a picture or video that cannot be read; one of another size than
-the file says; more or fewer `<region>` and `<seg>` than regions, or a `<seg>` outside an answer; a region that is
-empty, malformed or outside; no answer to learn from; more tokens than allowed."""
 
 MARKER = re.compile(f"({REGION_MARKER}|{MASK_MARKER})")
 """What stands for the next region in a text: one that is shown, or one whose mask is the answer."""
@@ -28,13 +33,6 @@ MediaKind = Literal["image", "video"]
 
 Medium = tuple[MediaKind, int]
 """`image` or `video`, and which of a sample's images or videos."""
-
-
-class Defect(NamedTuple):
-    """One thing that is wrong with a sample; `message` reads on from `sample 'x': `."""
-
-    kind: DefectKind
-    message: str
 
 
 _KIND_OF_FAULT: Mapping[type[PixelReferError], DefectKind] = {

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..contracts.messages import Slot
 from ..errors import PromptError
+from .sample import Slot
 
 IGNORE_INDEX = -100
 

@@ -27,7 +27,7 @@ from ..media.video import Video
 from ..regions.region import Region, VideoRegion
 
 if TYPE_CHECKING:
-    from ..masks.objects import SegmentedObject
+    from ..contracts.masks import SegmentedObject
     from ..sources import CheckedSource
 
 _FRAME_INDEX = re.compile(rf"0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}}")

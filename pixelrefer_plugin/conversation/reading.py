@@ -13,23 +13,13 @@ from typing import Any
 
 from PIL import Image
 
-from ..contracts.messages import (
-    CALLED_ID,
-    MASK_MARKER,
-    REGION_MARKER,
-    Conversation,
-    PromptStyle,
-    Sample,
-    Turn,
-    WrittenRegion,
-    meant_itself,
-    read_turns,
-)
+from ..contracts.messages import CALLED_ID, MASK_MARKER, REGION_MARKER, Conversation, Turn, meant_itself, read_turns
 from ..errors import FrameError, PromptError, VideoError, about
 from ..media.images import load_image
 from ..media.video import FrameSampling, Video, VideoSource, frame_times, load_video
 from ..regions.region import Region, VideoRegion
 from .memory import MemoryObject, ObjectMemory
+from .sample import PromptStyle, Sample, WrittenRegion
 from .writing import PromptWriter
 
 

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..contracts.messages import MARKER, MASK_MARKER, REGION_MARKER, PromptStyle, Sample, Slot, Turn, WrittenRegion
+from ..contracts.messages import MARKER, MASK_MARKER, REGION_MARKER, Turn
 from ..errors import PromptError
 from ..regions.region import Region
+from .sample import PromptStyle, Sample, Slot, WrittenRegion
 
 OBJECTS_ON_IMAGE = "Here is an image with the following highlighted regions:\n"
 OBJECTS_ON_VIDEO = (

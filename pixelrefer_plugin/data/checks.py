@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..contracts.messages import PLACEHOLDER, REGION_MARKER, read_texts
-from ..contracts.samples import SAMPLE_FAULTS, Defect, DefectKind, RegionSample, defect_of, marker_defects, medium_of
+from ..contracts.samples import SAMPLE_FAULTS, RegionSample, defect_of, marker_defects, medium_of
 from ..conversation.reading import named_frames
 from ..errors import (
     DataError,
+    Defect,
+    DefectKind,
     FrameError,
     ImageError,
     PromptError,

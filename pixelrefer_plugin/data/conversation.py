@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..contracts.samples import Defect, DefectKind, RecordPlace, RegionSample
-from ..errors import PixelReferError, SampleError
+from ..contracts.samples import RecordPlace, RegionSample
+from ..errors import Defect, DefectKind, PixelReferError, SampleError
 from ..regions.region import Region, VideoRegion
 from . import schema
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from .. import plugins
-from ..contracts.adapter import DataFormatSpec, SampleFile
-from ..contracts.samples import Defect, RecordPlace, RegionSample
-from ..errors import DataError, PluginError, SampleError
+from ..contracts.data_format import DataFormatSpec, SampleFile
+from ..contracts.samples import RecordPlace, RegionSample
+from ..errors import DataError, Defect, PluginError, SampleError
 from .records import JsonRecords, peek
 
 

@@ -27,7 +27,8 @@ from ..files import require_writable, written_whole
 from ..media.images import load_image
 from ..media.video import FrameSampling, load_video
 from ..overlay import COLOURS_RGB, PICTURE_SUFFIXES, draw_regions
-from ..regions.region import Box, Region, RegionMask, VideoRegion
+from ..regions.mask import Box, RegionMask
+from ..regions.region import Region, VideoRegion
 from .checks import defects_of, times_of
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from ..contracts.adapter import check_field
 from ..contracts.messages import MASK_MARKER, REGION_MARKER
+from ..contracts.options import check_field
 
 RECOGNITION_QUESTIONS = (
     "What is <region>?",

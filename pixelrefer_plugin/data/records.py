@@ -15,8 +15,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from ..contracts.samples import Defect
-from ..errors import DataError, SampleError
+from ..errors import DataError, Defect, SampleError
 
 _CHUNK_BYTES = 1 << 20
 _PEEK_BYTES = 1 << 20

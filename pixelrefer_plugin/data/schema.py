@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..contracts.samples import Defect, DefectKind, MediaKind, RecordPlace, RegionSample, marker_defects
-from ..errors import DataError, ImageError, PixelReferError, RegionError, about
-from ..regions.region import Region, RegionMask, VideoRegion
+from ..contracts.samples import MediaKind, RecordPlace, RegionSample, marker_defects
+from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, about
+from ..regions.mask import RegionMask
+from ..regions.region import Region, VideoRegion
 
 _MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video")
 _MEDIA_MARKERS = {f"<{kind}>": kind for kind in _MEDIA_KINDS}

@@ -21,15 +21,16 @@ from torch.distributed.tensor import DTensor
 from ..contracts.messages import MASK_MARKER, REGION_MARKER, Message, read_texts
 from ..contracts.samples import MARKER, RegionSample
 from ..conversation.reading import named_frames
+from ..data.turns import first_turns
 from ..errors import PixelReferError, PromptError, SampleError, about
 from ..media.video import FrameSampling, Video, load_video
-from ..regions.region import Region, RegionMask, VideoRegion
-from ..training.collator import first_turns
+from ..regions.mask import RegionMask
+from ..regions.region import Region, VideoRegion
 from .metrics import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
 
 if TYPE_CHECKING:
+    from ..contracts.masks import SegmentedObject
     from ..masks.mask_batch import MaskBatch
-    from ..masks.objects import SegmentedObject
     from ..model import RegionModel
     from ..processor import RegionProcessor
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import PixelReferError, RegionError
-from ..regions.region import RegionMask
+from ..regions.mask import RegionMask
 
 Mask = np.ndarray | RegionMask | None
 

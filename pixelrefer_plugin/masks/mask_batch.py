@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from ..contracts.adapter import Clips, MaskHeadSpec, MaskTargets
-from ..contracts.messages import MASK_MARKER, Sample
+from ..contracts.masks import Clips, MaskHeadSpec, MaskTargets
+from ..contracts.messages import MASK_MARKER
+from ..conversation.sample import Sample
 from ..errors import PromptError, about
 from ..media.video import Video
-from ..regions.region import Region, RegionMask, VideoRegion
+from ..regions.mask import RegionMask
+from ..regions.region import Region, VideoRegion
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..contracts.masks import SegmentedObject
 from ..errors import PromptError, SpliceError
 from .hidden_states import GeneratedStates, TaughtStates
 from .mask_batch import MaskBatch
-from .objects import ForcedMask, SegmentedObject, find_mentions, segmented_objects, used_clips
+from .objects import ForcedMask, find_mentions, segmented_objects, used_clips
 
 
 class MaskHead:

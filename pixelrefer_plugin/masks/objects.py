@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -18,30 +18,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import LogitsProcessor
 
-from ..contracts.adapter import Clips, PredictedMasks
+from ..contracts.masks import Clips, PredictedMasks, SegmentedObject
 from ..errors import SpliceError
 from ..regions.region import Region, VideoRegion
 from .mask_batch import MaskBatch
 
 _NUMBER = re.compile(r"\[ *(\d{1,9}) *\] *$")
-
-
-@dataclass(frozen=True)
-class SegmentedObject:
-    """An object that an answer names and gives a mask of.
-
-    Attributes:
-        id: the number that stands in brackets before its mask, as in `[2] <seg>`; None where none does.
-        region: its mask in original pixels; on a video on each sampled frame where it is seen. None where it is
-            nowhere.
-        score: what the model believes the masks' IoU to be, over the pictures where it is seen, in [0, 1].
-        presence: index of each sampled frame, 0 for an image -> the probability that the object is on it.
-    """
-
-    id: int | None
-    region: Region | VideoRegion | None
-    score: float
-    presence: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

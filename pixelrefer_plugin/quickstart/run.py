@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..contracts.adapter import check_field
+from ..contracts.options import check_field
 from ..errors import CheckpointError, PluginError
 from ..files import require_writable_folder
 from ..model import RegionModel

@@ -8,15 +8,10 @@ For plugin authors, and for this project's own tests:
         check_backbone("my_backbone")
 """
 
-from .conformance import (
-    ADAPTER_CHECKS,
-    BACKBONE_CHECKS,
-    PAIR_CHECKS,
-    Pair,
-    check_adapter,
-    check_backbone,
-    make_pair,
-)
+from .adapter_checks import ADAPTER_CHECKS
+from .backbone_checks import BACKBONE_CHECKS
+from .conformance import PAIR_CHECKS, check_adapter, check_backbone
+from .pairs import Pair, make_pair
 from .tokenizer import CHATML_TEMPLATE, CHATML_TOKENS, tiny_tokenizer
 
 __all__ = [

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.adapter import AdapterSpec, BackboneSpec, CropView, PatchGeometry, RegionPlan, SceneView
-from ..contracts.messages import Sample, WrittenRegion
+from ..contracts.adapter import AdapterSpec
+from ..contracts.backbone import BackboneSpec
+from ..contracts.views import CropView, PatchGeometry, RegionPlan, SceneView
+from ..conversation.sample import Sample, WrittenRegion
 from ..errors import PluginError, about
-from ..regions.region import Region, RegionMask
-from .region_batch import PlannedRegion
+from ..regions.mask import RegionMask
+from ..regions.region import Region
+from .layouts import PlannedRegion
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..contracts.adapter import BackboneSpec, FeatureGrids, VideoScene
-from ..contracts.messages import Sample
+from ..contracts.backbone import BackboneSpec, VideoScene
+from ..contracts.views import FeatureGrids
+from ..conversation.sample import Sample
 from ..errors import PluginError, SpliceError
-from ..regions.region import FloatBox
-from .region_batch import SceneLayout
+from ..regions.mask import FloatBox
+from .layouts import SceneLayout
 
 
 def plan_scene(

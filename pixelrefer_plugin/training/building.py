@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Subset
 from transformers import TrainingArguments, set_seed
 
-from ..contracts.adapter import BackboneSpec
+from ..contracts.backbone import BackboneSpec
 from ..contracts.samples import RegionSample
 from ..data.dataset import MixedDataset, RegionDataset
 from ..errors import ConfigError, PromptError, TrainingError
@@ -35,9 +35,9 @@ from .config import (
     recipe_rules,
     unknown_recipe,
 )
-from .groups import trained_tokens
+from .groups import apply_recipe, trained_tokens
 from .guards import never_said, says_masks
-from .recipes import RECIPES, Recipe, apply_recipe, keep_quantized_weights, quantization_options, recipes_for
+from .recipes import RECIPES, Recipe, keep_quantized_weights, quantization_options, recipes_for
 
 _LOOKED_AT = 200  # samples, to see whether they teach masks
 

@@ -5,11 +5,19 @@ It knows where a backbone's parts are by its plugin's paths, and LoRA by PEFT's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..errors import TrainingError
+from .recipes import Recipe, listed
+
+if TYPE_CHECKING:
+    from ..model import RegionModel
+
+from collections.abc import Iterable
 
 from torch import nn
 
-from ..errors import TrainingError
 from ..model import RegionModel
 from ..weights.lora import is_lora
 from .recipes import GROUPS, PART_OF_ADAPTER, coarse_group
@@ -137,3 +145,43 @@ def _group_of(name: str, parts: Mapping[str, str], own: Iterable[str]) -> str:
 def _is_matrix(parameter: nn.Parameter) -> bool:
     shape = getattr(parameter, "ds_shape", parameter.shape)  # under ZeRO-3 the parameter itself is empty
     return len(shape) > 1
+
+
+def apply_recipe(
+    model: RegionModel, recipe: Recipe, overrides: Mapping[str, float | None]
+) -> tuple[dict[str, float], list[str]]:
+    """Make exactly the recipe's groups trainable, those of them that the model has.
+
+    Args:
+        model: with its LoRA, if any.
+        recipe: says which.
+        overrides: learning rates in place of the recipe's, by group; None freezes one. A part of the adapter's module
+            (`adapter.PART`) may have one where the recipe trains the whole that it lies in.
+
+    Returns:
+        The learning rate of each group that trains; and what the user should know about groups left out.
+
+    Raises:
+        TrainingError: a rate is given for a group that does not train here, or for a part that there is not.
+    """
+    from .groups import parameter_groups
+
+    groups = parameter_groups(model, [*recipe.rates, *overrides])
+    rates = {group: recipe.rate_of(group) for group in groups if recipe.trains(group)}
+    notes = []
+    if "projector" in rates and model.adapter_spec.framework == "object-only":
+        del rates["projector"]
+        notes.append(
+            f"projector: left out, since adapter '{model.adapter_spec.name}' is Object-Only and never runs it."
+        )
+    idle = sorted(set(overrides) - set(rates))
+    if idle:
+        raise TrainingError(
+            f"learning_rates names {listed(idle)}, which do not train here. Groups that train: {listed(rates)}."
+        )
+    trained = {group: rate for group, rate in {**rates, **overrides}.items() if rate is not None}
+    for group, parameters in groups.items():
+        for _, parameter in parameters:
+            if parameter.is_floating_point():  # packed 4-bit weights are integers and cannot train
+                parameter.requires_grad_(group in trained)
+    return trained, notes

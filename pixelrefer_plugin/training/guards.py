@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from ..conversation.expansion import IGNORE_INDEX
 from ..errors import TrainingError
 from ..model import RegionModel
-from ..tokens.region_batch import PromptLayout
+from ..tokens.layouts import PromptLayout
 from .groups import NamedParameters, trainable_groups, trained_tokens
 from .recipes import coarse_group, recipes_for
 

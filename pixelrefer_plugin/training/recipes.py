@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import PluginError, TrainingError
 
 if TYPE_CHECKING:
-    from ..contracts.adapter import AdapterSpec, BackboneSpec
-    from ..model import RegionModel
+    from ..contracts.adapter import AdapterSpec
+    from ..contracts.backbone import BackboneSpec
 
 GROUPS = ("adapter", "lora", "token_rows", "vision_tower", "projector", "decoder")
 """Parameter groups. `lora` is LoRA wherever it lies; `token_rows` the trained rows of the embedding and the head;
@@ -130,60 +130,20 @@ def _require_sound(recipe: Recipe, adapter: str) -> None:
     for group in recipe.rates:
         if coarse_group(group) not in GROUPS:
             raise PluginError(
-                f"{which} has a rate for '{group}'; parameter groups are {_listed(GROUPS)}, and {PART_OF_ADAPTER}PART "
+                f"{which} has a rate for '{group}'; parameter groups are {listed(GROUPS)}, and {PART_OF_ADAPTER}PART "
                 "for a part of the adapter's module."
             )
     unknown = sorted(set(recipe.lora or ()) - set(LORA_DEFAULTS))
     if unknown:
-        raise PluginError(f"LoRA of {which} has no option '{unknown[0]}'. Its options: {_listed(LORA_DEFAULTS)}.")
+        raise PluginError(f"LoRA of {which} has no option '{unknown[0]}'. Its options: {listed(LORA_DEFAULTS)}.")
     needs_lora = [group for group in LORA_GROUPS if recipe.trains(group)]
     if needs_lora and recipe.lora is None:
         raise PluginError(
-            f"{which} trains {_listed(needs_lora)}, but adds no LoRA, which has them. Give its AdapterRecipe lora={{}}."
+            f"{which} trains {listed(needs_lora)}, but adds no LoRA, which has them. Give its AdapterRecipe lora={{}}."
         )
 
 
-def apply_recipe(
-    model: RegionModel, recipe: Recipe, overrides: Mapping[str, float | None]
-) -> tuple[dict[str, float], list[str]]:
-    """Make exactly the recipe's groups trainable, those of them that the model has.
-
-    Args:
-        model: with its LoRA, if any.
-        recipe: says which.
-        overrides: learning rates in place of the recipe's, by group; None freezes one. A part of the adapter's module
-            (`adapter.PART`) may have one where the recipe trains the whole that it lies in.
-
-    Returns:
-        The learning rate of each group that trains; and what the user should know about groups left out.
-
-    Raises:
-        TrainingError: a rate is given for a group that does not train here, or for a part that there is not.
-    """
-    from .groups import parameter_groups
-
-    groups = parameter_groups(model, [*recipe.rates, *overrides])
-    rates = {group: recipe.rate_of(group) for group in groups if recipe.trains(group)}
-    notes = []
-    if "projector" in rates and model.adapter_spec.framework == "object-only":
-        del rates["projector"]
-        notes.append(
-            f"projector: left out, since adapter '{model.adapter_spec.name}' is Object-Only and never runs it."
-        )
-    idle = sorted(set(overrides) - set(rates))
-    if idle:
-        raise TrainingError(
-            f"learning_rates names {_listed(idle)}, which do not train here. Groups that train: {_listed(rates)}."
-        )
-    trained = {group: rate for group, rate in {**rates, **overrides}.items() if rate is not None}
-    for group, parameters in groups.items():
-        for _, parameter in parameters:
-            if parameter.is_floating_point():  # packed 4-bit weights are integers and cannot train
-                parameter.requires_grad_(group in trained)
-    return trained, notes
-
-
-def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
+def listed(names: Sequence[str] | Mapping[str, Any]) -> str:
     return ", ".join(names)
 
 

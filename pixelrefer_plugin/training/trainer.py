@@ -25,7 +25,7 @@ from torch.utils.data import DistributedSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from ..contracts.adapter import MaskTargets
+from ..contracts.masks import MaskTargets
 from ..conversation.expansion import IGNORE_INDEX
 from ..errors import TrainingError
 from ..masks.mask_batch import MaskBatch

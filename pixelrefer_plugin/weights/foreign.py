@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..contracts.adapter import BackboneSpec, CheckpointLayout
+from ..contracts.backbone import BackboneSpec, CheckpointLayout
 from ..errors import CheckpointError
 from ..plugins import backbone_for
 from . import hub, model_folder

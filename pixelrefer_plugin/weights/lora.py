@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..contracts.adapter import BackboneSpec
+from ..contracts.backbone import BackboneSpec
 from ..errors import AttachError, CheckpointError
 from . import model_folder
 

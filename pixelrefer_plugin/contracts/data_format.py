@@ -1,0 +1,59 @@
+"""A data format's contract: how the records of a file become samples. It knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import PixelReferError
+from .options import make_config
+
+if TYPE_CHECKING:
+    from .samples import RecordPlace, RegionSample
+
+
+class SampleFile(Protocol):
+    """The samples of one file, read when they are asked for.
+
+    `__getitem__` raises `SampleError` for a sample that cannot be used, and can do so for each one anew.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> RegionSample: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFormatSpec:
+    """A data format: how the records of a file become training samples.
+
+    A format whose file is a list of independent records (JSON Lines, or a JSON array) gives `read_record`; the
+    host finds the records, reads each when it is needed, and takes rows of a Hugging Face dataset the same way. One
+    whose file has to be read as a whole, such as COCO's, gives `open_file` instead.
+
+    Attributes:
+        name: what users call it.
+        config: frozen dataclass of its options, each with a default; checks itself in `__post_init__`.
+        recognises: `recognises(record) -> bool`: whether a file is of this format, by its first record, or by the
+            top-level object of a JSON file that holds one (long lists in it are cut short). Must not say yes to
+            another format's.
+        read_record: `read_record(config, record, place) -> RegionSample`; raises `SampleError`
+            (`place.error(id, defects)`) with everything that is wrong with the record.
+        open_file: `open_file(config, path, media_root) -> SampleFile`.
+    """
+
+    name: str
+    config: type[Any]
+    recognises: Callable[[Mapping[str, Any]], bool]
+    read_record: Callable[[Any, Mapping[str, Any], RecordPlace], RegionSample] | None = None
+    open_file: Callable[[Any, Path, Path], SampleFile] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.read_record is None) == (self.open_file is None):
+            raise PixelReferError(f"DataFormatSpec '{self.name}' must have read_record or open_file, and not both.")
+
+    def make_config(self, options: Mapping[str, Any] | Any | None = None) -> Any:
+        """As `AdapterSpec.make_config`."""
+        return make_config(self.config, options, owner=f"data format '{self.name}'")

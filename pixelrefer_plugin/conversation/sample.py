@@ -1,0 +1,100 @@
+"""What a conversation is once it is read, and how an adapter and a backbone want it worded.
+
+A read conversation has placeholders in its texts for regions and for the answers of the assistant; its `slots`
+say which is which, in order. It knows no tokenizer and no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from ..media.video import FrameSampling, Video
+from ..regions.region import Region, VideoRegion
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """What one adapter and one backbone make of a conversation.
+
+    Attributes:
+        adapter: name of the adapter, for messages.
+        object_only: regions take the place of the pictures and videos they lie on, and those of a video tell
+            their times.
+        special_tokens: tokens that must not stand in a text: the placeholder, the one for masks, and the backbone's
+            own for pictures and videos.
+        sampling: which frames of a video are read; those that regions name are always among them.
+        placeholder: the token that stands for the regions and answers in the rendered texts.
+        frame_label: what stands before a frame's object tokens, of its time in seconds, where regions tell it.
+        mask_token: the token that is written for a mask in an answer; None where the adapter gives none.
+        is_drawn: whether a region's tokens, made of its clicks or its box, stand where its `<region>` does. The others
+            are objects of the conversation's memory. None: all stand where their `<region>` does.
+        frames_together: consecutive sampled frames whose pixels of one region are planned together.
+    """
+
+    adapter: str
+    object_only: bool
+    special_tokens: tuple[str, ...]
+    sampling: FrameSampling
+    placeholder: str
+    frame_label: Callable[[float], str]
+    mask_token: str | None = None
+    is_drawn: Callable[[Region | VideoRegion], bool] | None = None
+    frames_together: int = 1
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one placeholder in the texts stands for: the next region on one picture, or an `answer` of the
+    assistant, which may hold placeholders of its own."""
+
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class WrittenRegion:
+    """A region whose object tokens stand in the texts.
+
+    Attributes:
+        region: that region.
+        name: what to call it in messages, such as `region 2`.
+        number: which of the conversation's regions it is, in the order of all its markers; None for an object of an
+            `ObjectMemory`.
+        id: the number under which it is listed before the first question; None where its tokens stand at its
+            `<region>`.
+        is_drawn: its tokens are made of its clicks or its box.
+        frames: its frames on a video, those together that are planned together; none on an image.
+    """
+
+    region: Region | VideoRegion
+    name: str
+    number: int | None
+    id: int | None
+    is_drawn: bool = False
+    frames: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One conversation, read.
+
+    Attributes:
+        targets: the regions of its `<seg>`s by their numbers, which count all its markers in order.
+        images: its pictures, upright RGB.
+        videos: its videos, sampled.
+        messages: its messages for the chat template, a placeholder in each slot's place.
+        slots: what the placeholders stand for, in order.
+        regions: its regions, the targets left out and a memory's objects included, in the order in which their
+            placeholders stand.
+        shows_media: whether the backbone itself is shown the pictures and videos.
+    """
+
+    targets: Mapping[int, Region | VideoRegion]
+    images: list[Image.Image]
+    videos: list[Video]
+    shows_media: bool
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
+    regions: list[WrittenRegion] = field(default_factory=list)

@@ -1,0 +1,162 @@
+"""Every kind of region as a mask: boxes, polygons, clicks, scribbles, run lengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ..errors import RegionError
+from .given import decompress_rle, shortened
+from .mask import RegionMask, trimmed_mask
+
+# How far a coordinate may lie outside its image before the region is refused: annotation tools round.
+OUTSIDE_TOLERANCE_PX = 1.0
+
+
+def _mask_to_mask(mask: RegionMask, image_hw: tuple[int, int]) -> RegionMask:
+    _require_size(mask.image_hw, image_hw, what="The mask")
+    return mask
+
+
+def _box_to_mask(box: tuple[float, ...], image_hw: tuple[int, int]) -> RegionMask:
+    x1, y1, x2, y2 = box
+    _require_inside([(x1, y1), (x2, y2)], image_hw, what=f"The box {box}")
+    left, right = _pixels_touched(x1, x2, image_hw[1])
+    top, bottom = _pixels_touched(y1, y2, image_hw[0])
+    if left >= right or top >= bottom:
+        raise RegionError(f"The box {box} lies outside its image of {_size(image_hw)}.")
+    return RegionMask(None, (left, top, right, bottom), image_hw)
+
+
+def _pixels_touched(start: float, stop: float, side: int) -> tuple[int, int]:
+    """First and end pixel of a row of `side` that [start, stop] touches; equal where it touches none."""
+    # Half a thousandth of a pixel is arithmetic noise of whoever scaled the box, not a pixel touched.
+    first, end = math.floor(start + 5e-4), math.ceil(stop - 5e-4)
+    if first >= end:
+        first, end = math.floor(start), math.floor(start) + 1
+    return max(first, 0), min(end, side)
+
+
+def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> RegionMask:
+    from pycocotools import mask as coco
+
+    for ring in rings:
+        _require_inside(list(zip(ring[::2], ring[1::2], strict=True)), image_hw, what="The polygon")
+    encoded = coco.merge(coco.frPyObjects([list(ring) for ring in rings], *image_hw))
+    runs = decompress_rle(encoded["counts"])
+    if not any(runs[1::2]):
+        raise RegionError(f"The polygon {shortened(rings)} covers no pixel's centre of the image: is it flat?")
+    return _runs_to_mask(runs, image_hw)
+
+
+def _points_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
+    points, radius = data
+    _require_inside(points, image_hw, what="The point", slack=0.0)
+    return _strokes([(point, point) for point in points], radius, image_hw)
+
+
+def _scribble_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
+    points, line_width = data
+    _require_inside(points, image_hw, what="The scribble", slack=0.0)
+    return _strokes(list(pairwise(points)), line_width / 2, image_hw)
+
+
+def _strokes(lines: Sequence[tuple[Any, Any]], radius: float, image_hw: tuple[int, int]) -> RegionMask:
+    """The pixels whose centre lies within `radius` of a line, and the pixels under the lines' ends."""
+    height, width = image_hw
+    radius = max(radius, 0.5)  # less would leave gaps in a line
+    ends = np.array(lines).reshape(-1, 2)
+    left, top = np.maximum(np.floor(ends.min(axis=0) - radius), 0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(ends.max(axis=0) + radius), [width, height]).astype(int).tolist()
+    part = np.zeros((bottom - top, right - left), dtype=bool)
+    for line in lines:
+        _draw_line(part, (left, top), line, radius)
+    columns, rows = np.minimum(ends.astype(int), [width - 1, height - 1]).T
+    part[rows - top, columns - left] = True
+    mask = trimmed_mask(part, (left, top), image_hw)
+    assert mask is not None, "the pixels under the lines' ends are set"
+    return mask
+
+
+_BAND_PX = 64  # rows drawn at a time: a long line is far from most pixels of its box
+
+
+def _draw_line(part: np.ndarray, origin_xy: tuple[int, int], line: tuple[Any, Any], radius: float) -> None:
+    """Set the pixels whose centre lies within `radius` of a line, in the part of the image from `origin_xy` on."""
+    (xa, ya), (xb, yb) = line
+    x0, y0 = origin_xy
+    height, width = part.shape
+    length_2 = (xb - xa) ** 2 + (yb - ya) ** 2
+    end = min(y0 + height, math.ceil(max(ya, yb) + radius))
+    for top in range(max(y0, math.floor(min(ya, yb) - radius)), end, _BAND_PX):
+        bottom = min(top + _BAND_PX, end)
+        x_near = [xa, xb]
+        if abs(yb - ya) > 1:
+            x_near = [xa + min(max((y - ya) / (yb - ya), 0), 1) * (xb - xa) for y in (top - radius, bottom + radius)]
+        left, right = max(x0, math.floor(min(x_near) - radius)), min(x0 + width, math.ceil(max(x_near) + radius))
+        x, y = np.arange(left, right)[None] + 0.5, np.arange(top, bottom)[:, None] + 0.5
+        along = np.clip(((x - xa) * (xb - xa) + (y - ya) * (yb - ya)) / length_2, 0, 1) if length_2 else 0.0
+        distance_2 = (x - xa - along * (xb - xa)) ** 2 + (y - ya - along * (yb - ya)) ** 2
+        part[top - y0 : bottom - y0, left - x0 : right - x0] |= distance_2 <= radius**2
+
+
+def _rle_to_mask(data: tuple[Any, tuple[int, int]], image_hw: tuple[int, int]) -> RegionMask:
+    runs, size_hw = data
+    _require_size(size_hw, image_hw, what="The RLE")
+    return _runs_to_mask(runs, image_hw)
+
+
+def _runs_to_mask(runs: Sequence[int], image_hw: tuple[int, int]) -> RegionMask:
+    """The mask of run lengths, not all of them the background's, which COCO counts column by column."""
+    height, _ = image_hw
+    ends = np.cumsum(runs)
+    is_inside = np.arange(len(runs)) % 2 == 1
+    drawn = np.flatnonzero(is_inside & (np.diff(ends, prepend=0) > 0))
+    first_column, end_column = ends[drawn[0] - 1] // height, -(-ends[drawn[-1]] // height)
+    ends = np.clip(ends, first_column * height, end_column * height)
+    pixels = np.repeat(is_inside, np.diff(ends, prepend=first_column * height))
+    mask = trimmed_mask(pixels.reshape(-1, height).T, (int(first_column), 0), image_hw)
+    assert mask is not None, "a run of the foreground is not empty"
+    return mask
+
+
+RASTERIZERS: dict[str, Callable[[Any, tuple[int, int]], RegionMask]] = {
+    "mask": _mask_to_mask,
+    "box": _box_to_mask,
+    "polygon": _polygon_to_mask,
+    "points": _points_to_mask,
+    "rle": _rle_to_mask,
+    "scribble": _scribble_to_mask,
+}
+
+
+def _require_size(got_hw: tuple[int, int], image_hw: tuple[int, int], *, what: str) -> None:
+    if got_hw != tuple(image_hw):
+        raise RegionError(
+            f"{what} is of {_size(got_hw)} but its image is of {_size(image_hw)}. "
+            "Regions are given in the pixels of the original image."
+        )
+
+
+def _require_inside(
+    points_xy: Iterable[tuple[float, float]],
+    image_hw: tuple[int, int],
+    *,
+    what: str,
+    slack: float = OUTSIDE_TOLERANCE_PX,
+) -> None:
+    height, width = image_hw
+    for x, y in points_xy:
+        if not (-slack <= x <= width + slack and -slack <= y <= height + slack):
+            raise RegionError(
+                f"{what} reaches ({x:g}, {y:g}), outside its image of {_size(image_hw)}. "
+                "Clip it, or check that it is in original pixels."
+            )
+
+
+def _size(hw: tuple[int, int]) -> str:
+    return f"width {hw[1]} and height {hw[0]}"
