@@ -100,6 +100,18 @@ class CocoConfig:
         """Whether the annotations are what is answered, not what is shown."""
         return self.task in ("segment", "segment_phrase")
 
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The templates of `question`, or the task's own."""
+        assert isinstance(self.question, tuple), "__post_init__ fills it in"
+        return self.question
+
+    @property
+    def answer_template(self) -> str:
+        """The template of `answer`, or the task's own."""
+        assert self.answer is not None, "__post_init__ fills it in"
+        return self.answer
+
 
 @dataclass(frozen=True)
 class RefCocoConfig:
@@ -168,10 +180,11 @@ def _fill_in_templates(config: CocoConfig) -> None:
     num_shown = 0 if config.asks_for_masks else 1
     object.__setattr__(config, "question", checked_questions(config, "question", num_shown=num_shown))
     rule = "a text in which {field} stands for a field, and {{ and }} for brackets"
-    check_field(all(map(_is_template, config.question)), config, "question", rule)
+    check_field(all(map(_is_template, config.questions)), config, "question", rule)
     check_field(_is_template(config.answer), config, "answer", rule)
     if config.asks_for_masks:
-        is_sound = config.answer.count("{masks}") == 1 and MASK_MARKER not in config.answer
+        answer = config.answer_template
+        is_sound = answer.count("{masks}") == 1 and MASK_MARKER not in answer
         check_field(is_sound, config, "answer", f"a text with one {{masks}}, which becomes {MASK_MARKER}")
 
 

@@ -6,7 +6,7 @@ Formats: https://cocodataset.org/#format-data, https://www.lvisdataset.org/datas
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from pixelrefer_plugin.errors import Defect
 from pixelrefer_plugin.regions.region import Region
 
 from .config import CocoConfig
-from .tables import CocoTables, hashable
+from .tables import CocoTables, Id, hashable
 
 _CAPTION_FIELDS = ("caption", "description", "phrase", "text")
 _LVIS_KEYS = {"neg_category_ids", "not_exhaustive_category_ids"}
+
+ValueT = TypeVar("ValueT")
 
 
 def is_coco(record: Mapping[str, Any]) -> bool:
@@ -86,7 +88,7 @@ def _chosen(tables: CocoTables, config: CocoConfig) -> np.ndarray:
     return np.flatnonzero(keep)
 
 
-def _category_ids(tables: CocoTables, names: Sequence[str]) -> set[Any]:
+def _category_ids(tables: CocoTables, names: Sequence[str]) -> set[Id]:
     known = {category["name"] for category in tables.categories.values()}
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -119,7 +121,7 @@ def grouped(tables: CocoTables, rows: np.ndarray, config: CocoConfig) -> tuple[n
 
 def _by_category(tables: CocoTables, rows: np.ndarray, config: CocoConfig) -> tuple[np.ndarray, np.ndarray]:
     """The annotations of one category of a picture in one turn, where it is annotated whole and not too often."""
-    codes: dict[Any, int] = {}
+    codes: dict[Id, int] = {}
     of_category = np.array([codes.setdefault(id, len(codes)) for id in tables.category_ids], dtype=np.int64)
     keys = tables.image_row * len(codes) + of_category
     strays = tables.image_row < 0
@@ -230,14 +232,15 @@ class InstanceSamples:
         fields = _fields(self.config, annotation, image, category)
         if self.config.asks_for_masks:
             fields["masks"] = _masks(len(annotations))
-        question = choose(self.config.question, annotation.get("id"))
+        question = choose(self.config.questions, annotation.get("id"))
         own = fields.get("question")
         if self.config.task == "qa" and isinstance(own, str) and REGION_MARKER in own:
             question = "{question}"  # it says itself where its region stands
+        answer = self.config.answer_template
         subject = f"annotation {annotation.get('id')}"
         return [
             {"role": "user", "content": _filled(question, fields, f"{subject}, question", defects)},
-            {"role": "assistant", "content": _filled(self.config.answer, fields, f"{subject}, answer", defects)},
+            {"role": "assistant", "content": _filled(answer, fields, f"{subject}, answer", defects)},
         ]
 
 
@@ -266,7 +269,7 @@ def _region(config: CocoConfig, annotation: Mapping[str, Any], defects: list[Def
     return None
 
 
-def _required(value: Any, key: str) -> Any:
+def _required(value: ValueT | None, key: str) -> ValueT:
     if value is None:
         raise RegionError(f"it has no '{key}'.")
     return value

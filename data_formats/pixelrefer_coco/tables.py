@@ -3,7 +3,7 @@
 Annotations are parsed once, to find them, and then let go; one is parsed again when its sample is asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ import numpy as np
 
 from pixelrefer_plugin import DataError
 from pixelrefer_plugin.data.json_object import Element, read_span, scan_object
+
+Id = int | float | str | None
+"""Of an annotation, an image or a category; None where it has none that can be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +37,21 @@ class CocoTables:
 
     path: Path
     annotation_spans: np.ndarray
-    annotation_ids: list[Any]
+    annotation_ids: list[Id]
     image_row: np.ndarray
-    category_ids: list[Any]
+    category_ids: list[Id]
     is_crowd: np.ndarray
     area_px: np.ndarray
     image_spans: np.ndarray
-    partial: frozenset[tuple[int, Any]]
-    categories: Mapping[Any, Mapping[str, Any]]
+    partial: frozenset[tuple[int, Id]]
+    categories: Mapping[Id, Mapping[str, Any]]
 
     @classmethod
     def open(cls, path: Path) -> "CocoTables":
         """Index a file; raises `DataError` where it is not of this kind."""
         found: dict[str, list[Element]] = {"annotations": [], "images": [], "categories": []}
         annotations = []
-        partial: set[tuple[int, Any]] = set()
+        partial: set[tuple[int, Id]] = set()
         for element in scan_object(path):
             if element.number is None or element.key not in found:
                 continue
@@ -89,32 +92,35 @@ class CocoTables:
         return read_span(self.path, *map(int, self.image_spans[row]))
 
 
-def _annotation_columns(annotation: Any) -> tuple[Any, Any, Any, bool, float]:
+def _annotation_columns(annotation: Any) -> tuple[Id, Id, Id, bool, float]:
     if not isinstance(annotation, Mapping):
         return None, None, None, False, np.nan
-    ids = (hashable(annotation.get(key)) for key in ("id", "image_id", "category_id"))
-    return (*ids, annotation.get("iscrowd") in (1, True), _area_px(annotation))
+    id, image_id, category_id = (hashable(annotation.get(key)) for key in ("id", "image_id", "category_id"))
+    return id, image_id, category_id, annotation.get("iscrowd") in (1, True), _area_px(annotation)
 
 
-def _not_exhaustive(image: Any) -> list[Any]:
+def _not_exhaustive(image: Any) -> list[Id]:
     found = image.get("not_exhaustive_category_ids") if isinstance(image, Mapping) else None
     return [hashable(id) for id in found] if isinstance(found, list) else []
 
 
 def _area_px(annotation: Mapping[str, Any]) -> float:
     area, box = annotation.get("area"), annotation.get("bbox")
-    is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)
     try:
-        return float(area if isinstance(area, int | float) else box[2] * box[3] if is_box else np.nan)
+        if isinstance(area, int | float):
+            return float(area)
+        if isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box):
+            return float(box[2] * box[3])
     except OverflowError:  # JSON's integers have no limit
         return np.inf
+    return np.nan
 
 
-def _id(element: Element) -> Any:
+def _id(element: Element) -> Id:
     return hashable(element.value.get("id")) if isinstance(element.value, Mapping) else None
 
 
-def hashable(id: Any) -> Any:
+def hashable(id: Any) -> Id:
     """An id as it is, or None where it is neither a number nor a text."""
     return id if isinstance(id, int | float | str) else None
 
@@ -123,15 +129,15 @@ def _spans(elements: list[Element]) -> np.ndarray:
     return np.array([(element.start, element.stop) for element in elements], dtype=np.int64)
 
 
-def _rows(ids: list[Any], kind: str, path: Path) -> dict[Any, int]:
-    rows: dict[Any, int] = {}
+def _rows(ids: Sequence[Id], kind: str, path: Path) -> dict[Id, int]:
+    rows: dict[Id, int] = {}
     for row, id in enumerate(ids):
         if id is not None and rows.setdefault(id, row) != row:
             raise DataError(f"'{path}' has two {kind}s with id {id!r}: which one is meant cannot be known.")
     return rows
 
 
-def _categories(path: Path, elements: list[Element]) -> dict[Any, Mapping[str, Any]]:
+def _categories(path: Path, elements: list[Element]) -> dict[Id, Mapping[str, Any]]:
     categories = [read_span(path, element.start, element.stop) for element in elements]
     sound = [each for each in categories if isinstance(each, Mapping) and isinstance(each.get("name"), str)]
     _rows([hashable(each.get("id")) for each in sound], "categorie", path)

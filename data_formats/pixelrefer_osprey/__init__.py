@@ -1,10 +1,16 @@
 """Osprey-724K. Knows its JSON; knows no model."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from pixelrefer_plugin import hookimpl
+
+if TYPE_CHECKING:
+    from pixelrefer_plugin import DataFormatSpec
 
 
 @hookimpl
-def register_data_formats(register):
+def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:
     from pixelrefer_plugin import DataFormatSpec
 
     from .config import OspreyConfig

@@ -179,13 +179,14 @@ def _read_videos(path: Path) -> Mapping[str, Any]:
     except ValueError as error:
         raise DataError(f"'{path}' is no JSON that can be read: {error}. Is the file complete?") from error
     videos = found.get("videos") if isinstance(found, Mapping) else None
-    is_sound = isinstance(videos, Mapping) and bool(videos)
-    for video in videos.values() if is_sound else ():
-        expressions = video.get("expressions") if isinstance(video, Mapping) else None
-        is_sound &= isinstance(expressions, Mapping) and all(isinstance(each, Mapping) for each in expressions.values())
-    if not is_sound:
+    if not isinstance(videos, Mapping) or not videos or not all(map(_has_expressions, videos.values())):
         raise DataError(f"'{path}' must hold an object 'videos', with 'expressions' for each: an object of objects.")
     return videos
+
+
+def _has_expressions(video: Any) -> bool:
+    expressions = video.get("expressions") if isinstance(video, Mapping) else None
+    return isinstance(expressions, Mapping) and all(isinstance(each, Mapping) for each in expressions.values())
 
 
 def _means(video: Mapping[str, Any], id: str) -> bool:

@@ -117,10 +117,12 @@ def build(config: Sam2Config) -> Sam2Source:
         SourceError: the `sam2` package is needed and not installed, or the checkpoint is missing or of another kind.
     """
     if wants_package(config):
-        from .package_engine import PackageEngine as ChosenEngine
-    else:
-        from .transformers_engine import TransformersEngine as ChosenEngine
-    return Sam2Source(ChosenEngine.load(config, device=_device(config.device)))
+        from .package_engine import PackageEngine
+
+        return Sam2Source(PackageEngine.load(config, device=_device(config.device)))
+    from .transformers_engine import TransformersEngine
+
+    return Sam2Source(TransformersEngine.load(config, device=_device(config.device)))
 
 
 def _device(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class TransformersEngine:
         if model_type != _MODEL_TYPE:
             raise cannot_load(name, f"its model type is '{model_type}'", expected=_EXPECTED)
         with reported(name, expected=_EXPECTED):
-            model, report = Sam2VideoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+            loaded = Sam2VideoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+            model, report = cast("tuple[Sam2VideoModel, Mapping[str, Any]]", loaded)  # declared as the model alone
             processor = Sam2VideoProcessor.from_pretrained(name)
         if report["missing_keys"]:
             missing = f"weights are missing, among them {min(report['missing_keys'])}"
@@ -83,6 +85,7 @@ class TransformersEngine:
     def _masks(self, session: Sam2VideoInferenceSession, found: Sam2VideoSegmentationOutput) -> dict[int, np.ndarray]:
         """The mask of each object at the size of the video, `(H, W)` bool."""
         size_hw = (session.video_height, session.video_width)
+        assert found.object_ids is not None, "the model names the objects of every output"
         [masks_n1hw] = self.processor.post_process_masks([found.pred_masks], [size_hw])
         return {number: mask[0].cpu().numpy() for number, mask in zip(found.object_ids, masks_n1hw, strict=True)}
 
@@ -101,11 +104,21 @@ def _others_unchanged(session: Sam2VideoInferenceSession, prompted: Container[in
         session.frames_tracked_per_obj[index] = tracked
 
 
-def _as_inputs(prompt: Prompt) -> dict[str, object]:
+class _Inputs(TypedDict, total=False):
+    """What the processor is given of a prompt."""
+
+    input_masks: np.ndarray
+    input_boxes: list[list[list[float]]]
+    input_points: list[list[list[list[float]]]]
+    input_labels: list[list[list[int]]]
+
+
+def _as_inputs(prompt: Prompt) -> _Inputs:
     """A prompt as the processor takes it: image level, object level, then points or coordinates."""
     if prompt.mask is not None:
         return {"input_masks": prompt.mask.dense()}
     if prompt.box_xyxy is not None:
         return {"input_boxes": [[prompt.box_xyxy.tolist()]]}
+    assert prompt.points_xy is not None, "a prompt is one of three"
     points = prompt.points_xy.tolist()
     return {"input_points": [[points]], "input_labels": [[[1] * len(points)]]}
