@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixelrefer_plugin import DataFormatSpec, RegionSample, hookimpl
+from pixelrefer_plugin.contracts.samples import RecordPlace
 from pixelrefer_plugin.data import schema
-from pixelrefer_plugin.data.sample import RecordPlace
 
 
 @dataclass(frozen=True)
