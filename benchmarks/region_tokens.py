@@ -81,8 +81,8 @@ class Subject:
         return self.module.saot if self.name == "oci" else self.module
 
     def plans(self, regions):
-        plans = [self.spec.plan(self.config, mask, GEOMETRY) for mask in regions]
-        return self.spec.plan_together(self.config, plans) if self.spec.plan_together else plans
+        plans = [self.spec.planner(self.config).plan(mask, GEOMETRY) for mask in regions]
+        return self.spec.planner(self.config).together(plans) if self.spec.plan_together else plans
 
 
 def object_masks(count):

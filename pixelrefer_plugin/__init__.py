@@ -34,22 +34,14 @@ from .hookspecs import hookimpl
 if TYPE_CHECKING:
     from .chat import Chat, RememberError, pixel_qa
     from .contracts.adapter import AdapterRecipe, AdapterSpec
-    from .contracts.backbone import BackboneSpec, CheckpointLayout, VideoScene
+    from .contracts.backbone import BackboneSpec, CheckpointLayout
     from .contracts.data_format import DataFormatSpec
-    from .contracts.masks import Clips, MaskHeadSpec, MaskTargets, PredictedMasks, SegmentedObject
+    from .contracts.encoded import EncodedPrompts, EncodedView, FeatureGrids
+    from .contracts.masks import Clips, Masks, MaskTargets, PredictedMasks, SegmentedObject
     from .contracts.options import check_field
     from .contracts.region_source import RegionSource, RegionSourceSpec
     from .contracts.samples import RegionSample
-    from .contracts.views import (
-        CropView,
-        EncodedPrompts,
-        EncodedView,
-        FeatureGrids,
-        PatchGeometry,
-        PromptView,
-        RegionPlan,
-        SceneView,
-    )
+    from .contracts.views import CropView, PatchGeometry, PromptView, RegionPlan, SceneView
     from .conversation.memory import MemoryObject, ObjectMemory
     from .data.dataset import MixedDataset, RegionDataset
     from .evaluation.metrics import (
@@ -86,12 +78,12 @@ _HOME = {
     "Clips": "contracts.masks",
     "CropView": "contracts.views",
     "DataFormatSpec": "contracts.data_format",
-    "EncodedPrompts": "contracts.views",
-    "EncodedView": "contracts.views",
-    "FeatureGrids": "contracts.views",
+    "EncodedPrompts": "contracts.encoded",
+    "EncodedView": "contracts.encoded",
+    "FeatureGrids": "contracts.encoded",
     "FrameSampling": "media.video",
     "GeneratedMasks": "masks.objects",
-    "MaskHeadSpec": "contracts.masks",
+    "Masks": "contracts.masks",
     "MaskScores": "evaluation.metrics",
     "MaskTargets": "contracts.masks",
     "MemoryObject": "conversation.memory",
@@ -117,7 +109,6 @@ _HOME = {
     "SegmentedObject": "contracts.masks",
     "Video": "media.video",
     "VideoRegion": "regions.region",
-    "VideoScene": "contracts.backbone",
     "boundary_accuracy": "evaluation.metrics",
     "check_field": "contracts.options",
     "draw_regions": "overlay",
@@ -155,9 +146,9 @@ __all__ = [
     "FrameSampling",
     "GeneratedMasks",
     "ImageError",
-    "MaskHeadSpec",
     "MaskScores",
     "MaskTargets",
+    "Masks",
     "MemoryObject",
     "MixedDataset",
     "ObjectMemory",
@@ -190,7 +181,6 @@ __all__ = [
     "Video",
     "VideoError",
     "VideoRegion",
-    "VideoScene",
     "boundary_accuracy",
     "check_field",
     "draw_regions",

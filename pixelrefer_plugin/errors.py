@@ -126,3 +126,14 @@ class Defect(NamedTuple):
 
     kind: DefectKind
     message: str
+
+
+@contextmanager
+def in_plugin(plugin: str, step: str) -> Iterator[None]:
+    """Whatever plugin code raises within is reported with the plugin and what it was doing."""
+    try:
+        yield
+    except PixelReferError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{plugin.capitalize()} failed in {step}: {type(error).__name__}: {error}.") from error

@@ -23,16 +23,17 @@ from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
 from .contracts.adapter import AdapterSpec
-from .contracts.backbone import BackboneSpec
-from .contracts.views import EncodedPrompts, EncodedView, FeatureGrids
-from .errors import AttachError, CheckpointError, PromptError, SpliceError
+from .contracts.backbone import BackboneSpec, NativeCall
+from .contracts.encoded import FeatureGrids
+from .contracts.module import AdapterModule, Shapes
+from .errors import AttachError, CheckpointError, PromptError, SpliceError, in_plugin
 from .masks.hidden_states import GeneratedStates, Reader, captured_hidden
 from .masks.mask_batch import MaskBatch
 from .masks.mask_head import MaskHead, forced_mask, generation_option
 from .masks.objects import GeneratedMasks
 from .plugins import backbone_for, get_adapter
 from .processor import RegionProcessor
-from .tokens.layouts import PromptLayout
+from .tokens.layouts import Features
 from .tokens.region_batch import RegionBatch
 from .tokens.scene import captured_scene
 from .tokens.splice import number_slots, spliced
@@ -69,18 +70,14 @@ class RegionModel(nn.Module):
         self._backbone_spec = backbone_spec
         self._adapter_spec = adapter_spec
         self.adapter_config = adapter_config
-        embedding = backbone.get_submodule(backbone_spec.token_embedding)
+        embedding = backbone.get_submodule(backbone_spec.parts.token_embedding)
         self._num_embeddings = embedding.num_embeddings
         self._decoder_width = embedding.embedding_dim
-        self._vision_width = backbone_spec.vision_width(backbone.config)
-        if adapter_spec.reads_merged and backbone_spec.merged_side is not None:
-            self._vision_width *= backbone_spec.merged_side(backbone.config) ** 2
-        adapter: Any = adapter_spec.build(
-            adapter_config, vision_width=self._vision_width, decoder_width=self._decoder_width
-        )
-        if hasattr(adapter, "set_attn_implementation"):
-            adapter.set_attn_implementation(backbone.config._attn_implementation)
-        self.adapter: nn.Module = adapter.to(embedding.weight.device)
+        self._shapes = shapes_of(backbone, backbone_spec, adapter_spec)
+        with in_plugin(f"adapter '{adapter_spec.name}'", "build"):
+            adapter = adapter_spec.module.build(adapter_config, self._shapes)
+        adapter.set_attn_implementation(backbone.config._attn_implementation)
+        self.adapter: AdapterModule = adapter.to(embedding.weight.device)
         self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}
         self._was_training = backbone.training
         # Whether the backbone's weights are nobody else's: trained here, or loaded from a model folder of ours.
@@ -143,9 +140,9 @@ class RegionModel(nn.Module):
             adapter_spec=adapter_spec,
             adapter_config=adapter_spec.make_config(adapter_config),
         )
-        module: Any = model.adapter
-        if untrained and hasattr(module, "start_from"):
-            module.start_from(_projector_layers(backbone, spec))
+        if untrained:
+            with in_plugin(f"adapter '{adapter_spec.name}'", "start_from"):
+                model.adapter.start_from(projector_layers(backbone, spec))
         _ATTACHED[backbone] = ref(model)
         model._owns_backbone = train_backbone
         if not train_backbone:
@@ -233,7 +230,7 @@ class RegionModel(nn.Module):
         self._require_own_masks(masks, input_ids)
         if labels is not None:
             inputs["labels"] = labels
-            if self._adapter_spec.mask_head is not None:
+            if self._adapter_spec.masks is not None:
                 return self._learn(input_ids, regions, masks, num_objects_in_batch, inputs)
         with self._regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone(input_ids=readable_ids, **inputs)
@@ -257,7 +254,7 @@ class RegionModel(nn.Module):
         Those of the vision tower stay together: processes may call it a different number of times in a step, while
         the parts that are gathered on their own must be called alike on all of them.
         """
-        decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
+        decoder = self.backbone.get_submodule(self._backbone_spec.parts.decoder)
         stacks = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
         layers = {type(layer).__name__ for stack in stacks for layer in stack}
         return sorted(layers & set(self.backbone._no_split_modules or ()))
@@ -300,12 +297,13 @@ class RegionModel(nn.Module):
         with self._regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone.generate(input_ids=readable_ids, **inputs)
 
-    def object_tokens(self, regions: RegionBatch, scene: FeatureGrids | None = None) -> Tensor:
+    def object_tokens(self, regions: RegionBatch, scene: Mapping[bool, FeatureGrids] | None = None) -> Tensor:
         """Encode the regions and tokenize them.
 
         Args:
             regions: the planned regions, on any device.
-            scene: the backbone's own features, the grids of `regions.scene`, for an adapter that reads them.
+            scene: the backbone's own features, the grids of `regions.scene` by whether they are tiled, for an adapter
+                that reads them.
 
         Returns:
             `(sum(regions.counts), D)`.
@@ -313,7 +311,7 @@ class RegionModel(nn.Module):
         Raises:
             SpliceError: the adapter does not return what it promised.
         """
-        return self._tokenize(regions, self._encode(regions), scene)
+        return self._tokenize(regions, Features(self._encode(regions), scene or {}))
 
     def add_lora(
         self,
@@ -344,7 +342,7 @@ class RegionModel(nn.Module):
         """
         if self._lora is not None:
             raise AttachError("This model already has LoRA. Call detach() and attach again to change it.")
-        head = self._adapter_spec.mask_head
+        head = self._adapter_spec.masks
         if head is not None and self._mask_token_id is None and token_ids is None:
             raise AttachError(
                 f"Adapter '{self._adapter_spec.name}' gives masks where '{head.token}' is said, whose rows train with "
@@ -532,7 +530,7 @@ class RegionModel(nn.Module):
             self._load_backbone(root / model_folder.BACKBONE_FOLDER)
 
     def _require_widths(self, manifest: model_folder.Manifest, folder: str | os.PathLike[str]) -> None:
-        made_for, has = (manifest.vision_width, manifest.decoder_width), (self._vision_width, self._decoder_width)
+        made_for, has = (manifest.vision_width, manifest.decoder_width), (self._shapes.scene, self._decoder_width)
         if made_for != has:
             raise CheckpointError(
                 f"'{folder}' was made for a backbone with patch features of width {made_for[0]} and a decoder of "
@@ -574,7 +572,7 @@ class RegionModel(nn.Module):
             else model_folder.portable_backbone_id(self.backbone.name_or_path),
             backbone_revision=None if include_backbone else getattr(config, "_commit_hash", None),
             model_type=config.model_type,
-            vision_width=self._vision_width,
+            vision_width=self._shapes.scene,
             decoder_width=self._decoder_width,
             image_backend=processor.image_backend,
             lora=self.has_lora,
@@ -588,7 +586,7 @@ class RegionModel(nn.Module):
 
     def _embedding(self) -> Any:
         """The token embedding; a wrapper of PEFT's where rows of it train."""
-        return self.backbone.get_submodule(self._backbone_spec.token_embedding)
+        return self.backbone.get_submodule(self._backbone_spec.parts.token_embedding)
 
     @contextmanager
     def _regions_in(
@@ -616,8 +614,8 @@ class RegionModel(nn.Module):
         if reader is None:
             yield
             return
-        decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
-        norm = self.backbone.get_submodule(_norm_path(self._backbone_spec))
+        decoder = self.backbone.get_submodule(self._backbone_spec.parts.decoder)
+        norm = self.backbone.get_submodule(self._backbone_spec.parts.norm)
         with self._alone(), captured_hidden(decoder, norm, reader):
             yield
 
@@ -626,7 +624,7 @@ class RegionModel(nn.Module):
     def _require_own_masks(self, masks: MaskBatch | None, input_ids: Tensor) -> None:
         if masks is None:
             return
-        if masks.adapter != self._adapter_spec.name or self._adapter_spec.mask_head is None:
+        if masks.adapter != self._adapter_spec.name or self._adapter_spec.masks is None:
             raise SpliceError(
                 f"The masks are of adapter '{masks.adapter}', this model has '{self._adapter_spec.name}'."
             )
@@ -697,10 +695,10 @@ class RegionModel(nn.Module):
         slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
         regions = regions.to(self.device, non_blocking=True)
         crops = self._encode(regions)
-        native = {"input_ids": input_ids, **inputs}
+        native = NativeCall(self.backbone.config, {"input_ids": input_ids, **inputs})
         with captured_scene(self.backbone, self._backbone_spec, regions.scene, native) as scene:
-            decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
-            with spliced(decoder, slots, lambda: self._tokenize(regions, crops, scene())):
+            decoder = self.backbone.get_submodule(self._backbone_spec.parts.decoder)
+            with spliced(decoder, slots, lambda: self._tokenize(regions, Features(crops, scene()))):
                 yield self._readable(input_ids, regions.placeholder_id)
 
     def _readable(self, input_ids: Tensor, placeholder_id: int) -> Tensor:
@@ -713,12 +711,12 @@ class RegionModel(nn.Module):
         """All crops of the batch through the vision tower."""
         if not regions.crop_grids_hw:
             return None
-        tower = self.backbone.get_submodule(self._backbone_spec.vision_tower)
+        tower = self.backbone.get_submodule(self._backbone_spec.parts.vision_tower)
         parameter = next(tower.parameters())
         crops = regions.to(parameter.device).normalised_crops(parameter.dtype)
-        most = _VALUES_A_CALL / self._vision_width if parameter.device.type == "cpu" else math.inf
+        most = _VALUES_A_CALL / self._shapes.crop if parameter.device.type == "cpu" else math.inf
         packs = _packs([h * w for h, w in regions.crop_grids_hw], most)
-        grids = FeatureGrids.joined([self._backbone_spec.encode_crops(self.backbone, crops[pack]) for pack in packs])
+        grids = FeatureGrids.joined([self._backbone_spec.crops.encode(self.backbone, crops[pack]) for pack in packs])
         if grids.grids_hw != regions.crop_grids_hw:
             raise SpliceError(
                 f"Backbone '{self._backbone_spec.name}' was given crops of {regions.crop_grids_hw} patches "
@@ -726,27 +724,25 @@ class RegionModel(nn.Module):
             )
         return grids
 
-    def _tokenize(self, regions: RegionBatch, crops: FeatureGrids | None, scene: FeatureGrids | None) -> Tensor:
-        views: list[EncodedView | EncodedPrompts] = []
-        for layout in regions.views:
-            if isinstance(layout, PromptLayout):
-                views.append(layout.encoded())
-                continue
-            grids = scene if layout.crops is None else _part(crops, layout.crops)
-            if grids is None or grids.grids_hw != layout.grids_hw:
-                raise SpliceError(
-                    f"The regions were planned on grids {layout.grids_hw}, "
-                    f"the vision tower gave {grids and grids.grids_hw}."
-                )
-            views.append(layout.encoded(grids))
-        tokens = self.adapter(tuple(views), regions.counts)
-        expected = (sum(regions.counts), self._decoder_width)
-        if tuple(tokens.shape) != expected:
-            raise SpliceError(
-                f"Adapter '{self._adapter_spec.name}' promised {expected[0]} object tokens of width {expected[1]} "
-                f"for {len(regions.counts)} regions but returned {tuple(tokens.shape)}."
-            )
+    def _tokenize(self, regions: RegionBatch, features: Features) -> Tensor:
+        views = tuple(view and view.encoded(features) for view in regions.views)
+        with in_plugin(f"adapter '{self._adapter_spec.name}'", "forward"):
+            tokens = self.adapter(views, regions.counts)
+            self._require_promised(tokens, regions.counts)
         return tokens
+
+    def _require_promised(self, tokens: Any, counts: Sequence[int]) -> None:
+        expected = (sum(counts), self._decoder_width)
+        promised = (
+            f"Adapter '{self._adapter_spec.name}' promised {expected[0]} object tokens of width {expected[1]} "
+            f"for {len(counts)} regions"
+        )
+        if not isinstance(tokens, Tensor):
+            raise SpliceError(f"{promised} but its module returned {type(tokens).__name__}, not a tensor.")
+        if tuple(tokens.shape) != expected:
+            raise SpliceError(f"{promised} but returned {tuple(tokens.shape)}.")
+        if not tokens.is_floating_point():
+            raise SpliceError(f"{promised} but returned integers ({tokens.dtype}).")
 
 
 def _packs(sizes: Sequence[int], most: float) -> list[slice]:
@@ -758,15 +754,6 @@ def _packs(sizes: Sequence[int], most: float) -> list[slice]:
             total = 0
         total += size
     return [slice(start, end) for start, end in pairwise([*starts, len(sizes)])]
-
-
-def _part(grids: FeatureGrids | None, which: slice) -> FeatureGrids | None:
-    """A run of consecutive grids."""
-    if grids is None or (which.start, which.stop) == (0, len(grids)):
-        return grids
-    areas = [h * w for h, w in grids.grids_hw]
-    first, end = sum(areas[: which.start]), sum(areas[: which.stop])
-    return FeatureGrids(grids.features[first:end], grids.grids_hw[which])
 
 
 def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -786,30 +773,44 @@ def _bare_names(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
     return [(name, bare) for name in state if (bare := bare_name(name)) is not None]
 
 
-def _norm_path(spec: BackboneSpec) -> str:
-    return spec.final_norm or f"{spec.decoder}.norm"
+def shapes_of(backbone: Any, spec: BackboneSpec, adapter: AdapterSpec) -> Shapes:
+    """What the adapter's module is built for."""
+    crop = spec.crops.width(backbone.config)
+    decoder = int(_submodule(backbone, spec.parts.token_embedding).embedding_dim)
+    scene = {"patches": crop, "cells": crop * spec.cell_side(backbone.config) ** 2, "projected": decoder}
+    layers = (_submodule(backbone, path) for path in spec.parts.projector_layers)
+    return Shapes(
+        crop=crop,
+        scene=scene[adapter.scene],
+        decoder=decoder,
+        projector=tuple((layer.out_features, layer.in_features) for layer in layers),
+    )
 
 
-def _projector_layers(backbone: Any, spec: BackboneSpec) -> tuple[nn.Module, ...]:
+def _submodule(backbone: nn.Module, path: str) -> Any:
+    return backbone.get_submodule(path)
+
+
+def projector_layers(backbone: Any, spec: BackboneSpec) -> tuple[nn.Module, ...]:
     """What an untrained adapter may start from. Nothing, where the weights are codes, as in a quantized backbone whose
     projector was not left out."""
-    layers = tuple(backbone.get_submodule(path) for path in spec.projector_layers)
+    layers = tuple(backbone.get_submodule(path) for path in spec.parts.projector_layers)
     plain = all(type(layer) is nn.Linear and type(layer.weight) is nn.Parameter for layer in layers)
     return layers if plain or not getattr(backbone, "is_quantized", False) else ()
 
 
 def _require_modules(backbone: nn.Module, spec: BackboneSpec, adapter: AdapterSpec) -> None:
     parts = ("vision_tower", "projector", "decoder", "token_embedding")
-    paths = [(part, getattr(spec, part)) for part in parts]
-    if adapter.mask_head is not None:
-        paths.append(("final_norm", _norm_path(spec)))
-    paths += [("projector_layers", path) for path in spec.projector_layers]
+    paths = [(part, getattr(spec.parts, part)) for part in parts]
+    if adapter.masks is not None:
+        paths.append(("final_norm", spec.parts.norm))
+    paths += [("projector_layers", path) for path in spec.parts.projector_layers]
     for part, path in paths:
         try:
             backbone.get_submodule(path)
         except AttributeError as error:
-            unsaid = part == "final_norm" and spec.final_norm is None
-            hint = "Set BackboneSpec.final_norm." if unsaid else "Is the plugin older than transformers?"
+            unsaid = part == "final_norm" and spec.parts.final_norm is None
+            hint = "Set Parts.final_norm." if unsaid else "Is the plugin older than transformers?"
             raise AttachError(
                 f"Backbone plugin '{spec.name}' looks for its {part} at '{path}', which this "
                 f"{type(backbone).__name__} does not have: {error}. {hint}"

@@ -17,10 +17,10 @@ import numpy as np
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.video_utils import VideoMetadata
 
-from .contracts.adapter import AdapterSpec, Framework
-from .contracts.backbone import BackboneSpec
+from .contracts.adapter import AdapterSpec, Framework, Planner
+from .contracts.backbone import BackboneSpec, NativeCall
 from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation
-from .contracts.views import RegionPlan, SceneView
+from .contracts.views import RegionPlan
 from .conversation.expansion import IGNORE_INDEX, Expansion
 from .conversation.memory import ObjectMemory
 from .conversation.reading import ImageReader, read_conversation
@@ -33,9 +33,9 @@ from .regions.mask import RegionMask
 from .regions.region import Region, VideoRegion
 from .tokens.crops import Picture, VideoFrame
 from .tokens.layouts import PlannedRegion, SceneLayout
-from .tokens.planning import Planner
+from .tokens.planning import RegionPlanning
 from .tokens.region_batch import RegionBatch, make_region_batch
-from .tokens.scene import plan_scene
+from .tokens.scene import plan_scene, scene_readings
 from .weights import hub, model_folder
 from .weights.loading import load_native_processor
 
@@ -86,10 +86,11 @@ class RegionProcessor:
         self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
         self._adapter_config = self._adapter.make_config(adapter_config)
-        self._geometry = self._backbone.geometry(config)
+        self._planner: Planner[Any] = self._adapter.planner(self._adapter_config)
+        self._geometry = self._backbone.crops.geometry(config)
         self._id_texts: dict[int, str] | None = None
-        if self._adapter.mask_head is not None:
-            self.add_tokens([self._adapter.mask_head.token])
+        if self._adapter.masks is not None:
+            self.add_tokens([self._adapter.masks.token])
 
     def __call__(
         self,
@@ -115,7 +116,7 @@ class RegionProcessor:
                 per conversation: a `Region` on an image, a `VideoRegion` or `{frame index: Region}` on a video.
                 `image_index` and `video_index` count the images and the videos of their own conversation.
                 With an Object-Only adapter, regions take the place of the pictures they lie on. Adapters that read
-                clicks and boxes as they were drawn (`AdapterSpec.plan_drawn`) have every other region, and those of
+                clicks and boxes as they were drawn (`AdapterSpec.drawn`) have every other region, and those of
                 answers, listed before the first question, and called by number.
             labels: add `labels` for training: the answers of the assistant and the token that ends each,
                 everything else -100. Otherwise a prompt for generation is made.
@@ -163,7 +164,7 @@ class RegionProcessor:
             )
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
-        planned = Planner(self._adapter, self._adapter_config, self._backbone, self._geometry).plan(samples)
+        planned = RegionPlanning(self._adapter, self._planner, self._geometry).plan(samples)
         inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
         Expansion(self.tokenizer, self._placeholder).write(
             inputs,
@@ -183,7 +184,7 @@ class RegionProcessor:
     def decode(self, generated: Any, inputs: Mapping[str, Any]) -> list[str]:
         """The answers of `RegionModel.generate`, without prompt and special tokens; `<seg>` stands for each mask."""
         answers = getattr(generated, "sequences", generated)[:, inputs["input_ids"].shape[1] :]
-        head = self._adapter.mask_head
+        head = self._adapter.masks
         if head is None:
             texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
             return [text.strip() for text in texts]
@@ -195,7 +196,7 @@ class RegionProcessor:
     @property
     def mask_token_id(self) -> int | None:
         """Id of the token that stands for a mask in an answer; None where the adapter gives none."""
-        head = self._adapter.mask_head
+        head = self._adapter.masks
         return None if head is None else int(self.tokenizer.convert_tokens_to_ids(head.token))
 
     def add_tokens(self, tokens: Sequence[str]) -> list[int]:
@@ -230,14 +231,14 @@ class RegionProcessor:
 
     def plan(self, mask: RegionMask) -> RegionPlan:
         """What the adapter asks for, and promises, for one region on one picture."""
-        return self._adapter.plan(self._adapter_config, mask, self._geometry)
+        return self._planner.plan(mask, self._geometry)
 
     def is_drawn(self, region: Region | VideoRegion) -> bool | None:
         """Whether the adapter reads a region as it was drawn, so that its tokens stand where its `<region>` does.
 
         False for one that is listed before the first question; None of an adapter that lists none.
         """
-        return None if self._adapter.plan_drawn is None else self._is_drawn(region)
+        return self._is_drawn(region) if self._adapter.drawn else None
 
     @property
     def image_backend(self) -> str:
@@ -307,11 +308,12 @@ class RegionProcessor:
         )
 
     def __getstate__(self) -> dict[str, Any]:  # specs hold functions that cannot be pickled: their names travel
-        return self.__dict__ | {"_backbone": self._backbone.name, "_adapter": self._adapter.name}
+        return self.__dict__ | {"_backbone": self._backbone.name, "_adapter": self._adapter.name, "_planner": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         specs = {"_backbone": get_backbone(state["_backbone"]), "_adapter": get_adapter(state["_adapter"])}
         self.__dict__.update(state | specs)
+        self._planner = self._adapter.planner(self._adapter_config)
 
     def _native_inputs(self, samples: Sequence[Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
         """Run the backbone's own processor on the rendered conversations, padded on the right."""
@@ -347,8 +349,10 @@ class RegionProcessor:
 
     def _resized(self, frames_nhwc: np.ndarray) -> np.ndarray:
         """A video's frames as the native processor shall have them."""
-        resize = self._backbone.resize_frames
-        return frames_nhwc if resize is None else resize(self.native.video_processor, frames_nhwc)
+        videos = self._backbone.videos
+        if videos is None or videos.resize_frames is None:
+            return frames_nhwc
+        return videos.resize_frames(self.native.video_processor, frames_nhwc)
 
     def _native_for(self, media: Mapping[str, Any]) -> Any:
         """The native processor; where one token stands for pictures and videos, told which of them it is."""
@@ -368,7 +372,7 @@ class RegionProcessor:
     def _require_masks_wanted_rightly(self, *, segment: bool, labels: bool) -> None:
         if not segment:
             return
-        if self._adapter.mask_head is None:
+        if self._adapter.masks is None:
             raise PromptError(
                 f"segment=True, but adapter '{self._adapter.name}' gives no masks. Take an adapter with a mask head."
             )
@@ -379,7 +383,7 @@ class RegionProcessor:
             )
 
     def _style(self, sampling: FrameSampling) -> PromptStyle:
-        head = self._adapter.mask_head
+        head = self._adapter.masks
         special = [self._placeholder, *self._media_tokens]
         if head is not None and head.token != MASK_MARKER:
             special.append(head.token)
@@ -391,24 +395,23 @@ class RegionProcessor:
             placeholder=self._placeholder,
             frame_label=self._frame_label,
             mask_token=None if head is None else head.token,
-            is_drawn=None if self._adapter.plan_drawn is None else self._is_drawn,
+            list_heading=self._planner.list_heading,
+            is_drawn=self._is_drawn if self._adapter.drawn else None,
             frames_together=self._frames_together,
         )
 
     def _is_drawn(self, region: Region | VideoRegion) -> bool:
         """Whether the adapter reads a region as it was drawn, on each of its frames."""
-        plan_drawn = self._adapter.plan_drawn
-        assert plan_drawn is not None, "nothing is read as it was drawn without it"
         shapes = region.frames.values() if isinstance(region, VideoRegion) else (region,)
-        return all(plan_drawn(self._adapter_config, each) is not None for each in shapes)
+        return all(each.kind in self._adapter.drawn for each in shapes)
 
     @property
     def _frames_together(self) -> int:
         """Sampled frames that one grid of the decoder's scene tokens stands for, where the adapter reads these."""
-        scene = self._backbone.video_scene
-        if not self._adapter.reads_merged or scene is None:
+        videos = self._backbone.videos
+        if not self._adapter.on_scene_tokens or videos is None:
             return 1
-        return scene.frames_per_grid(self._config)
+        return videos.frames_per_grid(self._config)
 
     def _region_batch(
         self, samples: Sequence[Sample], planned: Sequence[Sequence[Sequence[PlannedRegion]]], inputs: BatchFeature
@@ -417,27 +420,24 @@ class RegionProcessor:
         pictures: list[Picture] = [image for sample in samples for image in sample.images]
         videos = [video for sample in samples for video in sample.videos]
         pictures += [VideoFrame(video, position) for video in videos for position in range(len(video))]
-        first = next(region for sample in planned for frames in sample for region in frames)
-        wants_scene = any(isinstance(view, SceneView) for view in first.plan.views)
+        readings = scene_readings(region for sample in planned for frames in sample for region in frames)
         return make_region_batch(
             planned,
             adapter=self._adapter.name,
             placeholder_id=self.placeholder_id,
             pictures=pictures,
-            scene=self._scene(samples, inputs) if wants_scene else None,
-            videos=videos,
+            scene=self._scene(samples, inputs, readings) if readings else None,
             geometry=self._geometry,
             pixel_mean=image_processor.image_mean,
             pixel_std=image_processor.image_std,
         )
 
-    def _scene(self, samples: Sequence[Sample], inputs: BatchFeature) -> SceneLayout:
-        merged_side = self._backbone.merged_side
-        side = merged_side(self._config) if self._adapter.reads_merged and merged_side is not None else 1
-        return plan_scene(samples, self._backbone, self._config, inputs, merged_side=side)
+    def _scene(self, samples: Sequence[Sample], inputs: BatchFeature, readings: frozenset[bool]) -> SceneLayout:
+        call = NativeCall(self._config, inputs)
+        return plan_scene(samples, self._backbone, self._adapter, call, readings=readings)
 
     def _mask_batch(self, samples: Sequence[Sample], *, learn: bool) -> MaskBatch:
-        head, token_id = self._adapter.mask_head, self.mask_token_id
+        head, token_id = self._adapter.masks, self.mask_token_id
         assert head is not None, "masks are refused where there is no head"
         assert token_id is not None, "the token of a head is added"
         return make_mask_batch(
@@ -461,9 +461,7 @@ class RegionProcessor:
 
     def _frame_label(self, time_s: float) -> str:
         """What stands before a frame's object tokens."""
-        if self._adapter.frame_label is None:
-            return f"Time {time_s:.1f}s:"
-        label = self._adapter.frame_label(self._adapter_config, time_s)
+        label = self._planner.frame_label(time_s)
         special = (self._placeholder, *self._media_tokens, *self.tokenizer.all_special_tokens)
         if not isinstance(label, str) or any(token in label for token in special):
             raise PluginError(

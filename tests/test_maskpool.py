@@ -36,7 +36,7 @@ def encode(regions, features):
     images = [Image.new("RGB", (width, height)) for height, width in IMAGES_HW]
     config = MASKPOOL.make_config()
     batch = make_region_batch(
-        [[[PlannedRegion(mask, MASKPOOL.plan(config, mask, GEOMETRY), image)] for image, mask in regions]],
+        [[[PlannedRegion(mask, MASKPOOL.planner(config).plan(mask, GEOMETRY), image)] for image, mask in regions]],
         adapter="maskpool",
         placeholder_id=9,
         pictures=images,

@@ -69,7 +69,7 @@ SEVERAL = [
 
 def batch_of(regions, config, geometry=GEOMETRY):
     """The `(picture, mask)` regions, planned and cut out."""
-    planned = [[PlannedRegion(mask, OCI.plan(config, mask, geometry), picture)] for picture, mask in regions]
+    planned = [[PlannedRegion(mask, OCI.planner(config).plan(mask, geometry), picture)] for picture, mask in regions]
     return make_region_batch(
         [planned],
         adapter="oci",
@@ -187,8 +187,8 @@ def test_what_is_switched_off_is_neither_encoded_nor_built(use_local, use_global
 def test_contexts_are_squares_of_whole_patches(patch_size, grid_multiple, local_side, global_side):
     geometry = PatchGeometry(patch_size, grid_multiple)
     config, (_, mask) = OCI.make_config(), box(0, 60, 20, 66, 25)
-    crop, local_view, global_view = OCI.plan(config, mask, geometry).views
-    (saot_crop,) = SAOT.plan(SAOT.make_config(), mask, geometry).views
+    crop, local_view, global_view = OCI.planner(config).plan(mask, geometry).views
+    (saot_crop,) = SAOT.planner(SAOT.make_config()).plan(mask, geometry).views
     assert (crop.box_xyxy, crop.grid_hw) == (saot_crop.box_xyxy, saot_crop.grid_hw)
     assert np.array_equal(crop.mask, saot_crop.mask)
     assert (local_view.box_xyxy, local_view.grid_hw) == (crop.box_xyxy, (local_side, local_side))
@@ -507,14 +507,14 @@ def test_flash_attention_equals_sdpa(dtype):
 
 
 def plans_of(config, masks):
-    return [OCI.plan(config, mask, GEOMETRY) for mask in masks]
+    return [OCI.planner(config).plan(mask, GEOMETRY) for mask in masks]
 
 
 def test_the_first_regions_surroundings_are_shared():
     masks = [box(0, 60, 20, 66, 25)[1], box(0, 5, 5, 90, 80)[1], box(0, 100, 60, 120, 90)[1]]
     config = OCI.make_config({"share_local_crop": True})
     alone = plans_of(config, masks)
-    together = OCI.plan_together(config, alone)
+    together = OCI.planner(config).together(alone)
     assert {plan.views[1].box_xyxy for plan in together} == {alone[0].views[1].box_xyxy}
     assert len({plan.views[1].box_xyxy for plan in alone}) == 3
     for before, after in zip(alone, together, strict=True):
@@ -531,7 +531,7 @@ def test_surroundings_are_each_regions_own_unless_shared(options):
 
 def test_contexts_are_resized_by_area():
     config = OCI.make_config({"context_resample": "opencv_area"})
-    crop, local_view, global_view = OCI.plan(config, box(0, 60, 20, 66, 25)[1], GEOMETRY).views
+    crop, local_view, global_view = OCI.planner(config).plan(box(0, 60, 20, 66, 25)[1], GEOMETRY).views
     assert (crop.resample, local_view.resample, global_view.resample) == ("bicubic", "opencv_area", "opencv_area")
 
 
@@ -545,7 +545,7 @@ def test_contexts_are_resized_by_area():
     ],
 )
 def test_frames_are_labelled(preset, time_s, label):
-    assert OCI.frame_label(OCI.make_config(preset), time_s) == label
+    assert OCI.planner(OCI.make_config(preset)).frame_label(time_s) == label
 
 
 def test_the_preset_is_saots_and_lites_own():

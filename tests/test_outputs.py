@@ -145,7 +145,7 @@ def pair():
 def behind_last_layer(pair, inputs, answer):
     """`(length, D)`: what the decoder's last layer gives for one sample's prompt and answer, run as a whole."""
     kept = []
-    decoder = pair.model.backbone.get_submodule(pair.model.backbone_spec.decoder)
+    decoder = pair.model.backbone.get_submodule(pair.model.backbone_spec.parts.decoder)
     hook = decoder.layers[-1].register_forward_hook(
         lambda module, args, output: kept.append(output[0] if isinstance(output, tuple) else output)
     )
@@ -962,7 +962,7 @@ class TestStart:
     def test_an_untrained_adapter_may_start_from_the_projector(self):
         bare, _ = get_backbone("videollama3").tiny(0)
         model = RegionModel.attach(bare, adapter="stencil")
-        layers = get_backbone("videollama3").projector_layers
+        layers = get_backbone("videollama3").parts.projector_layers
         assert layers
         assert [id(each) for each in model.adapter.started_from] == [id(bare.get_submodule(path)) for path in layers]
         model.detach()
@@ -975,12 +975,13 @@ class TestStart:
         spec = get_backbone("videollama3")
         spec.tiny(0)[0].save_pretrained(tmp_path)
         quantization = BitsAndBytesConfig(
-            **{f"load_in_{bits}bit": True}, llm_int8_skip_modules=[*(spec.projector_layers if kept else ()), "lm_head"]
+            **{f"load_in_{bits}bit": True},
+            llm_int8_skip_modules=[*(spec.parts.projector_layers if kept else ()), "lm_head"],
         )
         bare = spec.model_class.from_pretrained(tmp_path, quantization_config=quantization)
         assert bare.is_quantized
         model = RegionModel.attach(bare, adapter="stencil")
-        layers = spec.projector_layers if kept else ()
+        layers = spec.parts.projector_layers if kept else ()
         assert [id(each) for each in model.adapter.started_from] == [id(bare.get_submodule(path)) for path in layers]
         model.detach()
 
@@ -1003,8 +1004,8 @@ class TestStart:
             spec = get_backbone(name)
             bare, _ = spec.tiny(0)
             model = RegionModel.attach(bare, adapter="stencil")
-            side = spec.merged_side(bare.config) if spec.merged_side else 1
-            assert model.adapter.region.in_features == spec.vision_width(bare.config) * side**2
+            side = spec.cell_side(bare.config)
+            assert model.adapter.region.in_features == spec.crops.width(bare.config) * side**2
             model.detach()
 
 
@@ -1113,7 +1114,9 @@ class TestUniPixel:
 
     def test_detaching_leaves_no_trace(self, backbone):
         bare, native = get_backbone(backbone).tiny(0)
-        decoder = bare.get_submodule(get_backbone(backbone).decoder)  # transformers leaves hooks of its own on a tower
+        decoder = bare.get_submodule(
+            get_backbone(backbone).parts.decoder
+        )  # transformers leaves hooks of its own on a tower
         before = hooks_of(decoder)
         text = native(text=["yes no"], return_tensors="pt")
         plain = bare(**text).logits

@@ -443,7 +443,7 @@ def test_masks_are_let_go_as_soon_as_they_are_planned(pair):
     def plan(config, mask, geometry):
         alive.add(mask)
         numbers.append(len(alive))
-        return saot.plan(config, mask, geometry)
+        return saot.planner(config).plan(mask, geometry)
 
     pair.processor._adapter = dataclasses.replace(saot, plan=plan)
     regions = [Region.from_box((x, 5, x + 10, 30)) for x in range(20)]

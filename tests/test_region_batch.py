@@ -56,7 +56,7 @@ def box_mask(box_xyxy, image_hw):
 def make_batch(adapter, regions, images, *, geometry=GEOMETRY, samples=None, scene_grids_hw=None, config=None):
     """The batch of `(image, mask)` regions, by default all of one sample."""
     config = config or adapter.make_config()
-    planned = [[PlannedRegion(mask, adapter.plan(config, mask, geometry), image)] for image, mask in regions]
+    planned = [[PlannedRegion(mask, adapter.planner(config).plan(mask, geometry), image)] for image, mask in regions]
     starts = np.cumsum([0, *(samples or [len(planned)])])
     return make_region_batch(
         [planned[start:end] for start, end in pairwise(starts)],
@@ -133,7 +133,7 @@ def test_promised_tokens_are_delivered(name):
     def check(mask, multiple, merge):
         geometry = PatchGeometry(14, multiple)
         height, width = mask.image_hw
-        plan = adapter.plan(config, mask, geometry)
+        plan = adapter.planner(config).plan(mask, geometry)
         assert plan.num_tokens >= 1
         for view in plan.views:
             if isinstance(view, CropView):
@@ -437,7 +437,7 @@ def test_the_layout_is_the_masks_as_coordinates():
     batch = make_batch(adapter, regions, [photo(200, 300), photo(120, 90)], samples=[1, 0, 1])
     (layout,) = batch.views
     for index, (_, mask) in enumerate(regions):
-        plan = adapter.plan(adapter.make_config(), mask, GEOMETRY)
+        plan = adapter.planner(adapter.make_config()).plan(mask, GEOMETRY)
         (view,) = plan.views
         own = layout.region_of_patch == index
         i, j = np.nonzero(view.mask)
@@ -668,7 +668,7 @@ def test_each_view_reads_the_features_of_its_own_crops():
     model = RegionModel(backbone, backbone_spec=spec, adapter_spec=TWO_VIEWS, adapter_config=TwoViewConfig())
     batch = make_batch(TWO_VIEWS, TWO_VIEW_REGIONS, [photo(60, 90), photo(70, 40)])
     tokens = model.object_tokens(batch)
-    features = [spec.encode_crops(backbone, [crop]).features for crop in batch.normalised_crops(torch.float32)]
+    features = [spec.crops.encode(backbone, [crop]).features for crop in batch.normalised_crops(torch.float32)]
     expected = []
     for (image, mask), own in zip(TWO_VIEW_REGIONS, (0, 1, 2, 1), strict=True):
         height, width = IMAGE_HW[image]

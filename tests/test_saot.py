@@ -38,7 +38,7 @@ def batch_of(masks, config=CONFIG, geometry=GEOMETRY) -> RegionBatch:
 
     height, width = masks[0].image_hw
     return make_region_batch(
-        [[[PlannedRegion(mask, SAOT.plan(config, mask, geometry), picture=0)] for mask in masks]],
+        [[[PlannedRegion(mask, SAOT.planner(config).plan(mask, geometry), picture=0)] for mask in masks]],
         adapter="saot",
         placeholder_id=9,
         pictures=[Image.new("RGB", (width, height))],
@@ -164,7 +164,7 @@ def test_few_patches_come_out_as_they_are_in_raster_order():
     module, batch = build(), batch_of([mask])
     features = random_features(batch, 12)
     (view,) = encode(batch, features)
-    rows = np.flatnonzero(SAOT.plan(CONFIG, mask, GEOMETRY).views[0].mask)
+    rows = np.flatnonzero(SAOT.planner(CONFIG).plan(mask, GEOMETRY).views[0].mask)
     assert len(rows) == batch.counts[0] < 32
     expected = module.mlp(features[0][rows] + module.position(relative_positions(view)))
     torch.testing.assert_close(module((view,), batch.counts), expected)
@@ -208,7 +208,7 @@ EXTREMES = {
 @pytest.mark.parametrize("multiple", [1, 2])
 @pytest.mark.parametrize("mask", EXTREMES.values(), ids=EXTREMES)
 def test_a_crop_stays_bounded(mask, multiple):
-    plan = SAOT.plan(CONFIG, mask, PatchGeometry(14, multiple))
+    plan = SAOT.planner(CONFIG).plan(mask, PatchGeometry(14, multiple))
     assert math.prod(plan.views[0].grid_hw) <= CONFIG.max_patches
     assert 1 <= plan.num_tokens <= 32
 
@@ -477,7 +477,7 @@ def test_gradients_equal_finite_differences():
 
 
 def crop_of(mask, geometry=GEOMETRY, **options):
-    return SAOT.plan(SAOT.make_config(options), mask, geometry).views[0]
+    return SAOT.planner(SAOT.make_config(options)).plan(mask, geometry).views[0]
 
 
 def test_a_growing_scale_is_rounded_up():
@@ -513,7 +513,7 @@ def test_grids_are_rounded_up(multiple, grid_hw):
 @pytest.mark.parametrize("mask_resize", ["coverage", "uint8_linear", "any_linear"])
 @pytest.mark.parametrize("mask", [*OBJECTS.values(), *EXTREMES.values()], ids=[*OBJECTS, *EXTREMES])
 def test_every_way_to_resize_a_mask_promises_what_it_marks(mask, mask_resize):
-    plan = SAOT.plan(SAOT.make_config({"mask_resize": mask_resize}), mask, GEOMETRY)
+    plan = SAOT.planner(SAOT.make_config({"mask_resize": mask_resize})).plan(mask, GEOMETRY)
     marked = plan.views[0].mask
     assert set(np.unique(marked)) <= {0.0, 1.0}
     assert plan.num_tokens == min(32, marked.sum()) >= 1
@@ -521,8 +521,8 @@ def test_every_way_to_resize_a_mask_promises_what_it_marks(mask, mask_resize):
 
 def test_padded_objects_are_promised_all_their_tokens():
     mask = ellipse((150, 200), (70, 60), (40, 38))
-    assert SAOT.plan(SAOT.make_config({"pad_to_num_tokens": True}), mask, GEOMETRY).num_tokens == 32
-    assert SAOT.plan(CONFIG, mask, GEOMETRY).num_tokens < 32
+    assert SAOT.planner(SAOT.make_config({"pad_to_num_tokens": True})).plan(mask, GEOMETRY).num_tokens == 32
+    assert SAOT.planner(CONFIG).plan(mask, GEOMETRY).num_tokens < 32
 
 
 def test_a_large_grid_is_stretched_instead_of_shrunk():

@@ -636,7 +636,7 @@ def test_a_recipe_s_targets_are_those_that_the_backbone_has(mask_config, tmp_pat
     layers = {name.rpartition(".")[2] for name in names}
     assert "q_proj" in layers
     assert layers < {"q_proj", "qkv", "out_proj", "proj"}
-    for part in (model.backbone_spec.decoder, model.backbone_spec.vision_tower):
+    for part in (model.backbone_spec.parts.decoder, model.backbone_spec.parts.vision_tower):
         assert any(name.startswith(f"backbone.{part}.") for name in names)
     with pytest.raises(TrainingError, match=r"Recipe 'elsewhere' puts LoRA on qkv, c_attn, none of which is in scope"):
         built_by(mask_config("elsewhere", model=base))
@@ -725,9 +725,9 @@ def test_only_the_decoder_is_listed_for_quantization(backbone):
     kept = set(linear_layers_outside_decoder(spec, model.config))
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     assert kept < linear
-    assert all(name.startswith(f"{spec.decoder}.") for name in linear - kept)
-    assert not any(name.startswith(f"{spec.decoder}.") for name in kept)
-    assert any(name.startswith(f"{spec.vision_tower}.") for name in kept)
+    assert all(name.startswith(f"{spec.parts.decoder}.") for name in linear - kept)
+    assert not any(name.startswith(f"{spec.parts.decoder}.") for name in kept)
+    assert any(name.startswith(f"{spec.parts.vision_tower}.") for name in kept)
     assert "lm_head" in kept
 
 
@@ -741,11 +741,12 @@ def test_qlora_quantizes_the_decoder_and_nothing_else(config, kind, layer):
     quantized = {name for name, module in backbone.named_modules() if isinstance(module, layers)}
     plain = RegionModel.from_pretrained(locate_backbone(BASE, Path())).backbone
     linear = {name for name, module in plain.named_modules() if isinstance(module, nn.Linear)}
-    decoder = {f"{name}.base_layer" for name in linear if name.startswith(f"{spec.decoder}.")}
+    decoder = {f"{name}.base_layer" for name in linear if name.startswith(f"{spec.parts.decoder}.")}
     assert quantized == decoder
-    tower = plain.get_submodule(spec.vision_tower).state_dict()
+    tower = plain.get_submodule(spec.parts.vision_tower).state_dict()
     assert all(
-        torch.equal(each, tower[name]) for name, each in backbone.get_submodule(spec.vision_tower).state_dict().items()
+        torch.equal(each, tower[name])
+        for name, each in backbone.get_submodule(spec.parts.vision_tower).state_dict().items()
     )
 
 

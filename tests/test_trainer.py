@@ -50,9 +50,9 @@ def parts():
 def test_each_parameter_is_in_one_group(backbone):
     bare, _ = get_backbone(backbone).tiny(0)
     expected = {name: sum(each.numel() for each in bare.get_submodule(path).parameters()) for name, path in (
-        ("vision_tower", get_backbone(backbone).vision_tower), ("projector", get_backbone(backbone).projector),
+        ("vision_tower", get_backbone(backbone).parts.vision_tower), ("projector", get_backbone(backbone).parts.projector),
     )}  # fmt: skip
-    if get_backbone(backbone).projector.startswith(get_backbone(backbone).vision_tower):
+    if get_backbone(backbone).parts.projector.startswith(get_backbone(backbone).parts.vision_tower):
         expected["vision_tower"] -= expected["projector"]
     model = RegionModel.attach(bare)
     model.add_lora(scopes=("decoder", "vision_tower"), token_ids=[3, 5])

@@ -478,7 +478,7 @@ def test_a_backbone_plugin_that_says_nothing_new_is_served(monkeypatch):
     for module in ("model", "processor"):
         monkeypatch.setattr(f"pixelrefer_plugin.{module}.backbone_for", lambda *_: spec)
     pair = make_pair("unipixel", "qwen2_5_vl")
-    assert pair.model.adapter.memory.mlp[0].in_features == spec.vision_width(pair.model.backbone.config)
+    assert pair.model.adapter.memory.mlp[0].in_features == spec.crops.width(pair.model.backbone.config)
     inputs = pair.processor([user(picture(70, 120), "is <region> left of <region>?")], [CLICK, TRIANGLE], segment=True)
     generated = pair.model.generate(**inputs, force_mask=True, max_new_tokens=2, suppress_tokens=pair.media_ids)
     assert [len(row) for row in generated.objects] == [1]
@@ -490,7 +490,7 @@ def test_a_backbone_plugin_that_says_nothing_new_is_served(monkeypatch):
 @on_every_backbone
 def test_attaching_starts_from_the_backbones_projector(unipixel):
     model = unipixel.model
-    layers = [model.backbone.get_submodule(path) for path in model.backbone_spec.projector_layers]
+    layers = [model.backbone.get_submodule(path) for path in model.backbone_spec.parts.projector_layers]
     assert len(layers) == 2
     for layer, source in zip((model.adapter.memory.mlp[0], model.adapter.memory.mlp[2]), layers, strict=True):
         assert torch.equal(layer.weight, source.weight)

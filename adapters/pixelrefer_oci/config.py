@@ -11,7 +11,7 @@ from typing import Any
 from pixelrefer_saot.config import OFFICIAL as OFFICIAL_SAOT
 from pixelrefer_saot.config import SaotConfig
 
-from pixelrefer_plugin import PixelReferError, check_field
+from pixelrefer_plugin.authoring import PixelReferError, check_field
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pixelrefer_plugin import check_field
+from pixelrefer_plugin.authoring import check_field
 
 _CHOICES = {
     "resample": ("bicubic", "opencv_linear", "opencv_linear_or_area"),

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
 
-from pixelrefer_plugin import EncodedView
+from pixelrefer_plugin.authoring import EncodedView
 
 
 class MemoryEncoder(nn.Module):
@@ -25,17 +24,12 @@ class MemoryEncoder(nn.Module):
             nn.Linear(vision_width, vision_width), nn.GELU(), nn.Linear(vision_width, decoder_width)
         )
 
-    def forward(self, scene: EncodedView, regions: Sequence[int]) -> Tensor:
-        """`(len(regions), D)`: the tokens of those regions of the view, by their indices."""
-        device = scene.patch_rows.device
-        features = scene.grids.features.to(self.mlp[0].weight.dtype)
-        ends = torch.tensor(scene.patches_per_region).cumsum(0)
-        starts = torch.cat([ends.new_zeros(1), ends[:-1]]).to(device, non_blocking=True)
-        means = embedding_bag(scene.patch_rows, features, starts, mode="mean")
-        return self.mlp(means[torch.tensor(regions).to(device, non_blocking=True)])
+    def forward(self, scene: EncodedView) -> Tensor:
+        """`(R, D)`: the tokens of the view's regions."""
+        return self.mlp(scene.pooled(dtype=self.mlp[0].weight.dtype))
 
     @torch.no_grad()
-    def start_from(self, projector_layers: Sequence[nn.Linear]) -> bool:
+    def start_from(self, projector_layers: Sequence[nn.Module]) -> bool:
         """Take over the backbone's projector, where its linear layers are two of the MLP's own sizes.
 
         Returns:

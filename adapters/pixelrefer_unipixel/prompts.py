@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pixelrefer_plugin import EncodedPrompts
+from pixelrefer_plugin.authoring import EncodedPrompts
 
 from .layers import linear
 
@@ -64,11 +64,11 @@ class SparsePromptEncoder(nn.Module):
         self.out = nn.Sequential(nn.GELU(), linear(6 * sam_width, decoder_width))
 
     def forward(self, prompts: EncodedPrompts, counts: Sequence[int]) -> Tensor:
-        """The tokens of the regions that were drawn; those of kind `mask` have none here.
+        """The tokens of the regions that were drawn.
 
         Args:
-            prompts: the regions of a batch.
-            counts: tokens of each of its regions.
+            prompts: the regions of a batch that are read so.
+            counts: tokens of each of them.
 
         Returns:
             `(T, D)`, region by region.
@@ -111,7 +111,7 @@ def _rows(prompts: EncodedPrompts, counts: Sequence[int]) -> tuple[np.ndarray, n
     """Which points are clicks, `(clicks,)`, and which the corners of a box, `(boxes, 2)`; which row each token has
     where the clicks' are followed by the boxes', `(T,)`; and its region, `(T,)`."""
     kinds = np.array(prompts.kinds)
-    tokens = np.where(kinds == "mask", 0, np.array(counts, dtype=np.int64))
+    tokens = np.array(counts, dtype=np.int64)
     points = np.where(kinds == "box", 2, tokens)
     region = np.repeat(np.arange(len(kinds)), tokens)
     of_region = np.arange(len(region)) - (tokens.cumsum() - tokens)[region]

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from pixelrefer_plugin import SourceError
+from pixelrefer_plugin.authoring import SourceError
 
 
 @dataclass(frozen=True)

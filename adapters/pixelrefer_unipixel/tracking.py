@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from pixelrefer_plugin import Clips, PredictedMasks
+from pixelrefer_plugin.authoring import Clips, PredictedMasks
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _NOWHERE = -1024.0  # logit of every pixel where the object is not on the picture

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
-from pixelrefer_plugin import CheckpointError, CheckpointLayout
+from pixelrefer_plugin.authoring import CheckpointError, CheckpointLayout
 
 KEY_MAPPING = (
     (r"model\.vision_encoder\.(vision_encoder\.)?", "model.vision_model."),

@@ -36,7 +36,7 @@ def require_mask_head(source: str, adapter: str | None) -> None:
     if not Path(source).exists():
         return
     name = read_manifest(source).adapter if is_model_folder(source) else adapter or _DEFAULT_ADAPTER
-    if get_adapter(name).mask_head is None:
+    if get_adapter(name).masks is None:
         raise Failure(
             f"'{source}' gives no masks: its adapter '{name}' has no mask head. Take a model that was trained with an "
             "adapter that has one."

@@ -163,7 +163,7 @@ class Terminal:
         self._request = request
         self._times_s = times_s
         self._force_mask = force_mask
-        self._gives_masks = loaded.model.adapter_spec.mask_head is not None
+        self._gives_masks = loaded.model.adapter_spec.masks is not None
         self._commands: dict[str, Callable[[str], None]] = {
             "/click": self._click,
             "/box": self._box,

@@ -1,6 +1,7 @@
 """What an adapter that gives masks is handed, and what it returns.
 
-Shape letters: N pictures, K (object, picture) pairs, S objects, D decoder width."""
+Shape letters: N pictures, K (object, picture) pairs, S objects, D decoder width.
+"""
 
 from __future__ import annotations
 
@@ -61,18 +62,11 @@ class PredictedMasks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskHeadSpec:
-    """Masks beside text: what an adapter's module reads in the decoder, and where.
+class Masks:
+    """Masks beside text: what an adapter's module reads in the decoder, and where. The module is a `MaskModule`.
 
     In an answer, the token stands for an object; its mask is made from the hidden state that predicts it: that of the
     position before, behind the decoder's last layer and before its final norm. It is captured by a hook of one call.
-
-    The adapter's module has two methods. S counts the objects of a batch.
-
-        predict_masks(hidden (S, D), clips, clip_of_object) -> PredictedMasks
-        mask_losses(hidden (S, D), clips, clip_of_object, targets) -> {name: (S,) weighted loss of each object}
-
-    `clip_of_object` is a sequence of S indices into the clips. Both encode each picture once, whatever the objects.
 
     Attributes:
         token: what stands for a mask in an answer, such as `<seg>`. Its rows of the embedding and of the head train.

@@ -28,6 +28,7 @@ class PromptStyle:
         sampling: which frames of a video are read; those that regions name are always among them.
         placeholder: the token that stands for the regions and answers in the rendered texts.
         frame_label: what stands before a frame's object tokens, of its time in seconds, where regions tell it.
+        list_heading: what stands before the list of objects, told the `num_frames` of their video, None on an image.
         mask_token: the token that is written for a mask in an answer; None where the adapter gives none.
         is_drawn: whether a region's tokens, made of its clicks or its box, stand where its `<region>` does. The others
             are objects of the conversation's memory. None: all stand where their `<region>` does.
@@ -40,6 +41,7 @@ class PromptStyle:
     sampling: FrameSampling
     placeholder: str
     frame_label: Callable[[float], str]
+    list_heading: Callable[..., str]
     mask_token: str | None = None
     is_drawn: Callable[[Region | VideoRegion], bool] | None = None
     frames_together: int = 1

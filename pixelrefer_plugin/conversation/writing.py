@@ -14,14 +14,8 @@ from ..errors import PromptError
 from ..regions.region import Region
 from .sample import PromptStyle, Sample, Slot, WrittenRegion
 
-OBJECTS_ON_IMAGE = "Here is an image with the following highlighted regions:\n"
-OBJECTS_ON_VIDEO = (
-    "Here is a video with {num_frames} frames denoted as <1> to <{num_frames}>. "
-    "The highlighted regions are as follows:\n"
-)
 OBJECTS_ALONE = "The highlighted regions are as follows:\n"
-"""What stands before the list of a memory's objects: on an image and on a video, in the words that released weights
-were trained with, and where the decoder sees neither."""
+"""What stands before the list of a memory's objects where the decoder sees nothing of what they lie on."""
 
 
 class PromptWriter:
@@ -129,8 +123,8 @@ class PromptWriter:
             return OBJECTS_ALONE
         region = self._listed[0].region
         if isinstance(region, Region):
-            return OBJECTS_ON_IMAGE
-        return OBJECTS_ON_VIDEO.format(num_frames=len(self._sample.videos[region.video_index]))
+            return self._style.list_heading(num_frames=None)
+        return self._style.list_heading(num_frames=len(self._sample.videos[region.video_index]))
 
     def _entry(self, written: WrittenRegion) -> str:
         if self._style.object_only:

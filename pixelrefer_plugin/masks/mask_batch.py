@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from ..contracts.masks import Clips, MaskHeadSpec, MaskTargets
+from ..contracts.masks import Clips, Masks, MaskTargets
 from ..contracts.messages import MASK_MARKER
 from ..conversation.sample import Sample
 from ..errors import PromptError, about
@@ -76,7 +76,7 @@ def make_mask_batch(
     samples: Sequence[Sample],
     *,
     adapter: str,
-    head: MaskHeadSpec,
+    head: Masks,
     config: Any,
     token_id: int,
     id_texts: Mapping[int, str],

@@ -90,7 +90,7 @@ class QuickstartOptions:
         Raises:
             PluginError: there is no such adapter, or none of its tasks is about clips.
         """
-        if get_adapter(self.adapter).mask_head is not None:
+        if get_adapter(self.adapter).masks is not None:
             if self.video:
                 raise PluginError(f"The quickstart of adapter '{self.adapter}' is about pictures; leave out --video.")
             return FindAndName()
@@ -99,7 +99,7 @@ class QuickstartOptions:
     @property
     def base(self) -> tuple[str, str | None]:
         """The backbone, and the pre-trained base; None for random weights."""
-        suits = "videollama3" if get_adapter(self.adapter).mask_head is None else "llava_onevision"
+        suits = "videollama3" if get_adapter(self.adapter).masks is None else "llava_onevision"
         backbone = self.backbone or suits
         return backbone, BASES[suits] if backbone == suits and not self.from_scratch else None
 
@@ -153,7 +153,7 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
     model.save_pretrained(out / "model", processor, overwrite=options.overwrite)
     metrics["reloaded_answers_identical"] = reload_and_ask(out / "model", examples).given == after.given
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    if get_adapter(options.adapter).mask_head is None:
+    if get_adapter(options.adapter).masks is None:
         title = f"{task.title}   held-out {task.about}: {task.scores(after)['all']:.1%}"
         draw_answers(after, title, out / "answers.png")
     else:

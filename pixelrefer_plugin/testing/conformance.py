@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..contracts.adapter import AdapterSpec
-from ..contracts.views import CropView, EncodedView, FeatureGrids, PatchGeometry, RegionPlan, View
+from ..contracts.adapter import AdapterSpec, Planner
+from ..contracts.encoded import EncodedView, FeatureGrids, PatchRows
+from ..contracts.views import CropView, PatchGeometry, RegionPlan, View
 from ..errors import SpliceError
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
+from ..regions.mask import RegionMask
 from ..regions.region import Region
+from ..tokens.layouts import Features
 from .adapter_checks import ADAPTER_CHECKS
 from .backbone_checks import BACKBONE_CHECKS
 from .mask_checks import masks_come_where_they_are_asked_for, masks_do_not_depend_on_company, masks_survive_saving
@@ -273,20 +276,18 @@ def stretched_features_are_read(adapter: str, backbone: str) -> None:
     if not _asks_for_stretched_features(spec):
         return
     pair = make_pair(adapter, backbone)
-    width = get_backbone(backbone).vision_width(pair.model.backbone.config)
-    pair.processor._adapter = dataclasses.replace(spec, plan=lambda *planned: _half_encoded(spec.plan(*planned)))
+    width = get_backbone(backbone).crops.width(pair.model.backbone.config)
+    pair.processor._planner = _HalfEncoding(pair.processor._planner)
     batch = pair.inputs(0)["regions"]
     generator = torch.Generator().manual_seed(0)
-    views = []
-    for layout in batch.views:
-        features = torch.randn(sum(h * w for h, w in layout.grids_hw), width, generator=generator)
-        views.append(layout.encoded(FeatureGrids(features, layout.grids_hw)))
+    total = sum(h * w for h, w in batch.crop_grids_hw)
+    crops = FeatureGrids(torch.randn(total, width, generator=generator), batch.crop_grids_hw)
+    views = [layout.encoded(Features(crops)) for layout in batch.views]
     with torch.no_grad():
         tokens = pair.model.adapter(tuple(views), batch.counts)
         expected = pair.model.adapter(tuple(map(_beforehand, views)), batch.counts)
     assert torch.allclose(tokens, expected, atol=1e-5), (
-        "the adapter does not read the features stretched; where it selects grids.features[patch_rows] it should call "
-        "patch_features()"
+        "the adapter does not read the features stretched; it should select them with patch_features() or pooled()"
     )
     pair.model.detach()
 
@@ -294,18 +295,28 @@ def stretched_features_are_read(adapter: str, backbone: str) -> None:
 def _asks_for_stretched_features(spec: AdapterSpec) -> bool:
     """Whether a plan of it does, by default or with a preset."""
     geometry = PatchGeometry(patch_size=14, grid_multiple=2)
-    configs = [spec.make_config(preset) for preset in (None, *spec.presets)]
-    plans = [spec.plan(config, mask, geometry) for config in configs for mask in awkward_masks()]
+    planners = [spec.planner(spec.make_config(preset)) for preset in (None, *spec.presets)]
+    plans = [planner.plan(mask, geometry) for planner in planners for mask in awkward_masks()]
     crops = [view for plan in plans for view in plan.views if isinstance(view, CropView)]
     return any(crop.tower_hw != crop.grid_hw for crop in crops)
 
 
-def _half_encoded(plan: RegionPlan) -> RegionPlan:
-    """The plan with the crops of its masks encoded in half as many rows and columns, still of even number."""
-    return dataclasses.replace(plan, views=tuple(map(_half_encoded_view, plan.views)))
+class _HalfEncoding(Planner[Any]):
+    """Plans as another does, with the crops of masks encoded in half as many rows and columns, still of even number."""
+
+    def __init__(self, planner: Planner[Any]) -> None:
+        super().__init__(planner.config)
+        self._planner = planner
+
+    def plan(self, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
+        plan = self._planner.plan(mask, geometry)
+        return dataclasses.replace(plan, views=tuple(map(_half_encoded_view, plan.views)))
+
+    def together(self, plans: Sequence[RegionPlan]) -> Sequence[RegionPlan]:
+        return self._planner.together(plans)
 
 
-def _half_encoded_view(view: View) -> View:
+def _half_encoded_view(view: View | None) -> View | None:
     if not isinstance(view, CropView) or view.mask is None:
         return view
     rows, columns = (max(2, side // 4 * 2) for side in view.grid_hw)
@@ -314,15 +325,14 @@ def _half_encoded_view(view: View) -> View:
 
 def _beforehand(view: EncodedView) -> EncodedView:
     """The view with its stretched features as rows of a further grid, where plain selecting finds them."""
-    if view.corners is None:
+    if view.rows.weights is None:
         return view
     stretched = view.patch_features()
     first = len(view.grids.features)
     return dataclasses.replace(
         view,
         grids=FeatureGrids(torch.cat([view.grids.features, stretched]), (*view.grids.grids_hw, (1, len(stretched)))),
-        patch_rows=torch.arange(first, first + len(stretched)),
-        corners=None,
+        rows=PatchRows(torch.arange(first, first + len(stretched))),
     )
 
 
@@ -357,7 +367,7 @@ def _gradients(pair: Pair) -> Iterator[tuple[str, list[Tensor]]]:
     """What must not be zero: the gradient of each of the adapter's parameters. A mask head may have some that this
     batch does not need; then those of each child of its module together."""
     parts: Any = pair.model.adapter.named_parameters()
-    if pair.model.adapter_spec.mask_head is not None:
+    if pair.model.adapter_spec.masks is not None:
         parts = pair.model.adapter.named_children()
     for name, part in parts:
         parameters = part.parameters() if isinstance(part, nn.Module) else (part,)

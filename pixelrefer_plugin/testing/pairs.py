@@ -14,7 +14,7 @@ from transformers import TextStreamer
 
 from ..contracts.adapter import AdapterSpec
 from ..contracts.messages import MASK_MARKER
-from ..contracts.views import PatchGeometry, SceneView
+from ..contracts.views import PatchGeometry
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
@@ -93,10 +93,10 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
         [],
         [Region.from_box((30, 20, 34, 23)), Region.from_box((5, 5, 55, 100), image_index=1)],
     ]
-    if takes_videos(native) and (get_backbone(backbone).video_scene or not _reads_scene(spec)):
+    if takes_videos(native) and (get_backbone(backbone).videos or not _reads_scene(spec)):
         conversations.append([user_message(video_part(), "what does <region> do, and <region>?")])
         regions.append([VideoRegion(_VIDEO_BOXES), VideoRegion({3: Region.from_points([(50, 30)])})])
-    if spec.plan_drawn is not None:
+    if spec.drawn:
         conversations.append([user_message(tall, "is <region> part of <region>?")])
         regions.append([Region.from_points([(20, 30)]), _TRIANGLE])
     return Pair(model, model.make_processor(native), native, conversations, regions)
@@ -108,8 +108,16 @@ def takes_videos(native: Any) -> bool:
 
 def _reads_scene(spec: AdapterSpec) -> bool:
     """Whether an adapter's plans ask for features of the backbone's own pass."""
-    plan = spec.plan(spec.make_config(None), awkward_masks()[0], PatchGeometry(patch_size=14, grid_multiple=2))
-    return any(isinstance(view, SceneView) for view in plan.views)
+    geometry = PatchGeometry(patch_size=14, grid_multiple=2)
+    plan = spec.planner(spec.make_config(None)).plan(awkward_masks()[0], geometry)
+    return any(view is not None and view.reads_scene for view in plan.views)
+
+
+def named_token_ids(native: Any) -> dict[str, int]:
+    """Ids of the tokens that a native processor names."""
+    names = (name for name in dir(native) if name.endswith("_token"))
+    tokens = {name: getattr(native, name) for name in names if isinstance(getattr(native, name, None), str)}
+    return {name: native.tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
 
 
 class Recorder(TextStreamer):
@@ -150,7 +158,7 @@ def video_part() -> dict[str, Any]:
 
 def with_answers(pair: Pair) -> Any:
     """Something to learn of each conversation; where the adapter gives masks, a mask wherever there are regions."""
-    gives_masks = pair.model.adapter_spec.mask_head is not None
+    gives_masks = pair.model.adapter_spec.masks is not None
     conversations, regions = [], []
     for conversation, own in zip(pair.conversations, pair.regions, strict=True):
         on_video = bool(own) and isinstance(own[0], VideoRegion)

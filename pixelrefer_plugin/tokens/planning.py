@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.adapter import AdapterSpec
-from ..contracts.backbone import BackboneSpec
-from ..contracts.views import CropView, PatchGeometry, RegionPlan, SceneView
+from ..contracts.adapter import AdapterSpec, Planner
+from ..contracts.views import PatchGeometry, RegionPlan
 from ..conversation.sample import Sample, WrittenRegion
 from ..errors import PluginError, about
 from ..regions.mask import RegionMask
@@ -22,19 +21,17 @@ from .layouts import PlannedRegion
 
 
 @dataclass(frozen=True)
-class Planner:
-    """Asks one adapter for plans.
+class RegionPlanning:
+    """Has one adapter plan the regions of batches.
 
     Attributes:
         adapter: that adapter.
-        config: its options.
-        backbone: what its plans are for.
-        geometry: that backbone's patches.
+        planner: made for its options.
+        geometry: the backbone's patches.
     """
 
     adapter: AdapterSpec
-    config: Any
-    backbone: BackboneSpec
+    planner: Planner[Any]
     geometry: PatchGeometry
 
     def plan(self, samples: Sequence[Sample]) -> list[list[list[PlannedRegion]]]:
@@ -57,31 +54,33 @@ class Planner:
                 planned.append(self._plan_together(alone, placed))
             first_image += len(sample.images)
             first_frame += sum(map(len, sample.videos))
-        self._require_one_kind(planned)
+        self._require_alike([region.plan for sample in planned for frames in sample for region in frames])
         return planned
 
-    def _require_one_kind(self, planned: Sequence[Sequence[Sequence[PlannedRegion]]]) -> None:
-        """All regions of a batch are laid out view by view, so their plans must have the same views."""
-        kinds = {region.plan.view_kinds for sample in planned for frames in sample for region in frames}
-        if len(kinds) > 1:
-            listed = " and ".join(str(each) for each in sorted(kinds))
+    def _require_alike(self, plans: Sequence[RegionPlan]) -> None:
+        """All regions of a batch are laid out view by view, so their plans must have the same views, or none."""
+        listed = list(dict.fromkeys(plan.view_kinds for plan in plans))
+        alike = len(set(map(len, listed))) < 2 and all(
+            len(set(kinds) - {None}) < 2 for kinds in zip(*listed, strict=True)
+        )
+        if not alike:
             raise PluginError(
-                f"Adapter '{self.adapter.name}' must plan the same kinds of views for every region, got {listed}."
+                f"Adapter '{self.adapter.name}' must plan the same kinds of views for every region, or None in place "
+                f"of one, got {' and '.join(map(str, listed))}."
             )
 
     def _plan_region(self, placed: _Placed, where: str) -> PlannedRegion:
-        masks = []
-        for frame, region in placed.shapes.items():
-            with about(where if frame is None else f"{where}, frame {frame}"):
-                masks.append(region.to_mask(placed.image_hw))
-        mask = RegionMask.union(masks)
         drawn = next(iter(placed.shapes.values())) if placed.written.is_drawn else None
+        mask = None if drawn is not None else self._mask(placed, where)
         with about(f"{where}{placed.on_frame}"):
-            plan = self._ask(mask, drawn)
+            plan = self._ask(mask, drawn, placed.image_hw)
             self._require_allowed(plan, placed.image_hw)
-        reads_scene = any(isinstance(view, SceneView) for view in plan.views)
+        if mask is None and any(view.reads_pixels for view in plan.views if view is not None):
+            mask = self._mask(placed, where)
+        reads_scene = any(view.reads_scene for view in plan.views if view is not None)
         return PlannedRegion(
             mask=mask if reads_scene else None,
+            box_xyxy=None if mask is None else mask.box_xyxy,
             plan=plan,
             picture=placed.picture,
             drawn=drawn,
@@ -90,30 +89,38 @@ class Planner:
             number=placed.written.number,
         )
 
-    def _ask(self, mask: RegionMask, drawn: Region | None) -> Any:
+    def _mask(self, placed: _Placed, where: str) -> RegionMask:
+        masks = []
+        for frame, region in placed.shapes.items():
+            with about(where if frame is None else f"{where}, frame {frame}"):
+                masks.append(region.to_mask(placed.image_hw))
+        return RegionMask.union(masks)
+
+    def _ask(self, mask: RegionMask | None, drawn: Region | None, image_hw: tuple[int, int]) -> Any:
         if drawn is None:
-            return self.adapter.plan(self.config, mask, self.geometry)
-        assert self.adapter.plan_drawn is not None, "nothing is read as it was drawn without it"
-        return self.adapter.plan_drawn(self.config, drawn)
+            assert mask is not None, "a region that is not read as it was drawn has a mask"
+            return self.planner.plan(mask, self.geometry)
+        drawn.to_mask(image_hw)
+        return self.planner.plan_drawn(drawn)
 
     def _plan_together(
         self, alone: list[list[PlannedRegion]], placed: Sequence[Sequence[_Placed]]
     ) -> list[list[PlannedRegion]]:
-        """Plans of one conversation's regions that depend on each other, picture by picture."""
-        together = self.adapter.plan_together
-        if together is None:
-            return alone
+        """Plans of one conversation's regions that may depend on each other, picture by picture."""
         planned = [list(of_region) for of_region in alone]
         on_picture: dict[int, list[tuple[int, int]]] = {}
         for number, of_region in enumerate(alone):
             for at, region in enumerate(of_region):
                 on_picture.setdefault(region.picture, []).append((number, at))
         for places in on_picture.values():
-            plans = together(self.config, [alone[number][at].plan for number, at in places])
+            given = [alone[number][at].plan for number, at in places]
+            plans = self.planner.together(given)
+            if plans is given:
+                continue
             if not isinstance(plans, Sequence) or len(plans) != len(places):
                 got = len(plans) if isinstance(plans, Sequence) else repr(plans)
                 raise PluginError(
-                    f"Adapter '{self.adapter.name}' must return as many plans from plan_together as it was given, "
+                    f"Adapter '{self.adapter.name}' must return as many plans from Planner.together as it was given, "
                     f"{len(places)}, got {got}."
                 )
             for (number, at), plan in zip(places, plans, strict=True):
@@ -128,33 +135,9 @@ class Planner:
         if not isinstance(plan, RegionPlan):
             raise PluginError(f"{name} must plan a RegionPlan, got {plan!r}.")
         for view in plan.views:
-            if isinstance(view, CropView):
-                self._require_allowed_crop(view, image_hw, name)
-            elif isinstance(view, SceneView) and self.adapter.framework == "object-only":
-                raise PluginError(
-                    f"{name} is Object-Only but asks for a SceneView: the backbone's own image path is not run. Its "
-                    "plan should ask for crops."
-                )
-
-    def _require_allowed_crop(self, crop: CropView, image_hw: tuple[int, int], name: str) -> None:
-        if self.adapter.reads_merged:
-            raise PluginError(
-                f"{name} reads the grid of the decoder's scene tokens (AdapterSpec.reads_merged), but asks for a crop, "
-                "whose features would be of another width. Its plan should ask for a SceneView."
-            )
-        multiple = self.geometry.grid_multiple
-        if min(crop.grid_hw) < 1 or any(side < 1 or side % multiple for side in crop.tower_hw):
-            raise PluginError(
-                f"{name} asks for a crop of {crop.tower_hw[0]}x{crop.tower_hw[1]} patches, but "
-                f"backbone '{self.backbone.name}' takes multiples of {multiple}. "
-                "Its plan should size crops with geometry.whole_patches()."
-            )
-        x0, y0, x1, y1 = crop.box_xyxy
-        if not (0 <= x0 < x1 <= image_hw[1] and 0 <= y0 < y1 <= image_hw[0]):
-            raise PluginError(
-                f"{name} asks for the crop {tuple(crop.box_xyxy)}, which is not inside its picture of width "
-                f"{image_hw[1]} and height {image_hw[0]}."
-            )
+            reason = view and view.refusal(self.geometry, image_hw, self.adapter.framework)
+            if reason:
+                raise PluginError(f"{name} asks for {reason}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -207,7 +207,6 @@ def _sizes_found(
     samples: Sequence[RegionSample], regions: RegionBatch, masks: MaskBatch | None
 ) -> list[dict[Medium, tuple[int, int]]]:
     """Per sample the sizes of the pictures, and of the frames of the videos, that its regions lie on."""
-    images_hw = regions.views[0].images_hw.int().tolist()
     firsts = accumulate(regions.frames_per_region, initial=0)
     shown = zip(regions.numbers, firsts, strict=False)
     sizes_hw = []
@@ -216,7 +215,7 @@ def _sizes_found(
         found: dict[Medium, tuple[int, int]] = {}
         for number, region in enumerate(sample.regions):
             if number in numbered:  # not so a target, and one of two regions that are the same object
-                found[medium_of(region)] = tuple(images_hw[numbered[number]])
+                found[medium_of(region)] = regions.images_hw[numbered[number]]
         if masks is not None and (clip := masks.clip_of_sample[row]) is not None:
             found[medium_of(sample.regions[sample.targets[0]])] = masks.images_hw[clip]
         sizes_hw.append(found)

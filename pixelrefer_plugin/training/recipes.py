@@ -201,5 +201,5 @@ def linear_layers_outside_decoder(spec: BackboneSpec, config: Any) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith(f"{spec.decoder}.")
+        if isinstance(module, nn.Linear) and not name.startswith(f"{spec.parts.decoder}.")
     ]

@@ -1,8 +1,10 @@
 """Qwen2-VL on transformers' native classes."""
 
-from pixelrefer_plugin import hookimpl
+from pixelrefer_plugin.authoring import hookimpl
 
 from .backbone import SPEC
+
+PLUGIN_API = 1
 
 
 @hookimpl

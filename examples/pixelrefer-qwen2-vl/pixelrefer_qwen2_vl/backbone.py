@@ -9,7 +9,7 @@ import torch
 from einops import rearrange, repeat
 from transformers import Qwen2VLForConditionalGeneration
 
-from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry
+from pixelrefer_plugin.authoring import BackboneSpec, Cells, Crops, FeatureGrids, Parts, PatchGeometry, Scene
 
 from .tiny import tiny
 
@@ -19,11 +19,11 @@ def geometry(config):
     return PatchGeometry(patch_size=vision.patch_size, grid_multiple=vision.spatial_merge_size)
 
 
-def vision_width(config):
+def width(config):
     return config.vision_config.embed_dim
 
 
-def encode_crops(model, crops):
+def encode(model, crops):
     vision = model.config.vision_config
     patch = vision.patch_size
     grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
@@ -43,14 +43,12 @@ def encode_crops(model, crops):
     return raster_grids(model, model.model.visual(torch.cat(patches), grid_thw=grid_thw), grids_hw)
 
 
-def scene_grids_hw(config, inputs):
-    if "image_grid_thw" not in inputs:
-        return ()
-    return tuple((h, w) for _, h, w in inputs["image_grid_thw"].tolist())
+def grids_hw(call):
+    return tuple((h, w) for _, h, w in call.inputs["image_grid_thw"].tolist())
 
 
-def scene_grids(model, inputs, tower_output):
-    return raster_grids(model, tower_output, scene_grids_hw(model.config, inputs))
+def grids(call, outputs):
+    return raster_grids(call.model, outputs[0], grids_hw(call))
 
 
 def raster_grids(model, tower_output, grids_hw):
@@ -68,21 +66,20 @@ SPEC = BackboneSpec(
     name="qwen2_vl",
     model_types=("qwen2_vl",),
     model_class=Qwen2VLForConditionalGeneration,
-    vision_tower="model.visual",
-    projector="model.visual.merger",
-    decoder="model.language_model",
-    token_embedding="model.language_model.embed_tokens",
-    geometry=geometry,
-    vision_width=vision_width,
-    encode_crops=encode_crops,
-    scene_grids=scene_grids,
-    scene_grids_hw=scene_grids_hw,
+    parts=Parts(
+        vision_tower="model.visual",
+        projector="model.visual.merger",
+        decoder="model.language_model",
+        token_embedding="model.language_model.embed_tokens",
+        projector_layers=("model.visual.merger.mlp.0", "model.visual.merger.mlp.2"),
+    ),
+    crops=Crops(geometry=geometry, width=width, encode=encode),
+    images=Scene(grids_hw=grids_hw, grids=grids),
+    cells=Cells(side=lambda config: config.vision_config.spatial_merge_size),
     lora_targets={
         "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
         "projector": r"model\.visual\.merger\.mlp\.[02]",
         "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)",
     },
     tiny=tiny,
-    merged_side=lambda config: config.vision_config.spatial_merge_size,
-    projector_layers=("model.visual.merger.mlp.0", "model.visual.merger.mlp.2"),
 )
