@@ -49,10 +49,11 @@ def parts():
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_each_parameter_is_in_one_group(backbone):
     bare, _ = get_backbone(backbone).tiny(0)
+    parts = get_backbone(backbone).parts
     expected = {name: sum(each.numel() for each in bare.get_submodule(path).parameters()) for name, path in (
-        ("vision_tower", get_backbone(backbone).parts.vision_tower), ("projector", get_backbone(backbone).parts.projector),
+        ("vision_tower", parts.vision_tower), ("projector", parts.projector),
     )}  # fmt: skip
-    if get_backbone(backbone).parts.projector.startswith(get_backbone(backbone).parts.vision_tower):
+    if parts.projector.startswith(parts.vision_tower):
         expected["vision_tower"] -= expected["projector"]
     model = RegionModel.attach(bare)
     model.add_lora(scopes=("decoder", "vision_tower"), token_ids=[3, 5])

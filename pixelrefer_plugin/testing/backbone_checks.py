@@ -324,7 +324,7 @@ def _check_images(spec: BackboneSpec, field: str, scene: Scene, model: Any, nati
         h, w = still.grids_hw[index]
         for down, across in _PLACES:
             cell = (round(down * (h - 1)), round(across * (w - 1)))
-            pixels = _pixels_of_cell(*cell, (h, w), boxes[index])
+            pixels = _pixels_of_cell(*cell, (h, w), boxes[index], inset=0.25)  # tiles may lose pixels at their ends
             if not all(
                 0 <= each.start < each.stop <= side for each, side in zip(pixels, plain[index].shape[:2], strict=True)
             ):
@@ -384,11 +384,13 @@ def _most_changed(one: FeatureGrids, other: FeatureGrids) -> tuple[int, int, int
     return (most, *divmod(int(change[most].argmax()), one.grids_hw[most][1]))
 
 
-def _pixels_of_cell(row: int, column: int, grid_hw: tuple[int, int], box: FloatBox) -> tuple[slice, slice]:
-    """Where one cell of a grid over `box` lies in its picture."""
+def _pixels_of_cell(
+    row: int, column: int, grid_hw: tuple[int, int], box: FloatBox, *, inset: float = 0.0
+) -> tuple[slice, slice]:
+    """Where one cell of a grid over `box` lies in its picture, less a share of it at each end."""
     x0, y0, x1, y1 = box
-    rows = slice(*(round(y0 + at * (y1 - y0) / grid_hw[0]) for at in (row, row + 1)))
-    columns = slice(*(round(x0 + at * (x1 - x0) / grid_hw[1]) for at in (column, column + 1)))
+    rows = slice(*(round(y0 + at * (y1 - y0) / grid_hw[0]) for at in (row + inset, row + 1 - inset)))
+    columns = slice(*(round(x0 + at * (x1 - x0) / grid_hw[1]) for at in (column + inset, column + 1 - inset)))
     return rows, columns
 
 
