@@ -17,7 +17,7 @@ from PIL import Image
 
 from .contracts.messages import CALLED_ID, MASK_MARKER, MOST_DIGITS, REGION_MARKER, meant_itself, require_unicode
 from .conversation.memory import MemoryObject, ObjectMemory
-from .errors import PromptError, about
+from .errors import PromptError, placed
 from .media.video import Video
 from .regions.region import Region, VideoRegion
 
@@ -244,7 +244,7 @@ class Chat:
 
     def _checked(self, region: Any, number: int) -> Region | VideoRegion:
         """A region of the question, which the processor would count with those of all others."""
-        with about(f"Region {number} of the question"):
+        with placed(region=number, subject=f"Region {number} of the question"):
             return self.memory.checked(region)
 
     def _read(self, text: str, regions: Sequence[Region | VideoRegion]) -> tuple[ObjectMemory, _Turn]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import RegionError, SourceError, about
+from .errors import RegionError, SourceError, placed
 from .media.images import load_image
 from .media.video import Video
 from .plugins import get_region_source
@@ -57,7 +57,7 @@ class CheckedSource:
         image = load_image(image)
         image_hw = (image.height, image.width)
         for index, prompt in enumerate(prompts):
-            with about(f"object {index}"):
+            with placed(region=index, subject=f"object {index}"):
                 _require_type(prompt, Region, "segment reads a picture; for a VideoRegion use track")
                 prompt.to_mask(image_hw)
         if not prompts:
@@ -114,7 +114,7 @@ class CheckedSource:
 
 def _on_frames(prompt: Any, video: Video, index: int) -> VideoRegion:
     """A prompt, checked to lie on sampled frames."""
-    with about(f"object {index}"):
+    with placed(region=index, subject=f"object {index}"):
         region = VideoRegion(prompt) if isinstance(prompt, Mapping) else prompt
         _require_type(region, VideoRegion, "track needs to know the frame: {frame index: region}")
         for frame, each in region.frames.items():

@@ -234,7 +234,7 @@ DEFECTS = {
     "no frame said": (about_video(**BOX), "region", "0 images\\. On a video, say on which frame"),
     "frame of no number": (about_video(frames={"a": BOX}), "region", "must be frame indices from 0, got 'a'"),
     "frame twice": (about_video(frames={"1": BOX, "01": BOX}), "region", "frame 1: is named twice"),
-    "bad frame": (about_video(frames={"1": {"box": [1]}}), "region", "region 0: frame 1: A box must be four numbers"),
+    "bad frame": (about_video(frames={"1": {"box": [1]}}), "region", "region 0, frame 1: A box must be four numbers"),
     "frame not an object": (about_video(frames={"1": [1]}), "region", "frame 1: must be an object"),
     "no frames": (about_video(frames={}), "region", "one frame or more"),
     "frames a list": (about_video(frames=[BOX]), "region", "'frames' must be an object"),

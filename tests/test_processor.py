@@ -391,13 +391,13 @@ def test_frames_of_a_video_are_planned_apart(pair):
     [
         (lambda config, plans: plans[:1], "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got 1"),
         (lambda config, plans: None, "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got None"),
-        (lambda config, plans: [None, *plans[1:]], "Sample 0: region 0: Adapter 'saot' must plan a RegionPlan, got No"),
+        (lambda config, plans: [None, *plans[1:]], "Sample 0, region 0: Adapter 'saot' must plan a RegionPlan, got No"),
         (
             lambda config, plans: [
                 plans[0],
                 RegionPlan(1, (CropView((0, 0, 200, 20), (2, 2), np.ones((2, 2), np.float32)),)),
             ],
-            r"Sample 0: region 1: Adapter 'saot' asks for the crop \(0, 0, 200, 20\), which is not inside its picture",
+            r"Sample 0, region 1: Adapter 'saot' asks for the crop \(0, 0, 200, 20\), which is not inside its picture",
         ),
     ],
     ids=["fewer", "none", "nothing", "outside"],

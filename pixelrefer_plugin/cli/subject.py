@@ -18,7 +18,7 @@ import click
 from PIL import Image
 
 from ..contracts.messages import MASK_MARKER, REGION_MARKER
-from ..errors import PromptError, SourceError, VideoError, about
+from ..errors import PromptError, SourceError, VideoError, placed
 from ..media.images import load_image
 from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
 from ..overlay import require_overlay_path, save_overlay
@@ -231,7 +231,7 @@ def _frame_rate(request: Request) -> float | None:
 def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
     if given.at is None:
         return 0
-    with about(given.option):
+    with placed(subject=given.option):
         if given.at.index is None:
             return frame_at(times_s, given.at.time_s)
         if not 0 <= given.at.index < len(times_s):
@@ -242,8 +242,8 @@ def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
 
 
 def _require_inside(given: Sequence[GivenRegion], image_hw: tuple[int, int]) -> None:
-    for each in given:
-        with about(each.option):
+    for number, each in enumerate(given):
+        with placed(region=number, subject=each.option):
             each.region.to_mask(image_hw)
 
 

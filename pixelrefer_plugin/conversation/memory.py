@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..contracts.messages import MOST_DIGITS
-from ..errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, about
+from ..errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, placed
 from ..files import written_whole
 from ..media.images import load_image
 from ..media.video import Video
@@ -181,7 +181,7 @@ class ObjectMemory:
                 )
             for frame, each in region.frames.items():
                 self.media.position(frame)
-                with about(f"frame {frame}"):
+                with placed(frame=frame):
                     each.to_mask(self.image_hw)
             beyond = [frame for frame in region.absent if frame >= self.media.num_source_frames]
             if beyond:
@@ -266,7 +266,7 @@ class ObjectMemory:
             listed = _field(data, "objects", list)
             given = []
             for number, each in enumerate(listed):
-                with about(f"object {number}"):
+                with placed(subject=f"object {number}"):
                     given.append((memory._read(each), _field(each, "id", int), each.get("name")))
             memory._objects.update({each.id: each for each in memory._added(given)})
         return memory
@@ -287,7 +287,7 @@ class ObjectMemory:
                 return []
             frames: set[int] = set()
             for number, each in enumerate(_field(data, "objects", list)):
-                with about(f"object {number}"):
+                with placed(subject=f"object {number}"):
                     frames.update(_read_frames(each))
         return sorted(frames)
 
@@ -309,7 +309,7 @@ class ObjectMemory:
             if id in taken:
                 raise PromptError(f"{which}The id {id} is taken: two objects cannot have one id. Leave it out.")
             taken.add(id)
-            with about(f"Object {id}"):
+            with placed(object_id=id):
                 added.append(MemoryObject(int(id), _checked_name(name), self.checked(region)))
         return added
 
@@ -333,7 +333,7 @@ class ObjectMemory:
             return _read_shape(_field(_object(written), "rle", dict))
         regions = {}
         for frame, shape in _read_frames(written).items():
-            with about(f"frame {frame}"):
+            with placed(frame=frame):
                 regions[frame] = _read_shape(shape)
         return VideoRegion(regions, absent=tuple(_field(written, "absent", list)))
 

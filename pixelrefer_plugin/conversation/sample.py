@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..errors import Place
 from ..media.video import FrameSampling, Video
 from ..regions.region import Region, VideoRegion
 
@@ -59,7 +60,6 @@ class WrittenRegion:
 
     Attributes:
         region: that region.
-        name: what to call it in messages, such as `region 2`.
         number: which of the conversation's regions it is, in the order of all its markers; None for an object of an
             `ObjectMemory`.
         id: the number under which it is listed before the first question; None where its tokens stand at its
@@ -69,11 +69,15 @@ class WrittenRegion:
     """
 
     region: Region | VideoRegion
-    name: str
     number: int | None
     id: int | None
     is_drawn: bool = False
     frames: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """How errors call it."""
+        return Place(object_id=self.id) if self.number is None else Place(region=self.number)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..contracts.samples import MediaKind, RecordPlace, RegionSample, marker_defects
-from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, about
+from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, placed
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
 
@@ -79,18 +79,18 @@ class _Reading:
         self.defects: list[Defect] = []
 
     def attempt(
-        self, kind: DefectKind, subject: str, read: Callable[..., Any], *values: Any, otherwise: Any = None
+        self, kind: DefectKind, subject: str | None, read: Callable[..., Any], *values: Any, otherwise: Any = None
     ) -> Any:
         """What `read(*values)` returns; a defect, and `otherwise`, where it refuses them."""
         try:
             return read(*values)
         except PixelReferError as error:
             found: DefectKind = "media" if isinstance(error, ImageError) else kind
-            self.defects.append(Defect(found, f"{subject}: {error}" if subject else str(error)))
+            self.defects.append(Defect(found, error.set_place(subject=subject).in_sample))
             return otherwise
 
     def sample(self, record: Mapping[str, Any]) -> RegionSample:
-        self.attempt("format", "", _require_known, record, _KEYS, "A sample")
+        self.attempt("format", None, _require_known, record, _KEYS, "A sample")
         media: dict[MediaKind, list[Any]] = {kind: self.media(record, kind) for kind in _MEDIA_KINDS}
         num_media = sum(map(len, media.values()))
         given_regions = self.list_of(record, "regions")
@@ -145,9 +145,9 @@ class _Reading:
             return ()
         if regions is not None:
             self.defects += marker_defects([(turn.role, turn.text) for turn in turns], regions)
-        self.attempt("answer", "", _require_answers, turns)
+        self.attempt("answer", None, _require_answers, turns)
         for kind in ("video", "image"):  # pictures are put in front of the videos
-            self.attempt("markers", "", _place_media, turns, kind, media[kind])
+            self.attempt("markers", None, _place_media, turns, kind, media[kind])
         return tuple({"role": turn.role, "content": _content(turn.parts)} for turn in turns)
 
 
@@ -266,7 +266,7 @@ def _read_video_region(given: Mapping[str, Any], place: RecordPlace) -> VideoReg
     regions: dict[int, Region] = {}
     for name, value in _present(frames).items():
         frame = _frame(name, "the keys of 'frames'")
-        with about(f"frame {frame}"):
+        with placed(frame=frame):
             if frame in regions:
                 raise RegionError("is named twice.")
             if not isinstance(value, Mapping):

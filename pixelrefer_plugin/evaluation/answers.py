@@ -22,7 +22,7 @@ from ..contracts.messages import MASK_MARKER, REGION_MARKER, Message, read_texts
 from ..contracts.samples import MARKER, RegionSample
 from ..conversation.reading import named_frames
 from ..data.turns import first_turns
-from ..errors import PixelReferError, PromptError, SampleError, about
+from ..errors import PixelReferError, PromptError, SampleError, placed
 from ..media.video import FrameSampling, Video, load_video
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
@@ -238,7 +238,7 @@ class HeldOutAnswers:
                 return [answer for each in batch for answer in self._ask(model, [each])]
             if self._on_bad_sample == "skip":
                 return []
-            with about(batch[0][1].asked.name):
+            with placed(sample=0, subject=batch[0][1].asked.name):
                 raise
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from ..contracts.masks import Clips, MaskHeadSpec, MaskTargets
 from ..contracts.messages import MASK_MARKER
 from ..conversation.sample import Sample
-from ..errors import PromptError, about
+from ..errors import Place, PromptError, placed
 from ..media.video import Video
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
@@ -101,7 +101,7 @@ def make_mask_batch(
     clips = _Clips(head.picture_px(config))
     clip_of_sample = []
     for index, sample in enumerate(samples):
-        with about(f"Sample {index}"):
+        with placed(sample=index):
             if learn:
                 _require_few_enough(sample, head.max_objects(config), adapter)
             medium = _medium_of_targets(sample) if learn else _only_medium(sample)
@@ -218,7 +218,7 @@ def _targets(samples: Sequence[Sample], clip_of_sample: Sequence[int | None], cl
         if at is None:
             continue
         for number, region in sample.targets.items():
-            for known in _on_pictures(region, clips.found[at], f"Sample {index}, region {number}"):
+            for known in _on_pictures(region, clips.found[at], Place(sample=index, region=number)):
                 if isinstance(known, RegionMask):
                     masks.append(squeezed_mask(known, clips.side_px))
                     row_of_pair.append(len(masks) - 1)
@@ -228,22 +228,22 @@ def _targets(samples: Sequence[Sample], clip_of_sample: Sequence[int | None], cl
     return MaskTargets(torch.from_numpy(stacked), torch.tensor(row_of_pair, dtype=torch.int64))
 
 
-def _on_pictures(region: Region | VideoRegion, clip: _Clip, where: str) -> list[RegionMask | int]:
+def _on_pictures(region: Region | VideoRegion, clip: _Clip, place: Place) -> list[RegionMask | int]:
     """What is known of an object on each picture of a clip: its mask, `ABSENT` or `UNKNOWN`."""
     if isinstance(region, Region):
-        with about(where):
+        with placed(**place):
             return [region.to_mask(clip.image_hw)]
     frames = clip.frame_indices or ()
     named = sorted({*region.frames, *region.absent})
     if not set(named).intersection(frames):
         raise PromptError(
-            f"{where} names the frames {reprlib.repr(named)}, none of which is among the sampled ones, "
+            f"it names the frames {reprlib.repr(named)}, none of which is among the sampled ones, "
             f"{reprlib.repr(list(frames))}: there is nothing to learn. Name one in load_video(..., frames=...)."
-        )
+        ).set_place(**place)
     known: list[RegionMask | int] = []
     for frame in frames:
         if frame in region.frames:
-            with about(f"{where}, frame {frame}"):
+            with placed(**place), placed(frame=frame):
                 known.append(region.frames[frame].to_mask(clip.image_hw))
         else:
             known.append(MaskTargets.ABSENT if frame in region.absent else MaskTargets.UNKNOWN)

@@ -15,7 +15,7 @@ from ..contracts.adapter import AdapterSpec
 from ..contracts.backbone import BackboneSpec
 from ..contracts.views import CropView, PatchGeometry, RegionPlan, SceneView
 from ..conversation.sample import Sample, WrittenRegion
-from ..errors import PluginError, about
+from ..errors import PluginError, placed
 from ..regions.mask import RegionMask
 from ..regions.region import Region
 from .layouts import PlannedRegion
@@ -48,13 +48,10 @@ class Planner:
         first_frame = sum(len(sample.images) for sample in samples)  # frames come after all images
         planned = []
         for index, sample in enumerate(samples):
-            placed = list(_place(sample, first_image, first_frame))
-            alone = [
-                [self._plan_region(each, f"Sample {index}, {written.name}") for each in of_region]
-                for written, of_region in zip(sample.regions, placed, strict=True)
-            ]
-            with about(f"Sample {index}"):
-                planned.append(self._plan_together(alone, placed))
+            places = list(_place(sample, first_image, first_frame))
+            alone = [[self._plan_region(each, index) for each in of_region] for of_region in places]
+            with placed(sample=index):
+                planned.append(self._plan_together(alone, places))
             first_image += len(sample.images)
             first_frame += sum(map(len, sample.videos))
         self._require_one_kind(planned)
@@ -69,25 +66,25 @@ class Planner:
                 f"Adapter '{self.adapter.name}' must plan the same kinds of views for every region, got {listed}."
             )
 
-    def _plan_region(self, placed: _Placed, where: str) -> PlannedRegion:
+    def _plan_region(self, drawn_at: _Placed, sample: int) -> PlannedRegion:
         masks = []
-        for frame, region in placed.shapes.items():
-            with about(where if frame is None else f"{where}, frame {frame}"):
-                masks.append(region.to_mask(placed.image_hw))
+        for frame, region in drawn_at.shapes.items():
+            with placed(**drawn_at.written.place), placed(sample=sample, frame=frame):
+                masks.append(region.to_mask(drawn_at.image_hw))
         mask = RegionMask.union(masks)
-        drawn = next(iter(placed.shapes.values())) if placed.written.is_drawn else None
-        with about(f"{where}{placed.on_frame}"):
+        drawn = next(iter(drawn_at.shapes.values())) if drawn_at.written.is_drawn else None
+        with placed(**drawn_at.written.place), placed(sample=sample, frame=drawn_at.frame):
             plan = self._ask(mask, drawn)
-            self._require_allowed(plan, placed.image_hw)
+            self._require_allowed(plan, drawn_at.image_hw)
         reads_scene = any(isinstance(view, SceneView) for view in plan.views)
         return PlannedRegion(
             mask=mask if reads_scene else None,
             plan=plan,
-            picture=placed.picture,
+            picture=drawn_at.picture,
             drawn=drawn,
-            frame_position=placed.frame_position,
-            num_frames=placed.num_frames,
-            number=placed.written.number,
+            frame_position=drawn_at.frame_position,
+            num_frames=drawn_at.num_frames,
+            number=drawn_at.written.number,
         )
 
     def _ask(self, mask: RegionMask, drawn: Region | None) -> Any:
@@ -97,7 +94,7 @@ class Planner:
         return self.adapter.plan_drawn(self.config, drawn)
 
     def _plan_together(
-        self, alone: list[list[PlannedRegion]], placed: Sequence[Sequence[_Placed]]
+        self, alone: list[list[PlannedRegion]], drawn_at: Sequence[Sequence[_Placed]]
     ) -> list[list[PlannedRegion]]:
         """Plans of one conversation's regions that depend on each other, picture by picture."""
         together = self.adapter.plan_together
@@ -117,8 +114,8 @@ class Planner:
                     f"{len(places)}, got {got}."
                 )
             for (number, at), plan in zip(places, plans, strict=True):
-                with about(placed[number][at].written.name):
-                    self._require_allowed(plan, placed[number][at].image_hw)
+                with placed(**drawn_at[number][at].written.place):
+                    self._require_allowed(plan, drawn_at[number][at].image_hw)
                 planned[number][at] = replace(alone[number][at], plan=plan)
         return planned
 
@@ -178,10 +175,9 @@ class _Placed:
     num_frames: int = 1
 
     @property
-    def on_frame(self) -> str:
-        """Which frame of a video it is, for messages."""
-        frame = next(iter(self.shapes))
-        return "" if frame is None else f", frame {frame}"
+    def frame(self) -> int | None:
+        """Which frame of a video it is, the first of several; None on an image."""
+        return next(iter(self.shapes))
 
 
 def _place(sample: Sample, first_image: int, first_frame: int) -> Iterator[list[_Placed]]:
