@@ -68,12 +68,15 @@ class PixelReferError(ValueError):
         self._names: dict[str, str] = {}  # of places that are not called by their index
 
     def __str__(self) -> str:
-        first, *others = [*self._parts(), ""]
-        if not first:
-            return self.message
-        if first not in self._names.values():
-            first = first[0].upper() + first[1:]
-        return f"{', '.join([first, *others[:-1]])}: {self.message}"
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+    @property
+    def place(self) -> str:
+        """What the text says of where it happened: `Sample 0, region 2, frame 5`; may be empty."""
+        parts = self._parts()
+        if parts and parts[0] not in self._names.values():
+            parts[0] = parts[0].capitalize()
+        return ", ".join(parts)
 
     @property
     def in_sample(self) -> str:
@@ -152,7 +155,7 @@ def in_plugin(plugin: str, step: str) -> Iterator[None]:
         step: such as `plan`.
 
     Raises:
-        PluginError: in place of an exception that is not of this package, once; that one is its cause.
+        PluginCodeError: in place of an exception that is not of this package, once; that one is its cause.
     """
     try:
         yield
@@ -161,21 +164,25 @@ def in_plugin(plugin: str, step: str) -> Iterator[None]:
             error.plugin, error.step = plugin, step
         raise
     except Exception as error:
-        raise PluginError.of(error, plugin, step) from error
+        raise PluginCodeError.of(error, plugin, step) from error
 
 
 class PluginError(PixelReferError):
-    """A plugin is unknown, broken, misspelt, or claims a name that another one has, or its code failed.
+    """A plugin is unknown, broken, misspelt, claims a name that another one has, or does what it must not."""
+
+
+class PluginCodeError(PluginError):
+    """An exception of a plugin's code, other than an error of this package. `in_plugin` makes it.
 
     Attributes:
-        cause: type and text of the exception that its code raised, shortened; None where it raised none.
+        cause: type and text of that exception, shortened.
     """
 
-    cause: str | None = None
+    cause = ""
 
     @classmethod
-    def of(cls, exception: Exception, plugin: str, step: str) -> PluginError:
-        """The error that says that a plugin's code raised an exception."""
+    def of(cls, exception: Exception, plugin: str, step: str) -> PluginCodeError:
+        """The error that says which plugin raised an exception in which step."""
         text = " ".join(str(exception).split())
         if len(text) > _MOST_CHARACTERS:
             text = f"{text[: _MOST_CHARACTERS - 3]}..."
@@ -260,10 +267,10 @@ class TrainingError(PixelReferError):
     """Training cannot start, or had to be stopped: the message names groups or samples."""
 
 
-DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long"]
+DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long", "plugin"]
 """What may be wrong with a sample: its record; a picture or video that cannot be read; one of another size than
 the file says; more or fewer `<region>` and `<seg>` than regions, or a `<seg>` outside an answer; a region that is
-empty, malformed or outside; no answer to learn from; more tokens than allowed."""
+empty, malformed or outside; no answer to learn from; more tokens than allowed; a plugin's code that fails on it."""
 
 
 class Defect(NamedTuple):

@@ -59,7 +59,7 @@ class CheckedSource:
         for index, prompt in enumerate(prompts):
             with placed(region=index, subject=f"object {index}"):
                 _require_type(prompt, Region, "segment reads a picture; for a VideoRegion use track")
-                prompt.to_mask(image_hw)
+                prompt.require_on(image_hw)
         if not prompts:
             return []
         found = self._one_each(self._source.segment(image, prompts), prompts, Region, where="on the image")
@@ -102,7 +102,7 @@ class CheckedSource:
 
     def _require_size(self, index: int, region: Region, image_hw: tuple[int, int]) -> None:
         try:
-            region.to_mask(image_hw)
+            region.require_on(image_hw)
         except RegionError as error:
             raise self._broken(index, f"returned a region that does not fit its picture: {error}") from error
 
@@ -117,9 +117,9 @@ def _on_frames(prompt: Any, video: Video, index: int) -> VideoRegion:
     with placed(region=index, subject=f"object {index}"):
         region = VideoRegion(prompt) if isinstance(prompt, Mapping) else prompt
         _require_type(region, VideoRegion, "track needs to know the frame: {frame index: region}")
-        for frame, each in region.frames.items():
+        for frame in region.frames:
             video.position(frame)
-            each.to_mask(video.image_hw)
+        region.require_on(video.image_hw)
         return region
 
 

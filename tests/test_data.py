@@ -269,14 +269,14 @@ DEFECTS = {
         "format",
         "texts of the user only",
     ),
-    "too many <region>": ({"regions": None}, "markers", "1 <region> but it has 0 regions"),
-    "too few <region>": ({"regions": [BOX, BOX]}, "markers", "1 <region> but it has 2 regions"),
+    "too many <region>": ({"regions": None}, "markers", "1 <region> but 0 regions were given"),
+    "too few <region>": ({"regions": [BOX, BOX]}, "markers", "1 <region> but 2 regions were given"),
     "more <region> and <seg>": (
         {"messages": [QUESTION, ANSWER | {"content": "<seg>"}]},
         "markers",
-        "1 <region> and 1 <seg> but it has 1 region. Each of them stands for one region, in order",
+        "1 <region> and 1 <seg> but 1 region was given. Each <region> and <seg> stands for one region, in order",
     ),
-    "fewer <seg>": ({"regions": [BOX, BOX], "messages": MASKED}, "markers", "0 <region> and 1 <seg> but it has 2 reg"),
+    "fewer <seg>": ({"regions": [BOX, BOX], "messages": MASKED}, "markers", "0 <region> and 1 <seg> but 2 regions we"),
     "<seg> in a question": (
         {"messages": [QUESTION | {"content": "Is it <seg>?"}, ANSWER]},
         "markers",

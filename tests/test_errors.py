@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pixelrefer_plugin import PluginError, PromptError, RegionError, SampleError
+from pixelrefer_plugin import PromptError, RegionError, SampleError
 from pixelrefer_plugin.chat import RememberError
-from pixelrefer_plugin.errors import Defect, FrameError, PixelReferError, in_plugin, placed
+from pixelrefer_plugin.errors import Defect, FrameError, PixelReferError, PluginCodeError, in_plugin, placed
 
 
 def raised(error, *places):
@@ -65,7 +65,7 @@ ERRORS = {
     "frame": raised(FrameError("no.", frame=3), {"sample": 0}),
     "sample": SampleError("a", "rows 1", [Defect("media", "no.")]),
     "with arguments of its own": RememberError("no.", reply="reply"),
-    "of a plugin": PluginError.of(KeyError("x"), "adapter 'saot'", "plan").set_place(sample=2),
+    "of a plugin": PluginCodeError.of(KeyError("x"), "adapter 'saot'", "plan").set_place(sample=2),
 }
 
 
@@ -95,7 +95,7 @@ def test_an_exception_of_a_plugins_code_is_wrapped_once():
     cause = ZeroDivisionError("division by zero")
     error = failed(cause, ("adapter 'x'", "plan"), ("region source 'y'", "segment"))
     assert str(error) == "Adapter 'x' failed in plan: ZeroDivisionError: division by zero."
-    assert (type(error), error.plugin, error.step) == (PluginError, "adapter 'x'", "plan")
+    assert (type(error), error.plugin, error.step) == (PluginCodeError, "adapter 'x'", "plan")
     assert error.cause == "ZeroDivisionError: division by zero"
     assert error.__cause__ is cause
     assert str(raised(error, {"sample": 0, "region": 1})).startswith(

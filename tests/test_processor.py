@@ -140,8 +140,8 @@ def media(image):
 @pytest.mark.parametrize(
     ("conversation", "regions", "message"),
     [
-        ([user(IMAGE, "what is this?")], [BOX], "texts have 0 <region> but 1 regions were given"),
-        ([user(IMAGE, "<region> <region>")], [BOX], "texts have 2 <region> but 1 regions"),
+        ([user(IMAGE, "what is this?")], [BOX], "texts have 0 <region> but 1 region was given"),
+        ([user(IMAGE, "<region> <region>")], [BOX], "texts have 2 <region> but 1 region was"),
         ([user(IMAGE, f"is {PLACEHOLDER} ok?")], [], r"special token '<\|region_pad\|>'"),
         ([user("see <|image_pad|>")], [], r"special token '<\|image_pad\|>'"),
         ([user(IMAGE, "<region>")], [BOX.on_image(1)], "lies on image 1, but the conversation has 1 images"),
@@ -623,7 +623,7 @@ def test_what_reads_merged_cells_may_not_ask_for_crops(monkeypatch):
 
 
 def test_a_text_in_parts_has_its_markers_in_each(pair):
-    with pytest.raises(PromptError, match="texts have 0 <region> but 1 regions"):
+    with pytest.raises(PromptError, match="texts have 0 <region> but 1 region was"):
         pair.processor([user(IMAGE, "what is <reg", "ion>?")], [BOX])
 
 

@@ -179,10 +179,9 @@ class ObjectMemory:
                     f"A region of a video is a VideoRegion or {{frame index: region}}, got {type(region).__name__}: "
                     "say on which frame it lies."
                 )
-            for frame, each in region.frames.items():
+            for frame in region.frames:
                 self.media.position(frame)
-                with placed(frame=frame):
-                    each.to_mask(self.image_hw)
+            region.require_on(self.image_hw)
             beyond = [frame for frame in region.absent if frame >= self.media.num_source_frames]
             if beyond:
                 raise FrameError(
@@ -192,7 +191,7 @@ class ObjectMemory:
             return region.on_video(0)
         if not isinstance(region, Region):
             raise RegionError(f"A region of an image is a Region, got {type(region).__name__}.")
-        region.to_mask(self.image_hw)
+        region.require_on(self.image_hw)
         return region.on_image(0)
 
     def rename(self, id: int, name: str | None) -> None:

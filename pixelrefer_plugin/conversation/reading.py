@@ -6,14 +6,24 @@ It knows messages, regions and media; no tokenizer and no model. How it is worde
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
-from ..contracts.messages import CALLED_ID, MASK_MARKER, REGION_MARKER, Conversation, Turn, meant_itself, read_turns
+from ..contracts.messages import (
+    CALLED_ID,
+    MASK_MARKER,
+    REGION_MARKER,
+    Conversation,
+    Turn,
+    marker_kinds,
+    marker_mismatch,
+    meant_itself,
+    read_turns,
+)
+from ..contracts.samples import Medium, medium_of
 from ..errors import FrameError, Place, PromptError, placed
 from ..media.images import load_image
 from ..media.video import FrameSampling, Video, VideoSource, frame_times, load_video
@@ -69,9 +79,15 @@ def read_conversation(
         objects = _Objects.of(turns, given, style, memory)
         _require_known_ids(turns, objects, memory)
         _require_own_ids(turns, objects)
-        sample, objects = _with_media(turns, objects, style, read_image, memory)
-        PromptWriter(sample, objects.listed, objects.at_marker, style).write(turns)
-        return sample
+        images, videos = _read_media(turns, objects, style, read_image, memory)
+        shows_media = not (style.object_only and objects.written)
+        if not shows_media:
+            _require_regions_everywhere(objects.written, num_images=len(images), num_videos=len(videos))
+        objects = objects.with_frames(videos, style)
+        writer = PromptWriter(
+            videos, shows_media=shows_media, listed=objects.listed, at_marker=objects.at_marker, style=style
+        )
+        return Sample(objects.targets, images, videos, *writer.write(turns), shows_media=shows_media)
 
 
 def _as_region(region: Any, number: int) -> Region | VideoRegion:
@@ -104,14 +120,8 @@ def _refuse_misplaced_masks(turns: Sequence[Turn], style: PromptStyle) -> None:
 
 
 def _require_as_many_markers(turns: Sequence[Turn], regions: Sequence[Any]) -> None:
-    markers = Counter(marker["kind"] for turn in turns for marker in turn.markers())
-    if markers.total() != len(regions):
-        with_masks = f" and {markers[MASK_MARKER]} {MASK_MARKER}" if markers[MASK_MARKER] else ""
-        raise PromptError(
-            f"its texts have {markers[REGION_MARKER]} {REGION_MARKER}{with_masks} but {len(regions)} regions were "
-            f"given. Each {f'{REGION_MARKER} and {MASK_MARKER}' if with_masks else REGION_MARKER} stands for one "
-            "region, in order."
-        )
+    if mismatch := marker_mismatch(marker_kinds(turns), len(regions)):
+        raise PromptError(mismatch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,14 +283,14 @@ def _open_questions(turns: Sequence[Turn]) -> list[Turn]:
     return [turn for turn in turns[first:] if not turn.is_answer]
 
 
-def _with_media(
+def _read_media(
     turns: Sequence[Turn],
     objects: _Objects,
     style: PromptStyle,
     read_image: ImageReader,
     memory: ObjectMemory | None,
-) -> tuple[Sample, _Objects]:
-    """The sample with its pictures read, each video's frames sampled so that its regions lie on them."""
+) -> tuple[list[Image.Image], list[Video]]:
+    """Its pictures, and its videos, whose frames are sampled so that its regions lie on them."""
     parts = [part for turn in turns for part in turn.parts]
     given_images = [part for part in parts if part["type"] == "image"]
     given_videos = [part for part in parts if part["type"] == "video"]
@@ -296,10 +306,7 @@ def _with_media(
     ]
     if memory:
         _require_memorys_size(memory, images, videos)
-    shows_media = not (style.object_only and named)
-    if not shows_media:
-        _require_regions_everywhere([region for _, region in named], num_images=len(images), num_videos=len(videos))
-    return Sample(objects.targets, images, videos, shows_media), objects.with_frames(videos, style)
+    return images, videos
 
 
 def _require_only_medium(memory: ObjectMemory, *, num_images: int, num_videos: int) -> None:
@@ -418,10 +425,8 @@ def _require_on_media(
     regions: Sequence[tuple[Place, Region | VideoRegion]], *, num_images: int, num_videos: int
 ) -> None:
     for place, region in regions:
-        if isinstance(region, VideoRegion):
-            kind, at, there = "video", region.video_index, num_videos
-        else:
-            kind, at, there = "image", region.image_index, num_images
+        kind, at = medium_of(region)
+        there = num_images if kind == "image" else num_videos
         if at >= there:
             hint = ""
             if kind == "image" and num_videos and not num_images:
@@ -431,12 +436,13 @@ def _require_on_media(
             )
 
 
-def _require_regions_everywhere(regions: Sequence[Region | VideoRegion], *, num_images: int, num_videos: int) -> None:
+def _require_regions_everywhere(written: Sequence[WrittenRegion], *, num_images: int, num_videos: int) -> None:
     """In the Object-Only framework, what has no region is not seen at all."""
-    seen_images = {each.image_index for each in regions if isinstance(each, Region)}
-    seen_videos = {each.video_index for each in regions if isinstance(each, VideoRegion)}
-    for kind, there, seen in (("image", num_images, seen_images), ("video", num_videos, seen_videos)):
-        for index in sorted(set(range(there)) - seen):
+    seen = {medium_of(each.region) for each in written}
+    media: list[Medium] = [("image", index) for index in range(num_images)]
+    media += [("video", index) for index in range(num_videos)]
+    for kind, index in media:
+        if (kind, index) not in seen:
             raise PromptError(
                 f"{kind} {index} has no region. With an Object-Only adapter the decoder sees pictures through their "
                 f"regions alone: give it one (a box of the whole picture will do), or leave it out."

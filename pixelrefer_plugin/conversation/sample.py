@@ -6,7 +6,7 @@ say which is which, in order. It knows no tokenizer and no model."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -98,7 +98,7 @@ class Sample:
     targets: Mapping[int, Region | VideoRegion]
     images: list[Image.Image]
     videos: list[Video]
+    messages: list[dict[str, Any]]
+    slots: list[Slot]
+    regions: list[WrittenRegion]
     shows_media: bool
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    slots: list[Slot] = field(default_factory=list)
-    regions: list[WrittenRegion] = field(default_factory=list)

@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from ..contracts.masks import Clips, MaskHeadSpec, MaskTargets
 from ..contracts.messages import MASK_MARKER
+from ..contracts.samples import MediaKind, Medium, medium_of
 from ..conversation.sample import Sample
 from ..errors import Place, PromptError, placed
 from ..media.video import Video
@@ -120,14 +121,6 @@ def make_mask_batch(
     )
 
 
-Medium = tuple[type[Region] | type[VideoRegion], int]
-"""Whether images or videos are meant, by the kind of region that lies on them, and which of the sample's."""
-
-
-def _medium_of(region: Region | VideoRegion) -> Medium:
-    return (Region, region.image_index) if isinstance(region, Region) else (VideoRegion, region.video_index)
-
-
 def _require_few_enough(sample: Sample, most: int, adapter: str) -> None:
     if len(sample.targets) > most:
         raise PromptError(
@@ -137,9 +130,9 @@ def _require_few_enough(sample: Sample, most: int, adapter: str) -> None:
 
 
 def _medium_of_targets(sample: Sample) -> Medium | None:
-    media = sorted({_medium_of(region) for region in sample.targets.values()}, key=str)
+    media = sorted({medium_of(region) for region in sample.targets.values()})
     if len(media) > 1:
-        names = " and ".join(f"{_KINDS[kind]} {index}" for kind, index in media)
+        names = " and ".join(f"{kind} {index}" for kind, index in media)
         raise PromptError(
             f"its {MASK_MARKER} lie on {names}; all of one conversation must lie on one image or video. Split it."
         )
@@ -152,10 +145,7 @@ def _only_medium(sample: Sample) -> Medium:
             "masks are made on the conversation's only image or video, but it has "
             f"{len(sample.images)} images and {len(sample.videos)} videos."
         )
-    return (Region, 0) if sample.images else (VideoRegion, 0)
-
-
-_KINDS = {Region: "image", VideoRegion: "video"}
+    return ("image", 0) if sample.images else ("video", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,8 +182,8 @@ class _Clips:
         self.found: list[_Clip] = []
         self._index_of: dict[tuple[int, int], int] = {}
 
-    def index_of(self, sample: Sample, kind: type[Region] | type[VideoRegion], media_index: int) -> int:
-        source = sample.images[media_index] if kind is Region else sample.videos[media_index]
+    def index_of(self, sample: Sample, kind: MediaKind, media_index: int) -> int:
+        source = sample.images[media_index] if kind == "image" else sample.videos[media_index]
         key = (id(source), media_index)
         if key not in self._index_of:
             self._index_of[key] = len(self.found)
