@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import RegionError, SourceError, about
+from .errors import RegionError, SourceError, placed
 from .media.images import load_image
 from .media.video import Video
 from .plugins import get_region_source
@@ -57,9 +57,9 @@ class CheckedSource:
         image = load_image(image)
         image_hw = (image.height, image.width)
         for index, prompt in enumerate(prompts):
-            with about(f"object {index}"):
+            with placed(region=index, subject=f"object {index}"):
                 _require_type(prompt, Region, "segment reads a picture; for a VideoRegion use track")
-                prompt.to_mask(image_hw)
+                prompt.require_on(image_hw)
         if not prompts:
             return []
         found = self._one_each(self._source.segment(image, prompts), prompts, Region, where="on the image")
@@ -102,7 +102,7 @@ class CheckedSource:
 
     def _require_size(self, index: int, region: Region, image_hw: tuple[int, int]) -> None:
         try:
-            region.to_mask(image_hw)
+            region.require_on(image_hw)
         except RegionError as error:
             raise self._broken(index, f"returned a region that does not fit its picture: {error}") from error
 
@@ -114,12 +114,12 @@ class CheckedSource:
 
 def _on_frames(prompt: Any, video: Video, index: int) -> VideoRegion:
     """A prompt, checked to lie on sampled frames."""
-    with about(f"object {index}"):
+    with placed(region=index, subject=f"object {index}"):
         region = VideoRegion(prompt) if isinstance(prompt, Mapping) else prompt
         _require_type(region, VideoRegion, "track needs to know the frame: {frame index: region}")
-        for frame, each in region.frames.items():
+        for frame in region.frames:
             video.position(frame)
-            each.to_mask(video.image_hw)
+        region.require_on(video.image_hw)
         return region
 
 

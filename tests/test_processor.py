@@ -140,8 +140,8 @@ def media(image):
 @pytest.mark.parametrize(
     ("conversation", "regions", "message"),
     [
-        ([user(IMAGE, "what is this?")], [BOX], "texts have 0 <region> but 1 regions were given"),
-        ([user(IMAGE, "<region> <region>")], [BOX], "texts have 2 <region> but 1 regions"),
+        ([user(IMAGE, "what is this?")], [BOX], "texts have 0 <region> but 1 region was given"),
+        ([user(IMAGE, "<region> <region>")], [BOX], "texts have 2 <region> but 1 region was"),
         ([user(IMAGE, f"is {PLACEHOLDER} ok?")], [], r"special token '<\|region_pad\|>'"),
         ([user("see <|image_pad|>")], [], r"special token '<\|image_pad\|>'"),
         ([user(IMAGE, "<region>")], [BOX.on_image(1)], "lies on image 1, but the conversation has 1 images"),
@@ -391,13 +391,13 @@ def test_frames_of_a_video_are_planned_apart(pair):
     [
         (lambda config, plans: plans[:1], "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got 1"),
         (lambda config, plans: None, "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got None"),
-        (lambda config, plans: [None, *plans[1:]], "Sample 0: region 0: Adapter 'saot' must plan a RegionPlan, got No"),
+        (lambda config, plans: [None, *plans[1:]], "Sample 0, region 0: Adapter 'saot' must plan a RegionPlan, got No"),
         (
             lambda config, plans: [
                 plans[0],
                 RegionPlan(1, (CropView((0, 0, 200, 20), (2, 2), np.ones((2, 2), np.float32)),)),
             ],
-            r"Sample 0: region 1: Adapter 'saot' asks for the crop \(0, 0, 200, 20\), which is not inside its picture",
+            r"Sample 0, region 1: Adapter 'saot' asks for the crop \(0, 0, 200, 20\), which is not inside its picture",
         ),
     ],
     ids=["fewer", "none", "nothing", "outside"],
@@ -623,7 +623,7 @@ def test_what_reads_merged_cells_may_not_ask_for_crops(monkeypatch):
 
 
 def test_a_text_in_parts_has_its_markers_in_each(pair):
-    with pytest.raises(PromptError, match="texts have 0 <region> but 1 regions"):
+    with pytest.raises(PromptError, match="texts have 0 <region> but 1 region was"):
         pair.processor([user(IMAGE, "what is <reg", "ion>?")], [BOX])
 
 

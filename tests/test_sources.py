@@ -183,7 +183,7 @@ def test_a_prompt_on_a_frame_that_is_not_sampled_is_refused(video):
 
 @pytest.mark.parametrize(("prompt", "message"), OUTSIDE.values(), ids=OUTSIDE)
 def test_a_video_prompt_outside_the_picture_is_refused_before_the_model_runs(video, prompt, message):
-    with pytest.raises(RegionError, match=f"^object 1: {message}"):
+    with pytest.raises(RegionError, match=f"^object 1, frame 4: {message}"):
         load_region_source("paint").track(video, [VideoRegion({0: BOX}), VideoRegion({0: BOX, 4: prompt})])
     assert Paint.runs == 0
 

@@ -179,7 +179,7 @@ SMALL = Region.from_mask(np.ones((10, 10)))
 @pytest.mark.parametrize(
     ("parts", "regions", "error", "message"),
     [
-        ([clip(), "<region>"], [{20: BOX}], VideoError, r"Sample 0: region 0: .*20 frames.*no frame 20"),
+        ([clip(), "<region>"], [{20: BOX}], VideoError, r"Sample 0, region 0: .*20 frames.*no frame 20"),
         ([clip(), "<region>"], [BOX], PromptError, r"0 images\. On a video, say on which frame"),
         ([clip(), "<region>"], [VideoRegion({0: BOX}, 1)], PromptError, "lies on video 1, but .* 1 videos"),
         ([clip(), "<region>"], [{3: SMALL}], RegionError, "region 0, frame 3: The mask is of width 10"),

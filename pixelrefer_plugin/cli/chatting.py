@@ -264,7 +264,7 @@ class Terminal:
         from ..media.video import Video
 
         added: Any = region
-        region.to_mask(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
+        region.require_on(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
         if isinstance(self._memory.media, Video):
             frame = self._frame(given)
             self._chat.resample(self._sampled([frame]))

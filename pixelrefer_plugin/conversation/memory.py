@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..contracts.messages import MOST_DIGITS
-from ..errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, about
+from ..errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, placed
 from ..files import written_whole
 from ..media.images import load_image
 from ..media.video import Video
@@ -179,10 +179,9 @@ class ObjectMemory:
                     f"A region of a video is a VideoRegion or {{frame index: region}}, got {type(region).__name__}: "
                     "say on which frame it lies."
                 )
-            for frame, each in region.frames.items():
+            for frame in region.frames:
                 self.media.position(frame)
-                with about(f"frame {frame}"):
-                    each.to_mask(self.image_hw)
+            region.require_on(self.image_hw)
             beyond = [frame for frame in region.absent if frame >= self.media.num_source_frames]
             if beyond:
                 raise FrameError(
@@ -192,7 +191,7 @@ class ObjectMemory:
             return region.on_video(0)
         if not isinstance(region, Region):
             raise RegionError(f"A region of an image is a Region, got {type(region).__name__}.")
-        region.to_mask(self.image_hw)
+        region.require_on(self.image_hw)
         return region.on_image(0)
 
     def rename(self, id: int, name: str | None) -> None:
@@ -266,7 +265,7 @@ class ObjectMemory:
             listed = _field(data, "objects", list)
             given = []
             for number, each in enumerate(listed):
-                with about(f"object {number}"):
+                with placed(subject=f"object {number}"):
                     given.append((memory._read(each), _field(each, "id", int), each.get("name")))
             memory._objects.update({each.id: each for each in memory._added(given)})
         return memory
@@ -287,7 +286,7 @@ class ObjectMemory:
                 return []
             frames: set[int] = set()
             for number, each in enumerate(_field(data, "objects", list)):
-                with about(f"object {number}"):
+                with placed(subject=f"object {number}"):
                     frames.update(_read_frames(each))
         return sorted(frames)
 
@@ -309,7 +308,7 @@ class ObjectMemory:
             if id in taken:
                 raise PromptError(f"{which}The id {id} is taken: two objects cannot have one id. Leave it out.")
             taken.add(id)
-            with about(f"Object {id}"):
+            with placed(object_id=id):
                 added.append(MemoryObject(int(id), _checked_name(name), self.checked(region)))
         return added
 
@@ -333,7 +332,7 @@ class ObjectMemory:
             return _read_shape(_field(_object(written), "rle", dict))
         regions = {}
         for frame, shape in _read_frames(written).items():
-            with about(f"frame {frame}"):
+            with placed(frame=frame):
                 regions[frame] = _read_shape(shape)
         return VideoRegion(regions, absent=tuple(_field(written, "absent", list)))
 

@@ -6,11 +6,12 @@ say which is which, in order. It knows no tokenizer and no model."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from ..errors import Place
 from ..media.video import FrameSampling, Video
 from ..regions.region import Region, VideoRegion
 
@@ -61,7 +62,6 @@ class WrittenRegion:
 
     Attributes:
         region: that region.
-        name: what to call it in messages, such as `region 2`.
         number: which of the conversation's regions it is, in the order of all its markers; None for an object of an
             `ObjectMemory`.
         id: the number under which it is listed before the first question; None where its tokens stand at its
@@ -71,11 +71,15 @@ class WrittenRegion:
     """
 
     region: Region | VideoRegion
-    name: str
     number: int | None
     id: int | None
     is_drawn: bool = False
     frames: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """How errors call it."""
+        return Place(object_id=self.id) if self.number is None else Place(region=self.number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +100,7 @@ class Sample:
     targets: Mapping[int, Region | VideoRegion]
     images: list[Image.Image]
     videos: list[Video]
+    messages: list[dict[str, Any]]
+    slots: list[Slot]
+    regions: list[WrittenRegion]
     shows_media: bool
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    slots: list[Slot] = field(default_factory=list)
-    regions: list[WrittenRegion] = field(default_factory=list)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..contracts.messages import PLACEHOLDER, REGION_MARKER, read_texts
+from ..contracts.messages import PLACEHOLDER, REGION_MARKER, Turn, read_turns
 from ..contracts.samples import SAMPLE_FAULTS, RegionSample, defect_of, marker_defects, medium_of
 from ..conversation.reading import named_frames
 from ..errors import (
@@ -277,11 +277,11 @@ class SampleCheck:
         if isinstance(sample, SampleError):
             return CheckedSample(index, sample.sample_id, sample.where, sample.defects)
         try:
-            texts = read_texts(sample.messages)
+            turns = read_turns(sample.messages)
         except PromptError as error:
             return CheckedSample(index, sample.id, sample.where, (Defect("format", str(error)),))
         reading = _Reading(sample, self)
-        defects = [*marker_defects(texts, sample.regions), *_text_defects(texts), *reading.defects]
+        defects = [*marker_defects(turns, sample.regions), *_text_defects(turns), *reading.defects]
         num_tokens = None
         if self.processor is not None and not defects:
             num_tokens, defects = self._tried(self.processor, sample, reading)
@@ -317,16 +317,15 @@ class SampleCheck:
         return None, [Defect("too long", f"it has {num_tokens} tokens, at most {self.max_tokens} are allowed.")]
 
 
-def _text_defects(texts: Sequence[tuple[str, str]]) -> Iterator[Defect]:
-    if any(PLACEHOLDER in text for _, text in texts):
+def _text_defects(turns: Sequence[Turn]) -> Iterator[Defect]:
+    if any(PLACEHOLDER in turn.text() for turn in turns):
         yield Defect(
             "markers", f"its texts hold the special token {PLACEHOLDER!r}. Write {REGION_MARKER} for a region."
         )
-    last_role, _ = texts[-1]
-    if last_role != "assistant":
-        yield Defect("answer", f"it ends without an answer: its last message is of the {last_role}.")
-    for index, (role, text) in enumerate(texts):
-        if role == "assistant" and not text.strip():
+    if not turns[-1].is_answer:
+        yield Defect("answer", f"it ends without an answer: its last message is of the {turns[-1].role}.")
+    for index, turn in enumerate(turns):
+        if turn.is_answer and not turn.text().strip():
             yield Defect("answer", f"message {index}: the answer is empty.")
 
 
@@ -448,7 +447,7 @@ def times_of(part: Mapping[str, Any]) -> dict[str, Any]:
 def _misfit(region: Region, hw: tuple[int, int]) -> str:
     """Why a region does not lie on a picture; nothing where it does."""
     try:
-        region.to_mask(hw)
+        region.require_on(hw)
     except RegionError as error:
         return str(error)
     return ""

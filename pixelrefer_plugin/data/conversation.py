@@ -27,7 +27,7 @@ def collecting(defects: list[Defect], kind: DefectKind, subject: str) -> Iterato
     try:
         yield
     except PixelReferError as error:
-        defects.append(Defect(kind, f"{subject}: {error}"))
+        defects.append(Defect(kind, error.set_place(subject=subject).in_sample))
 
 
 def read_turns(turns: Any, defects: list[Defect]) -> list[dict[str, str]]:

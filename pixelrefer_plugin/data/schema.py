@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..contracts.messages import Turn
 from ..contracts.samples import MediaKind, RecordPlace, RegionSample, marker_defects
-from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, about
+from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, placed
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
 
@@ -79,18 +80,18 @@ class _Reading:
         self.defects: list[Defect] = []
 
     def attempt(
-        self, kind: DefectKind, subject: str, read: Callable[..., Any], *values: Any, otherwise: Any = None
+        self, kind: DefectKind, subject: str | None, read: Callable[..., Any], *values: Any, otherwise: Any = None
     ) -> Any:
         """What `read(*values)` returns; a defect, and `otherwise`, where it refuses them."""
         try:
             return read(*values)
         except PixelReferError as error:
             found: DefectKind = "media" if isinstance(error, ImageError) else kind
-            self.defects.append(Defect(found, f"{subject}: {error}" if subject else str(error)))
+            self.defects.append(Defect(found, error.set_place(subject=subject).in_sample))
             return otherwise
 
     def sample(self, record: Mapping[str, Any]) -> RegionSample:
-        self.attempt("format", "", _require_known, record, _KEYS, "A sample")
+        self.attempt("format", None, _require_known, record, _KEYS, "A sample")
         media: dict[MediaKind, list[Any]] = {kind: self.media(record, kind) for kind in _MEDIA_KINDS}
         num_media = sum(map(len, media.values()))
         given_regions = self.list_of(record, "regions")
@@ -144,10 +145,10 @@ class _Reading:
         if not turns or None in turns:
             return ()
         if regions is not None:
-            self.defects += marker_defects([(turn.role, turn.text) for turn in turns], regions)
-        self.attempt("answer", "", _require_answers, turns)
+            self.defects += marker_defects([Turn(*each) for each in turns], regions)
+        self.attempt("answer", None, _require_answers, turns)
         for kind in ("video", "image"):  # pictures are put in front of the videos
-            self.attempt("markers", "", _place_media, turns, kind, media[kind])
+            self.attempt("markers", None, _place_media, turns, kind, media[kind])
         return tuple({"role": turn.role, "content": _content(turn.parts)} for turn in turns)
 
 
@@ -266,7 +267,7 @@ def _read_video_region(given: Mapping[str, Any], place: RecordPlace) -> VideoReg
     regions: dict[int, Region] = {}
     for name, value in _present(frames).items():
         frame = _frame(name, "the keys of 'frames'")
-        with about(f"frame {frame}"):
+        with placed(frame=frame):
             if frame in regions:
                 raise RegionError("is named twice.")
             if not isinstance(value, Mapping):
@@ -314,7 +315,7 @@ def _read_shape(given: Mapping[str, Any], place: RecordPlace) -> Region:
 # -- messages ----------------------------------------------------------------------------------------------
 
 
-class _Turn(NamedTuple):
+class _Message(NamedTuple):
     """One message: content parts, of which `{"type": "image"}` and `{"type": "video"}` are yet to be filled."""
 
     role: str
@@ -325,7 +326,7 @@ class _Turn(NamedTuple):
         return "".join(part["text"] for part in self.parts if part["type"] == "text")
 
 
-def _turn(message: Any) -> _Turn:
+def _turn(message: Any) -> _Message:
     if not isinstance(message, Mapping):
         raise DataError(f"must be an object with 'role' and 'content', got {reprlib.repr(message)}.")
     given = _present(message)
@@ -341,7 +342,7 @@ def _turn(message: Any) -> _Turn:
         raise DataError(f"'content' must be a text or a list of parts, got {reprlib.repr(content)}.")
     if role == "assistant" and any(part["type"] != "text" for part in parts):
         raise DataError("an answer must be text: put pictures and videos into a message of the user.")
-    return _Turn(role, parts)
+    return _Message(role, parts)
 
 
 def _parts_of_text(text: str, role: str) -> list[dict[str, Any]]:
@@ -367,7 +368,7 @@ def _part(part: Any) -> dict[str, Any]:
     )
 
 
-def _require_answers(turns: Sequence[_Turn]) -> None:
+def _require_answers(turns: Sequence[_Message]) -> None:
     if turns[-1].role != "assistant":
         raise DataError(f"it has no answer to learn: its last message is of the {turns[-1].role}, not the assistant.")
     for index, turn in enumerate(turns):
@@ -375,7 +376,7 @@ def _require_answers(turns: Sequence[_Turn]) -> None:
             raise DataError(f"message {index}: the answer is empty.")
 
 
-def _place_media(turns: Sequence[_Turn], kind: MediaKind, media: Sequence[Any]) -> None:
+def _place_media(turns: Sequence[_Message], kind: MediaKind, media: Sequence[Any]) -> None:
     """Fill the parts that stand for media of one kind; without such, put them before the user's first text."""
     marked = [part for turn in turns for part in turn.parts if part["type"] == kind]
     if not marked and media:

@@ -14,7 +14,7 @@ import numpy as np
 from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.views import PatchGeometry, RegionPlan
 from ..conversation.sample import Sample, WrittenRegion
-from ..errors import PluginError, about
+from ..errors import PluginError, in_plugin, placed
 from ..regions.mask import RegionMask
 from ..regions.region import Region
 from .layouts import PlannedRegion
@@ -45,13 +45,10 @@ class RegionPlanning:
         first_frame = sum(len(sample.images) for sample in samples)  # frames come after all images
         planned = []
         for index, sample in enumerate(samples):
-            placed = list(_place(sample, first_image, first_frame))
-            alone = [
-                [self._plan_region(each, f"Sample {index}, {written.name}") for each in of_region]
-                for written, of_region in zip(sample.regions, placed, strict=True)
-            ]
-            with about(f"Sample {index}"):
-                planned.append(self._plan_together(alone, placed))
+            places = list(_place(sample, first_image, first_frame))
+            with placed(sample=index):
+                alone = [[self._plan_region(each) for each in of_region] for of_region in places]
+                planned.append(self._plan_together(alone, places))
             first_image += len(sample.images)
             first_frame += sum(map(len, sample.videos))
         self._require_alike([region.plan for sample in planned for frames in sample for region in frames])
@@ -69,75 +66,87 @@ class RegionPlanning:
                 f"of one, got {' and '.join(map(str, listed))}."
             )
 
-    def _plan_region(self, placed: _Placed, where: str) -> PlannedRegion:
-        drawn = next(iter(placed.shapes.values())) if placed.written.is_drawn else None
-        mask = None if drawn is not None else self._mask(placed, where)
-        with about(f"{where}{placed.on_frame}"):
-            plan = self._ask(mask, drawn, placed.image_hw)
-            self._require_allowed(plan, placed.image_hw)
-        if mask is None and any(view.reads_pixels for view in plan.views if view is not None):
-            mask = self._mask(placed, where)
-        reads_scene = any(view.reads_scene for view in plan.views if view is not None)
+    def _plan_region(self, at: _Placed) -> PlannedRegion:
+        with placed(**at.written.place):
+            drawn = next(iter(at.shapes.values())) if at.written.is_drawn else None
+            mask = _mask(at) if drawn is None else None
+            with placed(frame=at.frame):
+                plan = self._ask(mask, drawn, at.image_hw)
+            views = [view for view in plan.views if view is not None]
+            if mask is None and any(view.reads_pixels for view in views):
+                mask = _mask(at)
         return PlannedRegion(
-            mask=mask if reads_scene else None,
+            mask=mask if any(view.reads_scene for view in views) else None,
             box_xyxy=None if mask is None else mask.box_xyxy,
             plan=plan,
-            picture=placed.picture,
+            picture=at.picture,
             drawn=drawn,
-            frame_position=placed.frame_position,
-            num_frames=placed.num_frames,
-            number=placed.written.number,
+            frame_position=at.frame_position,
+            num_frames=at.num_frames,
+            number=at.written.number,
         )
 
-    def _mask(self, placed: _Placed, where: str) -> RegionMask:
-        masks = []
-        for frame, region in placed.shapes.items():
-            with about(where if frame is None else f"{where}, frame {frame}"):
-                masks.append(region.to_mask(placed.image_hw))
-        return RegionMask.union(masks)
-
-    def _ask(self, mask: RegionMask | None, drawn: Region | None, image_hw: tuple[int, int]) -> Any:
-        if drawn is None:
-            assert mask is not None, "a region that is not read as it was drawn has a mask"
-            return self.planner.plan(mask, self.geometry)
-        drawn.to_mask(image_hw)
-        return self.planner.plan_drawn(drawn)
+    def _ask(self, mask: RegionMask | None, drawn: Region | None, image_hw: tuple[int, int]) -> RegionPlan:
+        if drawn is not None:
+            drawn.require_on(image_hw)
+            with in_plugin(self._name, "plan_drawn"):
+                return self._allowed(self.planner.plan_drawn(drawn), image_hw)
+        assert mask is not None, "a region that is not read as it was drawn has a mask"
+        with in_plugin(self._name, "plan"):
+            return self._allowed(self.planner.plan(mask, self.geometry), image_hw)
 
     def _plan_together(
-        self, alone: list[list[PlannedRegion]], placed: Sequence[Sequence[_Placed]]
+        self, alone: list[list[PlannedRegion]], at: Sequence[Sequence[_Placed]]
     ) -> list[list[PlannedRegion]]:
         """Plans of one conversation's regions that may depend on each other, picture by picture."""
         planned = [list(of_region) for of_region in alone]
         on_picture: dict[int, list[tuple[int, int]]] = {}
         for number, of_region in enumerate(alone):
-            for at, region in enumerate(of_region):
-                on_picture.setdefault(region.picture, []).append((number, at))
+            for frame, region in enumerate(of_region):
+                on_picture.setdefault(region.picture, []).append((number, frame))
         for places in on_picture.values():
-            given = [alone[number][at].plan for number, at in places]
+            given = [alone[number][frame].plan for number, frame in places]
+            for (number, frame), plan in zip(places, self._together(given), strict=True):
+                if plan is not alone[number][frame].plan:
+                    with placed(**at[number][frame].written.place), in_plugin(self._name, "together"):
+                        plan = self._allowed(plan, at[number][frame].image_hw)
+                    planned[number][frame] = replace(alone[number][frame], plan=plan)
+        return planned
+
+    def _together(self, given: Sequence[RegionPlan]) -> Sequence[RegionPlan]:
+        with in_plugin(self._name, "together"):
             plans = self.planner.together(given)
-            if plans is given:
-                continue
-            if not isinstance(plans, Sequence) or len(plans) != len(places):
+            if not isinstance(plans, Sequence) or len(plans) != len(given):
                 got = len(plans) if isinstance(plans, Sequence) else repr(plans)
                 raise PluginError(
                     f"Adapter '{self.adapter.name}' must return as many plans from Planner.together as it was given, "
-                    f"{len(places)}, got {got}."
+                    f"{len(given)}, got {got}."
                 )
-            for (number, at), plan in zip(places, plans, strict=True):
-                with about(placed[number][at].written.name):
-                    self._require_allowed(plan, placed[number][at].image_hw)
-                planned[number][at] = replace(alone[number][at], plan=plan)
-        return planned
+        return plans
 
-    def _require_allowed(self, plan: Any, image_hw: tuple[int, int]) -> None:
-        """Refuse a plan that an adapter must not make; the error is its author's to read."""
+    @property
+    def _name(self) -> str:
+        return f"adapter '{self.adapter.name}'"
+
+    def _allowed(self, plan: Any, image_hw: tuple[int, int]) -> RegionPlan:
+        """The plan, unless it is one that an adapter must not make; the error is its author's to read."""
         name = f"Adapter '{self.adapter.name}'"
         if not isinstance(plan, RegionPlan):
             raise PluginError(f"{name} must plan a RegionPlan, got {plan!r}.")
         for view in plan.views:
-            reason = view and view.refusal(self.geometry, image_hw, self.adapter.framework)
+            reason = None if view is None else view.refusal(self.geometry, image_hw, self.adapter.framework)
             if reason:
                 raise PluginError(f"{name} asks for {reason}")
+        return plan
+
+
+def _mask(at: _Placed) -> RegionMask:
+    """A region's pixels on one picture, those of frames that are planned together in one."""
+    masks = []
+    for frame, region in at.shapes.items():
+        with placed(frame=frame):
+            masks.append(region.to_mask(at.image_hw))
+    return RegionMask.union(masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,10 +170,9 @@ class _Placed:
     num_frames: int = 1
 
     @property
-    def on_frame(self) -> str:
-        """Which frame of a video it is, for messages."""
-        frame = next(iter(self.shapes))
-        return "" if frame is None else f", frame {frame}"
+    def frame(self) -> int | None:
+        """Which frame of a video it is, the first of several; None on an image."""
+        return next(iter(self.shapes))
 
 
 def _place(sample: Sample, first_image: int, first_frame: int) -> Iterator[list[_Placed]]:
