@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pixelrefer_plugin import hookimpl
+from pixelrefer_plugin.authoring import hookimpl
 
 if TYPE_CHECKING:
-    from pixelrefer_plugin import DataFormatSpec
+    from pixelrefer_plugin.authoring import DataFormatSpec
 
 
 @hookimpl
 def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:
-    from pixelrefer_plugin import DataFormatSpec
+    from pixelrefer_plugin.authoring import DataFormatSpec
 
     from .config import OspreyConfig
     from .records import is_osprey, read_record
