@@ -22,6 +22,7 @@ from pixelrefer_plugin import (
     plugins,
 )
 
+PLUGIN_API = 1
 TOKEN = "<|mask|>"
 
 

@@ -19,6 +19,7 @@ from pixelrefer_plugin import (
     hookimpl,
 )
 
+PLUGIN_API = 1
 TOKEN = "<seg>"
 
 

@@ -28,6 +28,7 @@ from pixelrefer_plugin import (
 from pixelrefer_plugin.plugins import GROUP, PluginHost
 from pixelrefer_plugin.sources import CheckedSource
 
+PLUGIN_API = 1
 HEIGHT, WIDTH = 60, 90
 FRAMES = (0, 4, 8, 12)
 BOX, CLICK = Region.from_box((10, 10, 40, 30)), Region.from_points([(50, 20)])

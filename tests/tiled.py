@@ -15,6 +15,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry, hookimpl, plugins
 from pixelrefer_plugin.testing import CHATML_TEMPLATE, tiny_tokenizer
 
+PLUGIN_API = 1
 NAMED = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",

@@ -2,6 +2,8 @@
 
 from pixelrefer_plugin import hookimpl
 
+PLUGIN_API = 1
+
 
 @hookimpl
 def register_backbones(register):

@@ -8,6 +8,8 @@ from pixelrefer_plugin.authoring import hookimpl
 if TYPE_CHECKING:
     from pixelrefer_plugin.authoring import DataFormatSpec
 
+PLUGIN_API = 1
+
 
 @hookimpl
 def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from pixelrefer_plugin.authoring import DataFormatSpec, RecordPlace, RegionSample, hookimpl, is_record, read_sample
 
+PLUGIN_API = 1
+
 
 @dataclass(frozen=True)
 class RegionsConfig:

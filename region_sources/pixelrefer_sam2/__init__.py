@@ -8,6 +8,8 @@ from pixelrefer_plugin.authoring import hookimpl
 if TYPE_CHECKING:
     from pixelrefer_plugin.authoring import RegionSourceSpec
 
+PLUGIN_API = 1
+
 
 @hookimpl
 def register_region_sources(register: "Callable[[RegionSourceSpec], None]") -> None:

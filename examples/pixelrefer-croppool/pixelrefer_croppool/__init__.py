@@ -4,6 +4,8 @@ from pixelrefer_plugin import AdapterSpec, hookimpl
 
 from .adapter import CropPool, CropPoolConfig, plan
 
+PLUGIN_API = 1
+
 
 @hookimpl
 def register_adapters(register):

@@ -4,6 +4,8 @@ from pixelrefer_plugin import hookimpl
 
 from .backbone import SPEC
 
+PLUGIN_API = 1
+
 
 @hookimpl
 def register_backbones(register):
