@@ -213,7 +213,7 @@ class PluginHost:
         for plugin in named_so:
             self._load(plugin)
         if not named_so:  # a plugin may register more than its entry point's name
-            self._load_each(self._plugins)
+            self._load_each(plugin for plugin in self._plugins if plugin.may_have(kind))
         found = [(plugin, spec) for plugin, spec in self._registered(kind) if spec.name == name]
         if len(found) > 1:
             raise PluginError(

@@ -28,6 +28,8 @@ from pixelrefer_plugin import (
 from pixelrefer_plugin.authoring import AdapterSpec, BackboneSpec
 from pixelrefer_plugin.contracts import checks
 from pixelrefer_plugin.plugins import GROUP, PluginHost, host
+from pixelrefer_plugin.testing import check_backbone
+from pixelrefer_plugin.testing.mask_checks import masks_survive_saving
 
 DOCS = Path(__file__).parent.parent / "docs"
 HOOKS = sorted(name for name, each in inspect.getmembers(hookspecs) if name.startswith("register_") and callable(each))
@@ -687,8 +689,9 @@ def test_a_model_type_served_twice_is_refused(site):
         site.host().backbone_for("same_vl")
 
 
-def test_a_model_type_served_twice_is_used_by_name(site, monkeypatch):
-    """As in `RegionModel.attach(..., backbone_plugin=...)`: model and processor follow the choice, not the type."""
+@pytest.fixture
+def served_twice(site, monkeypatch):
+    """Two plugins for the model type of a built-in one."""
     source = "from pixelrefer_videollama3.backbone import SPEC\n" + BACKBONE.replace("BackboneSpec, ", "").replace(
         "BackboneSpec(name={name!r}, model_types=({model_type!r},), **dict.fromkeys(REST.split()))",
         "replace(SPEC, name={name!r})",
@@ -698,7 +701,12 @@ def test_a_model_type_served_twice_is_used_by_name(site, monkeypatch):
     served = site.host()
     monkeypatch.setattr(served, "adapter", host().adapter)
     monkeypatch.setattr(plugins, "host", lambda: served)
-    backbone, native = served.backbone("two").tiny(0)
+    return served
+
+
+def test_a_model_type_served_twice_is_used_by_name(site, served_twice):
+    """As in `RegionModel.attach(..., backbone_plugin=...)`: model and processor follow the choice, not the type."""
+    backbone, native = served_twice.backbone("two").tiny(0)
     with pytest.raises(PluginError, match="is served by"):
         RegionModel.attach(backbone)
     model = RegionModel.attach(backbone, backbone_plugin="two")
@@ -706,6 +714,14 @@ def test_a_model_type_served_twice_is_used_by_name(site, monkeypatch):
     model.detach()
     RegionModel.from_pretrained(site.root / "model").detach()
     RegionProcessor.from_pretrained(site.root / "model")
+
+
+def test_the_kit_checks_a_second_plugin_of_a_model_type(served_twice):
+    assert "saving_and_loading_changes_nothing" in check_backbone("two")
+
+
+def test_the_kit_checks_masks_with_a_second_plugin_of_a_model_type(served_twice):
+    masks_survive_saving("unipixel", "two")
 
 
 # -- hooks -------------------------------------------------------------------------------------------------

@@ -18,7 +18,12 @@ def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:
     from .config import CocoConfig, RefCocoConfig
     from .instances import is_coco, is_lvis, open_coco, open_lvis
     from .refcoco import is_refcoco, open_refcoco
+    from .tiny import tiny_coco, tiny_lvis, tiny_refcoco
 
-    register(DataFormatSpec(name="coco", config=CocoConfig, recognises=is_coco, open_file=open_coco))
-    register(DataFormatSpec(name="lvis", config=CocoConfig, recognises=is_lvis, open_file=open_lvis))
-    register(DataFormatSpec(name="refcoco", config=RefCocoConfig, recognises=is_refcoco, open_file=open_refcoco))
+    register(DataFormatSpec(name="coco", config=CocoConfig, recognises=is_coco, open_file=open_coco, tiny=tiny_coco))
+    register(DataFormatSpec(name="lvis", config=CocoConfig, recognises=is_lvis, open_file=open_lvis, tiny=tiny_lvis))
+    register(
+        DataFormatSpec(
+            name="refcoco", config=RefCocoConfig, recognises=is_refcoco, open_file=open_refcoco, tiny=tiny_refcoco
+        )
+    )

@@ -17,6 +17,15 @@ def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:
 
     from .config import DamConfig
     from .regions import is_annotations, is_region, open_annotations, read_region
+    from .tiny import tiny_annotations, tiny_regions
 
-    register(DataFormatSpec(name="dam", config=DamConfig, recognises=is_annotations, open_file=open_annotations))
-    register(DataFormatSpec(name="dam_regions", config=DamConfig, recognises=is_region, read_record=read_region))
+    register(
+        DataFormatSpec(
+            name="dam", config=DamConfig, recognises=is_annotations, open_file=open_annotations, tiny=tiny_annotations
+        )
+    )
+    register(
+        DataFormatSpec(
+            name="dam_regions", config=DamConfig, recognises=is_region, read_record=read_region, tiny=tiny_regions
+        )
+    )

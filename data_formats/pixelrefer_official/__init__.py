@@ -17,10 +17,23 @@ def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:
 
     from .config import OfficialConfig
     from .records import is_pixelrefer, is_videorefer, read_record
+    from .tiny import tiny_pixelrefer, tiny_videorefer
 
     register(
-        DataFormatSpec(name="pixelrefer", config=OfficialConfig, recognises=is_pixelrefer, read_record=read_record)
+        DataFormatSpec(
+            name="pixelrefer",
+            config=OfficialConfig,
+            recognises=is_pixelrefer,
+            read_record=read_record,
+            tiny=tiny_pixelrefer,
+        )
     )
     register(
-        DataFormatSpec(name="videorefer", config=OfficialConfig, recognises=is_videorefer, read_record=read_record)
+        DataFormatSpec(
+            name="videorefer",
+            config=OfficialConfig,
+            recognises=is_videorefer,
+            read_record=read_record,
+            tiny=tiny_videorefer,
+        )
     )

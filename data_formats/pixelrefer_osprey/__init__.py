@@ -17,5 +17,8 @@ def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:
 
     from .config import OspreyConfig
     from .records import is_osprey, read_record
+    from .tiny import tiny
 
-    register(DataFormatSpec(name="osprey", config=OspreyConfig, recognises=is_osprey, read_record=read_record))
+    register(
+        DataFormatSpec(name="osprey", config=OspreyConfig, recognises=is_osprey, read_record=read_record, tiny=tiny)
+    )

@@ -17,5 +17,6 @@ def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:
 
     from .config import RefVosConfig
     from .expressions import is_refvos, open_refvos
+    from .tiny import tiny
 
-    register(DataFormatSpec(name="refvos", config=RefVosConfig, recognises=is_refvos, open_file=open_refvos))
+    register(DataFormatSpec(name="refvos", config=RefVosConfig, recognises=is_refvos, open_file=open_refvos, tiny=tiny))

@@ -6,6 +6,8 @@ from typing import Any
 
 from pixelrefer_plugin.authoring import DataFormatSpec, RecordPlace, RegionSample, hookimpl, is_record, read_sample
 
+from .tiny import tiny
+
 PLUGIN_API = 1
 
 
@@ -20,4 +22,6 @@ def read_record(config: RegionsConfig, record: Mapping[str, Any], place: RecordP
 
 @hookimpl
 def register_data_formats(register: Callable[[DataFormatSpec], None]) -> None:
-    register(DataFormatSpec(name="regions", config=RegionsConfig, recognises=is_record, read_record=read_record))
+    register(
+        DataFormatSpec(name="regions", config=RegionsConfig, recognises=is_record, read_record=read_record, tiny=tiny)
+    )

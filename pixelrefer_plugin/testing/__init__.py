@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from .conformance import PAIR_CHECKS as PAIR_CHECKS
     from .conformance import check_adapter as check_adapter
     from .conformance import check_backbone as check_backbone
+    from .data_format_checks import DATA_FORMAT_CHECKS as DATA_FORMAT_CHECKS
+    from .data_format_checks import FormatCase as FormatCase
+    from .data_format_checks import check_data_format as check_data_format
     from .pairs import Pair as Pair
     from .pairs import make_pair as make_pair
+    from .pictures import TINY_HW as TINY_HW
+    from .pictures import write_tiny_picture as write_tiny_picture
+    from .region_source_checks import REGION_SOURCE_CHECKS as REGION_SOURCE_CHECKS
+    from .region_source_checks import SourceCase as SourceCase
+    from .region_source_checks import check_region_source as check_region_source
     from .tokenizer import CHATML_TEMPLATE as CHATML_TEMPLATE
     from .tokenizer import CHATML_TOKENS as CHATML_TOKENS
     from .tokenizer import TINY_CORPUS as TINY_CORPUS
