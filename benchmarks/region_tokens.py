@@ -33,7 +33,8 @@ from pixelrefer_saot.linear import Linear
 from torch import nn
 from torch.nn.functional import interpolate
 
-from pixelrefer_plugin import FeatureGrids, PatchGeometry, Region, get_adapter
+from pixelrefer_plugin import Region, get_adapter
+from pixelrefer_plugin.authoring import FeatureGrids, PatchGeometry
 from pixelrefer_plugin.tokens import region_batch
 
 IMAGE_HW = (720, 1280)

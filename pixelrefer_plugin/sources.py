@@ -41,7 +41,14 @@ def load_region_source(name: str = "sam2", **options: Any) -> CheckedSource:
             is found nowhere.
     """
     spec = get_region_source(name)
-    return CheckedSource(spec.name, spec.build(spec.make_config(options)))
+    source = spec.build(spec.make_config(options))
+    for method in ("segment", "track"):
+        if not callable(getattr(source, method, None)):
+            raise SourceError(
+                f"Region source '{spec.name}' must build something with the methods segment and track, got a "
+                f"{type(source).__name__} without {method}. Report it to the plugin's author."
+            )
+    return CheckedSource(spec.name, source)
 
 
 class CheckedSource:

@@ -186,20 +186,29 @@ def test_plugins_table(run):
 
 def test_plugins_json(run):
     (saot,) = [each for each in json.loads(run("plugins", "--json").output) if each["name"] == "saot"]
-    assert saot.pop("status") in ("ready", "loaded")
+    specs = saot.get("specs")  # none before it is loaded
+    assert saot.pop("status") == ("loaded" if specs else "ready")
     assert saot == {
         "name": "saot",
         "kind": "adapter",
         "module": "pixelrefer_saot",
         "distribution": "pixelrefer-plugin",
         "version": "0.1.0",
+        "api": 1,
+        "specs": specs,
     }
+    assert specs in ([], [["adapter", "saot"]])
 
 
 def test_plugins_check(run, monkeypatch):
     result = run("plugins", "--check")
     assert result.exit_code == 0
-    assert all(row.split()[-1] == "loaded" for row in result.output.splitlines()[1:])
+    header, *rows = result.output.splitlines()
+    status = {row.split()[0]: row[header.index("status") :] for row in rows}
+    assert status.pop("lvis") == status.pop("refcoco") == "loaded with coco"
+    assert status.pop("dam_regions") == "loaded with dam"
+    assert status.pop("videorefer") == "loaded with pixelrefer"
+    assert set(status.values()) == {"loaded"}
     broken = plugins.PluginInfo("x", "adapter", "x", "acme", "1", "broken: fails to load: ValueError: no luck")
     monkeypatch.setattr(plugins, "list_plugins", lambda check: [broken])
     result = run("plugins", "--check")

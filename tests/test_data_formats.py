@@ -331,7 +331,7 @@ def test_samples_written_in_our_schema_are_the_same(format, media_root):
     dataset = opened(media_root, FILES[format])
     for sample in (dataset[index] for index in range(len(dataset))):
         record = json.loads(json.dumps(schema.write_record(sample, media_root)))
-        again = schema.read_record(record, RecordPlace("", 0, media_root))
+        again = schema.read_sample(record, RecordPlace("", 0, media_root))
         assert (again.id, again.messages, again.media_hw) == (sample.id, sample.messages, sample.media_hw)
         for region, other in zip(sample.regions, again.regions, strict=True):
             assert getattr(region, "absent", ()) == getattr(other, "absent", ())

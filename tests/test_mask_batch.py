@@ -13,7 +13,6 @@ from torch.nn.functional import interpolate
 
 from pixelrefer_plugin import (
     FrameSampling,
-    MaskTargets,
     PromptError,
     Region,
     RegionError,
@@ -24,6 +23,7 @@ from pixelrefer_plugin import (
     get_backbone,
     load_video,
 )
+from pixelrefer_plugin.authoring import MaskTargets
 from pixelrefer_plugin.masks.mask_batch import squeezed_mask
 from pixelrefer_plugin.testing import make_pair
 

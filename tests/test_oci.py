@@ -14,16 +14,8 @@ from pixelrefer_oci.module import Oci
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from pixelrefer_plugin import (
-    EncodedView,
-    FeatureGrids,
-    PatchGeometry,
-    PixelReferError,
-    RegionMask,
-    RegionModel,
-    get_adapter,
-    get_backbone,
-)
+from pixelrefer_plugin import PixelReferError, RegionMask, RegionModel, get_adapter, get_backbone
+from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PatchGeometry
 from pixelrefer_plugin.tokens.layouts import PlannedRegion
 from pixelrefer_plugin.tokens.region_batch import make_region_batch
 

@@ -15,21 +15,15 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import interpolate
 
-from pixelrefer_plugin import (
+from pixelrefer_plugin import PluginError, Region, RegionMask, RegionModel, get_adapter, get_backbone, load_video
+from pixelrefer_plugin.authoring import (
     AdapterSpec,
     CropView,
     FeatureGrids,
     PatchGeometry,
-    PluginError,
     PromptView,
-    Region,
-    RegionMask,
-    RegionModel,
     RegionPlan,
     SceneView,
-    get_adapter,
-    get_backbone,
-    load_video,
 )
 from pixelrefer_plugin.conversation.sample import Sample
 from pixelrefer_plugin.tokens.crops import VideoFrame

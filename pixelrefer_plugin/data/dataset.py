@@ -279,6 +279,7 @@ def _recognised(first: Any, subject: str) -> DataFormatSpec:
     raise DataError(
         f"{how_many}: {names}{'' if found else ' are installed'}. The keys of its first record: {keys}. "
         "Say which it is with format=... (--format), or write the format down in a plugin: docs/plugins.md."
+        f"{plugins.failure_notes()}"
     )
 
 

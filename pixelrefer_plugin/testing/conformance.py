@@ -41,6 +41,7 @@ from .pairs import (
     video_part,
     with_answers,
 )
+from .running import run_check
 
 DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
@@ -62,8 +63,8 @@ def check_backbone(name: str, *, adapter: str = DEFAULT_ADAPTER) -> list[str]:
         AssertionError: the first check that fails, and what is wrong.
     """
     spec = get_backbone(name)
-    passed = [_run(check, spec) for check in BACKBONE_CHECKS]
-    return passed + [_run(check, adapter, name) for check in PAIR_CHECKS]
+    passed = [run_check(check, spec) for check in BACKBONE_CHECKS]
+    return passed + [run_check(check, adapter, name) for check in PAIR_CHECKS]
 
 
 def check_adapter(name: str, *, backbone: str = DEFAULT_BACKBONE) -> list[str]:
@@ -80,25 +81,8 @@ def check_adapter(name: str, *, backbone: str = DEFAULT_BACKBONE) -> list[str]:
         AssertionError: the first check that fails, and what is wrong.
     """
     spec = get_adapter(name)
-    passed = [_run(check, spec) for check in ADAPTER_CHECKS]
-    return passed + [_run(check, name, backbone) for check in PAIR_CHECKS]
-
-
-def _run(check: Callable[..., None], *subject: Any) -> str:
-    """Run one check; whatever it raises is reported with the check's name and what it demands."""
-    try:
-        check(*subject)
-    except Exception as error:
-        detail = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-        demand = " ".join((check.__doc__ or "").split())
-        raise AssertionError(f"{check.__name__}: {detail}\nThe check demands: {demand}") from error
-    return check.__name__
-
-
-# --- an adapter alone ---------------------------------------------------------------------------------------
-
-
-# --- a backbone alone ---------------------------------------------------------------------------------------
+    passed = [run_check(check, spec) for check in ADAPTER_CHECKS]
+    return passed + [run_check(check, name, backbone) for check in PAIR_CHECKS]
 
 
 # --- a pair -------------------------------------------------------------------------------------------------
@@ -166,7 +150,8 @@ def detach_leaves_no_trace(adapter: str, backbone: str) -> None:
     with torch.no_grad():
         logits = bare(**inputs).logits  # before the portrait: transformers adds hooks of its own at first use
     before = portrait_of(bare)
-    model = RegionModel.attach(bare, adapter=adapter, adapter_config=get_adapter(adapter).tiny)
+    tiny = get_adapter(adapter).tiny
+    model = RegionModel.attach(bare, adapter=adapter, adapter_config=tiny, backbone_plugin=backbone)
     model.make_processor(pair.native)
     model.add_lora(scopes=tuple(get_backbone(backbone).lora_targets))
     model(**with_answers(pair)).loss.backward()

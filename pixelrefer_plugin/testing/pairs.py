@@ -79,7 +79,10 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
     spec = get_adapter(adapter)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = RegionModel.attach(bare.to(dtype), adapter=adapter, adapter_config=spec.tiny).eval()
+        attached = RegionModel.attach(
+            bare.to(dtype), adapter=adapter, adapter_config=spec.tiny, backbone_plugin=backbone
+        )
+        model = attached.eval()
     wide, tall = noise_picture((70, 120), seed=1), noise_picture((110, 60), seed=2)
     conversations = [
         [user_message(wide, "what is <region>, and what is <region>?")],
