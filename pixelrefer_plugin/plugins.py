@@ -206,6 +206,18 @@ class PluginHost:
             )
         return cast("BackboneSpec", serving[0][1])
 
+    def distribution_of(self, label: str) -> str:
+        """Name and version of the distribution that registers what errors call so; empty where none did yet.
+
+        Args:
+            label: kind and name, such as `adapter 'saot'`.
+        """
+        for plugin in self._plugins:
+            for kind, specs in (plugin.specs or {}).items():
+                if any(f"{kind} '{spec.name}'" == label for spec in specs):
+                    return " ".join(plugin.distribution)
+        return ""
+
     def _get(self, kind: Kind, name: str) -> Any:
         named_so = [plugin for plugin in self._plugins if plugin.name == name]
         if len(named_so) > 1:
@@ -553,6 +565,11 @@ def list_data_formats() -> list[DataFormatSpec]:
 def failure_notes() -> str:
     """What is known to be wrong with installed plugins, for a message about one that is not found; may be empty."""
     return host().failure_notes()
+
+
+def distribution_of(label: str) -> str:
+    """The distribution of what errors call so, such as `adapter 'saot'`: `pixelrefer-plugin 0.1.0`; may be empty."""
+    return host().distribution_of(label)
 
 
 def backbone_for(model_type: str, name: str | None = None) -> BackboneSpec:

@@ -420,7 +420,7 @@ BAD_MASKS = {
         "size",
         "video 0 is 60 px wide and 50 high, its record says 50 and 60",
     ),
-    "more markers than regions": (masked("x", "<seg><seg>"), "format", "0 <region> and 2 <seg> but 1 regions"),
+    "more markers than regions": (masked("x", "<seg><seg>"), "format", "0 <region> and 2 <seg> but 1 region was"),
     "in a question": (masked("x", "no", question="is it <seg>?"), "format", "the user's text holds <seg>"),
     "on two pictures": (
         masked("x", "<seg><seg>", media=(WIDE, TALL), targets=(MASK, MASK.on_image(1))),

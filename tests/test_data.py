@@ -941,7 +941,7 @@ def test_an_error_in_a_format_does_not_end_the_data(formats, file):
     dataset = RegionDataset.open(file('{"both": ["1"]}\n{"both": []}'), format="second")
     found = iter(dataset)
     assert next(found).id == "1"
-    with pytest.raises(IndexError, match="list index out of range"):
+    with pytest.raises(SampleError, match="sample '1': Data format 'second' failed in read_record: IndexError: list i"):
         next(found)
 
 

@@ -513,7 +513,7 @@ def test_all_that_is_wrong_is_said_at_once():
         ({"annotation": []}, "format", "both 'masks' and 'annotation'"),
         ({"masks": {"0": rle()}}, "format", "'masks' must be a list of objects, got a dict"),
         ({"conversations": turns("<video>\n<region> and <region>?")}, "markers", "<video>"),
-        ({"conversations": turns("<image>\n<region>?")}, "markers", "1 <region> but it has 2 regions"),
+        ({"conversations": turns("<image>\n<region>?")}, "markers", "1 <region> but 2 regions were given"),
         ({"masks": [rle(), {"size": [48, 64], "counts": [5]}]}, "region", "object 1: "),
     ],
 )

@@ -112,7 +112,7 @@ def test_an_unknown_option_lists_the_known_ones():
 
 def test_a_source_that_lacks_a_method_is_refused_when_it_is_loaded(monkeypatch):
     monkeypatch.delattr(Paint, "track")
-    with pytest.raises(SourceError, match=r"'paint' must build something with .* track, got a Paint without track\."):
+    with pytest.raises(PluginError, match=r"'paint' must build something with .* track, got a Paint without track\."):
         load_region_source("paint")
 
 

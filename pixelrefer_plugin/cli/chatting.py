@@ -19,7 +19,7 @@ import click
 
 from ..errors import PixelReferError, PromptError
 from .options import device_option, frames_options, loading_options, model_option
-from .reporting import plain
+from .reporting import plain, told
 from .segmenting import REQUEST
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Terminal:
             elif command:
                 self._ask(line.strip(), force_mask=False)
         except PixelReferError as error:
-            click.echo(f"Error: {plain(str(error))}", err=True)
+            click.echo(f"Error: {told(error)}", err=True)
         return True
 
     def _command(self, name: str) -> Callable[[str], None]:

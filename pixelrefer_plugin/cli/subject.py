@@ -296,4 +296,5 @@ def _listing(given: Sequence[GivenRegion]) -> Iterator[None]:
         yield
     except SourceError as error:
         options = ", ".join(f"{number}: {each.option}" for number, each in enumerate(given))
-        raise SourceError(f"{error} (Objects: {options}.)") from error
+        error.message += f" (Objects: {options}.)"
+        raise
