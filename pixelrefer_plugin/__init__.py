@@ -2,8 +2,7 @@
 
 Attach an adapter to an unmodified Hugging Face model, fine-tune it on your regions, save one small folder:
 
-    model = RegionModel.attach(backbone, adapter="saot")
-    processor = model.make_processor(native_processor)
+    model, processor = attach(backbone, native_processor, adapter="saot")
     inputs = processor(messages, regions=[Region.from_box((10, 20, 60, 90))])
     answer = processor.decode(model.generate(**inputs, max_new_tokens=64), inputs)
 
@@ -51,7 +50,9 @@ if TYPE_CHECKING:
         SceneView,
     )
     from .conversation.memory import MemoryObject, ObjectMemory
+    from .conversation.token_ids import TokenIds
     from .data.dataset import MixedDataset, RegionDataset
+    from .entry import attach, load
     from .evaluation.metrics import (
         MaskScores,
         PixelQAResult,
@@ -115,9 +116,11 @@ _HOME = {
     "RememberError": "chat",
     "SceneView": "contracts.views",
     "SegmentedObject": "contracts.masks",
+    "TokenIds": "conversation.token_ids",
     "Video": "media.video",
     "VideoRegion": "regions.region",
     "VideoScene": "contracts.backbone",
+    "attach": "entry",
     "boundary_accuracy": "evaluation.metrics",
     "check_field": "contracts.options",
     "draw_regions": "overlay",
@@ -126,6 +129,7 @@ _HOME = {
     "import_official": "official",
     "j_and_f": "evaluation.metrics",
     "list_plugins": "plugins",
+    "load": "entry",
     "load_image": "media.images",
     "load_region_source": "sources",
     "load_video": "media.video",
@@ -186,11 +190,13 @@ __all__ = [
     "SegmentedObject",
     "SourceError",
     "SpliceError",
+    "TokenIds",
     "TrainingError",
     "Video",
     "VideoError",
     "VideoRegion",
     "VideoScene",
+    "attach",
     "boundary_accuracy",
     "check_field",
     "draw_regions",
@@ -200,6 +206,7 @@ __all__ = [
     "import_official",
     "j_and_f",
     "list_plugins",
+    "load",
     "load_image",
     "load_region_source",
     "load_video",

@@ -160,6 +160,21 @@ class PluginHost:
         self._load_each(plugin for plugin in self._plugins if plugin.source.may_have("data format"))
         return sorted((spec for _, spec in self._registered("data format")), key=lambda spec: spec.name)
 
+    def names(self, kind: Kind) -> list[str]:
+        """The names of everything of one kind that is installed; a broken plugin is logged and left out."""
+        self._load_each(plugin for plugin in self._plugins if plugin.source.may_have(kind))
+        return sorted({spec.name for _, spec in self._registered(kind)})
+
+    def distribution_of(self, kind: Kind, name: str) -> tuple[str, str] | None:
+        """Name and version of the distribution that provides it; None where its entry point belongs to none.
+
+        Raises:
+            PluginError: there is none of that kind and name.
+        """
+        spec = self._get(kind, name)
+        plugin = next(plugin for plugin, each in self._registered(kind) if each is spec)
+        return plugin.distribution if plugin.point.dist else None
+
     def backbone_for(self, model_type: str) -> BackboneSpec:
         """The backbone that serves a Hugging Face `config.model_type`, its own or one of its other layouts.
 
@@ -173,7 +188,7 @@ class PluginHost:
             names = " or ".join(f"'{spec.name}'" for _, spec in serving)
             raise PluginError(
                 f"Model type '{model_type}' is served by {_both(plugin for plugin, _ in serving)}. "
-                f"Say which: RegionModel.attach(..., backbone_plugin={names}); or uninstall one."
+                f"Say which: attach(..., backbone_plugin={names}); or uninstall one."
             )
         if not serving:
             served = sorted({each for _, spec in backbones for each in spec.model_types})
@@ -433,3 +448,31 @@ def list_data_formats() -> list[DataFormatSpec]:
 def backbone_for(model_type: str, name: str | None = None) -> BackboneSpec:
     """The backbone that serves a Hugging Face `config.model_type`, e.g. `qwen2_5_vl`, or the one called `name`."""
     return host().backbone(name) if name else host().backbone_for(model_type)
+
+
+def installed(kind: Kind) -> list[str]:
+    """The names of everything of one kind that is installed; a broken plugin is logged and left out."""
+    return host().names(kind)
+
+
+def distribution_of(kind: Kind, name: str) -> tuple[str, str] | None:
+    """Name and version of the distribution that provides a plugin; None where that is not known."""
+    return host().distribution_of(kind, name)
+
+
+def require_adapter_name(name: str | None, *, write: str = "adapter=") -> str:
+    """Refuse to choose an adapter for the user.
+
+    Args:
+        name: what the user says.
+        write: what they write before a name, for the message.
+
+    Raises:
+        PluginError: they say nothing.
+    """
+    if name is not None:
+        return name
+    raise PluginError(
+        f"A plain backbone needs an adapter, and none is named. Write {write}NAME with one of the installed adapters: "
+        f"{_listed(installed('adapter'))}."
+    )

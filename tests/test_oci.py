@@ -20,7 +20,7 @@ from pixelrefer_plugin import (
     PatchGeometry,
     PixelReferError,
     RegionMask,
-    RegionModel,
+    attach,
     get_adapter,
     get_backbone,
 )
@@ -237,9 +237,9 @@ def test_eager_equals_sdpa():
 
 @pytest.mark.parametrize(("asked", "used"), [("eager", "eager"), ("sdpa", "sdpa")])
 def test_it_attends_as_the_backbone_was_asked_to(asked, used):
-    backbone, _ = get_backbone("videollama3").tiny(0)
+    backbone, native = get_backbone("videollama3").tiny(0)
     backbone.set_attn_implementation(asked)
-    model = RegionModel.attach(backbone, adapter="oci")
+    model, _ = attach(backbone, native, adapter="oci")
     assert {each.attn_implementation for each in model.adapter.attentions.values()} == {used}
     model.detach()
 

@@ -16,6 +16,7 @@ from pixelrefer_plugin import (
     PluginError,
     RegionModel,
     RegionProcessor,
+    attach,
     get_adapter,
     hookspecs,
     list_plugins,
@@ -404,7 +405,7 @@ def test_a_model_type_served_twice_is_refused(site):
 
 
 def test_a_model_type_served_twice_is_used_by_name(site, monkeypatch):
-    """As in `RegionModel.attach(..., backbone_plugin=...)`: model and processor follow the choice, not the type."""
+    """As in `attach(..., backbone_plugin=...)`: model and processor follow the choice, not the type."""
     source = "from pixelrefer_videollama3.backbone import SPEC\n" + BACKBONE.replace("BackboneSpec, ", "").replace(
         "BackboneSpec(name={name!r}, model_types=({model_type!r},), **dict.fromkeys(REST.split()))",
         "replace(SPEC, name={name!r})",
@@ -413,12 +414,13 @@ def test_a_model_type_served_twice_is_used_by_name(site, monkeypatch):
     site.install("two", name="two", source=source.format(name="two"))
     served = site.host()
     monkeypatch.setattr(served, "adapter", host().adapter)
+    monkeypatch.setattr(served, "distribution_of", lambda kind, name: None)
     monkeypatch.setattr(plugins, "host", lambda: served)
     backbone, native = served.backbone("two").tiny(0)
     with pytest.raises(PluginError, match="is served by"):
-        RegionModel.attach(backbone)
-    model = RegionModel.attach(backbone, backbone_plugin="two")
-    model.save_pretrained(site.root / "model", model.make_processor(native), include_backbone=True)
+        attach(backbone, native, adapter="saot")
+    model, processor = attach(backbone, native, adapter="saot", backbone_plugin="two")
+    model.save_pretrained(site.root / "model", processor, include_backbone=True)
     model.detach()
     RegionModel.from_pretrained(site.root / "model").detach()
     RegionProcessor.from_pretrained(site.root / "model")

@@ -15,6 +15,7 @@ from transformers import TextStreamer
 from ..contracts.adapter import AdapterSpec
 from ..contracts.messages import MASK_MARKER
 from ..contracts.views import PatchGeometry, SceneView
+from ..entry import attach
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
@@ -79,7 +80,7 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
     spec = get_adapter(adapter)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = RegionModel.attach(bare.to(dtype), adapter=adapter, adapter_config=spec.tiny).eval()
+        model, processor = attach(bare.to(dtype), native, adapter=adapter, adapter_config=spec.tiny)
     wide, tall = noise_picture((70, 120), seed=1), noise_picture((110, 60), seed=2)
     conversations = [
         [user_message(wide, "what is <region>, and what is <region>?")],
@@ -99,7 +100,7 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
     if spec.plan_drawn is not None:
         conversations.append([user_message(tall, "is <region> part of <region>?")])
         regions.append([Region.from_points([(20, 30)]), _TRIANGLE])
-    return Pair(model, model.make_processor(native), native, conversations, regions)
+    return Pair(model.eval(), processor, native, conversations, regions)
 
 
 def takes_videos(native: Any) -> bool:
