@@ -2,8 +2,7 @@
 
 Attach an adapter to an unmodified Hugging Face model, fine-tune it on your regions, save one small folder:
 
-    model = RegionModel.attach(backbone, adapter="saot")
-    processor = model.make_processor(native_processor)
+    model, processor = attach(backbone, native_processor, adapter="saot")
     inputs = processor(messages, regions=[Region.from_box((10, 20, 60, 90))])
     answer = processor.decode(model.generate(**inputs, max_new_tokens=64), inputs)
 
@@ -22,8 +21,11 @@ if TYPE_CHECKING:
     from .contracts.samples import RegionSample as RegionSample
     from .conversation.memory import MemoryObject as MemoryObject
     from .conversation.memory import ObjectMemory as ObjectMemory
+    from .conversation.token_ids import TokenIds as TokenIds
     from .data.dataset import MixedDataset as MixedDataset
     from .data.dataset import RegionDataset as RegionDataset
+    from .entry import attach as attach
+    from .entry import load as load
     from .errors import AttachError as AttachError
     from .errors import CheckpointError as CheckpointError
     from .errors import ConfigError as ConfigError

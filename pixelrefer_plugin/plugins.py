@@ -183,6 +183,21 @@ class PluginHost:
         self._load_each(plugin for plugin in self._plugins if plugin.may_have("data format"))
         return sorted((spec for _, spec in self._registered("data format")), key=lambda spec: spec.name)
 
+    def names(self, kind: Kind) -> list[str]:
+        """The names of everything of one kind that is installed; a broken plugin is logged and left out."""
+        self._load_each(plugin for plugin in self._plugins if plugin.may_have(kind))
+        return sorted({spec.name for _, spec in self._registered(kind)})
+
+    def distribution_of(self, kind: Kind, name: str) -> tuple[str, str] | None:
+        """Name and version of the distribution that provides it; None where its entry point belongs to none.
+
+        Raises:
+            PluginError: there is none of that kind and name.
+        """
+        spec = self._get(kind, name)
+        plugin = next(plugin for plugin, each in self._registered(kind) if each is spec)
+        return plugin.distribution if plugin.point.dist else None
+
     def backbone_for(self, model_type: str) -> BackboneSpec:
         """The backbone that serves a Hugging Face `config.model_type`, its own or one of its other layouts.
 
@@ -196,7 +211,7 @@ class PluginHost:
             names = " or ".join(f"'{spec.name}'" for _, spec in serving)
             raise PluginError(
                 f"Model type '{model_type}' is served by {_both(plugin for plugin, _ in serving)}. "
-                f"Say which: RegionModel.attach(..., backbone_plugin={names}); or uninstall one."
+                f"Say which: attach(..., backbone_plugin={names}); or uninstall one."
             )
         if not serving:
             served = sorted({each for _, spec in backbones for each in spec.model_types})
@@ -205,18 +220,6 @@ class PluginHost:
                 f"To add one, write a backbone plugin: docs/plugins.md.{self.failure_notes()}"
             )
         return cast("BackboneSpec", serving[0][1])
-
-    def distribution_of(self, label: str) -> str:
-        """Name and version of the distribution that registers what errors call so; empty where none did yet.
-
-        Args:
-            label: kind and name, such as `adapter 'saot'`.
-        """
-        for plugin in self._plugins:
-            for kind, specs in (plugin.specs or {}).items():
-                if any(f"{kind} '{spec.name}'" == label for spec in specs):
-                    return " ".join(plugin.distribution)
-        return ""
 
     def _get(self, kind: Kind, name: str) -> Any:
         named_so = [plugin for plugin in self._plugins if plugin.name == name]
@@ -567,11 +570,34 @@ def failure_notes() -> str:
     return host().failure_notes()
 
 
-def distribution_of(label: str) -> str:
-    """The distribution of what errors call so, such as `adapter 'saot'`: `pixelrefer-plugin 0.1.0`; may be empty."""
-    return host().distribution_of(label)
-
-
 def backbone_for(model_type: str, name: str | None = None) -> BackboneSpec:
     """The backbone that serves a Hugging Face `config.model_type`, e.g. `qwen2_5_vl`, or the one called `name`."""
     return host().backbone(name) if name else host().backbone_for(model_type)
+
+
+def installed(kind: Kind) -> list[str]:
+    """The names of everything of one kind that is installed; a broken plugin is logged and left out."""
+    return host().names(kind)
+
+
+def distribution_of(kind: Kind, name: str) -> tuple[str, str] | None:
+    """Name and version of the distribution that provides a plugin; None where that is not known."""
+    return host().distribution_of(kind, name)
+
+
+def require_adapter_name(name: str | None, *, write: str = "adapter=") -> str:
+    """Refuse to choose an adapter for the user.
+
+    Args:
+        name: what the user says.
+        write: what they write before a name, for the message.
+
+    Raises:
+        PluginError: they say nothing.
+    """
+    if name is not None:
+        return name
+    raise PluginError(
+        f"A plain backbone needs an adapter, and none is named. Write {write}NAME with one of the installed adapters: "
+        f"{_listed(installed('adapter'))}."
+    )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .contracts.region_source import RegionSource
 
 
-def load_region_source(name: str = "sam2", **options: Any) -> CheckedSource:
+def load_region_source(name: str, **options: Any) -> CheckedSource:
     """A region source, its model loaded: it finds the masks of objects from boxes, clicks or rough masks.
 
         source = load_region_source("sam2", checkpoint="facebook/sam2.1-hiera-small")

@@ -769,7 +769,7 @@ def answers_of(each):
 def require_whole_or_named(pair, samples, batch, collate):
     """What a batch must be, checked against the samples and not against how it was made."""
     tokens = batch["regions"].tokens_per_sample()
-    number_slots(batch["input_ids"], pair.processor.placeholder_id, tokens)
+    number_slots(batch["input_ids"], pair.processor.tokens.placeholder, tokens)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     end = pair.processor.tokenizer.eos_token
     of_name = {each.name: each for each in samples}

@@ -14,18 +14,17 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from pixelrefer_plugin import (
-    DataFormatSpec,
     PluginError,
     PromptError,
     Region,
     RegionDataset,
     RegionError,
-    RegionSourceSpec,
     SampleError,
     VideoRegion,
     load_region_source,
     plugins,
 )
+from pixelrefer_plugin.authoring import DataFormatSpec, RegionSourceSpec
 from pixelrefer_plugin.chat import RememberError
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.cli.reporting import TRACEBACK, told

@@ -20,6 +20,7 @@ from pixelrefer_plugin import (
     RegionDataset,
     RegionModel,
     RegionProcessor,
+    attach,
     get_adapter,
     hookspecs,
     list_plugins,
@@ -700,17 +701,18 @@ def served_twice(site, monkeypatch):
     site.install("two", name="two", source=source.format(name="two"))
     served = site.host()
     monkeypatch.setattr(served, "adapter", host().adapter)
+    monkeypatch.setattr(served, "distribution_of", lambda kind, name: None)
     monkeypatch.setattr(plugins, "host", lambda: served)
     return served
 
 
 def test_a_model_type_served_twice_is_used_by_name(site, served_twice):
-    """As in `RegionModel.attach(..., backbone_plugin=...)`: model and processor follow the choice, not the type."""
+    """As in `attach(..., backbone_plugin=...)`: model and processor follow the choice, not the type."""
     backbone, native = served_twice.backbone("two").tiny(0)
     with pytest.raises(PluginError, match="is served by"):
-        RegionModel.attach(backbone)
-    model = RegionModel.attach(backbone, backbone_plugin="two")
-    model.save_pretrained(site.root / "model", model.make_processor(native), include_backbone=True)
+        attach(backbone, native, adapter="saot")
+    model, processor = attach(backbone, native, adapter="saot", backbone_plugin="two")
+    model.save_pretrained(site.root / "model", processor, include_backbone=True)
     model.detach()
     RegionModel.from_pretrained(site.root / "model").detach()
     RegionProcessor.from_pretrained(site.root / "model")

@@ -50,7 +50,7 @@ def saot(request):
 def prompt_text(pair, inputs):
     """The prompt, each run of placeholders as one `*`."""
     ids = inputs["input_ids"][0].tolist()
-    kept = [each for at, each in enumerate(ids) if each != pair.processor.placeholder_id or ids[at - 1] != each]
+    kept = [each for at, each in enumerate(ids) if each != pair.processor.tokens.placeholder or ids[at - 1] != each]
     return pair.processor.tokenizer.decode(kept).replace("<|region_pad|>", "*")
 
 
@@ -286,7 +286,7 @@ def test_frames_of_one_grid_are_one_region_with_their_union(merged):
     assert layout.patches_per_region[0] == cells > layout.patches_per_region[1]
     assert drawn.frame_position.tolist() == [0, 2, 5]
     assert drawn.num_frames.tolist() == [6, 6, 6]
-    assert inputs["input_ids"].eq(merged.placeholder_id).sum() == 3
+    assert inputs["input_ids"].eq(merged.tokens.placeholder).sum() == 3
 
 
 def test_clicks_on_frames_of_one_grid_stay_apart(merged):

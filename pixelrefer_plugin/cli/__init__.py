@@ -103,7 +103,11 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
 @region_options
 @click.option("--prompt", help="What to ask, with one <region> for each region. By default each is described.")
 @click.option("--track", is_flag=True, help="Follow each region through the sampled frames.")
-@click.option("--source", metavar="NAME", help="Region source that finds the objects' masks. [sam2 with --track]")
+@click.option(
+    "--source",
+    metavar="NAME",
+    help="Region source of the objects' masks. [with --track the only one installed]",
+)
 @setting_option(
     "--source-option",
     "source_options",
@@ -153,7 +157,7 @@ def describe(
       pixelrefer describe street.mp4 --model runs/street/model --track --save-overlay asked.mp4 \\
           --box 40,30,120,180 --at 3.5s --points 80,100 --at 12 --prompt "Does <region> pass <region>?"
     """
-    from .asking import LoadedModel, require_model
+    from .asking import LoadedModel, require_adapter, require_model
     from .subject import Request, prepare
 
     started = time.perf_counter()
@@ -172,6 +176,7 @@ def describe(
         overlay=overlay,
     )
     require_model(model)
+    require_adapter(model, adapter)
     subject = prepare(request)
     loaded = LoadedModel.open(
         model,

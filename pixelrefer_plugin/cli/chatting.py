@@ -86,7 +86,7 @@ def chat(
     """
     from ..chat import Chat
     from ..conversation.memory import ObjectMemory
-    from .asking import LoadedModel, require_model
+    from .asking import LoadedModel, require_adapter, require_model
     from .subject import Request, prepare
 
     request = Request(
@@ -100,6 +100,7 @@ def chat(
         named_frames=() if memory is None else ObjectMemory.saved_frames(memory),
     )
     require_model(model)
+    require_adapter(model, adapter)
     subject = prepare(request)
     known = ObjectMemory(subject.media) if memory is None else ObjectMemory.load(memory, subject.media)
     loaded = LoadedModel.open(

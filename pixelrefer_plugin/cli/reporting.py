@@ -48,8 +48,10 @@ def told(error: Exception | str) -> str:
         return plain(str(error))
     from ..plugins import distribution_of
 
-    plugin, distribution = failure.plugin[0].upper() + failure.plugin[1:], distribution_of(failure.plugin)
-    lines = [f"{plugin}{distribution and f' ({distribution})'} failed in {failure.step}."]
+    kind, name = failure.plugin.rstrip("'").split(" '")
+    provider = distribution_of(kind, name)
+    origin = f" ({' '.join(provider)})" if provider else ""
+    lines = [f"{failure.plugin[0].upper()}{failure.plugin[1:]}{origin} failed in {failure.step}."]
     if place := _place(error, failure):
         lines.append(f"Where: {place}.")
     return "\n".join(map(plain, [*lines, f"Why: {failure.cause}"]))
