@@ -8,11 +8,14 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from logging import ERROR, getLogger
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
 from ..errors import ConfigError, PixelReferError, PluginCodeError, SampleError, sample_name
+
+if TYPE_CHECKING:
+    from ..plugins import Kind
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it: 128 and the number of the signal."""
@@ -49,7 +52,7 @@ def told(error: Exception | str) -> str:
     from ..plugins import distribution_of
 
     kind, name = failure.plugin.rstrip("'").split(" '")
-    provider = distribution_of(kind, name)
+    provider = distribution_of(cast("Kind", kind), name)
     origin = f" ({' '.join(provider)})" if provider else ""
     lines = [f"{failure.plugin[0].upper()}{failure.plugin[1:]}{origin} failed in {failure.step}."]
     if place := _place(error, failure):
