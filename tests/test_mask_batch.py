@@ -13,17 +13,16 @@ from torch.nn.functional import interpolate
 
 from pixelrefer_plugin import (
     FrameSampling,
-    MaskTargets,
     PromptError,
     Region,
     RegionError,
-    RegionMask,
     RegionProcessor,
     VideoError,
     VideoRegion,
     get_backbone,
     load_video,
 )
+from pixelrefer_plugin.authoring import MaskTargets, RegionMask
 from pixelrefer_plugin.masks.mask_batch import squeezed_mask
 from pixelrefer_plugin.testing import make_pair
 

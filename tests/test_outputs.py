@@ -15,8 +15,6 @@ from transformers import BitsAndBytesConfig, DynamicCache, LogitsProcessor, Logi
 
 from pixelrefer_plugin import (
     AttachError,
-    Clips,
-    PredictedMasks,
     PromptError,
     Region,
     RegionModel,
@@ -26,6 +24,7 @@ from pixelrefer_plugin import (
     get_adapter,
     get_backbone,
 )
+from pixelrefer_plugin.authoring import Clips, PredictedMasks
 from pixelrefer_plugin.masks.hidden_states import GeneratedStates, TaughtStates, captured_hidden
 from pixelrefer_plugin.masks.mask_batch import MaskBatch
 from pixelrefer_plugin.masks.objects import ForcedMask, find_mentions, segmented_objects, used_clips

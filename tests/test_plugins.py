@@ -10,17 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelrefer_plugin import (
-    AdapterSpec,
-    BackboneSpec,
-    PluginError,
-    RegionModel,
-    RegionProcessor,
-    get_adapter,
-    hookspecs,
-    list_plugins,
-    plugins,
-)
+from pixelrefer_plugin import PluginError, RegionModel, RegionProcessor, get_adapter, hookspecs, list_plugins, plugins
+from pixelrefer_plugin.authoring import AdapterSpec, BackboneSpec
 from pixelrefer_plugin.plugins import GROUP, PluginHost, host
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -13,7 +13,6 @@ from PIL import Image
 
 from pixelrefer_plugin import (
     CheckpointError,
-    CropView,
     ImageError,
     PixelReferError,
     PluginError,
@@ -21,13 +20,13 @@ from pixelrefer_plugin import (
     Region,
     RegionError,
     RegionModel,
-    RegionPlan,
     RegionProcessor,
     SpliceError,
     VideoRegion,
     get_adapter,
     get_backbone,
 )
+from pixelrefer_plugin.authoring import CropView, RegionPlan
 from pixelrefer_plugin.contracts.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
 

@@ -21,10 +21,10 @@ from pixelrefer_plugin import (
     Video,
     VideoError,
     VideoRegion,
-    hookimpl,
     load_region_source,
     plugins,
 )
+from pixelrefer_plugin.authoring import hookimpl
 from pixelrefer_plugin.plugins import GROUP, PluginHost
 from pixelrefer_plugin.sources import CheckedSource
 

@@ -23,7 +23,8 @@ from rich.console import Console
 from torch import nn
 from training_runs import OWN_RECIPES, install_stencil
 
-from pixelrefer_plugin import AdapterRecipe, AttachError, Region, RegionModel, RegionProcessor, cli
+from pixelrefer_plugin import AttachError, Region, RegionModel, RegionProcessor, cli
+from pixelrefer_plugin.authoring import AdapterRecipe
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import RegionDataset
 from pixelrefer_plugin.errors import ConfigError, Defect, SampleError, TrainingError

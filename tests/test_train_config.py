@@ -9,7 +9,8 @@ import pytest
 import yaml
 from training_runs import install_stencil, stencil_with
 
-from pixelrefer_plugin import AdapterRecipe, PluginError, get_adapter
+from pixelrefer_plugin import PluginError, get_adapter
+from pixelrefer_plugin.authoring import AdapterRecipe
 from pixelrefer_plugin.errors import ConfigError
 from pixelrefer_plugin.training.building import choose_recipe
 from pixelrefer_plugin.training.config import TrainConfig, config_keys

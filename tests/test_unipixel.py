@@ -20,24 +20,18 @@ from torch import nn
 from torch.nn.functional import gelu
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoPromptEncoder
 
-from pixelrefer_plugin import (
+from pixelrefer_plugin import PixelReferError, PluginError, Region, RegionModel, VideoRegion, get_adapter, get_backbone
+from pixelrefer_plugin.authoring import (
     Clips,
     EncodedPrompts,
     EncodedView,
     FeatureGrids,
     MaskTargets,
     PatchGeometry,
-    PixelReferError,
-    PluginError,
     PromptView,
-    Region,
     RegionMask,
-    RegionModel,
     RegionPlan,
     SceneView,
-    VideoRegion,
-    get_adapter,
-    get_backbone,
 )
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.tokens.scene import captured_scene
