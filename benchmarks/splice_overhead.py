@@ -24,7 +24,7 @@ from pixelrefer_videollama3.tiny import tiny_config, tiny_processor
 from region_tokens import environment
 from transformers import VideoLlama3ForConditionalGeneration
 
-from pixelrefer_plugin import Region, RegionModel, model
+from pixelrefer_plugin import Region, attach, model
 
 HIDDEN, LAYERS, HEADS = 512, 6, 8
 REGIONS = 32
@@ -36,8 +36,8 @@ def make_model():
     config = tiny_config(processor.tokenizer, text_hidden=HIDDEN, text_layers=LAYERS, heads=HEADS)
     torch.manual_seed(0)
     backbone = VideoLlama3ForConditionalGeneration(config).eval()
-    region_model = RegionModel.attach(backbone, adapter="saot").eval()
-    return region_model, region_model.make_processor(processor)
+    region_model, region_processor = attach(backbone, processor, adapter="saot")
+    return region_model.eval(), region_processor
 
 
 def make_inputs(processor, regions):

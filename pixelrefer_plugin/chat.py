@@ -195,7 +195,7 @@ class Chat:
         reply = self._answered(memory, turn, segment or force_mask, force_mask, generate_options)
         if remember:
             reply = _remember(reply, memory, called=set(map(int, CALLED_ID.findall(text))), own=self._own_numbers())
-        answer, masks = _as_history(reply, self._whole(), has_head=self._processor.mask_token_id is not None)
+        answer, masks = _as_history(reply, self._whole(), has_head=self._processor.tokens.mask is not None)
         changed = _changed(self.memory, memory)
         self.memory.restore(memory)
         self._turns.append(replace(turn, answer=answer, masks=masks, changed=changed))

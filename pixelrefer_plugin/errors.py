@@ -79,10 +79,14 @@ class PixelReferError(ValueError):
         return ", ".join(parts)
 
     @property
+    def place_in_sample(self) -> str:
+        """The place without the sample: `region 2, frame 5`; may be empty."""
+        return ", ".join(self._parts(of_sample=False))
+
+    @property
     def in_sample(self) -> str:
         """The text as it reads on behind the name of the sample: `region 2, frame 5: The box ...`."""
-        place = ", ".join(self._parts(of_sample=False))
-        return f"{place}: {self.message}" if place else self.message
+        return f"{self.place_in_sample}: {self.message}" if self.place_in_sample else self.message
 
     def set_place(self, **place: Unpack[Place]) -> Self:
         """Say where it happened, as far as the error does not know already; returns the error."""

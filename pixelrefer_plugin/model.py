@@ -26,6 +26,7 @@ from .contracts.adapter import AdapterSpec
 from .contracts.backbone import BackboneSpec, NativeCall
 from .contracts.encoded import FeatureGrids
 from .contracts.module import AdapterModule, Shapes
+from .conversation.token_ids import TokenIds
 from .errors import AttachError, CheckpointError, PromptError, SpliceError, in_plugin
 from .masks.hidden_states import GeneratedStates, Reader, captured_hidden
 from .masks.mask_batch import MaskBatch
@@ -40,6 +41,7 @@ from .tokens.splice import number_slots, spliced
 from .weights import hub, model_folder
 from .weights.loading import load_backbone
 from .weights.lora import Lora, bare_name, is_lora, module_paths
+from .weights.opening import OpenedCheckpoint, open_checkpoint
 
 # Which backbones have an adapter, without a mark on the backbone itself.
 _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDictionary()
@@ -57,15 +59,25 @@ _READABLE_ID = 0
 
 
 class RegionModel(nn.Module):
-    """A multimodal LLM that understands regions. Make one with `attach` or `from_pretrained`.
+    """A multimodal LLM that understands regions. `pixelrefer_plugin.attach` and `load` make one with its processor.
 
     Attributes:
         backbone: the Hugging Face model, the object that was given, unmodified.
         adapter: the adapter's module, kept in float32 (as PEFT keeps LoRA) whatever the backbone's dtype.
+        tokens: the ids that its processor agrees on.
     """
 
-    def __init__(self, backbone: Any, *, backbone_spec: BackboneSpec, adapter_spec: AdapterSpec, adapter_config: Any):
+    def __init__(
+        self,
+        backbone: Any,
+        *,
+        backbone_spec: BackboneSpec,
+        adapter_spec: AdapterSpec,
+        adapter_config: Any,
+        tokens: TokenIds,
+    ) -> None:
         super().__init__()
+        self.tokens = tokens
         self.backbone = backbone
         self._backbone_spec = backbone_spec
         self._adapter_spec = adapter_spec
@@ -83,36 +95,36 @@ class RegionModel(nn.Module):
         # Whether the backbone's weights are nobody else's: trained here, or loaded from a model folder of ours.
         self._owns_backbone = False
         self._lora: Lora | None = None
-        # The processor's placeholder, once it is known: a batch that has lost its regions is recognised by it.
-        self._placeholder_id: int | None = None
-        # The token that stands for a mask, where the adapter has a mask head and the id is known.
-        self._mask_token_id: int | None = None
 
     @classmethod
     def attach(
         cls,
         backbone: Any,
         *,
-        adapter: str = "saot",
+        adapter: str,
+        tokens: TokenIds,
         adapter_config: Mapping[str, Any] | str | Any | None = None,
         backbone_plugin: str | None = None,
         train_backbone: bool = False,
     ) -> RegionModel:
-        """Give a backbone region referring. `detach` gives it back as it was.
+        """Give a backbone region referring: `pixelrefer_plugin.attach` without the processor. `detach` gives it back as
+        it was.
 
         Args:
             backbone: a Hugging Face model that a backbone plugin serves.
             adapter: name of the adapter; its weights start at random, or as its options say.
+            tokens: `RegionProcessor.tokens` of the processor that makes its batches.
             adapter_config: its options: a mapping, the name of a preset, or its config object. The key `preset` of a
                 mapping names a preset that the other options override.
             backbone_plugin: name of the backbone plugin; by default found by `backbone.config.model_type`.
             train_backbone: leave the backbone's own weights trainable; by default they are frozen.
 
         Raises:
-            AttachError: the backbone already has an adapter, or lacks a module that its plugin names.
+            AttachError: the backbone already has an adapter, or lacks a module that its plugin names; or `tokens` has
+                no id for the masks that the adapter gives.
             PluginError: no plugin of that name, or none that serves this backbone.
         """
-        return cls._attach(backbone, adapter, adapter_config, backbone_plugin, train_backbone=train_backbone)
+        return cls._attach(backbone, adapter, adapter_config, backbone_plugin, tokens, train_backbone=train_backbone)
 
     @classmethod
     def _attach(
@@ -121,6 +133,7 @@ class RegionModel(nn.Module):
         adapter: str,
         adapter_config: Any,
         backbone_plugin: str | None,
+        tokens: TokenIds,
         *,
         train_backbone: bool = False,
         untrained: bool = True,
@@ -134,11 +147,13 @@ class RegionModel(nn.Module):
         spec = backbone_for(backbone.config.model_type, backbone_plugin)
         adapter_spec = get_adapter(adapter)
         _require_modules(backbone, spec, adapter_spec)
+        _require_mask_id(tokens, adapter_spec)
         model = cls(
             backbone,
             backbone_spec=spec,
             adapter_spec=adapter_spec,
             adapter_config=adapter_spec.make_config(adapter_config),
+            tokens=tokens,
         )
         if untrained:
             with in_plugin(f"adapter '{adapter_spec.name}'", "start_from"):
@@ -162,25 +177,6 @@ class RegionModel(nn.Module):
         self.backbone.train(self._was_training)
         _ATTACHED.pop(self.backbone, None)
         return self.backbone
-
-    def make_processor(self, native: Any, *, region_token: str | None = None) -> RegionProcessor:
-        """The `RegionProcessor` that plans for this model's adapter, around the backbone's own processor.
-
-        Args:
-            native: the backbone's own processor.
-            region_token: a token of its tokenizer to stand for object tokens; by default one is added.
-        """
-        processor = RegionProcessor(
-            native,
-            self.backbone.config,
-            adapter=self._adapter_spec.name,
-            adapter_config=self.adapter_config,
-            backbone_plugin=self._backbone_spec.name,
-            region_token=region_token,
-        )
-        self._placeholder_id = processor.placeholder_id
-        self._mask_token_id = processor.mask_token_id
-        return processor
 
     @property
     def backbone_spec(self) -> BackboneSpec:
@@ -331,27 +327,19 @@ class RegionModel(nn.Module):
             targets: names of the layers in those parts, such as `q_proj`; by default all that the backbone's plugin
                 names.
             token_ids: tokens whose rows in the embedding, and in the head, train too
-                (`RegionProcessor.add_tokens`). The token of the adapter's mask head is always among them.
+                (`RegionProcessor.add_tokens`). The token that stands for a mask is always among them.
             r: rank.
             alpha: scaling numerator.
             dropout: dropout on LoRA's input.
 
         Raises:
-            AttachError: LoRA is there already, a scope is unknown, or scopes and targets match no layer; or the
-                adapter has a mask head, and its token is not known yet.
+            AttachError: LoRA is there already, a scope is unknown, or scopes and targets match no layer.
         """
         if self._lora is not None:
             raise AttachError("This model already has LoRA. Call detach() and attach again to change it.")
-        head = self._adapter_spec.masks
-        if head is not None and self._mask_token_id is None and token_ids is None:
-            raise AttachError(
-                f"Adapter '{self._adapter_spec.name}' gives masks where '{head.token}' is said, whose rows train with "
-                "LoRA, but the model does not know its id yet. Call make_processor first, or pass "
-                "token_ids=[processor.mask_token_id]."
-            )
         token_ids = list(token_ids or ())
-        if self._mask_token_id is not None and self._mask_token_id not in token_ids:
-            token_ids.append(self._mask_token_id)
+        if self.tokens.mask is not None and self.tokens.mask not in token_ids:
+            token_ids.append(self.tokens.mask)
         self._lora = Lora.add(
             self.backbone,
             self._backbone_spec,
@@ -406,8 +394,15 @@ class RegionModel(nn.Module):
                 ones, where they are spread over processes. Those of a frozen backbone may be left out.
 
         Raises:
-            CheckpointError: the folder exists, or the backbone was trained and shall not be written.
+            CheckpointError: the folder exists, the backbone was trained and shall not be written, or the processor has
+                other token ids than the model.
         """
+        if not self.tokens.agree_with(processor.tokens):
+            raise CheckpointError(
+                f"This processor is not the model's: it has the token ids {processor.tokens.placeholder} and "
+                f"{processor.tokens.mask} for placeholder and mask, the model has {self.tokens.placeholder} and "
+                f"{self.tokens.mask}. Save the processor that the model was made with."
+            )
         trained = self._owns_backbone or any(
             each.requires_grad for name, each in self.backbone.named_parameters() if not is_lora(name)
         )
@@ -464,51 +459,50 @@ class RegionModel(nn.Module):
         adapter: str | None = None,
         adapter_config: Mapping[str, Any] | str | None = None,
         backbone: Any = None,
+        backbone_plugin: str | None = None,
+        region_token: str | None = None,
         **backbone_options: Any,
     ) -> RegionModel:
-        """Load a folder that `save_pretrained` wrote, or attach an untrained adapter to a plain backbone.
-
-        Args:
-            folder: such a folder, on disk or on the hub, or the id or path of a plain backbone.
-            adapter: name of the adapter. For a model folder it must be the one it was made with.
-            adapter_config: its options or the name of a preset, only for a plain backbone.
-            backbone: where the backbone is, or the loaded model itself; by default what the folder says.
-            **backbone_options: options of the backbone's `from_pretrained`, such as `dtype` or `device_map`. Those
-                that say where files come from (`revision`, `token`, ...) are also for a folder on the hub.
+        """`pixelrefer_plugin.load` without the processor: the arguments are its own.
 
         Raises:
             CheckpointError: files or weights are missing, damaged, left over, of a newer format, or made for
                 another adapter or backbone.
-            PluginError: no plugin serves this backbone or adapter.
+            PluginError: a plain backbone without `adapter`, or no plugin serves this backbone or adapter.
         """
-        found = hub.find_model_folder(folder, backbone_options)
-        if found is None:
-            plain = load_backbone(folder, **backbone_options)
-            return cls.attach(plain, adapter=adapter or "saot", adapter_config=adapter_config).eval()
-        model_folder.refuse_adapter_config(folder, adapter_config)
-        root, manifest = found, model_folder.read_manifest(found, adapter=adapter)
-        owns_backbone = backbone is None and manifest.backbone_id == model_folder.BACKBONE_FOLDER
-        if backbone is None:
-            backbone = model_folder.locate_backbone(manifest.backbone_id, root)
-            if manifest.backbone_revision:
-                backbone_options.setdefault("revision", manifest.backbone_revision)
-        if not isinstance(backbone, nn.Module):
-            backbone = load_backbone(backbone, backbone_plugin=manifest.backbone, **backbone_options)
-        if backbone.config.model_type != manifest.model_type:
-            raise CheckpointError(
-                f"'{folder}' was made for a backbone of type '{manifest.model_type}', "
-                f"got '{backbone.config.model_type}'."
-            )
-        model = cls._attach(backbone, manifest.adapter, manifest.adapter_config, manifest.backbone, untrained=False)
-        model._owns_backbone = owns_backbone
-        model._placeholder_id = manifest.placeholder_id
-        model._mask_token_id = manifest.mask_token_id
-        try:
-            model._require_widths(manifest, folder)
-            model._load_weights(root, manifest)
-        except Exception:
-            model.detach()
-            raise
+        opened = open_checkpoint(
+            folder,
+            backbone_options,
+            adapter=adapter,
+            adapter_config=adapter_config,
+            backbone_plugin=backbone_plugin,
+            region_token=region_token,
+        )
+        return cls.from_opened(opened, opened.token_ids(backbone_options), backbone, backbone_options)
+
+    @classmethod
+    def from_opened(
+        cls, opened: OpenedCheckpoint, tokens: TokenIds, backbone: Any, backbone_options: Mapping[str, Any]
+    ) -> RegionModel:
+        """The model of what has been opened; raises as `from_pretrained`."""
+        loaded = opened.load_backbone(backbone, backbone_options)
+        manifest = opened.manifest
+        model = cls._attach(
+            loaded,
+            opened.adapter,
+            opened.adapter_config,
+            opened.backbone_plugin,
+            tokens,
+            untrained=manifest is None,
+        )
+        if manifest is not None and opened.root is not None:
+            model._owns_backbone = backbone is None and manifest.backbone_id == model_folder.BACKBONE_FOLDER
+            try:
+                model._require_widths(manifest, opened.name)
+                model._load_weights(opened.root, manifest)
+            except Exception:
+                model.detach()
+                raise
         return model.eval()
 
     def load_weights(self, folder: str | os.PathLike[str]) -> None:
@@ -579,8 +573,8 @@ class RegionModel(nn.Module):
             module_paths=module_paths(self.backbone, self._backbone_spec),
             frame_sampling=processor.sampling,
             region_token=processor.region_token,
-            placeholder_id=processor.placeholder_id,
-            mask_token_id=processor.mask_token_id,
+            tokens=self.tokens,
+            plugins=model_folder.origins_of(adapter=self._adapter_spec.name, backbone=self._backbone_spec.name),
             versions=model_folder.library_versions(),
         )
 
@@ -600,6 +594,11 @@ class RegionModel(nn.Module):
         if regions.adapter != self._adapter_spec.name:
             raise SpliceError(
                 f"The regions were planned for adapter '{regions.adapter}', this model has '{self._adapter_spec.name}'."
+            )
+        if regions.placeholder_id != self.tokens.placeholder:
+            raise SpliceError(
+                f"The batch has object tokens where token {regions.placeholder_id} stands, this model has them where "
+                f"token {self.tokens.placeholder} stands. Make it with the processor that was made with the model."
             )
         with self._alone():
             yield from self._splice_in(input_ids, regions, inputs)
@@ -632,10 +631,14 @@ class RegionModel(nn.Module):
             raise SpliceError(
                 f"The masks are of {len(masks.clip_of_sample)} samples, but input_ids has {len(input_ids)} rows."
             )
-        self._mask_token_id = masks.token_id
+        if masks.token_id != self.tokens.mask:
+            raise SpliceError(
+                f"The batch has masks where token {masks.token_id} stands, this model gives them where token "
+                f"{self.tokens.mask} stands. Make it with the processor that was made with the model."
+            )
 
     def _mask_head(self) -> MaskHead:
-        return MaskHead(self.adapter, name=self._adapter_spec.name, token_id=self._mask_token_id)
+        return MaskHead(self.adapter, name=self._adapter_spec.name, token_id=self.tokens.mask)
 
     def _learn(
         self,
@@ -683,7 +686,7 @@ class RegionModel(nn.Module):
 
     def _require_no_placeholders(self, input_ids: Tensor) -> None:
         """A batch that lost its `regions` on the way would have the decoder read the placeholder's unused embedding."""
-        if self._placeholder_id is not None and (input_ids == self._placeholder_id).any():
+        if (input_ids == self.tokens.placeholder).any():
             raise SpliceError(
                 "The batch has placeholders for object tokens but no 'regions'. Was it dropped on the way? With the "
                 "Hugging Face Trainer use RegionTrainer, or remove_unused_columns=False and a collator that keeps it."
@@ -691,11 +694,10 @@ class RegionModel(nn.Module):
 
     def _splice_in(self, input_ids: Tensor, regions: RegionBatch, inputs: Mapping[str, Any]) -> Iterator[Tensor]:
         """The body of `_regions_in`, while no other thread splices into this backbone."""
-        self._placeholder_id = regions.placeholder_id
         slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
         regions = regions.to(self.device, non_blocking=True)
         crops = self._encode(regions)
-        native = NativeCall(self.backbone.config, {"input_ids": input_ids, **inputs})
+        native = NativeCall(self.backbone.config, {"input_ids": input_ids, **inputs}, self.tokens.native)
         with captured_scene(self.backbone, self._backbone_spec, regions.scene, native) as scene:
             decoder = self.backbone.get_submodule(self._backbone_spec.parts.decoder)
             with spliced(decoder, slots, lambda: self._tokenize(regions, Features(crops, scene()))):
@@ -797,6 +799,14 @@ def projector_layers(backbone: Any, spec: BackboneSpec) -> tuple[nn.Module, ...]
     layers = tuple(backbone.get_submodule(path) for path in spec.parts.projector_layers)
     plain = all(type(layer) is nn.Linear and type(layer.weight) is nn.Parameter for layer in layers)
     return layers if plain or not getattr(backbone, "is_quantized", False) else ()
+
+
+def _require_mask_id(tokens: TokenIds, adapter: AdapterSpec) -> None:
+    if adapter.masks is not None and tokens.mask is None:
+        raise AttachError(
+            f"Adapter '{adapter.name}' gives masks where '{adapter.masks.token}' is said, but `tokens` has no id "
+            "for it. Take the tokens of a RegionProcessor that was made for this adapter."
+        )
 
 
 def _require_modules(backbone: nn.Module, spec: BackboneSpec, adapter: AdapterSpec) -> None:

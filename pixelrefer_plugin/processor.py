@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from transformers import AutoImageProcessor, BatchFeature
+from transformers import BatchFeature
 from transformers.video_utils import VideoMetadata
 
 from .contracts.adapter import AdapterSpec, Framework, Planner
@@ -25,7 +25,8 @@ from .conversation.expansion import IGNORE_INDEX, Expansion
 from .conversation.memory import ObjectMemory
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PromptStyle, Sample
-from .errors import CheckpointError, PluginError, PromptError
+from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
+from .errors import PluginError, PromptError
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
 from .plugins import backbone_for, get_adapter, get_backbone
@@ -36,8 +37,8 @@ from .tokens.layouts import PlannedRegion, SceneLayout
 from .tokens.planning import RegionPlanning
 from .tokens.region_batch import RegionBatch, make_region_batch
 from .tokens.scene import plan_scene, scene_readings
-from .weights import hub, model_folder
-from .weights.loading import load_native_processor
+from .weights.loading import image_backend
+from .weights.opening import OpenedCheckpoint, open_checkpoint
 
 
 class RegionProcessor:
@@ -55,6 +56,9 @@ class RegionProcessor:
         region_token: a token that the tokenizer has for object tokens already, such as the official checkpoints'
             `<REGION>`; its id is written for each. By default a token of our own is added.
 
+    Attributes:
+        tokens: the ids that a model for this processor's batches is given.
+
     Raises:
         PromptError: the tokenizer does not have `region_token` as a token of its own, or there is no room for the
             token that stands for a mask.
@@ -65,7 +69,7 @@ class RegionProcessor:
         native: Any,
         config: Any,
         *,
-        adapter: str = "saot",
+        adapter: str,
         adapter_config: Mapping[str, Any] | str | Any | None = None,
         backbone_plugin: str | None = None,
         sampling: FrameSampling | None = None,
@@ -75,13 +79,7 @@ class RegionProcessor:
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
         self.region_token = region_token
-        if region_token is None:
-            ours = {"extra_special_tokens": [PLACEHOLDER]}
-            self.tokenizer.add_special_tokens(ours, replace_extra_special_tokens=False)
-        else:
-            self._require_region_token(region_token)
         self._placeholder = region_token or PLACEHOLDER
-        self.placeholder_id: int = self.tokenizer.convert_tokens_to_ids(self._placeholder)
         self._config = config
         self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
@@ -89,8 +87,10 @@ class RegionProcessor:
         self._planner: Planner[Any] = self._adapter.planner(self._adapter_config)
         self._geometry = self._backbone.crops.geometry(config)
         self._id_texts: dict[int, str] | None = None
-        if self._adapter.masks is not None:
-            self.add_tokens([self._adapter.masks.token])
+        head = self._adapter.masks
+        self.tokens: TokenIds = teach_tokens(
+            self.native, rows=self._rows, mask_token=None if head is None else head.token, region_token=region_token
+        )
 
     def __call__(
         self,
@@ -188,16 +188,10 @@ class RegionProcessor:
         if head is None:
             texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
             return [text.strip() for text in texts]
-        skipped = set(self.tokenizer.all_special_ids) - {self.mask_token_id}  # a checkpoint's own may be special
+        skipped = set(self.tokenizer.all_special_ids) - {self.tokens.mask}  # a checkpoint's own may be special
         kept = [[token for token in answer if token not in skipped] for answer in answers.tolist()]
         texts = self.tokenizer.batch_decode(kept, skip_special_tokens=False)
         return [text.replace(head.token, MASK_MARKER).strip() for text in texts]
-
-    @property
-    def mask_token_id(self) -> int | None:
-        """Id of the token that stands for a mask in an answer; None where the adapter gives none."""
-        head = self._adapter.masks
-        return None if head is None else int(self.tokenizer.convert_tokens_to_ids(head.token))
 
     def add_tokens(self, tokens: Sequence[str]) -> list[int]:
         """Teach the tokenizer new tokens, for texts and answers; their rows train with `add_lora(token_ids=...)`.
@@ -211,18 +205,9 @@ class RegionProcessor:
         Raises:
             PromptError: no tokens, or the backbone's embedding table has no spare rows for them.
         """
-        if isinstance(tokens, str) or not tokens or not all(isinstance(each, str) and each for each in tokens):
-            raise PromptError(f"Expected a list of tokens, got {tokens!r}.")
-        rows = self._config.get_text_config().vocab_size
-        new = [each for each in dict.fromkeys(tokens) if each not in self.tokenizer.get_vocab()]
-        if new and len(self.tokenizer) + len(new) > rows:
-            raise PromptError(
-                f"The backbone's embedding table has {rows} rows, {len(self.tokenizer)} of them in use: there is no "
-                f"room for {len(new)} new tokens, and tables are never resized. Use words the tokenizer knows."
-            )
-        self.tokenizer.add_tokens(new)
+        ids = add_tokens(self.tokenizer, tokens, rows=self._rows)
         self._id_texts = None
-        return [self.tokenizer.convert_tokens_to_ids(each) for each in tokens]
+        return ids
 
     @property
     def framework(self) -> Framework:
@@ -266,46 +251,43 @@ class RegionProcessor:
         Args:
             folder: such a folder, on disk or on the hub, or a backbone's id or path, for which `adapter` says how
                 to plan regions.
-            adapter: name of the adapter, only for a plain backbone (default `saot`).
-            adapter_config: its options or the name of a preset, likewise.
-            backbone_plugin: name of the backbone plugin, likewise; by default found by the model type.
-            region_token: a token of the tokenizer's that stands for object tokens, likewise; by default one is added.
+            adapter: name of the adapter. A plain backbone needs one; for a model folder it must be the one it was made
+                with.
+            adapter_config: its options or the name of a preset, only for a plain backbone.
+            backbone_plugin: name of the backbone plugin; by default the folder's own, or found by the model type.
+            region_token: a token of the tokenizer's that stands for object tokens, only for a plain backbone; by
+                default one is added.
             **native_options: options of `AutoProcessor.from_pretrained`.
 
         Raises:
             CheckpointError: files are missing or damaged, or the folder was made with another adapter.
+            PluginError: a plain backbone without `adapter`, or no plugin of that name.
         """
-        found = hub.find_model_folder(folder, native_options)
-        if found is None:
-            native, config = load_native_processor(folder, **native_options)
-            return cls(
-                native,
-                config,
-                adapter=adapter or "saot",
-                adapter_config=adapter_config,
-                backbone_plugin=backbone_plugin,
-                region_token=region_token,
-            )
-        model_folder.refuse_adapter_config(folder, adapter_config)
-        model_folder.refuse_region_token(folder, region_token)
-        manifest = model_folder.read_manifest(found, adapter=adapter)
-        files = found / model_folder.PROCESSOR_FOLDER
-        if not files.is_dir():
-            raise CheckpointError(
-                f"Expected the processor's files at '{files}', found nothing. Is the folder complete?"
-            )
-        native, config = load_native_processor(files, **native_options)
-        if image_backend(native) != manifest.image_backend:
-            native.image_processor = AutoImageProcessor.from_pretrained(files, backend=manifest.image_backend)
-        return cls(
+        opened = open_checkpoint(
+            folder,
+            native_options,
+            adapter=adapter,
+            adapter_config=adapter_config,
+            backbone_plugin=backbone_plugin,
+            region_token=region_token,
+        )
+        return cls.from_opened(opened, native_options)
+
+    @classmethod
+    def from_opened(cls, opened: OpenedCheckpoint, native_options: Mapping[str, Any]) -> RegionProcessor:
+        """The processor of what has been opened; raises as `from_pretrained`."""
+        native, config = opened.load_processor(native_options)
+        processor = cls(
             native,
             config,
-            adapter=manifest.adapter,
-            adapter_config=manifest.adapter_config,
-            backbone_plugin=manifest.backbone,
-            sampling=manifest.frame_sampling,
-            region_token=manifest.region_token,
+            adapter=opened.adapter,
+            adapter_config=opened.adapter_config,
+            backbone_plugin=opened.backbone_plugin,
+            sampling=opened.sampling,
+            region_token=opened.region_token,
         )
+        opened.require_tokens(processor.tokens)
+        return processor
 
     def __getstate__(self) -> dict[str, Any]:  # specs hold functions that cannot be pickled: their names travel
         return self.__dict__ | {"_backbone": self._backbone.name, "_adapter": self._adapter.name, "_planner": None}
@@ -384,7 +366,7 @@ class RegionProcessor:
 
     def _style(self, sampling: FrameSampling) -> PromptStyle:
         head = self._adapter.masks
-        special = [self._placeholder, *self._media_tokens]
+        special = [self._placeholder, *media_tokens(self.native)]
         if head is not None and head.token != MASK_MARKER:
             special.append(head.token)
         return PromptStyle(
@@ -424,7 +406,7 @@ class RegionProcessor:
         return make_region_batch(
             planned,
             adapter=self._adapter.name,
-            placeholder_id=self.placeholder_id,
+            placeholder_id=self.tokens.placeholder,
             pictures=pictures,
             scene=self._scene(samples, inputs, readings) if readings else None,
             geometry=self._geometry,
@@ -433,11 +415,11 @@ class RegionProcessor:
         )
 
     def _scene(self, samples: Sequence[Sample], inputs: BatchFeature, readings: frozenset[bool]) -> SceneLayout:
-        call = NativeCall(self._config, inputs)
+        call = NativeCall(self._config, inputs, self.tokens.native)
         return plan_scene(samples, self._backbone, self._adapter, call, readings=readings)
 
     def _mask_batch(self, samples: Sequence[Sample], *, learn: bool) -> MaskBatch:
-        head, token_id = self._adapter.masks, self.mask_token_id
+        head, token_id = self._adapter.masks, self.tokens.mask
         assert head is not None, "masks are refused where there is no head"
         assert token_id is not None, "the token of a head is added"
         return make_mask_batch(
@@ -462,28 +444,17 @@ class RegionProcessor:
     def _frame_label(self, time_s: float) -> str:
         """What stands before a frame's object tokens."""
         label = self._planner.frame_label(time_s)
-        special = (self._placeholder, *self._media_tokens, *self.tokenizer.all_special_tokens)
+        special = (self._placeholder, *media_tokens(self.native), *self.tokenizer.all_special_tokens)
         if not isinstance(label, str) or any(token in label for token in special):
             raise PluginError(
                 f"Adapter '{self._adapter.name}' must label a frame with text without special tokens, got {label!r}."
             )
         return label
 
-    def _require_region_token(self, token: str) -> None:
-        """An added token is never split, nor joined to what stands beside it; any other might be."""
-        if token not in self.tokenizer.get_added_vocab():
-            raise PromptError(
-                f"The tokenizer has no token {token!r} of its own for object tokens. Is it the tokenizer of the "
-                "checkpoint that was trained with it? Leave region_token out, and a token is added."
-            )
-        if token in self._media_tokens:
-            raise PromptError(f"The token {token!r} stands for pictures or videos; it cannot be region_token as well.")
-
     @property
-    def _media_tokens(self) -> tuple[str, ...]:
-        """The native processor's tokens for pictures and videos; not every backbone has both."""
-        tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
-        return tuple(token for token in tokens if token)
+    def _rows(self) -> int:
+        """Rows of the backbone's embedding table."""
+        return int(self._config.get_text_config().vocab_size)
 
 
 def _checked_sampling(sampling: Any) -> FrameSampling | None:
@@ -546,8 +517,3 @@ def _native_metadata(video: Video) -> VideoMetadata:
         duration=video.duration_s,
         frames_indices=[time_s * video.fps for time_s in video.times_s],  # type: ignore[misc]
     )
-
-
-def image_backend(native: Any) -> str:
-    """`pil` or `torchvision`: which of transformers' two image processors `native` holds."""
-    return "pil" if type(native.image_processor).__name__.endswith("Pil") else "torchvision"

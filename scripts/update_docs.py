@@ -33,6 +33,15 @@ BEGIN, END = "<!-- plugins: begin, written by scripts/update_docs -->", "<!-- pl
 CHECKS_BEGIN, CHECKS_END = "<!-- checks: begin, written by scripts/update_docs -->", "<!-- checks: end -->"
 RECIPES_BEGIN, RECIPES_END = "<!-- recipes: begin, written by scripts/update_docs -->", "<!-- recipes: end -->"
 KEYS_BEGIN, KEYS_END = "<!-- keys: begin, written by scripts/update_docs -->", "<!-- keys: end -->"
+TESTING = "pixelrefer_plugin/testing"
+CHECKS = {
+    "adapter": "adapter_checks",
+    "backbone": "backbone_checks",
+    "pair": "conformance",
+    "region source": "region_source_checks",
+    "data format": "data_format_checks",
+}
+"""Of what there are checks, and the module of `testing` that lists them."""
 FILE_BLOCK = re.compile(r"<!-- begin:(?P<file>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 WIDTH = 100
 
@@ -60,15 +69,34 @@ def plugin_table() -> str:
 
 def checks_table() -> str:
     """What each check of the conformance kit demands, from its docstring; read without importing torch."""
-    tree = ast.parse((ROOT / "pixelrefer_plugin/testing/conformance.py").read_text(encoding="utf-8"))
-    demands = {node.name: ast.get_docstring(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
+    files = {file.stem: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / TESTING).glob("*.py")}
+    demands = {
+        (stem, node.name): ast.get_docstring(node) or ""
+        for stem, tree in files.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
     rows = ["| of | check | what it proves |", "|---|---|---|"]
-    for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Tuple):
-            of = ast.unparse(node.target).removesuffix("_CHECKS").lower()
-            names = [ast.unparse(each) for each in node.value.elts]
-            rows += [f"| {of} | `{name}` | {' '.join(demands[name].split())} |" for name in names]
+    for of, module in CHECKS.items():
+        for name in _names_in(files[module], f"{of.replace(' ', '_').upper()}_CHECKS"):
+            demand = demands[_home(files[module], name) or module, name]
+            rows.append(f"| {of} | `{name}` | {' '.join(demand.split())} |")
     return "\n".join(rows)
+
+
+def _names_in(tree: ast.Module, tuple_name: str) -> list[str]:
+    """The names in a tuple of a module."""
+    (found,) = [
+        node.value for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == tuple_name
+    ]
+    assert isinstance(found, ast.Tuple)
+    return [ast.unparse(each) for each in found.elts]
+
+
+def _home(tree: ast.Module, name: str) -> str | None:
+    """The module beside it that a module imports a name from."""
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 1]
+    return next((node.module for node in imports if name in [alias.name for alias in node.names]), None)
 
 
 def with_files(page: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pixelrefer_plugin import PixelReferError, Region, RegionModel, get_backbone
+from pixelrefer_plugin import PixelReferError, Region, attach, get_backbone
 from pixelrefer_plugin.authoring import NativeCall
 
 BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
@@ -298,14 +298,15 @@ CONVERSATIONS = {
 def attached(name):
     attached = []
 
-    def attach(adapter, dtype=torch.float32):
+    def attach_to(adapter, dtype=torch.float32):
         _, backbone, native = loaded(name, dtype)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            attached.append(RegionModel.attach(backbone, adapter=adapter))
-        return attached[-1], attached[-1].make_processor(native)
+            model, processor = attach(backbone, native, adapter=adapter)
+        attached.append(model)
+        return model, processor
 
-    yield attach
+    yield attach_to
     for model in attached:
         model.detach()
 

@@ -9,7 +9,15 @@ from PIL import Image
 from transformers import LogitsProcessor
 from videos import grey_frames
 
-from pixelrefer_plugin import FrameSampling, Region, RegionModel, VideoRegion, get_adapter, get_backbone, load_video
+from pixelrefer_plugin import (
+    FrameSampling,
+    Region,
+    VideoRegion,
+    attach,
+    get_adapter,
+    get_backbone,
+    load_video,
+)
 from pixelrefer_plugin.chat import Chat, RememberError, pixel_qa
 from pixelrefer_plugin.conversation.memory import ObjectMemory
 from pixelrefer_plugin.errors import FrameError, PromptError, RegionError
@@ -29,8 +37,8 @@ def attached(adapter, backbone="videollama3"):
     bare, native = get_backbone(backbone).tiny(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = RegionModel.attach(bare, adapter=adapter, adapter_config=dict(get_adapter(adapter).tiny)).eval()
-    return model, model.make_processor(native)
+        model, processor = attach(bare, native, adapter=adapter, adapter_config=dict(get_adapter(adapter).tiny))
+    return model.eval(), processor
 
 
 @pytest.fixture(autouse=True)

@@ -420,7 +420,7 @@ BAD_MASKS = {
         "size",
         "video 0 is 60 px wide and 50 high, its record says 50 and 60",
     ),
-    "more markers than regions": (masked("x", "<seg><seg>"), "format", "0 <region> and 2 <seg> but 1 regions"),
+    "more markers than regions": (masked("x", "<seg><seg>"), "format", "0 <region> and 2 <seg> but 1 region was"),
     "in a question": (masked("x", "no", question="is it <seg>?"), "format", "the user's text holds <seg>"),
     "on two pictures": (
         masked("x", "<seg><seg>", media=(WIDE, TALL), targets=(MASK, MASK.on_image(1))),
@@ -769,7 +769,7 @@ def answers_of(each):
 def require_whole_or_named(pair, samples, batch, collate):
     """What a batch must be, checked against the samples and not against how it was made."""
     tokens = batch["regions"].tokens_per_sample()
-    number_slots(batch["input_ids"], pair.processor.placeholder_id, tokens)
+    number_slots(batch["input_ids"], pair.processor.tokens.placeholder, tokens)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     end = pair.processor.tokenizer.eos_token
     of_name = {each.name: each for each in samples}

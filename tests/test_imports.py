@@ -2,8 +2,10 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -34,9 +36,12 @@ def click_call(*arguments):
     "code",
     [
         "import pixelrefer_plugin",
+        "from pixelrefer_plugin import authoring; [getattr(authoring, name) for name in authoring.__all__]",
         "import pixelrefer_plugin; pixelrefer_plugin.Region.from_box((0, 0, 2, 2)).to_mask((4, 4))",
         "import pixelrefer_plugin; pixelrefer_plugin.list_plugins()",
         "import pixelrefer_plugin.data",
+        "from pixelrefer_plugin.testing import check_data_format; check_data_format('lvis')",
+        "from pixelrefer_plugin.testing import check_region_source",
         "import pixelrefer_plugin; pixelrefer_plugin.RegionDataset.from_rows([{'messages': []}], format='auto')",
         click_call("--help"),
         click_call("describe", "--help"),
@@ -53,9 +58,12 @@ def click_call(*arguments):
     ],
     ids=[
         "package",
+        "authoring",
         "regions",
         "listing",
         "data",
+        "kit for data formats",
+        "kit for region sources",
         "data formats",
         "help",
         "describe help",
@@ -119,11 +127,44 @@ def test_plugins_of_a_kind_know_none_of_another():
         assert used_under(ROOT / folder, others) == []
 
 
-def test_every_export_exists_and_is_listed():
-    import pixelrefer_plugin
+PUBLIC = {"pixelrefer_plugin", "pixelrefer_plugin.authoring", "pixelrefer_plugin.testing"}
+FORMATS_AND_SOURCES = [ROOT / "region_sources", ROOT / "data_formats"]
 
-    for name in pixelrefer_plugin.__all__:
-        assert getattr(pixelrefer_plugin, name) is not None
-    assert dir(pixelrefer_plugin) == sorted(pixelrefer_plugin.__all__)
+
+def host_modules_imported(path):
+    """Every module of the host that a file imports from, also for type checkers or within a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        yield from (name for name in names if name.partition(".")[0] == "pixelrefer_plugin")
+
+
+@pytest.mark.parametrize("folder", FORMATS_AND_SOURCES, ids=lambda folder: folder.name)
+def test_plugins_import_the_public_modules_alone(folder):
+    deeper = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in folder.rglob("*.py")
+        for name in host_modules_imported(path)
+        if name not in PUBLIC
+    }
+    assert deeper == set()
+
+
+@pytest.mark.parametrize("module", sorted(PUBLIC))
+def test_every_export_exists_and_is_listed(module):
+    public = import_module(module)
+    for name in public.__all__:
+        assert getattr(public, name) is not None
+    assert dir(public) == public.__all__ == sorted(public.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        pixelrefer_plugin.nonsense  # noqa: B018
+        public.nonsense  # noqa: B018
+
+
+def test_a_module_lists_its_exports_once():
+    """What type checkers read is what is exported."""
+    import pixelrefer_plugin.authoring as authoring
+
+    text = Path(authoring.__file__).read_text(encoding="utf-8")
+    assert authoring.__all__ == sorted(re.findall(r"import (\w+) as \1\n", text))
+    assert {"hookimpl", "AdapterSpec", "FeatureGrids", "Region", "read_sample"} <= set(authoring.__all__)

@@ -6,8 +6,8 @@ import torch
 from conftest import scene_of
 from PIL import Image
 
-from pixelrefer_plugin import get_adapter
-from pixelrefer_plugin.authoring import FeatureGrids, PatchGeometry, RegionMask, Shapes
+from pixelrefer_plugin import RegionMask, get_adapter
+from pixelrefer_plugin.authoring import FeatureGrids, PatchGeometry, Shapes
 from pixelrefer_plugin.tokens.layouts import Features, PlannedRegion
 from pixelrefer_plugin.tokens.region_batch import make_region_batch
 

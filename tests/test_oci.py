@@ -14,8 +14,8 @@ from pixelrefer_oci.module import Oci
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from pixelrefer_plugin import PixelReferError, RegionModel, get_adapter, get_backbone
-from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PatchGeometry, RegionMask, Shapes
+from pixelrefer_plugin import PixelReferError, RegionMask, attach, get_adapter, get_backbone
+from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PatchGeometry, Shapes
 from pixelrefer_plugin.contracts.encoded import PatchRows
 from pixelrefer_plugin.tokens.layouts import Features, PlannedRegion
 from pixelrefer_plugin.tokens.region_batch import make_region_batch
@@ -233,9 +233,9 @@ def test_eager_equals_sdpa():
 
 @pytest.mark.parametrize(("asked", "used"), [("eager", "eager"), ("sdpa", "sdpa")])
 def test_it_attends_as_the_backbone_was_asked_to(asked, used):
-    backbone, _ = get_backbone("videollama3").tiny(0)
+    backbone, native = get_backbone("videollama3").tiny(0)
     backbone.set_attn_implementation(asked)
-    model = RegionModel.attach(backbone, adapter="oci")
+    model, _ = attach(backbone, native, adapter="oci")
     assert {each.attn_implementation for each in model.adapter.attentions.values()} == {used}
     model.detach()
 

@@ -1,5 +1,6 @@
 """RegionProcessor: what it writes into the sequence, which labels it makes, and what it refuses."""
 
+import copy
 import dataclasses
 import functools
 import pickle
@@ -24,10 +25,11 @@ from pixelrefer_plugin import (
     RegionProcessor,
     SpliceError,
     VideoRegion,
+    attach,
     get_adapter,
     get_backbone,
 )
-from pixelrefer_plugin.authoring import (CropView, RegionPlan, Planner)
+from pixelrefer_plugin.authoring import CropView, Planner, RegionPlan
 from pixelrefer_plugin.contracts.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
 
@@ -92,7 +94,7 @@ def test_an_answer_may_point_at_regions(pair):
     inputs = pair.processor(
         [user(IMAGE, "which one is left?"), assistant("<region>, not <region>.")], [BOX, other], labels=True
     )
-    placeholders = inputs["input_ids"] == pair.processor.placeholder_id
+    placeholders = inputs["input_ids"] == pair.processor.tokens.placeholder
     assert int(placeholders.sum()) == sum(inputs["regions"].counts)
     assert (inputs["labels"][placeholders] == -100).all()
     text = supervised_text(pair.processor, inputs["labels"][0])
@@ -258,10 +260,8 @@ def test_no_option_may_be_called_preset():
 @pytest.mark.parametrize("name", ["saot", "oci"])
 def test_a_preset_may_be_named_wherever_options_are(name):
     backbone, native = get_backbone("videollama3").tiny(0)
-    model = RegionModel.attach(backbone, adapter=name, adapter_config={"preset": "official", "num_tokens": 4})
-    processor = RegionProcessor(
-        native, backbone.config, adapter=name, adapter_config={"preset": "official", "num_tokens": 4}
-    )
+    options = {"preset": "official", "num_tokens": 4}
+    model, processor = attach(backbone, native, adapter=name, adapter_config=options)
     assert model.adapter_config == get_adapter(name).make_config({"preset": "official", "num_tokens": 4})
     inputs = processor([user(IMAGE, "what is <region>?")], [BOX])
     assert torch.isfinite(model(**inputs).logits).all()
@@ -275,26 +275,32 @@ def own_token_pair(token="<REGION>", **options):
     """A tiny model whose tokenizer has a token for object tokens, and the processor that uses it."""
     backbone, native = get_backbone("videollama3").tiny(0)
     native.tokenizer.add_tokens([token], special_tokens=True)
-    model = RegionModel.attach(backbone, **options).eval()
-    return model, native, model.make_processor(native, region_token=token)
+    model, processor = attach(backbone, native, adapter="saot", region_token=token, **options)
+    return model.eval(), native, processor
 
 
 def test_the_region_token_is_written_for_each_object_token():
     model, native, processor = own_token_pair()
-    ours = model.make_processor(native)
+    ours = RegionProcessor(native, model.backbone.config, adapter="saot")
     assert processor.region_token == "<REGION>"
-    assert processor.placeholder_id == native.tokenizer.convert_tokens_to_ids("<REGION>")
+    assert processor.tokens.placeholder == native.tokenizer.convert_tokens_to_ids("<REGION>")
     assert PLACEHOLDER not in processor.tokenizer.get_vocab()
     conversation = [user(IMAGE, "is <region> red?"), assistant("<region> is, <region> is not")]
     regions = [BOX, BOX, Region.from_box((50, 10, 80, 50))]
     inputs, expected = (each(conversation, regions, labels=True) for each in (processor, ours))
-    same = expected["input_ids"].masked_fill(expected["input_ids"] == ours.placeholder_id, processor.placeholder_id)
+    same = expected["input_ids"].masked_fill(
+        expected["input_ids"] == ours.tokens.placeholder, processor.tokens.placeholder
+    )
     assert torch.equal(inputs["input_ids"], same)
     assert torch.equal(inputs["labels"], expected["labels"])
-    assert int((inputs["input_ids"] == processor.placeholder_id).sum()) == sum(inputs["regions"].counts)
-    assert (inputs["labels"] != processor.placeholder_id).all()
+    assert int((inputs["input_ids"] == processor.tokens.placeholder).sum()) == sum(inputs["regions"].counts)
+    assert (inputs["labels"] != processor.tokens.placeholder).all()
+    other = RegionModel.attach(copy.deepcopy(model.backbone), adapter="saot", tokens=ours.tokens)
+    other.adapter.load_state_dict(model.adapter.state_dict())
     with torch.no_grad():
-        assert torch.equal(model(**expected).logits, model(**inputs).logits)
+        assert torch.equal(other(**expected).logits, model(**inputs).logits)
+    with pytest.raises(SpliceError, match="The batch has object tokens where token .* stands"):
+        model(**expected)
     del inputs["regions"]
     with pytest.raises(SpliceError, match="placeholders for object tokens but no 'regions'"):
         model(**inputs)
@@ -313,9 +319,9 @@ def test_a_region_token_must_be_the_tokenizers_own():
     model, native, _ = own_token_pair()
     for token in ("<OTHER>", "the", ""):
         with pytest.raises(PromptError, match=f"The tokenizer has no token '{token}' of its own for object tokens"):
-            model.make_processor(native, region_token=token)
+            RegionProcessor(native, model.backbone.config, adapter="saot", region_token=token)
     with pytest.raises(PromptError, match=r"'<\|image_pad\|>' stands for pictures or videos"):
-        model.make_processor(native, region_token="<|image_pad|>")
+        RegionProcessor(native, model.backbone.config, adapter="saot", region_token="<|image_pad|>")
     model.detach()
 
 
@@ -336,9 +342,9 @@ def test_a_plain_backbones_region_token_may_be_named(tmp_path):
     native.tokenizer.add_tokens(["<REGION>"], special_tokens=True)
     native.save_pretrained(tmp_path)
     backbone.config.save_pretrained(tmp_path)
-    processor = RegionProcessor.from_pretrained(tmp_path, region_token="<REGION>")
-    assert processor.placeholder_id == native.tokenizer.convert_tokens_to_ids("<REGION>")
-    assert RegionProcessor.from_pretrained(tmp_path).region_token is None
+    processor = RegionProcessor.from_pretrained(tmp_path, adapter="saot", region_token="<REGION>")
+    assert processor.tokens.placeholder == native.tokenizer.convert_tokens_to_ids("<REGION>")
+    assert RegionProcessor.from_pretrained(tmp_path, adapter="saot").region_token is None
 
 
 # -- regions that are planned together ----------------------------------------------------------------------
@@ -423,7 +429,7 @@ def test_an_adapter_says_what_stands_before_a_frames_tokens():
     for frame_label, expected in labels.items():
         replan(pair.processor, frame_label=frame_label)
         (ids,) = pair.processor(conversation, [{0: BOX, 3: BOX}])["input_ids"]
-        text = pair.processor.tokenizer.decode(ids[ids != pair.processor.placeholder_id])
+        text = pair.processor.tokenizer.decode(ids[ids != pair.processor.tokens.placeholder])
         assert expected in text
     pair.model.detach()
 
@@ -560,7 +566,7 @@ def test_object_tokens_are_in_the_order_of_their_placeholders(drawing):
     assert read_as(inputs) == ("points", "mask", "mask", "box", "points")
     assert inputs["regions"].numbers == (0, 1, 3, 2, 5)
     assert inputs["regions"].counts == (2, 1, 1, 1, 2)
-    placeholders = inputs["input_ids"] == drawing.placeholder_id
+    placeholders = inputs["input_ids"] == drawing.tokens.placeholder
     assert int(placeholders.sum()) == sum(inputs["regions"].counts)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from pixelrefer_plugin import PluginError, Region, RegionModel, get_adapter, get_backbone, load_video
+from pixelrefer_plugin import PluginError, Region, RegionMask, RegionModel, get_adapter, get_backbone, load_video
 from pixelrefer_plugin.authoring import (
     AdapterModule,
     AdapterSpec,
@@ -25,7 +25,6 @@ from pixelrefer_plugin.authoring import (
     PatchGeometry,
     Planner,
     PromptView,
-    RegionMask,
     RegionPlan,
     SceneView,
     Shapes,

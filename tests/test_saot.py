@@ -9,8 +9,8 @@ from pixelrefer_saot.linear import Linear, onednn_is_faster
 from pixelrefer_saot.module import Saot, relative_positions
 from test_kmeans import even_start, plain_kmeans
 
-from pixelrefer_plugin import PixelReferError, get_adapter
-from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PatchGeometry, RegionMask, Shapes
+from pixelrefer_plugin import PixelReferError, RegionMask, get_adapter
+from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PatchGeometry, Shapes
 from pixelrefer_plugin.tokens.layouts import Features, PlannedRegion
 from pixelrefer_plugin.tokens.region_batch import RegionBatch, make_region_batch
 

@@ -16,7 +16,6 @@ from pixelrefer_plugin import (
     PluginError,
     Region,
     RegionError,
-    RegionSourceSpec,
     SourceError,
     Video,
     VideoError,
@@ -24,10 +23,11 @@ from pixelrefer_plugin import (
     load_region_source,
     plugins,
 )
-from pixelrefer_plugin.authoring import hookimpl
+from pixelrefer_plugin.authoring import RegionSourceSpec, hookimpl
 from pixelrefer_plugin.plugins import GROUP, PluginHost
 from pixelrefer_plugin.sources import CheckedSource
 
+PLUGIN_API = 1
 HEIGHT, WIDTH = 60, 90
 FRAMES = (0, 4, 8, 12)
 BOX, CLICK = Region.from_box((10, 10, 40, 30)), Region.from_points([(50, 20)])
@@ -108,6 +108,12 @@ def test_an_unknown_source_lists_what_there_is():
 def test_an_unknown_option_lists_the_known_ones():
     with pytest.raises(PixelReferError, match=r"Region source 'paint' has no option 'lose'\. Its options: loses, "):
         load_region_source("paint", lose=1)
+
+
+def test_a_source_that_lacks_a_method_is_refused_when_it_is_loaded(monkeypatch):
+    monkeypatch.delattr(Paint, "track")
+    with pytest.raises(PluginError, match=r"'paint' must build something with .* track, got a Paint without track\."):
+        load_region_source("paint")
 
 
 # -- pictures ----------------------------------------------------------------------------------------------

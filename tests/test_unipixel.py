@@ -20,7 +20,17 @@ from torch import nn
 from torch.nn.functional import gelu
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoPromptEncoder
 
-from pixelrefer_plugin import PixelReferError, PluginError, Region, RegionModel, VideoRegion, get_adapter, get_backbone
+from pixelrefer_plugin import (
+    PixelReferError,
+    PluginError,
+    Region,
+    RegionMask,
+    RegionModel,
+    VideoRegion,
+    attach,
+    get_adapter,
+    get_backbone,
+)
 from pixelrefer_plugin.authoring import (
     Clips,
     EncodedPrompts,
@@ -29,7 +39,6 @@ from pixelrefer_plugin.authoring import (
     MaskTargets,
     PatchGeometry,
     PromptView,
-    RegionMask,
     RegionPlan,
     SceneView,
 )
@@ -396,8 +405,8 @@ def test_a_trained_adapter_needs_no_checkpoint(tmp_path):
     build().mask_decoder.sam2.save_pretrained(tmp_path / "sam2")
     options = {**TINY, "sam2_checkpoint": str(tmp_path / "sam2")}
     bare, native = get_backbone("videollama3").tiny(0)
-    model = RegionModel.attach(bare, adapter="unipixel", adapter_config=options)
-    model.save_pretrained(tmp_path / "model", model.make_processor(native))
+    model, processor = attach(bare, native, adapter="unipixel", adapter_config=options)
+    model.save_pretrained(tmp_path / "model", processor)
     shutil.rmtree(tmp_path / "sam2")
     loaded = RegionModel.from_pretrained(tmp_path / "model", backbone=get_backbone("videollama3").tiny(0)[0])
     assert loaded.adapter_config == model.adapter_config

@@ -51,7 +51,7 @@ def saot(request):
 def prompt_text(pair, inputs):
     """The prompt, each run of placeholders as one `*`."""
     ids = inputs["input_ids"][0].tolist()
-    kept = [each for at, each in enumerate(ids) if each != pair.processor.placeholder_id or ids[at - 1] != each]
+    kept = [each for at, each in enumerate(ids) if each != pair.processor.tokens.placeholder or ids[at - 1] != each]
     return pair.processor.tokenizer.decode(kept).replace("<|region_pad|>", "*")
 
 
@@ -304,7 +304,7 @@ def test_frames_of_one_grid_are_one_region_with_their_union(merged):
     assert layout.grid_of_region == (0, 1, 2)
     rows, columns = batch.scene.whole.grids_hw[0]
     assert layout.patches_per_region[0] == rows * columns > layout.patches_per_region[1]
-    assert inputs["input_ids"].eq(merged.placeholder_id).sum() == 3
+    assert inputs["input_ids"].eq(merged.tokens.placeholder).sum() == 3
 
 
 def test_clicks_on_frames_of_one_grid_stay_apart(merged):

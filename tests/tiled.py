@@ -25,6 +25,7 @@ from pixelrefer_plugin.authoring import (
 )
 from pixelrefer_plugin.testing import CHATML_TEMPLATE, tiny_tokenizer
 
+PLUGIN_API = 1
 NAMED = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",

@@ -19,7 +19,7 @@ import click
 
 from ..errors import PixelReferError, PromptError
 from .options import device_option, frames_options, loading_options, model_option
-from .reporting import plain
+from .reporting import plain, told
 from .segmenting import REQUEST
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def chat(
     """
     from ..chat import Chat
     from ..conversation.memory import ObjectMemory
-    from .asking import LoadedModel, require_model
+    from .asking import LoadedModel, require_adapter, require_model
     from .subject import Request, prepare
 
     request = Request(
@@ -100,6 +100,7 @@ def chat(
         named_frames=() if memory is None else ObjectMemory.saved_frames(memory),
     )
     require_model(model)
+    require_adapter(model, adapter)
     subject = prepare(request)
     known = ObjectMemory(subject.media) if memory is None else ObjectMemory.load(memory, subject.media)
     loaded = LoadedModel.open(
@@ -190,7 +191,7 @@ class Terminal:
             elif command:
                 self._ask(line.strip(), force_mask=False)
         except PixelReferError as error:
-            click.echo(f"Error: {plain(str(error))}", err=True)
+            click.echo(f"Error: {told(error)}", err=True)
         return True
 
     def _command(self, name: str) -> Callable[[str], None]:

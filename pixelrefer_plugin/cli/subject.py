@@ -22,14 +22,12 @@ from ..errors import PromptError, SourceError, VideoError, placed
 from ..media.images import load_image
 from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
 from ..overlay import require_overlay_path, save_overlay
-from ..plugins import get_region_source
+from ..plugins import get_region_source, installed
 from ..regions.region import Region, VideoRegion
 from ..sources import CheckedSource, load_region_source
 from ..weights.model_folder import is_model_folder, read_manifest
 from .options import GivenRegion
 from .reporting import quiet_libraries
-
-_DEFAULT_SOURCE = "sam2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,11 +250,20 @@ def _require_inside(given: Sequence[GivenRegion], image_hw: tuple[int, int]) -> 
 
 
 def _load_source(request: Request) -> CheckedSource:
-    name = request.source or _DEFAULT_SOURCE
+    name = request.source or _only_source()
     options = dict(request.source_options)
     if "device" in {item.name for item in fields(get_region_source(name).config)}:
         options.setdefault("device", request.device)
     return load_region_source(name, **options)
+
+
+def _only_source() -> str:
+    """The region source, where one is installed and no other."""
+    names = installed("region source")
+    if len(names) != 1:
+        there = f"Installed: {', '.join(names)}." if names else "None is installed."
+        raise click.UsageError(f"--track needs to know the region source: write --source NAME. {there}")
+    return names[0]
 
 
 def _found(subject: Subject, request: Request, source: CheckedSource) -> Sequence[Region | VideoRegion]:
@@ -296,4 +303,5 @@ def _listing(given: Sequence[GivenRegion]) -> Iterator[None]:
         yield
     except SourceError as error:
         options = ", ".join(f"{number}: {each.option}" for number, each in enumerate(given))
-        raise SourceError(f"{error} (Objects: {options}.)") from error
+        error.message += f" (Objects: {options}.)"
+        raise

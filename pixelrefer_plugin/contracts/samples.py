@@ -78,6 +78,10 @@ class RegionSample:
         """The error that says what is wrong with this sample."""
         return SampleError(self.id, self.where, defects)
 
+    def blamed(self, fault: PixelReferError) -> SampleError:
+        """The error that says what one of `SAMPLE_FAULTS` says of this sample."""
+        return _caused(self.error(defect_of(fault)), fault)
+
     @property
     def targets(self) -> tuple[int, ...]:
         """Which of its regions are targets, by number.
@@ -120,6 +124,15 @@ class RecordPlace:
     def error(self, id: str, defects: Sequence[Defect]) -> SampleError:
         """The error that says what is wrong with the record here."""
         return SampleError(id, self.where, defects)
+
+    def blamed(self, fault: PixelReferError) -> SampleError:
+        """The error that says what one of `SAMPLE_FAULTS` says of the record here, whose id is not known."""
+        return _caused(self.error(str(self.index), [defect_of(fault)]), fault)
+
+
+def _caused(error: SampleError, fault: PixelReferError) -> SampleError:
+    error.plugin, error.step, error.__cause__ = fault.plugin, fault.step, fault
+    return error
 
 
 def medium_of(region: Region | VideoRegion) -> Medium:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..contracts.messages import MOST_DIGITS
-from ..errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, placed
+from ..errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, SourceError, placed
 from ..files import written_whole
 from ..media.images import load_image
 from ..media.video import Video
@@ -28,7 +28,7 @@ from ..regions.region import Region, VideoRegion
 
 if TYPE_CHECKING:
     from ..contracts.masks import SegmentedObject
-    from ..sources import CheckedSource
+    from ..contracts.region_source import RegionSource
 
 _FRAME_INDEX = re.compile(rf"0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}}")
 _FORMAT = "pixelrefer-memory"
@@ -109,7 +109,7 @@ class ObjectMemory:
         *,
         id: int | None = None,
         name: str | None = None,
-        source: CheckedSource | None = None,
+        source: RegionSource | None = None,
     ) -> int:
         """Remember an object.
 
@@ -312,13 +312,18 @@ class ObjectMemory:
                 added.append(MemoryObject(int(id), _checked_name(name), self.checked(region)))
         return added
 
-    def _found(self, region: Region | VideoRegion, source: CheckedSource) -> Region | VideoRegion:
+    def _found(self, region: Region | VideoRegion, source: RegionSource) -> Region | VideoRegion:
         """What a region source makes of clicks or a box."""
+        found: Region | VideoRegion | None
         if isinstance(self.media, Video):
             assert isinstance(region, VideoRegion), "checked"
-            return source.track(self.media, [region])[0]
-        assert isinstance(region, Region), "checked"
-        return source.segment(self.media, [region])[0]
+            [found] = source.track(self.media, [region])
+        else:
+            assert isinstance(region, Region), "checked"
+            [found] = source.segment(self.media, [region])
+        if found is None:
+            raise SourceError("The region source finds the object nowhere. Move the box or clicks, or add clicks.")
+        return self.checked(found)
 
     def _written(self, each: MemoryObject) -> dict[str, Any]:
         region = each.region

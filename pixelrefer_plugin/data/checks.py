@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Se
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..contracts.messages import PLACEHOLDER, REGION_MARKER, Turn, read_turns
 from ..contracts.samples import SAMPLE_FAULTS, RegionSample, defect_of, marker_defects, medium_of
@@ -35,8 +35,23 @@ from .schema import write_record
 from .workers import run_in_order
 
 if TYPE_CHECKING:
-    from ..processor import RegionProcessor
+    from ..contracts.messages import Conversation
     from .dataset import RegionDataset
+
+
+class Processor(Protocol):
+    """What a check needs of a processor; `RegionProcessor` is one."""
+
+    @property
+    def sampling(self) -> FrameSampling:
+        """Which frames of videos are read."""
+        ...
+
+    def __call__(
+        self, conversations: Conversation, regions: Sequence[Region | VideoRegion], /, *, labels: bool
+    ) -> Mapping[str, Any]:
+        """The tensors of a conversation."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ class CheckedSample:
 def defects_of(
     sample: RegionSample | SampleError,
     *,
-    processor: RegionProcessor | None = None,
+    processor: Processor | None = None,
     max_tokens: int | None = None,
     quick: bool = False,
 ) -> list[Defect]:
@@ -99,7 +114,7 @@ def defects_of(
 def check_dataset(
     dataset: RegionDataset,
     *,
-    processor: RegionProcessor | None = None,
+    processor: Processor | None = None,
     max_tokens: int | None = None,
     quick: bool = False,
     limit: int | None = None,
@@ -263,7 +278,7 @@ _UNREADABLE = _Opened(None)
 class SampleCheck:
     """How samples are checked; see `defects_of` and `check_dataset`."""
 
-    processor: RegionProcessor | None = None
+    processor: Processor | None = None
     max_tokens: int | None = None
     quick: bool = False
     media_root: Path | None = None
@@ -303,9 +318,7 @@ class SampleCheck:
         """Which frames of videos training reads."""
         return FrameSampling() if self.processor is None else self.processor.sampling
 
-    def _tried(
-        self, processor: RegionProcessor, sample: RegionSample, reading: _Reading
-    ) -> tuple[int | None, list[Defect]]:
+    def _tried(self, processor: Processor, sample: RegionSample, reading: _Reading) -> tuple[int | None, list[Defect]]:
         """The sample's tokens, or what the processor has against it."""
         try:
             inputs = processor(reading.messages(), sample.regions, labels=True)

@@ -54,19 +54,28 @@ def is_record(record: Mapping[str, Any]) -> bool:
     return isinstance(record.get("messages"), list) and not {"conversations", "annotation", "annotations"} & set(record)
 
 
-def read_record(record: Mapping[str, Any], place: RecordPlace) -> RegionSample:
-    """The sample of a record.
+def read_sample(
+    record: Mapping[str, Any],
+    place: RecordPlace,
+    *,
+    regions: Sequence[Region | VideoRegion | None] | None = None,
+    defects: Sequence[Defect] = (),
+) -> RegionSample:
+    """The sample of a record of this schema, or of a foreign record that was translated to it.
 
     Args:
         record: one object of the file, or a row of a table. Keys that begin with `_` and values that are None count as
             absent. A row may hold pictures for paths, and `Region`s.
         place: where it stands.
+        regions: those of a foreign record, in place of the record's own, in the order of their `<region>`s; None for
+            one that is among the defects.
+        defects: what was found wrong with a foreign record while it was translated.
 
     Raises:
-        SampleError: with every defect of the record.
+        SampleError: with these defects and all others of the record.
     """
-    reading = _Reading(place)
-    sample = reading.sample(_present(record))
+    reading = _Reading(place, defects)
+    sample = reading.sample(_present(record), regions)
     if reading.defects:
         raise place.error(sample.id, reading.defects)
     return sample
@@ -75,9 +84,9 @@ def read_record(record: Mapping[str, Any], place: RecordPlace) -> RegionSample:
 class _Reading:
     """One record being read; goes on after a defect, so that all of them are found."""
 
-    def __init__(self, place: RecordPlace) -> None:
+    def __init__(self, place: RecordPlace, defects: Sequence[Defect]) -> None:
         self.place = place
-        self.defects: list[Defect] = []
+        self.defects = list(defects)
 
     def attempt(
         self, kind: DefectKind, subject: str | None, read: Callable[..., Any], *values: Any, otherwise: Any = None
@@ -90,16 +99,17 @@ class _Reading:
             self.defects.append(Defect(found, error.set_place(subject=subject).in_sample))
             return otherwise
 
-    def sample(self, record: Mapping[str, Any]) -> RegionSample:
+    def sample(self, record: Mapping[str, Any], made: Sequence[Region | VideoRegion | None] | None) -> RegionSample:
         self.attempt("format", None, _require_known, record, _KEYS, "A sample")
         media: dict[MediaKind, list[Any]] = {kind: self.media(record, kind) for kind in _MEDIA_KINDS}
         num_media = sum(map(len, media.values()))
-        given_regions = self.list_of(record, "regions")
+        given_regions = self.list_of(record, "regions") if made is None else made
         if given_regions and not set(_MEDIA_KEYS) & set(record):
             message = f"it has regions but no picture or video: expected one of {', '.join(_MEDIA_KEYS)}."
             self.defects.append(Defect("media", message))
         id = self.attempt("format", "id", _id, record, self.place, otherwise=str(self.place.index))
-        regions = self.regions(given_regions or (), media)
+        read = self.given_regions(given_regions or ()) if made is None else made
+        regions = self.placed(read, media)
         return RegionSample(
             id=id,
             regions=regions,
@@ -128,11 +138,21 @@ class _Reading:
             for index, value in enumerate(given)
         ]
 
-    def regions(self, given: Sequence[Any], media: Mapping[MediaKind, Sequence[Any]]) -> tuple[Any, ...]:
+    def given_regions(self, given: Sequence[Any]) -> list[Region | VideoRegion | None]:
+        """The record's own regions; None for a defective one."""
+        return [
+            self.attempt("region", f"region {number}", _read_region, value, self.place)
+            for number, value in enumerate(given)
+        ]
+
+    def placed(
+        self, regions: Sequence[Region | VideoRegion | None], media: Mapping[MediaKind, Sequence[Any]]
+    ) -> tuple[Any, ...]:
+        """The regions; None, and a defect, for one that lies on a picture or video that the sample does not have."""
         counts = {kind: len(values) for kind, values in media.items()}
         return tuple(
-            self.attempt("region", f"region {number}", _region, value, self.place, counts)
-            for number, value in enumerate(given)
+            None if region is None else self.attempt("region", f"region {number}", _on_medium, region, counts)
+            for number, region in enumerate(regions)
         )
 
     def messages(
@@ -238,9 +258,8 @@ def _size_hw(given: Any) -> tuple[int, int]:
 # -- regions -----------------------------------------------------------------------------------------------
 
 
-def _region(value: Any, place: RecordPlace, counts: Mapping[MediaKind, int]) -> Region | VideoRegion:
+def _on_medium(region: Region | VideoRegion, counts: Mapping[MediaKind, int]) -> Region | VideoRegion:
     """A region, known to lie on a picture or video that the sample has (or the sample has none at all)."""
-    region = value if isinstance(value, Region | VideoRegion) else _read_region(value, place)
     kind: MediaKind = "image" if isinstance(region, Region) else "video"
     index = region.image_index if isinstance(region, Region) else region.video_index
     if index >= counts[kind] and any(counts.values()):
@@ -250,6 +269,8 @@ def _region(value: Any, place: RecordPlace, counts: Mapping[MediaKind, int]) -> 
 
 
 def _read_region(value: Any, place: RecordPlace) -> Region | VideoRegion:
+    if isinstance(value, Region | VideoRegion):
+        return value
     if not isinstance(value, Mapping):
         raise RegionError(f'must be an object such as {{"box": [x1, y1, x2, y2]}}, got {reprlib.repr(value)}.')
     given = _present(value)
@@ -403,7 +424,7 @@ def _content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
 
 
 def write_record(sample: RegionSample, media_root: str | os.PathLike[str]) -> dict[str, Any]:
-    """The record that `read_record` reads as this sample.
+    """The record that `read_sample` reads as this sample.
 
     Masks become run lengths. Media paths below `media_root` are written relative to it, others from the root.
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import CheckpointError, PixelReferError
-from ..model import RegionModel
-from ..processor import RegionProcessor
+from ..entry import attach
+from ..errors import CheckpointError, PromptError
 from ..weights import model_folder
 from ..weights.foreign import ForeignCheckpoint, find_foreign
 from ..weights.hub import without_where
@@ -23,6 +22,9 @@ from .keys import REGION_ENCODER, adapter_of, adapter_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..model import RegionModel
+    from ..processor import RegionProcessor
 
 REGION_TOKEN = "<REGION>"
 """What the official prompts write for each object token."""
@@ -144,21 +146,28 @@ def _write(
         backbone = found.spec.model_class(found.config).to(found.config.dtype)
     found.set_generation(backbone)
     backbone.generation_config.update(do_sample=False, **dict.fromkeys(_SAMPLING))  # greedy, as the official code
-    model = RegionModel.attach(backbone, adapter=adapter, adapter_config=options, backbone_plugin=found.spec.name)
+    model, processor = _attached(found, backbone, adapter, options)
     try:
         ours = adapter_weights(encoder)
         model_folder.require_same_tensors(ours, model.adapter.state_dict(), source=found.folder)
         weights = {f"adapter.{key}": tensor for key, tensor in ours.items()}
         weights |= {f"backbone.{key}": tensor for key, tensor in backbone_weights.items()}
-        model.save_pretrained(
-            out, _processor(found, model), overwrite=overwrite, include_backbone=True, state_dict=weights
-        )
+        model.save_pretrained(out, processor, overwrite=overwrite, include_backbone=True, state_dict=weights)
     finally:
         model.detach()
 
 
-def _processor(found: ForeignCheckpoint, model: RegionModel) -> RegionProcessor:
+def _attached(
+    found: ForeignCheckpoint, backbone: Any, adapter: str, options: Mapping[str, Any]
+) -> tuple[RegionModel, RegionProcessor]:
     try:
-        return model.make_processor(found.processor, region_token=REGION_TOKEN)
-    except PixelReferError as error:
+        return attach(
+            backbone,
+            found.processor,
+            adapter=adapter,
+            adapter_config=options,
+            backbone_plugin=found.spec.name,
+            region_token=REGION_TOKEN,
+        )
+    except PromptError as error:
         raise CheckpointError(f"'{found.name}' cannot be imported: {error}") from error

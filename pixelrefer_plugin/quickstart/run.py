@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..contracts.options import check_field
+from ..entry import attach, load
 from ..errors import CheckpointError, PluginError
 from ..files import require_writable_folder
 from ..model import RegionModel
@@ -170,14 +171,9 @@ def make_model(options: QuickstartOptions) -> tuple[RegionModel, RegionProcessor
     name, base = options.base
     if base is None:
         backbone, native = get_backbone(name).tiny(options.seed)
-        model = RegionModel.attach(
-            backbone, adapter=options.adapter, adapter_config=adapter_config, train_backbone=True
-        )
-        return model, model.make_processor(native)
-    processor = RegionProcessor.from_pretrained(base, adapter=options.adapter, adapter_config=adapter_config)
-    model = RegionModel.from_pretrained(base, adapter=options.adapter, adapter_config=adapter_config)
-    mask_token = processor.mask_token_id
-    model.add_lora(r=16, alpha=32, token_ids=None if mask_token is None else [mask_token])
+        return attach(backbone, native, adapter=options.adapter, adapter_config=adapter_config, train_backbone=True)
+    model, processor = load(base, adapter=options.adapter, adapter_config=adapter_config)
+    model.add_lora(r=16, alpha=32)
     return model, processor
 
 
@@ -282,7 +278,7 @@ def _ask_together(
 
 def reload_and_ask(folder: Path, examples: Sequence[Example]) -> Answers:
     """Load the saved folder, as its user would, and ask the same again."""
-    return ask(RegionModel.from_pretrained(folder), RegionProcessor.from_pretrained(folder), examples)
+    return ask(*load(folder), examples)
 
 
 def _turn(question: str, answer: str) -> list[dict[str, Any]]:

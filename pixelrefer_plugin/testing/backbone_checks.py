@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ..contracts.backbone import BackboneSpec, NativeCall, Scene
 from ..contracts.encoded import FeatureGrids
+from ..conversation.token_ids import native_token_ids
 from ..regions.mask import FloatBox
 from ..tokens.scene import merged_cells
-from .pairs import blots_of, named_token_ids, user_message
+from .pairs import blots_of, user_message
 
 
 def modules_are_where_the_spec_says(spec: BackboneSpec) -> None:
@@ -232,7 +233,7 @@ def _native_images(native: Any, pictures: Sequence[Image.Image]) -> Any:
 
 def native_call(model: Any, native: Any, inputs: Any) -> NativeCall:
     """A call of the bare backbone."""
-    return NativeCall(model.config, inputs, named_token_ids(native), model)
+    return NativeCall(model.config, inputs, native_token_ids(native), model)
 
 
 def _boxes(scene: Scene, call: NativeCall, sizes_hw: Sequence[tuple[int, int]]) -> Sequence[FloatBox]:

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.encoded import EncodedView, FeatureGrids, PatchRows
 from ..contracts.views import CropView, PatchGeometry, RegionPlan, View
+from ..entry import attach, load
 from ..errors import SpliceError
-from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
-from ..processor import RegionProcessor
 from ..regions.mask import RegionMask
 from ..regions.region import Region
 from ..tokens.layouts import Features
@@ -41,6 +40,7 @@ from .pairs import (
     video_part,
     with_answers,
 )
+from .running import run_check
 
 DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
@@ -62,8 +62,8 @@ def check_backbone(name: str, *, adapter: str = DEFAULT_ADAPTER) -> list[str]:
         AssertionError: the first check that fails, and what is wrong.
     """
     spec = get_backbone(name)
-    passed = [_run(check, spec) for check in BACKBONE_CHECKS]
-    return passed + [_run(check, adapter, name) for check in PAIR_CHECKS]
+    passed = [run_check(check, spec) for check in BACKBONE_CHECKS]
+    return passed + [run_check(check, adapter, name) for check in PAIR_CHECKS]
 
 
 def check_adapter(name: str, *, backbone: str = DEFAULT_BACKBONE) -> list[str]:
@@ -80,25 +80,8 @@ def check_adapter(name: str, *, backbone: str = DEFAULT_BACKBONE) -> list[str]:
         AssertionError: the first check that fails, and what is wrong.
     """
     spec = get_adapter(name)
-    passed = [_run(check, spec) for check in ADAPTER_CHECKS]
-    return passed + [_run(check, name, backbone) for check in PAIR_CHECKS]
-
-
-def _run(check: Callable[..., None], *subject: Any) -> str:
-    """Run one check; whatever it raises is reported with the check's name and what it demands."""
-    try:
-        check(*subject)
-    except Exception as error:
-        detail = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-        demand = " ".join((check.__doc__ or "").split())
-        raise AssertionError(f"{check.__name__}: {detail}\nThe check demands: {demand}") from error
-    return check.__name__
-
-
-# --- an adapter alone ---------------------------------------------------------------------------------------
-
-
-# --- a backbone alone ---------------------------------------------------------------------------------------
+    passed = [run_check(check, spec) for check in ADAPTER_CHECKS]
+    return passed + [run_check(check, name, backbone) for check in PAIR_CHECKS]
 
 
 # --- a pair -------------------------------------------------------------------------------------------------
@@ -152,7 +135,7 @@ def regions_reach_the_decoder(adapter: str, backbone: str) -> None:
         with torch.no_grad():
             logits = [pair.model(**each).logits[0] for each in inputs]
         assert all(torch.isfinite(each).all() for each in logits), f"{dtype}: logits are not finite"
-        first = (inputs[0]["input_ids"][0] == pair.processor.placeholder_id).nonzero()[0].item()
+        first = (inputs[0]["input_ids"][0] == pair.processor.tokens.placeholder).nonzero()[0].item()
         assert torch.equal(logits[0][:first], logits[1][:first]), "a region changes logits before it"
         assert not torch.equal(logits[0][-1], logits[1][-1]), "a region does not change the last logits"
         pair.model.detach()
@@ -166,8 +149,8 @@ def detach_leaves_no_trace(adapter: str, backbone: str) -> None:
     with torch.no_grad():
         logits = bare(**inputs).logits  # before the portrait: transformers adds hooks of its own at first use
     before = portrait_of(bare)
-    model = RegionModel.attach(bare, adapter=adapter, adapter_config=get_adapter(adapter).tiny)
-    model.make_processor(pair.native)
+    tiny = get_adapter(adapter).tiny
+    model, _ = attach(bare, pair.native, adapter=adapter, adapter_config=tiny, backbone_plugin=backbone)
     model.add_lora(scopes=tuple(get_backbone(backbone).lora_targets))
     model(**with_answers(pair)).loss.backward()
     model.generate(**pair.inputs(0), max_new_tokens=2)
@@ -241,7 +224,7 @@ def promised_is_delivered(adapter: str, backbone: str) -> None:
         with torch.no_grad():
             assert torch.isfinite(pair.model(**inputs).logits).all(), f"mask of {mask.area} px in {mask.image_hw}"
     inputs = pair.inputs(0)
-    at = (inputs["input_ids"][0] == pair.processor.placeholder_id).nonzero()[0].item()
+    at = (inputs["input_ids"][0] == pair.processor.tokens.placeholder).nonzero()[0].item()
     inputs["input_ids"][0, at] = pair.processor.tokenizer.eos_token_id
     try:
         pair.model(**inputs)
@@ -389,8 +372,7 @@ def saving_and_loading_changes_nothing(adapter: str, backbone: str) -> None:
         files = [each.suffix for each in folder.rglob("*") if each.is_file()]
         assert not {".bin", ".pt", ".pth", ".pkl"} & set(files), f"the folder holds pickles: {files}"
         fresh, _ = get_backbone(backbone).tiny(0)
-        loaded = RegionModel.from_pretrained(folder, backbone=fresh)
-        processor = RegionProcessor.from_pretrained(folder)
+        loaded, processor = load(folder, backbone=fresh)
         with torch.no_grad():
             got = loaded(**processor(pair.conversations, pair.regions)).logits
     assert torch.equal(expected, got), "logits differ after saving and loading"

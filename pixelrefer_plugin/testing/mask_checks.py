@@ -51,7 +51,7 @@ def _segmentations(pair: Pair) -> Iterator[tuple[tuple[int, int], list[int], Any
 
 def _masks(pair: Pair, inputs: Any, *, model: RegionModel | None = None, silent: bool = False) -> GeneratedMasks:
     """Answers that give a mask at their end, or, `silent`, none."""
-    unwanted = [*pair.media_ids, pair.processor.mask_token_id] if silent else pair.media_ids
+    unwanted = [*pair.media_ids, pair.processor.tokens.mask] if silent else pair.media_ids
     options: dict[str, Any] = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "suppress_tokens": unwanted}
     generated: GeneratedMasks = (model or pair.model).generate(**inputs, force_mask=not silent, **options)
     return generated

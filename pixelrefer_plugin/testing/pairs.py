@@ -15,6 +15,7 @@ from transformers import TextStreamer
 from ..contracts.adapter import AdapterSpec
 from ..contracts.messages import MASK_MARKER
 from ..contracts.views import PatchGeometry
+from ..entry import attach
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
@@ -79,7 +80,9 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
     spec = get_adapter(adapter)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = RegionModel.attach(bare.to(dtype), adapter=adapter, adapter_config=spec.tiny).eval()
+        model, processor = attach(
+            bare.to(dtype), native, adapter=adapter, adapter_config=spec.tiny, backbone_plugin=backbone
+        )
     wide, tall = noise_picture((70, 120), seed=1), noise_picture((110, 60), seed=2)
     conversations = [
         [user_message(wide, "what is <region>, and what is <region>?")],
@@ -99,7 +102,7 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
     if spec.drawn:
         conversations.append([user_message(tall, "is <region> part of <region>?")])
         regions.append([Region.from_points([(20, 30)]), _TRIANGLE])
-    return Pair(model, model.make_processor(native), native, conversations, regions)
+    return Pair(model.eval(), processor, native, conversations, regions)
 
 
 def takes_videos(native: Any) -> bool:
@@ -111,13 +114,6 @@ def _reads_scene(spec: AdapterSpec) -> bool:
     geometry = PatchGeometry(patch_size=14, grid_multiple=2)
     plan = spec.planner(spec.make_config(None)).plan(awkward_masks()[0], geometry)
     return any(view is not None and view.reads_scene for view in plan.views)
-
-
-def named_token_ids(native: Any) -> dict[str, int]:
-    """Ids of the tokens that a native processor names."""
-    names = (name for name in dir(native) if name.endswith("_token"))
-    tokens = {name: getattr(native, name) for name in names if isinstance(getattr(native, name, None), str)}
-    return {name: native.tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
 
 
 class Recorder(TextStreamer):

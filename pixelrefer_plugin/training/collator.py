@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ..contracts.messages import REGION_MARKER, read_texts
-from ..contracts.samples import SAMPLE_FAULTS, Medium, RegionSample, defect_of, medium_of
+from ..contracts.samples import SAMPLE_FAULTS, Medium, RegionSample, medium_of
 from ..conversation.expansion import IGNORE_INDEX
 from ..data.turns import with_fewer_turns
 from ..errors import (
@@ -102,10 +102,15 @@ class RegionCollator:
         usable, skipped = self._sorted_out(samples)
         try:
             inputs = self._prepared(usable)
-            self._require_sound(usable, inputs)
-        except PixelReferError:  # of which sample, or of all together, only each alone can tell
-            usable, skipped = self._sorted_out([self._settled(each) for each in samples])
-            inputs = self._prepared_together(usable)
+            problems = self._unsound(usable, inputs)
+        except PixelReferError as fault:
+            problems = _blamed(fault, usable)
+            if not problems:  # of which sample, or of all together, only each alone can tell
+                usable, skipped = self._sorted_out([self._tried(each) for each in samples])
+                inputs = self._prepared_together(usable)
+        if problems:
+            of_sample = {id(usable[row]): problem for row, problem in problems.items()}
+            return self([self._settled(each, of_sample.get(id(each))) for each in samples])
         return {**inputs, "sample_names": tuple(each.name for each in usable), "skipped": skipped}
 
     def problem(self, sample: RegionSample) -> SampleError | None:
@@ -113,20 +118,20 @@ class RegionCollator:
         try:
             if not any(role == "assistant" for role, _ in read_texts(sample.messages)):
                 return sample.error(_NO_ANSWER)
-            self._require_sound([sample], self._prepared([sample]))
-        except SampleError as error:
-            return error
-        except SAMPLE_FAULTS as fault:  # not the adapter's or the backbone plugin's: those stop
-            return sample.error(defect_of(fault))
-        return None
+            return self._unsound([sample], self._prepared([sample])).get(0)
+        except SAMPLE_FAULTS as fault:  # not a plugin that plans what it must not: that stops
+            return sample.blamed(fault)
 
-    def _settled(self, sample: RegionSample | SampleError) -> RegionSample | SampleError:
-        """The sample, if need be with fewer turns, or what is wrong with it."""
-        if isinstance(sample, SampleError):
+    def _tried(self, sample: RegionSample | SampleError) -> RegionSample | SampleError:
+        """The sample, prepared alone: if need be with fewer turns, or what is wrong with it."""
+        return sample if isinstance(sample, SampleError) else self._settled(sample, self.problem(sample))
+
+    def _settled(self, sample: RegionSample | SampleError, problem: SampleError | None) -> RegionSample | SampleError:
+        """A sample with this problem: with fewer turns where that helps, or else the problem."""
+        if problem is None or isinstance(sample, SampleError):
             return sample
-        problem = self.problem(sample)
-        if problem is None or not (_is_length(problem) and self.on_long_sample == "drop_turns"):
-            return problem or sample
+        if not (_is_length(problem) and self.on_long_sample == "drop_turns"):
+            return problem
         for shorter in with_fewer_turns(sample):
             if self.problem(shorter) is None:
                 return shorter
@@ -168,20 +173,29 @@ class RegionCollator:
                 f"These samples are good, but do not fit into one batch: {names}. {error} Take one sample per batch."
             ) from error
 
-    def _require_sound(self, samples: Sequence[RegionSample], inputs: Mapping[str, Any]) -> None:
-        """Raises the error of the first sample whose row is not fit to learn from."""
+    def _unsound(self, samples: Sequence[RegionSample], inputs: Mapping[str, Any]) -> dict[int, SampleError]:
+        """What is wrong with the rows that are not fit to learn from."""
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         supervised = (inputs["labels"] != IGNORE_INDEX).any(dim=1).tolist()
         sizes_hw = _sizes_found(samples, inputs["regions"], inputs.get("masks"))
+        problems = {}
         for row, sample in enumerate(samples):
             if not supervised[row]:
-                raise sample.error(_NO_ANSWER)
-            for medium, found_hw in sizes_hw[row].items():
-                _require_declared_size(sample, medium, found_hw)
-            if self.max_tokens is not None and lengths[row] > self.max_tokens:
-                raise sample.error(
-                    Defect("too long", f"it has {lengths[row]} tokens, max_tokens is {self.max_tokens}.")
-                )
+                problems[row] = sample.error(_NO_ANSWER)
+            elif (defect := _wrong_size(sample, sizes_hw[row])) is not None:
+                problems[row] = sample.error(defect)
+            elif self.max_tokens is not None and lengths[row] > self.max_tokens:
+                too_long = f"it has {lengths[row]} tokens, max_tokens is {self.max_tokens}."
+                problems[row] = sample.error(Defect("too long", too_long))
+        return problems
+
+
+def _blamed(fault: PixelReferError, samples: Sequence[RegionSample]) -> dict[int, SampleError]:
+    """The error of the sample that is to blame for a fault, by its row; none where it does not say which."""
+    row = fault.sample
+    if row is None or row >= len(samples) or not isinstance(fault, SAMPLE_FAULTS):
+        return {}
+    return {row: samples[row].blamed(fault)}
 
 
 def _shows_a_region(sample: RegionSample) -> bool:
@@ -222,18 +236,15 @@ def _sizes_found(
     return sizes_hw
 
 
-def _require_declared_size(sample: RegionSample, medium: Medium, found_hw: tuple[int, int]) -> None:
-    kind, index = medium
-    first_of_kind = 0 if kind == "image" else len(sample.media("image"))
-    declared_hw = sample.media_hw[first_of_kind + index] if sample.media_hw else None
-    if declared_hw not in (None, found_hw):
-        (height, width), (said_height, said_width) = found_hw, declared_hw
-        raise sample.error(
-            Defect(
-                "size",
-                f"{kind} {index} is {width} px wide and {height} high, its record says {said_width} and {said_height}.",
-            )
-        )
+def _wrong_size(sample: RegionSample, found: Mapping[Medium, tuple[int, int]]) -> Defect | None:
+    """The first picture or video that is of another size than its record says."""
+    for (kind, index), (height, width) in found.items():
+        first_of_kind = 0 if kind == "image" else len(sample.media("image"))
+        declared_hw = sample.media_hw[first_of_kind + index] if sample.media_hw else None
+        if declared_hw is not None and declared_hw != (height, width):
+            said = f"{declared_hw[1]} and {declared_hw[0]}"
+            return Defect("size", f"{kind} {index} is {width} px wide and {height} high, its record says {said}.")
+    return None
 
 
 # -- shortening --------------------------------------------------------------------------------------------

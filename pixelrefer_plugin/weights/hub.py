@@ -90,7 +90,7 @@ def write_card(folder: Path, repo_id: str) -> None:
 
     manifest = model_folder.read_manifest(folder)
     base = _public_id(manifest.backbone_id)
-    gives_masks = manifest.mask_token_id is not None
+    gives_masks = manifest.tokens.mask is not None
     tags = ["image-segmentation"] if gives_masks else []
     data = ModelCardData(
         library_name="pixelrefer-plugin",
@@ -107,9 +107,8 @@ def write_card(folder: Path, repo_id: str) -> None:
         "Made with pixelrefer-plugin:",
         f"{made_of} on {backbone}.\n",
         "```python",
-        "from pixelrefer_plugin import Region, RegionModel, RegionProcessor\n",
-        f'model = RegionModel.from_pretrained("{repo_id}")',
-        f'processor = RegionProcessor.from_pretrained("{repo_id}")',
+        "from pixelrefer_plugin import load\n",
+        f'model, processor = load("{repo_id}")',
         "```\n",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

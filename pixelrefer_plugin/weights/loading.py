@@ -89,3 +89,8 @@ def load_native_processor(name_or_path: str | os.PathLike[str], **options: Any) 
         return native, AutoConfig.from_pretrained(name_or_path, **where_options(options))
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"No processor can be loaded from '{name_or_path}': {error}") from error
+
+
+def image_backend(native: Any) -> str:
+    """`pil` or `torchvision`: which of transformers' two image processors `native` holds."""
+    return "pil" if type(native.image_processor).__name__.endswith("Pil") else "torchvision"

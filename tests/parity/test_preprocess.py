@@ -10,8 +10,8 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from parity.conftest import cases
-from pixelrefer_plugin import Region, RegionProcessor, get_adapter, get_backbone
-from pixelrefer_plugin.authoring import PatchGeometry, RegionMask
+from pixelrefer_plugin import Region, RegionMask, RegionProcessor, get_adapter, get_backbone
+from pixelrefer_plugin.authoring import PatchGeometry
 
 SAOT, OCI = get_adapter("saot"), get_adapter("oci")
 GEOMETRY = PatchGeometry(patch_size=14)

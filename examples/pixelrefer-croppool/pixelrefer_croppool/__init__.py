@@ -6,6 +6,8 @@ from .adapter import CropPool, CropPoolConfig, CropPoolPlanner
 
 PLUGIN_API = 1
 
+PLUGIN_API = 1
+
 
 @hookimpl
 def register_adapters(register):
