@@ -164,7 +164,7 @@ class RegionProcessor:
             )
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
-        planned = RegionPlanning(self._adapter, self._planner, self._geometry).plan(samples)
+        planned = RegionPlanning(self._adapter, self._planner, self._geometry, self._backbone.name).plan(samples)
         inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
         Expansion(self.tokenizer, self._placeholder).write(
             inputs,

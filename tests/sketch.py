@@ -107,3 +107,12 @@ def make_processor(adapter="sketch", backbone="videollama3", **options):
 def text_of(processor, ids):
     """Ids as text, `*` for each placeholder."""
     return processor.tokenizer.decode(ids).replace("<|region_pad|>", "*")
+
+
+def read_as(inputs):
+    """How each region of a batch is read: `points` or `box` as it was drawn, or `mask`."""
+    regions = inputs["regions"]
+    scene, drawn = regions.views
+    kinds = {} if drawn is None else dict(zip(drawn.prompts.regions, drawn.prompts.kinds, strict=True))
+    kinds |= {} if scene is None else dict.fromkeys(scene.regions, "mask")
+    return tuple(kinds[region] for region in range(len(regions.counts)))

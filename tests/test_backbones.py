@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from pixelrefer_plugin import PixelReferError, Region, attach, get_backbone
+from pixelrefer_plugin.authoring import NativeCall
 
 BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
 ADAPTERS = ["saot", "maskpool"]
@@ -63,15 +64,17 @@ def captured_scene(name, samples, dtype=torch.float32):
         model(**inputs)
     finally:
         handle.remove()
-    return spec.scene_grids(model, inputs, outputs[0]), spec.scene_grids_hw(model.config, inputs)
+    call = NativeCall(model.config, inputs, model=model)
+    return spec.images.grids(call, outputs), spec.images.grids_hw(call)
 
 
 def scene_boxes(name, samples):
     spec, model, processor = loaded(name)
     images = [each for images in samples for each in images]
-    if spec.scene_boxes_xyxy is None:
+    if spec.images.boxes_xyxy is None:
         return [(0, 0, *each.size) for each in images]
-    return spec.scene_boxes_xyxy(model.config, native_inputs(processor, samples))
+    call = NativeCall(model.config, native_inputs(processor, samples))
+    return spec.images.boxes_xyxy(call, [(each.height, each.width) for each in images])
 
 
 def brightest(grid, plain):
@@ -162,10 +165,10 @@ def test_native_pass_gives_the_promised_scene(name, dtype):
     samples = [[Image.fromarray(noise(*size)) for size in each] for each in sizes]
     spec, model, processor = loaded(name, dtype)
     grids, grids_hw = captured_scene(name, samples, dtype)
-    assert grids.grids_hw == grids_hw == spec.scene_grids_hw(model.config, native_inputs(processor, samples))
+    promised = spec.images.grids_hw(NativeCall(model.config, native_inputs(processor, samples)))
+    assert grids.grids_hw == grids_hw == promised
     assert grids.features.shape[1] == spec.crops.width(model.config)
     assert grids.features.dtype == dtype
-    assert spec.scene_grids_hw(model.config, native_inputs(processor, [[]])) == ()
 
 
 @torch.no_grad()

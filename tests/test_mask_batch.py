@@ -16,14 +16,13 @@ from pixelrefer_plugin import (
     PromptError,
     Region,
     RegionError,
-    RegionMask,
     RegionProcessor,
     VideoError,
     VideoRegion,
     get_backbone,
     load_video,
 )
-from pixelrefer_plugin.authoring import MaskTargets
+from pixelrefer_plugin.authoring import MaskTargets, RegionMask
 from pixelrefer_plugin.masks.mask_batch import squeezed_mask
 from pixelrefer_plugin.testing import make_pair
 
@@ -104,7 +103,7 @@ def test_regions_are_given_in_the_order_of_all_markers(processor):
     ]
     click, box = CLICK, Region.from_box((60, 20, 70, 30))
     inputs = processor(conversation, [click, BOX, box, OTHER, CLICK], labels=True)
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "points", "box")
+    assert sketch.read_as(inputs) == ("mask", "points", "box")
     expected = np.stack([squeezed_mask(each.to_mask((HEIGHT, WIDTH)), 16) for each in (BOX, OTHER)])
     assert np.array_equal(inputs["masks"].targets.masks, expected)
     assert labelled(processor, inputs).startswith(f"it is {sketch.TOKEN}.")

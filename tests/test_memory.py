@@ -494,7 +494,7 @@ def test_objects_of_an_image_are_listed_before_the_question(processor, memory):
     expected = "Here is an image with the following highlighted regions:\n[1]: *\n[5]: *\nis [5] near [1]?"
     assert prompt(processor, inputs) == expected
     assert inputs["regions"].counts == (1, 1)
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "mask")
+    assert sketch.read_as(inputs) == ("mask", "mask")
 
 
 @pytest.mark.parametrize("adapter", ["maskpool", "saot"])
@@ -565,7 +565,7 @@ def test_the_conversations_own_regions_get_the_next_ids(processor, memory):
     text = sketch.text_of(processor, inputs["input_ids"][0])
     assert "regions:\n[1]: *\n[5]: *\n[6]: *\n[7]: *\n[6], [*] or [5]?<|im_end|>" in text
     assert "and [7]?" in text
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "mask", "mask", "mask", "points")
+    assert sketch.read_as(inputs) == ("mask", "mask", "mask", "mask", "points")
     assert inputs["regions"].numbers == (None, None, 0, 2, 1)
 
 
@@ -697,8 +697,8 @@ def test_a_memorys_frames_are_sampled(processor, film):
     film = ObjectMemory(load_video(FRAMES, fps=4.0, sampling=FrameSampling(num_frames=20)))
     film.add({7: BOX})
     part = {"type": "video", "video": FRAMES, "fps": 4.0}
-    inputs = processor([user(part, "[1]?")], memory=film, sampling=FrameSampling(num_frames=4))
-    assert inputs["regions"].frame_indices == ((0, 7, 13, 19),)
+    inputs = processor([user(part, "[1]?")], memory=film, sampling=FrameSampling(num_frames=4), segment=True)
+    assert inputs["masks"].frame_indices == ((0, 7, 13, 19),)
     with pytest.raises(VideoError, match="Sample 0, object 1 of the memory: .*frame 7 is not among the sampled frames"):
         processor([shown("[1]?")], memory=film)
 

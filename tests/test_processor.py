@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import pickle
 import weakref
 
@@ -28,7 +29,7 @@ from pixelrefer_plugin import (
     get_adapter,
     get_backbone,
 )
-from pixelrefer_plugin.authoring import CropView, RegionPlan
+from pixelrefer_plugin.authoring import CropView, Planner, RegionPlan
 from pixelrefer_plugin.contracts.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
 
@@ -349,15 +350,18 @@ def test_a_plain_backbones_region_token_may_be_named(tmp_path):
 # -- regions that are planned together ----------------------------------------------------------------------
 
 
-def planned_together(pair, together):
-    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, plan_together=together)
+def replan(processor, **methods):
+    """Have the processor's planner be one of a subclass, with these methods in place of its own."""
+    planner = processor._planner
+    changed = {name: lambda self, *args, _method=method: _method(*args) for name, method in methods.items()}
+    processor._planner = type("Replanned", (type(planner),), changed)(planner.config)
 
 
 def boxes_of(batch):
     return [tuple(map(int, box)) for box in batch.views[0].boxes_xyxy]
 
 
-def first_ones(config, plans):
+def first_ones(plans):
     """All regions of a picture get what the first one asks for."""
     return [plans[0]] * len(plans)
 
@@ -367,7 +371,7 @@ OTHER = Region.from_box((50, 10, 80, 50))
 
 def test_regions_of_one_picture_are_planned_together_in_their_order(pair):
     alone = boxes_of(pair.processor([user(IMAGE, "<region> <region>")], [BOX, OTHER])["regions"])
-    planned_together(pair, first_ones)
+    replan(pair.processor, together=first_ones)
     assert boxes_of(pair.processor([user(IMAGE, "<region> <region>")], [BOX, OTHER])["regions"]) == [alone[0]] * 2
     assert boxes_of(pair.processor([user(IMAGE, "<region> <region>")], [OTHER, BOX])["regions"]) == [alone[1]] * 2
 
@@ -376,7 +380,7 @@ def test_other_pictures_and_conversations_are_planned_apart(pair):
     image = user(IMAGE, picture(60, 90, seed=4), "<region> <region> <region>")
     on_both = [OTHER.on_image(1), BOX, BOX.on_image(1)]
     alone = boxes_of(pair.processor([[image], [user(IMAGE, "<region>")]], [on_both, [OTHER]])["regions"])
-    planned_together(pair, first_ones)
+    replan(pair.processor, together=first_ones)
     batch = pair.processor([[image], [user(IMAGE, "<region>")]], [on_both, [OTHER]])["regions"]
     assert boxes_of(batch) == [alone[0], alone[1], alone[0], alone[3]]
 
@@ -386,7 +390,7 @@ def test_frames_of_a_video_are_planned_apart(pair):
     video = {"type": "video", "video": frames, "fps": 1.0}
     regions = [{1: BOX, 2: BOX}, {2: OTHER, 3: OTHER}]
     alone = boxes_of(pair.processor([user(video, "<region> <region>")], regions)["regions"])
-    planned_together(pair, first_ones)
+    replan(pair.processor, together=first_ones)
     batch = pair.processor([user(video, "<region> <region>")], regions)["regions"]
     assert boxes_of(batch) == [alone[0], alone[0], alone[0], alone[3]]
 
@@ -394,11 +398,11 @@ def test_frames_of_a_video_are_planned_apart(pair):
 @pytest.mark.parametrize(
     ("together", "message"),
     [
-        (lambda config, plans: plans[:1], "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got 1"),
-        (lambda config, plans: None, "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got None"),
-        (lambda config, plans: [None, *plans[1:]], "Sample 0, region 0: Adapter 'saot' must plan a RegionPlan, got No"),
+        (lambda plans: plans[:1], "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got 1"),
+        (lambda plans: None, "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got None"),
+        (lambda plans: [None, *plans[1:]], "Sample 0, region 0: Adapter 'saot' must plan a RegionPlan, got No"),
         (
-            lambda config, plans: [
+            lambda plans: [
                 plans[0],
                 RegionPlan(1, (CropView((0, 0, 200, 20), (2, 2), np.ones((2, 2), np.float32)),)),
             ],
@@ -408,7 +412,7 @@ def test_frames_of_a_video_are_planned_apart(pair):
     ids=["fewer", "none", "nothing", "outside"],
 )
 def test_plans_made_together_are_checked(pair, together, message):
-    planned_together(pair, together)
+    replan(pair.processor, together=together)
     with pytest.raises(PluginError, match=message):
         pair.processor([user(IMAGE, "<region> <region>")], [BOX, OTHER])
 
@@ -420,9 +424,10 @@ def test_an_adapter_says_what_stands_before_a_frames_tokens():
     pair = make_pair("oci", "videollama3")
     frames = np.stack([picture(60, 90, seed=seed) for seed in range(4)])
     conversation = [user({"type": "video", "video": frames, "fps": 2.0}, "<region>?")]
-    labels = {None: "[Time 0.0s:,Time 1.5s:]?", (lambda config, time_s: f"at {time_s:.2f} "): "[at 0.00 ,at 1.50 ]?"}
+    plain = functools.partial(Planner.frame_label, pair.processor._planner)
+    labels = {plain: "[Time 0.0s:,Time 1.5s:]?", (lambda time_s: f"at {time_s:.2f} "): "[at 0.00 ,at 1.50 ]?"}
     for frame_label, expected in labels.items():
-        pair.processor._adapter = dataclasses.replace(pair.processor._adapter, frame_label=frame_label)
+        replan(pair.processor, frame_label=frame_label)
         (ids,) = pair.processor(conversation, [{0: BOX, 3: BOX}])["input_ids"]
         text = pair.processor.tokenizer.decode(ids[ids != pair.processor.tokens.placeholder])
         assert expected in text
@@ -432,7 +437,7 @@ def test_an_adapter_says_what_stands_before_a_frames_tokens():
 @pytest.mark.parametrize("label", ["<|image_pad|>", "<|region_pad|>:", "<|im_end|>", None, 3])
 def test_a_label_that_is_no_plain_text_is_the_adapters_error(label):
     pair = make_pair("oci", "videollama3")
-    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, frame_label=lambda config, time_s: label)
+    replan(pair.processor, frame_label=lambda time_s: label)
     frames = np.stack([picture(60, 90, seed=seed) for seed in range(2)])
     with pytest.raises(PluginError, match="'oci' must label a frame with text without special tokens, got"):
         pair.processor([user({"type": "video", "video": frames, "fps": 2.0}, "<region>?")], [{0: BOX}])
@@ -443,14 +448,14 @@ def test_a_label_that_is_no_plain_text_is_the_adapters_error(label):
 
 
 def test_masks_are_let_go_as_soon_as_they_are_planned(pair):
-    alive, numbers, saot = weakref.WeakSet(), [], pair.processor._adapter
+    alive, numbers, saot = weakref.WeakSet(), [], pair.processor._planner
 
-    def plan(config, mask, geometry):
+    def plan(mask, geometry):
         alive.add(mask)
         numbers.append(len(alive))
-        return saot.planner(config).plan(mask, geometry)
+        return saot.plan(mask, geometry)
 
-    pair.processor._adapter = dataclasses.replace(saot, plan=plan)
+    replan(pair.processor, plan=plan)
     regions = [Region.from_box((x, 5, x + 10, 30)) for x in range(20)]
     batch = pair.processor([user(IMAGE, " ".join(["<region>"] * 20))], regions)["regions"]
     assert len(batch.counts) == len(numbers) == 20
@@ -484,7 +489,7 @@ CROP = CropView((0, 0, 20, 20), (2, 2), np.ones((2, 2)))
 )
 def test_plans_are_checked(pair, plans, message):
     answers = iter(plans)
-    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, plan=lambda *_: next(answers))
+    replan(pair.processor, plan=lambda *_: next(answers))
     with pytest.raises(PluginError, match=message):
         pair.processor([user(IMAGE, " ".join(["<region>"] * len(plans)))], [BOX] * len(plans))
 
@@ -525,14 +530,16 @@ def rendered(processor, inputs):
     return sketch.text_of(processor, inputs["input_ids"][0]).split("<|vision_end|>")[-1]
 
 
+read_as = sketch.read_as
 LIST = "Here is an image with the following highlighted regions:\n"
 
 
 def test_clicks_and_boxes_stand_where_they_are_asked_about(drawing):
     inputs = drawing([user(IMAGE, "is <region> in <region>?")], [CLICKS, BOX])
     assert "is [**] in [*]?" in rendered(drawing, inputs)
-    prompts = inputs["regions"].views[1].prompts
-    assert prompts.kinds == ("points", "box")
+    scene, prompts = inputs["regions"].views[0], inputs["regions"].views[1].prompts
+    assert scene is None
+    assert (prompts.regions, prompts.kinds) == ((0, 1), ("points", "box"))
     assert prompts.points_xy.tolist() == [[20, 20], [30, 25], [5, 5], [40, 30]]
     assert inputs["regions"].counts == (2, 1)
 
@@ -540,7 +547,7 @@ def test_clicks_and_boxes_stand_where_they_are_asked_about(drawing):
 def test_what_is_not_drawn_is_listed_before_the_question_and_called_by_its_number(drawing):
     inputs = drawing([user(IMAGE, "is <region> like <region>, <region>?")], [CIRCLE, CLICKS, BOX])
     assert rendered(drawing, inputs).startswith(f"{LIST}[1]: *\nis [1] like [**], [*]?")
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "points", "box")
+    assert read_as(inputs) == ("mask", "points", "box")
 
 
 def test_object_tokens_are_in_the_order_of_their_placeholders(drawing):
@@ -556,7 +563,7 @@ def test_object_tokens_are_in_the_order_of_their_placeholders(drawing):
     assert f"{LIST}[1]: *\n[2]: *\nto [1], then [*]<|im_end|>" in text
     assert "[2] is like [1]" in text
     assert "and [**]?" in text
-    assert inputs["regions"].views[1].prompts.kinds == ("points", "mask", "mask", "box", "points")
+    assert read_as(inputs) == ("points", "mask", "mask", "box", "points")
     assert inputs["regions"].numbers == (0, 1, 3, 2, 5)
     assert inputs["regions"].counts == (2, 1, 1, 1, 2)
     placeholders = inputs["input_ids"] == drawing.tokens.placeholder
@@ -595,7 +602,7 @@ def test_listed_regions_lie_on_one_picture(drawing):
     with pytest.raises(PromptError, match="Sample 0: its regions lie on image 0 and image 1. Adapter 'sketch' lists"):
         drawing([user(IMAGE, IMAGE, "<region> <region>")], both)
     inputs = drawing([user(IMAGE, IMAGE, "<region> <region>")], [BOX, both[1]])
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "box")
+    assert read_as(inputs) == ("mask", "box")
 
 
 def test_drawn_regions_must_lie_on_their_picture(drawing):
@@ -612,19 +619,22 @@ def test_drawn_regions_must_lie_on_their_picture(drawing):
 
 def test_drawn_plans_are_checked_as_others_are(drawing):
     crop = RegionPlan(1, (CropView((0, 0, 200, 20), (2, 2), np.ones((2, 2), np.float32)),))
-    drawing._adapter = dataclasses.replace(drawing._adapter, plan_drawn=lambda config, region: crop)
+    replan(drawing, plan_drawn=lambda region: crop)
     with pytest.raises(PluginError, match=r"Sample 0, region 0: Adapter 'sketch' asks for the crop"):
         drawing([user(IMAGE, "<region>")], [BOX])
-    drawing._adapter = dataclasses.replace(drawing._adapter, plan_drawn=lambda config, region: 3)
+    replan(drawing, plan_drawn=lambda region: 3)
     with pytest.raises(PluginError, match="Adapter 'sketch' must plan a RegionPlan, got 3"):
         drawing([user(IMAGE, "<region>")], [BOX])
 
 
-def test_what_reads_merged_cells_may_not_ask_for_crops(monkeypatch):
+def test_what_reads_scene_tokens_may_ask_for_crops_too(monkeypatch):
     sketch.install(monkeypatch)
-    processor = sketch.make_processor("sketch-merged", adapter_config={"crops": True})
-    with pytest.raises(PluginError, match="'sketch-merged' reads the grid of the decoder's scene tokens .* for a crop"):
-        processor([user(IMAGE, "<region>")], [CIRCLE])
+    processor = sketch.make_processor("sketch-merged", "qwen2_5_vl", adapter_config={"crops": True})
+    batch = processor([user(IMAGE, "<region>")], [CIRCLE])["regions"]
+    assert batch.scene is None
+    assert batch.crop_grids_hw == ((2, 2),)
+    (view,) = batch.views
+    assert view.patches_per_region == (4,), "patches, not cells"
 
 
 def test_a_text_in_parts_has_its_markers_in_each(pair):
@@ -649,28 +659,36 @@ def test_the_native_processor_is_given_a_list_of_pictures_for_each_text(adapter,
 
 
 @pytest.mark.parametrize(
-    ("field", "changed", "message"),
+    ("part", "changed", "message"),
     [
-        ("scene_grids_hw", lambda config, inputs: ((4, 6),) * 3, r"scene_grids_hw gives 3 for the batch's 2 images"),
         (
-            "scene_boxes_xyxy",
-            lambda config, inputs: ((0, 0, 60, 110),),
-            r"scene_boxes_xyxy gives 1 for the batch's 2 images",
+            "images",
+            {"grids_hw": lambda call: ((4, 6),) * 3},
+            r"images.grids_hw gives 3 for the batch's 2 images",
         ),
         (
-            "video_scene",
-            lambda config, inputs: ((4, 6),) * 2,
-            r"video_scene.grids_hw gives 2 for the batch's 3 grids of frames",
+            "images",
+            {"boxes_xyxy": lambda call, sizes_hw: ((0, 0, 60, 110),)},
+            r"images.boxes_xyxy gives 1 for the batch's 2 pictures",
+        ),
+        (
+            "videos",
+            {"grids_hw": lambda call: ((4, 6),) * 2},
+            r"videos.grids_hw gives 2 for the batch's 3 grids of frames",
+        ),
+        (
+            "videos",
+            {"boxes_xyxy": lambda call, sizes_hw: ()},
+            r"videos.boxes_xyxy gives 0 for the batch's 1 pictures",
         ),
     ],
-    ids=["images", "boxes", "videos"],
+    ids=["images", "boxes", "videos", "boxes of videos"],
 )
-def test_a_scene_of_another_number_of_grids_is_refused(field, changed, message):
+def test_a_scene_of_another_number_of_grids_is_refused(part, changed, message):
     """Where a processor cuts a picture into several, another's grid would silently be read."""
     pair = make_pair("maskpool", "qwen2_5_vl")
-    spec, sample = pair.processor._backbone, 3
-    if field == "video_scene":
-        changed, sample = dataclasses.replace(spec.video_scene, grids_hw=changed), 4
-    pair.processor._backbone = dataclasses.replace(spec, **{field: changed})
+    spec = pair.processor._backbone
+    scene = dataclasses.replace(getattr(spec, part), **changed)
+    pair.processor._backbone = dataclasses.replace(spec, **{part: scene})
     with pytest.raises(PluginError, match=message):
-        pair.inputs(sample)
+        pair.inputs({"images": 3, "videos": 4}[part])

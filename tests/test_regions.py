@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as coco
 
-from pixelrefer_plugin import ImageError, Region, RegionError, RegionMask, VideoRegion
+from pixelrefer_plugin import ImageError, Region, RegionError, VideoRegion
+from pixelrefer_plugin.authoring import RegionMask
 
 IMAGE_HW = (24, 32)
 SIDES = st.integers(1, 20)

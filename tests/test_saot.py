@@ -10,8 +10,8 @@ from pixelrefer_saot.module import Saot, relative_positions
 from test_kmeans import even_start, plain_kmeans
 
 from pixelrefer_plugin import PixelReferError, RegionMask, get_adapter
-from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PatchGeometry
-from pixelrefer_plugin.tokens.layouts import PlannedRegion
+from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PatchGeometry, Shapes
+from pixelrefer_plugin.tokens.layouts import Features, PlannedRegion
 from pixelrefer_plugin.tokens.region_batch import RegionBatch, make_region_batch
 
 SAOT = get_adapter("saot")
@@ -30,9 +30,10 @@ def batch_of(masks, config=CONFIG, geometry=GEOMETRY) -> RegionBatch:
     """The regions of one blank image, planned and laid out."""
     from PIL import Image
 
+    planner = SAOT.planner(config)
     height, width = masks[0].image_hw
     return make_region_batch(
-        [[[PlannedRegion(mask, SAOT.planner(config).plan(mask, geometry), picture=0)] for mask in masks]],
+        [[[PlannedRegion(mask, mask.box_xyxy, planner.plan(mask, geometry), picture=0)] for mask in masks]],
         adapter="saot",
         placeholder_id=9,
         pictures=[Image.new("RGB", (width, height))],
@@ -45,7 +46,7 @@ def batch_of(masks, config=CONFIG, geometry=GEOMETRY) -> RegionBatch:
 def encode(batch, features) -> tuple[EncodedView]:
     """The batch's only view with these features, one `(h * w, C)` per crop."""
     (layout,) = batch.views
-    return (layout.encoded(FeatureGrids(torch.cat(features), layout.grids_hw)),)
+    return (layout.encoded(Features(FeatureGrids(torch.cat(features), layout.grids_hw))),)
 
 
 def random_features(batch, width, *, seed=0, dtype=torch.float32):
@@ -56,7 +57,7 @@ def random_features(batch, width, *, seed=0, dtype=torch.float32):
 def build(config=CONFIG, *, vision_width=12, decoder_width=10) -> Saot:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return SAOT.build(config, vision_width=vision_width, decoder_width=decoder_width).eval()
+        return Saot.build(config, Shapes(crop=vision_width, scene=vision_width, decoder=decoder_width)).eval()
 
 
 # --- the paper, written out ---------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def test_an_object_covers_about_as_many_patches_as_equation_2_says(multiple):
     geometry = PatchGeometry(patch_size=14, grid_multiple=multiple)
     for side, expected in [(3, 32), (30, 32), (60, 32), (100, 51), (139, 98.6), (400, 100), (900, 100)]:
         mask = RegionMask(np.ones((side, side), bool), (50, 50, 50 + side, 50 + side), (1000, 1000))
-        patches = SAOT.plan(CONFIG, mask, geometry).views[0].mask.sum()
+        patches = SAOT.planner(CONFIG).plan(mask, geometry).views[0].mask.sum()
         assert patches == pytest.approx(expected, rel=0.35), f"a square of {side} px"
 
 
@@ -208,14 +209,14 @@ def test_a_crop_stays_bounded(mask, multiple):
 
 
 def test_a_crop_that_is_too_large_is_not_shrunk_more_than_it_must():
-    assert math.prod(SAOT.plan(CONFIG, diagonal(2000), GEOMETRY).views[0].grid_hw) > 0.75 * CONFIG.max_patches
+    assert math.prod(SAOT.planner(CONFIG).plan(diagonal(2000), GEOMETRY).views[0].grid_hw) > 0.75 * CONFIG.max_patches
 
 
 def test_bounds_hold_for_the_tightest_config_too():
     config = SAOT.make_config({"num_tokens": 1, "large_patches": 1, "context_patches": 0, "max_patches": 4})
     for mask in EXTREMES.values():
         for multiple in (1, 2, 4):
-            grid = SAOT.plan(config, mask, PatchGeometry(14, multiple)).views[0].grid_hw
+            grid = SAOT.planner(config).plan(mask, PatchGeometry(14, multiple)).views[0].grid_hw
             assert math.prod(grid) <= max(4, multiple**2)
 
 

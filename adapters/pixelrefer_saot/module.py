@@ -88,7 +88,7 @@ class Saot(AdapterModule):
         arrays = _order(patches_per_region, counts, groups)
         return _on_device([*arrays, *(each for group in groups for each in group.arrays)], device)
 
-    @torch.compiler.disable(recursive=False)
+    @torch.compiler.disable
     def placed_features(self, crops: EncodedView) -> Tensor:
         """`(M, C)`: features with their positions (eq. 5)."""
         positions = relative_positions(

@@ -76,13 +76,16 @@ class View(ABC):
         """What it is, for comparison: in one place of their plans, all regions of a batch have views of one kind."""
         return type(self).__name__
 
-    def refusal(self, geometry: PatchGeometry, image_hw: tuple[int, int], framework: str) -> str | None:
+    def refusal(
+        self, geometry: PatchGeometry, image_hw: tuple[int, int], *, framework: str, backbone: str
+    ) -> str | None:
         """Why an adapter must not ask for it; None where it may.
 
         Args:
             geometry: the backbone's patches.
             image_hw: size of the region's picture.
             framework: the adapter's.
+            backbone: the backbone's name, for the text.
         """
         return None
 
@@ -148,12 +151,14 @@ class CropView(View):
         """A crop that is read whole is of another kind than one with a mask."""
         return "whole crop" if self.mask is None else type(self).__name__
 
-    def refusal(self, geometry: PatchGeometry, image_hw: tuple[int, int], framework: str) -> str | None:
+    def refusal(
+        self, geometry: PatchGeometry, image_hw: tuple[int, int], *, framework: str, backbone: str
+    ) -> str | None:
         multiple, (height, width), (x0, y0, x1, y1) = geometry.grid_multiple, image_hw, self.box_xyxy
         if min(self.grid_hw) < 1 or any(side < 1 or side % multiple for side in self.tower_hw):
             return (
-                f"a crop of {self.tower_hw[0]}x{self.tower_hw[1]} patches, but the backbone takes multiples of "
-                f"{multiple}. Its plan should size crops with geometry.whole_patches()."
+                f"a crop of {self.tower_hw[0]}x{self.tower_hw[1]} patches, but backbone '{backbone}' takes "
+                f"multiples of {multiple}. Its plan should size crops with geometry.whole_patches()."
             )
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             return (
@@ -193,7 +198,9 @@ class SceneView(View):
         """The whole and its tiles are two kinds."""
         return "tiled scene" if self.tiled else type(self).__name__
 
-    def refusal(self, geometry: PatchGeometry, image_hw: tuple[int, int], framework: str) -> str | None:
+    def refusal(
+        self, geometry: PatchGeometry, image_hw: tuple[int, int], *, framework: str, backbone: str
+    ) -> str | None:
         if framework == "object-only":
             return (
                 "a SceneView, but it is Object-Only: the backbone's own image path is not run. Its plan should ask for "

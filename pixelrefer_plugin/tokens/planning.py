@@ -28,11 +28,13 @@ class RegionPlanning:
         adapter: that adapter.
         planner: made for its options.
         geometry: the backbone's patches.
+        backbone: the backbone plugin's name.
     """
 
     adapter: AdapterSpec
     planner: Planner[Any]
     geometry: PatchGeometry
+    backbone: str
 
     def plan(self, samples: Sequence[Sample]) -> list[list[list[PlannedRegion]]]:
         """Per sample and region, in the order of their placeholders, the plan of each picture that it lies on.
@@ -134,7 +136,9 @@ class RegionPlanning:
         if not isinstance(plan, RegionPlan):
             raise PluginError(f"{name} must plan a RegionPlan, got {plan!r}.")
         for view in plan.views:
-            reason = None if view is None else view.refusal(self.geometry, image_hw, self.adapter.framework)
+            if view is None:
+                continue
+            reason = view.refusal(self.geometry, image_hw, framework=self.adapter.framework, backbone=self.backbone)
             if reason:
                 raise PluginError(f"{name} asks for {reason}")
         return plan

@@ -190,7 +190,7 @@ def test_the_plan_follows_the_official_rules(adapter, rules, mask, num_tokens):
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_lite_resizes_by_area_where_both_sides_shrink(mask):
-    crop = OCI.plan(official(OCI), RegionMask.from_dense(mask), GEOMETRY).views[0]
+    crop = OCI.planner(official(OCI)).plan(RegionMask.from_dense(mask), GEOMETRY).views[0]
     left, top, right, bottom = crop.box_xyxy
     shrinks = 14 * crop.grid_hw[0] < bottom - top and 14 * crop.grid_hw[1] < right - left
     assert crop.resample == ("opencv_area" if shrinks else "opencv_linear")
@@ -233,14 +233,14 @@ def smart_resize(grid_hw, budget):
 @pytest.mark.parametrize("adapter", [SAOT, OCI])
 def test_the_tower_is_given_what_the_official_image_processor_would(adapter, mask, budget):
     config = official(adapter, max_patches=budget)
-    crop = adapter.plan(config, RegionMask.from_dense(mask), GEOMETRY).views[0]
+    crop = adapter.planner(config).plan(RegionMask.from_dense(mask), GEOMETRY).views[0]
     assert (crop.encoded_hw or crop.grid_hw) == smart_resize(crop.grid_hw, budget)
     assert crop.encoded_hw != crop.grid_hw
 
 
 def test_the_smallest_crops_are_enlarged_as_there():
     mask = boxes((2, 2), (0, 0, 2, 2))
-    crop = SAOT.plan(official(SAOT, num_tokens=16), RegionMask.from_dense(mask), GEOMETRY).views[0]
+    crop = SAOT.planner(official(SAOT, num_tokens=16)).plan(RegionMask.from_dense(mask), GEOMETRY).views[0]
     assert (crop.grid_hw, crop.encoded_hw) == ((2, 2), (4, 4))
 
 
@@ -291,14 +291,14 @@ def test_lite_pads_the_tokens_of_an_object_without_a_patch():
     plan = OCI.planner(official(OCI, num_tokens=1, large_patches=2)).plan(RegionMask.from_dense(mask), GEOMETRY)
     assert (plan.num_tokens, plan.views[0].mask.any()) == (1, False)
     unpadded = official(OCI, num_tokens=1, large_patches=2, pad_to_num_tokens=False)
-    assert OCI.plan(unpadded, RegionMask.from_dense(mask), GEOMETRY).views[0].mask.any()
+    assert OCI.planner(unpadded).plan(RegionMask.from_dense(mask), GEOMETRY).views[0].mask.any()
 
 
 @pytest.mark.parametrize("multiple", [1, 2])
 @pytest.mark.parametrize("adapter", [SAOT, OCI])
 def test_two_pixels_on_a_large_frame_cost_no_gigabytes(adapter, multiple):
     mask = boxes((2160, 3840), (5, 5, 6, 6), (3800, 2100, 3801, 2101))
-    crop = adapter.plan(official(adapter), RegionMask.from_dense(mask), PatchGeometry(14, multiple)).views[0]
+    crop = adapter.planner(official(adapter)).plan(RegionMask.from_dense(mask), PatchGeometry(14, multiple)).views[0]
     assert 2**16 < math.prod(crop.grid_hw) <= 2**17
     assert 0.9 * 8192 < math.prod(crop.encoded_hw) <= 8192
 
@@ -308,7 +308,7 @@ def test_two_pixels_on_a_large_frame_cost_no_gigabytes(adapter, multiple):
 def test_the_budget_holds_for_the_thinnest_images(image_hw, multiple):
     region = RegionMask(np.ones(image_hw, bool), (0, 0, *image_hw[::-1]), image_hw)
     config = official(SAOT, max_patches=256)
-    crop = SAOT.plan(config, region, PatchGeometry(14, multiple)).views[0]
+    crop = SAOT.planner(config).plan(region, PatchGeometry(14, multiple)).views[0]
     encoded = crop.encoded_hw or crop.grid_hw
     assert all(side >= multiple and side % multiple == 0 for side in encoded)
     assert math.prod(encoded) <= 256
