@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pixelrefer_saot.layouts import REGION_ENCODER, adapter_of, adapter_weights
 
 from ..errors import CheckpointError, PixelReferError
 from ..model import RegionModel
@@ -19,7 +20,6 @@ from ..processor import RegionProcessor
 from ..weights import model_folder
 from ..weights.foreign import ForeignCheckpoint, find_foreign
 from ..weights.hub import without_where
-from .keys import REGION_ENCODER, adapter_of, adapter_weights
 
 if TYPE_CHECKING:
     from torch import Tensor

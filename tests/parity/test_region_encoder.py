@@ -7,11 +7,11 @@ import re
 import pytest
 import torch
 from pixelrefer_saot.kmeans import KMeans, groups_of
+from pixelrefer_saot.layouts import adapter_weights
 from pixelrefer_saot.module import relative_positions
 from safetensors.torch import load_file
 
 from pixelrefer_plugin import EncodedView, FeatureGrids, get_adapter
-from pixelrefer_plugin.official.keys import adapter_weights
 
 from .conftest import cases
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import CheckpointError
+from pixelrefer_plugin.authoring import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
