@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     pass
 
 _NAMES = {
-    "contracts.adapter": ("AdapterRecipe", "AdapterSpec", "Planner"),
+    "contracts.adapter": ("AdapterLayout", "AdapterRecipe", "AdapterSpec", "Planner"),
     "contracts.backbone": ("BackboneSpec", "Cells", "CheckpointLayout", "Crops", "NativeCall", "Parts", "Scene"),
     "contracts.encoded": ("EncodedPrompts", "EncodedView", "FeatureGrids"),
     "contracts.masks": ("Clips", "MaskTargets", "Masks", "PredictedMasks"),

@@ -10,6 +10,7 @@ PLUGIN_API = 1
 @hookimpl
 def register_adapters(register: Callable[[AdapterSpec], None]) -> None:
     from .config import OFFICIAL, OciConfig
+    from .layouts import LAYOUTS
     from .module import Oci
     from .plan import OciPlanner
 
@@ -21,5 +22,6 @@ def register_adapters(register: Callable[[AdapterSpec], None]) -> None:
             module=Oci,
             framework="object-only",
             presets={"official": OFFICIAL},
+            layouts=LAYOUTS,
         )
     )

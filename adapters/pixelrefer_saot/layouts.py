@@ -1,81 +1,72 @@
-"""What the region encoder's weights are called in an official checkpoint, and in our adapters.
+"""The checkpoints of PixelRefer that its authors published: what SAOT's weights are called in them, and its options.
 
-It knows names and shapes of tensors only.
+It knows names of tensors and of values in `config.json` only.
 """
 
-from __future__ import annotations
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from torch import Tensor
 
-from pixelrefer_plugin.authoring import CheckpointError
+from pixelrefer_plugin.authoring import AdapterLayout, CheckpointError
 
-if TYPE_CHECKING:
-    from torch import Tensor
+PREFIX = "model.region_encoder."
 
-REGION_ENCODER = "model.region_encoder."
-"""What stands before their keys in a whole checkpoint."""
+REGION_TOKEN = "<REGION>"
+"""What the official prompts write for each object token."""
 
-_TOKENIZER = {"pos_linear": "position", "feat_linear": "mlp"}
+_OURS = {"pos_linear": "position", "feat_linear": "mlp"}
 
-# Made by the official code and never called in it.
-_DEAD = ("mask_embedding.", "mm_projector.")
-
-_FUSION = "fusion_attention_"
-_NORM = "ln_"
+_OPTION_OF = {"mask_num": "num_tokens", "mm_max_length": "max_patches"}
 
 
-def adapter_of(state: Mapping[str, Tensor]) -> str:
-    """The adapter that a region encoder's weights are for: `oci` where they infuse context, else `saot`."""
-    return "oci" if any(key.startswith(_FUSION) for key in state) else "saot"
+def our_name(key: str) -> str | None:
+    """Our name of a weight of the tokenizer; None where it is another part's."""
+    module, _, rest = key.partition(".")
+    return f"{_OURS[module]}.{rest}" if module in _OURS else None
 
 
-def adapter_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An official region encoder's weights under our adapter's names, in float32.
+def unknown_weight(key: str) -> CheckpointError:
+    """For a weight that the official code does not have."""
+    return CheckpointError(
+        f"The region encoder has a weight '{key}', which is of neither the full model nor of Lite. "
+        "Is the checkpoint an official one?"
+    )
 
-    `torch.nn.MultiheadAttention` keeps queries, keys and values in one weight, which is cut in three. The keys' bias
-    adds the same to every score of a query, which softmax does not see: our adapter has none, and it is left out.
 
-    Args:
-        state: the weights under their own names, without `model.region_encoder.`. Those of the full and of the Lite
-            model are told apart by their names.
+def options(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the checkpoint was trained with: the most tokens of an object, and the most patches of its crop."""
+    return {option: data[name] for name, option in _OPTION_OF.items() if data.get(name) is not None}
 
-    Returns:
-        The state dict of `saot` or `oci`.
+
+def weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """SAOT's weights under our names, in float32.
 
     Raises:
-        CheckpointError: a key is of neither, or a weight cannot be cut.
+        CheckpointError: a weight is not SAOT's.
     """
-    lite = adapter_of(state) == "oci"
     ours: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        if lite and key.startswith(_DEAD):
-            continue
-        module, _, rest = key.partition(".")
-        if module in _TOKENIZER:
-            ours[f"{'saot.' if lite else ''}{_TOKENIZER[module]}.{rest}"] = tensor.float()
-        elif lite and module.startswith((_FUSION, _NORM)):
-            ours.update(_attention_weights(module, rest, tensor.float()))
-        else:
-            raise CheckpointError(
-                f"The region encoder has a weight '{key}', which is of neither the full model nor of Lite. "
-                "Is the checkpoint an official one?"
-            )
+        name = our_name(key)
+        if name is None:
+            raise unknown_weight(key)
+        ours[name] = tensor.float()
     return ours
 
 
-def _attention_weights(module: str, rest: str, tensor: Tensor) -> dict[str, Tensor]:
-    """What one weight of an attention, or of the norm of its queries, becomes."""
-    if module.startswith(_NORM):
-        return {f"attentions.{module.removeprefix(_NORM)}.norm.{rest}": tensor}
-    name = f"attentions.{module.removeprefix(_FUSION)}"
-    if not rest.startswith("in_proj_"):
-        return {f"{name}.{rest.replace('out_proj', 'out')}": tensor}
-    if not tensor.ndim or len(tensor) % 3:
-        raise CheckpointError(f"The weight '{module}.{rest}' must be of three parts, got shape {tuple(tensor.shape)}.")
-    kind = rest.removeprefix("in_proj_")
-    query, key, value = tensor.chunk(3)
-    parts = {"q": query, "k": key, "v": value}
-    if kind == "bias":
-        del parts["k"]
-    return {f"{name}.{part}.{kind}": weight for part, weight in parts.items()}
+def _recognises(keys: Collection[str]) -> bool:
+    return all(our_name(key) for key in keys)
+
+
+LAYOUTS = {
+    "pixelrefer_qwen2": AdapterLayout(
+        model="PixelRefer",
+        prefix=PREFIX,
+        recognises=_recognises,
+        weights=weights,
+        options=options,
+        preset="official",
+        region_token=REGION_TOKEN,
+        is_greedy=True,
+    )
+}

@@ -7,7 +7,6 @@ import re
 import pytest
 import torch
 from pixelrefer_saot.kmeans import KMeans, groups_of
-from pixelrefer_saot.layouts import adapter_weights
 from pixelrefer_saot.module import relative_positions
 from safetensors.torch import load_file
 
@@ -65,7 +64,8 @@ class Case:
         config = adapter.make_config({"preset": "official", "num_tokens": NUM_TOKENS})
         self.module = adapter.build(config, vision_width=WIDTH, decoder_width=DECODER_WIDTH).eval()
         state = load_file(parity / f"region_encoder/{'lite' if self.lite else 'full'}_state_dict.safetensors")
-        self.module.load_state_dict(adapter_weights(state))
+        (layout,) = adapter.layouts.values()
+        self.module.load_state_dict(layout.weights(state))
         meta = json.loads((parity / "region_encoder/meta.json").read_text())["cases"][path.stem]
         regions = [region for sample in meta["samples"] for region in sample]
         boxes = [crop_box_xyxy(region["bbox"], lite=self.lite) for region in regions]
