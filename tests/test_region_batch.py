@@ -591,7 +591,7 @@ def test_grids_that_are_not_whole_cells_are_not_merged():
 def planned_scene(grids_hw, *, merged_side):
     """The scene of one picture that a backbone's own pass sees on a grid of that size."""
     spec = replace(get_backbone("videollama3"), scene_grids_hw=lambda config, inputs: (grids_hw,))
-    sample = Sample(targets={}, images=[photo(60, 90)], videos=[], shows_media=True)
+    sample = Sample(targets={}, images=[photo(60, 90)], videos=[], messages=[], slots=[], regions=[], shows_media=True)
     return plan_scene([sample], spec, None, {}, merged_side=merged_side)
 
 
