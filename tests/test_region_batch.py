@@ -734,18 +734,23 @@ def test_grids_that_are_not_whole_cells_are_not_merged():
 
 def planned_scene(grids_hw, *, cell_side):
     """The scene of one picture that a backbone's own pass sees on a grid of that size."""
-<<<<<<< HEAD
     spec = get_backbone("videollama3")
     images = replace(spec.images, grids_hw=lambda call: (grids_hw,))
     spec = replace(spec, images=images, cells=Cells(side=lambda config: cell_side))
-    sample = Sample(messages=[], slots=[], regions=[], targets={}, images=[photo(60, 90)], videos=[], shows_media=True)
+    sample = Sample(
+        messages=[],
+        slots=[],
+        regions=[],
+        targets={},
+        images=[photo(60, 90)],
+        videos=[],
+        messages=[],
+        slots=[],
+        regions=[],
+        shows_media=True,
+    )
     adapter = replace(get_adapter("maskpool"), scene="cells")
     return plan_scene([sample], spec, adapter, NativeCall(None, {}), readings=frozenset([False]))
-=======
-    spec = replace(get_backbone("videollama3"), scene_grids_hw=lambda config, inputs: (grids_hw,))
-    sample = Sample(targets={}, images=[photo(60, 90)], videos=[], messages=[], slots=[], regions=[], shows_media=True)
-    return plan_scene([sample], spec, None, {}, merged_side=merged_side)
->>>>>>> places
 
 
 def test_a_scene_of_cells_is_planned_on_cells():
