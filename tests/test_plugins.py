@@ -42,7 +42,7 @@ PLUGIN_API = 1
 
 @hookimpl
 def register_adapters(register):
-    register(AdapterSpec(name={name!r}, config=object, plan=None, build=None))
+    register(AdapterSpec(name={name!r}, config=object, planner=None, module=None))
 """
 
 BACKBONE = """
@@ -50,10 +50,7 @@ from pixelrefer_plugin.authoring import BackboneSpec, hookimpl
 
 PLUGIN_API = 1
 
-REST = (
-    "model_class vision_tower projector decoder token_embedding geometry vision_width encode_crops "
-    "scene_grids scene_grids_hw lora_targets tiny"
-)
+REST = "model_class parts crops images lora_targets tiny"
 
 @hookimpl
 def register_backbones(register):
@@ -228,7 +225,7 @@ def test_plugin_info_is_plain_data(site):
 # -- broken plugins ----------------------------------------------------------------------------------------
 
 API = "PLUGIN_API = 1\n"
-NOT_A_SPEC = ADAPTER.replace("AdapterSpec(name={name!r}, config=object, plan=None, build=None)", "{name!r}")
+NOT_A_SPEC = ADAPTER.replace("AdapterSpec(name={name!r}, config=object, planner=None, module=None)", "{name!r}")
 BROKEN = {
     "raises at import": (f"{API}raise RuntimeError('no luck')", "fails to load: RuntimeError: no luck"),
     "exits at import": (f"{API}import sys\nsys.exit('bye')", "fails to load: SystemExit: bye"),
@@ -252,11 +249,11 @@ BROKEN = {
         "fails in its hook register_adapters: SystemExit: 3",
     ),
     "unknown field": (
-        ADAPTER.replace("plan=None", "plann=None"),
+        ADAPTER.replace("planner=None", "plannner=None"),
         "fails in its hook register_adapters: TypeError: AdapterSpec.__init__() got an unexpected keyword argument",
     ),
     "a class for a spec": (
-        ADAPTER.replace("AdapterSpec(name={name!r}, config=object, plan=None, build=None)", "AdapterSpec"),
+        ADAPTER.replace("AdapterSpec(name={name!r}, config=object, planner=None, module=None)", "AdapterSpec"),
         "must register AdapterSpec objects as adapters, got the class AdapterSpec itself",
     ),
     "what cannot be shown for a spec": (
@@ -278,7 +275,7 @@ BROKEN = {
         "must register AdapterSpec objects as adapters",
     ),
     "registers a name twice": (
-        ADAPTER + "    register(AdapterSpec(name={name!r}, config=object, plan=None, build=None))",
+        ADAPTER + "    register(AdapterSpec(name={name!r}, config=object, planner=None, module=None))",
         "registers the adapter 'acme' twice",
     ),
 }
@@ -620,7 +617,7 @@ def test_one_module_may_register_several(site):
         "pack",
         name="pack",
         source=ADAPTER.format(name="small")
-        + "    register(AdapterSpec(name='large', config=object, plan=None, build=None))",
+        + "    register(AdapterSpec(name='large', config=object, planner=None, module=None))",
     )
     served = site.host()
     assert served.adapter("large").name == "large"
