@@ -21,6 +21,7 @@ from region_tokens import IMAGE_HW, OBJECT_WIDTHS_PX, Stopwatch, environment, me
 from transformers import VideoLlama3ForConditionalGeneration
 
 from pixelrefer_plugin import Region, attach
+from pixelrefer_plugin.tokens.spliced_call import SplicedCall
 
 REGIONS = 64
 VISION_WIDTH, VISION_FFN, VISION_LAYERS, DECODER_WIDTH, DECODER_LAYERS, HEADS = 1152, 4304, 2, 512, 4, 16
@@ -54,8 +55,8 @@ def make_native_processor():
 def timed_parts(region_model, watch):
     """Within this context the parts of a forward are timed. The projector counts to the native vision pass."""
     parts = {
-        "crops through the tower": (region_model, "_encode"),
-        "adapter": (region_model, "_tokenize"),
+        "crops through the tower": (SplicedCall, "encode"),
+        "adapter": (SplicedCall, "tokenize"),
         "native vision pass": (region_model.backbone.model, "get_image_features"),
     }
     with ExitStack() as stack:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from .exports import lazy_exports
 
 if TYPE_CHECKING:
+    from .contracts.adapter import AdapterLayout as AdapterLayout
     from .contracts.adapter import AdapterRecipe as AdapterRecipe
     from .contracts.adapter import AdapterSpec as AdapterSpec
     from .contracts.adapter import Planner as Planner

@@ -104,29 +104,21 @@ class PixelReferError(ValueError):
         """What the text says of the place, from the outside in."""
         of_memory = " of the memory" if of_sample and self.sample is not None else ""
         words = {
-            "sample": "sample {}",
-            "region": "region {}",
-            "object_id": f"object {{}}{of_memory}",
-            "frame": "" if self._names_frame else "frame {}",
+            "subject": "",
+            "sample": f"sample {self.sample}",
+            "region": f"region {self.region}",
+            "object_id": f"object {self.object_id}{of_memory}",
+            "frame": "" if self._names_frame else f"frame {self.frame}",
         }
-        told = {
-            name: text.format(getattr(self, name)) for name, text in words.items() if getattr(self, name) is not None
-        }
-        parts = {"subject": "", **told, **self._names}
-        return [
-            text for name, text in sorted(parts.items(), key=_outside_in) if text and (of_sample or name != "sample")
-        ]
+        told = [name for name in words if name in self._names or getattr(self, name, None) is not None]
+        parts = [self._names.get(name, words[name]) for name in told if of_sample or name != "sample"]
+        return [part for part in parts if part]
 
     def __reduce__(self) -> tuple[Any, ...]:  # errors travel between processes, whatever their class takes
         return _remade, (type(self), self.args), self.__dict__
 
 
 _NAMED = ("sample", "region", "object_id")
-_ORDER = ("subject", *_NAMED, "frame")
-
-
-def _outside_in(part: tuple[str, str]) -> int:
-    return _ORDER.index(part[0])
 
 
 def _remade(kind: type[PixelReferError], args: tuple[Any, ...]) -> PixelReferError:

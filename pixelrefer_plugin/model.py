@@ -5,57 +5,36 @@ It knows the contracts only: which backbone and which adapter it has is the plug
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import LogitsProcessorList
 
 from .contracts.adapter import AdapterSpec
-from .contracts.backbone import BackboneSpec, NativeCall
+from .contracts.backbone import BackboneSpec
 from .contracts.encoded import FeatureGrids
 from .contracts.module import AdapterModule, Shapes
 from .conversation.token_ids import TokenIds
-from .errors import AttachError, CheckpointError, PromptError, SpliceError, in_plugin
-from .masks.hidden_states import GeneratedStates, Reader, captured_hidden
+from .errors import AttachError, CheckpointError, PromptError, in_plugin
 from .masks.mask_batch import MaskBatch
-from .masks.mask_head import MaskHead, forced_mask, generation_option
-from .masks.objects import GeneratedMasks
+from .masks.mask_call import MaskCall
 from .plugins import backbone_for, get_adapter
 from .processor import RegionProcessor
-from .tokens.layouts import Features
 from .tokens.region_batch import RegionBatch
-from .tokens.scene import captured_scene
-from .tokens.splice import number_slots, spliced
-from .weights import hub, model_folder
-from .weights.loading import load_backbone
-from .weights.lora import Lora, bare_name, is_lora, module_paths
+from .tokens.spliced_call import SplicedCall
+from .weights import hub
+from .weights.lora import Lora, is_lora
+from .weights.model_folder import BACKBONE_FOLDER
 from .weights.opening import OpenedCheckpoint, open_checkpoint
+from .weights.saving import ModelParts, load_into, reload, save_model
 
 # Which backbones have an adapter, without a mark on the backbone itself.
 _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDictionary()
-
-# Hooks of one call must not be there while another thread registers its own: torch does not guard that.
-_ONE_CALL: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-
-# Crops go through the tower in one call; on a CPU in calls of so many values (patches times their width), 1,536 patches
-# of a real tower: what a larger call works on no longer fits the caches, and it takes half as long again
-# (benchmarks/many_regions.py).
-_VALUES_A_CALL = 1536 * 1152
-
-# Stands in for placeholder ids beyond the embedding table; its embedding is overwritten by the splice.
-_READABLE_ID = 0
 
 
 class RegionModel(nn.Module):
@@ -84,7 +63,6 @@ class RegionModel(nn.Module):
         self.adapter_config = adapter_config
         embedding = backbone.get_submodule(backbone_spec.parts.token_embedding)
         self._num_embeddings = embedding.num_embeddings
-        self._decoder_width = embedding.embedding_dim
         self._shapes = shapes_of(backbone, backbone_spec, adapter_spec)
         with in_plugin(f"adapter '{adapter_spec.name}'", "build"):
             adapter = adapter_spec.module.build(adapter_config, self._shapes)
@@ -191,8 +169,7 @@ class RegionModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the backbone takes its input ids."""
-        device: torch.device = self._embedding().weight.device
-        return device
+        return self._spliced_call.device
 
     def forward(
         self,
@@ -223,12 +200,12 @@ class RegionModel(nn.Module):
             SpliceError: placeholders and object tokens, or masks and their tokens, do not match, or the regions or
                 masks were lost on the way.
         """
-        self._require_own_masks(masks, input_ids)
+        self._mask_call.require_own(masks, input_ids)
         if labels is not None:
             inputs["labels"] = labels
             if self._adapter_spec.masks is not None:
-                return self._learn(input_ids, regions, masks, num_objects_in_batch, inputs)
-        with self._regions_in(input_ids, regions, inputs) as readable_ids:
+                return self._mask_call.learn(input_ids, regions, masks, num_objects_in_batch, inputs)
+        with self._spliced_call.regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone(input_ids=readable_ids, **inputs)
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
@@ -282,15 +259,15 @@ class RegionModel(nn.Module):
             SpliceError: as `forward`.
             PromptError: `force_mask` without `masks`, or without a bound on the answer's length.
         """
-        self._require_own_masks(masks, input_ids)
+        self._mask_call.require_own(masks, input_ids)
         if masks is not None:
-            return self._generate_masks(input_ids, regions, masks, force_mask, inputs)
+            return self._mask_call.generate(input_ids, regions, masks, force_mask, inputs)
         if force_mask:
             raise PromptError(
                 "force_mask=True needs the pictures that masks are made on. Make the inputs with "
                 "processor(..., segment=True), for an adapter that gives masks."
             )
-        with self._regions_in(input_ids, regions, inputs) as readable_ids:
+        with self._spliced_call.regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone.generate(input_ids=readable_ids, **inputs)
 
     def object_tokens(self, regions: RegionBatch, scene: Mapping[bool, FeatureGrids] | None = None) -> Tensor:
@@ -307,7 +284,7 @@ class RegionModel(nn.Module):
         Raises:
             SpliceError: the adapter does not return what it promised.
         """
-        return self._tokenize(regions, Features(self._encode(regions), scene or {}))
+        return self._spliced_call.object_tokens(regions, scene)
 
     def add_lora(
         self,
@@ -397,12 +374,6 @@ class RegionModel(nn.Module):
             CheckpointError: the folder exists, the backbone was trained and shall not be written, or the processor has
                 other token ids than the model.
         """
-        if not self.tokens.agree_with(processor.tokens):
-            raise CheckpointError(
-                f"This processor is not the model's: it has the token ids {processor.tokens.placeholder} and "
-                f"{processor.tokens.mask} for placeholder and mask, the model has {self.tokens.placeholder} and "
-                f"{self.tokens.mask}. Save the processor that the model was made with."
-            )
         trained = self._owns_backbone or any(
             each.requires_grad for name, each in self.backbone.named_parameters() if not is_lora(name)
         )
@@ -412,15 +383,7 @@ class RegionModel(nn.Module):
                 "The backbone's own weights were trained; without them the folder would not "
                 "give this model back. Leave include_backbone out, or pass True."
             )
-        adapter, backbone = _part_of(state_dict, "adapter"), _part_of(state_dict, "backbone")
-        with model_folder.written_whole(folder, overwrite=overwrite) as made:
-            model_folder.write_manifest(made, self._manifest(processor, include))
-            save_file(_contiguous(adapter or self.adapter.state_dict()), made / model_folder.ADAPTER_FILE)
-            processor.save_pretrained(made / model_folder.PROCESSOR_FOLDER)
-            if self._lora is not None:
-                self._lora.save(made / model_folder.LORA_FOLDER, backbone)
-            if include:
-                self._save_backbone(made / model_folder.BACKBONE_FOLDER, backbone)
+        save_model(folder, self._parts, processor, overwrite=overwrite, include_backbone=include, state_dict=state_dict)
 
     def push_to_hub(
         self,
@@ -496,10 +459,9 @@ class RegionModel(nn.Module):
             untrained=manifest is None,
         )
         if manifest is not None and opened.root is not None:
-            model._owns_backbone = backbone is None and manifest.backbone_id == model_folder.BACKBONE_FOLDER
+            model._owns_backbone = backbone is None and manifest.backbone_id == BACKBONE_FOLDER
             try:
-                model._require_widths(manifest, opened.name)
-                model._load_weights(opened.root, manifest)
+                model._lora = load_into(model._parts, opened.root, manifest, name=opened.name)
             except Exception:
                 model.detach()
                 raise
@@ -512,267 +474,38 @@ class RegionModel(nn.Module):
         Raises:
             CheckpointError: the folder is damaged, or its parts are not those of this model.
         """
-        root, manifest = Path(folder), model_folder.read_manifest(folder, adapter=self._adapter_spec.name)
-        self._require_widths(manifest, folder)
-        if manifest.lora != self.has_lora:
-            has, lacks = ("the folder", "this model") if manifest.lora else ("this model", "the folder")
-            raise CheckpointError(f"'{folder}' does not fit: {has} has LoRA, {lacks} has none.")
-        self._load_adapter(root)
-        if self._lora is not None:
-            self._lora.load_weights(self._backbone_spec, root / model_folder.LORA_FOLDER, paths=manifest.module_paths)
-        if manifest.backbone_id == model_folder.BACKBONE_FOLDER:
-            self._load_backbone(root / model_folder.BACKBONE_FOLDER)
+        reload(self._parts, folder)
 
-    def _require_widths(self, manifest: model_folder.Manifest, folder: str | os.PathLike[str]) -> None:
-        made_for, has = (manifest.vision_width, manifest.decoder_width), (self._shapes.scene, self._decoder_width)
-        if made_for != has:
-            raise CheckpointError(
-                f"'{folder}' was made for a backbone with patch features of width {made_for[0]} and a decoder of "
-                f"width {made_for[1]}, got widths {has[0]} and {has[1]}. Is it a model of another size?"
-            )
+    # Made anew for each call: a wrapper, such as FSDP's, may replace a part.
 
-    def _load_weights(self, root: Path, manifest: model_folder.Manifest) -> None:
-        self._load_adapter(root)
-        if manifest.lora:
-            self._lora = Lora.load(
-                self.backbone, self._backbone_spec, root / model_folder.LORA_FOLDER, paths=manifest.module_paths
-            )
-
-    def _load_adapter(self, root: Path) -> None:
-        source = root / model_folder.ADAPTER_FILE
-        weights = model_folder.read_tensors(source)
-        model_folder.require_same_tensors(weights, self.adapter.state_dict(), source=source)
-        self.adapter.load_state_dict(weights)
-
-    def _load_backbone(self, folder: Path) -> None:
-        """The backbone's own weights, under whatever LoRA is on it."""
-        saved = load_backbone(folder, backbone_plugin=self._backbone_spec.name).state_dict()
-        own = self.backbone.state_dict()
-        self.backbone.load_state_dict({**own, **{name: saved[bare] for name, bare in _bare_names(own)}})
-
-    def _save_backbone(self, folder: Path, state_dict: Mapping[str, Tensor] | None) -> None:
-        """The backbone as its own class writes it, without the LoRA that may be on it."""
-        own = state_dict if state_dict is not None else self.backbone.state_dict()
-        self.backbone.save_pretrained(folder, state_dict={bare: own[name] for name, bare in _bare_names(own)})
-
-    def _manifest(self, processor: RegionProcessor, include_backbone: bool) -> model_folder.Manifest:
-        config = self.backbone.config
-        return model_folder.Manifest(
-            adapter=self._adapter_spec.name,
-            adapter_config=asdict(self.adapter_config),
-            backbone=self._backbone_spec.name,
-            backbone_id=model_folder.BACKBONE_FOLDER
-            if include_backbone
-            else model_folder.portable_backbone_id(self.backbone.name_or_path),
-            backbone_revision=None if include_backbone else getattr(config, "_commit_hash", None),
-            model_type=config.model_type,
-            vision_width=self._shapes.scene,
-            decoder_width=self._decoder_width,
-            image_backend=processor.image_backend,
-            lora=self.has_lora,
-            module_paths=module_paths(self.backbone, self._backbone_spec),
-            frame_sampling=processor.sampling,
-            region_token=processor.region_token,
+    @property
+    def _spliced_call(self) -> SplicedCall:
+        return SplicedCall(
+            backbone=self.backbone,
+            spec=self._backbone_spec,
+            adapter=self.adapter,
+            adapter_name=self._adapter_spec.name,
             tokens=self.tokens,
-            plugins=model_folder.origins_of(adapter=self._adapter_spec.name, backbone=self._backbone_spec.name),
-            versions=model_folder.library_versions(),
+            shapes=self._shapes,
+            num_embeddings=self._num_embeddings,
         )
 
-    def _embedding(self) -> Any:
-        """The token embedding; a wrapper of PEFT's where rows of it train."""
-        return self.backbone.get_submodule(self._backbone_spec.parts.token_embedding)
+    @property
+    def _mask_call(self) -> MaskCall:
+        return MaskCall(self._spliced_call, self.tokens.mask)
 
-    @contextmanager
-    def _regions_in(
-        self, input_ids: Tensor, regions: RegionBatch | None, inputs: Mapping[str, Any]
-    ) -> Iterator[Tensor]:
-        """Splice for the length of one call; yields the ids that the backbone may read."""
-        if regions is None:
-            self._require_no_placeholders(input_ids)
-            yield input_ids
-            return
-        if regions.adapter != self._adapter_spec.name:
-            raise SpliceError(
-                f"The regions were planned for adapter '{regions.adapter}', this model has '{self._adapter_spec.name}'."
-            )
-        if regions.placeholder_id != self.tokens.placeholder:
-            raise SpliceError(
-                f"The batch has object tokens where token {regions.placeholder_id} stands, this model has them where "
-                f"token {self.tokens.placeholder} stands. Make it with the processor that was made with the model."
-            )
-        with self._alone():
-            yield from self._splice_in(input_ids, regions, inputs)
-
-    def _alone(self) -> threading.RLock:
-        """Held while hooks are on the backbone."""
-        return _ONE_CALL.setdefault(self.backbone, threading.RLock())
-
-    @contextmanager
-    def _read_by(self, reader: Reader | None) -> Iterator[None]:
-        """Capture hidden states for the length of one call, where somebody reads them."""
-        if reader is None:
-            yield
-            return
-        decoder = self.backbone.get_submodule(self._backbone_spec.parts.decoder)
-        norm = self.backbone.get_submodule(self._backbone_spec.parts.norm)
-        with self._alone(), captured_hidden(decoder, norm, reader):
-            yield
-
-    # -- masks ---------------------------------------------------------------------------------------------------
-
-    def _require_own_masks(self, masks: MaskBatch | None, input_ids: Tensor) -> None:
-        if masks is None:
-            return
-        if masks.adapter != self._adapter_spec.name or self._adapter_spec.masks is None:
-            raise SpliceError(
-                f"The masks are of adapter '{masks.adapter}', this model has '{self._adapter_spec.name}'."
-            )
-        if len(masks.clip_of_sample) != len(input_ids):
-            raise SpliceError(
-                f"The masks are of {len(masks.clip_of_sample)} samples, but input_ids has {len(input_ids)} rows."
-            )
-        if masks.token_id != self.tokens.mask:
-            raise SpliceError(
-                f"The batch has masks where token {masks.token_id} stands, this model gives them where token "
-                f"{self.tokens.mask} stands. Make it with the processor that was made with the model."
-            )
-
-    def _mask_head(self) -> MaskHead:
-        return MaskHead(self.adapter, name=self._adapter_spec.name, token_id=self.tokens.mask)
-
-    def _learn(
-        self,
-        input_ids: Tensor,
-        regions: RegionBatch | None,
-        masks: MaskBatch | None,
-        num_objects: Tensor | int | None,
-        inputs: Mapping[str, Any],
-    ) -> Any:
-        """`forward` with labels, of an adapter with a mask head."""
-        head, inputs = self._mask_head(), {**inputs, "return_dict": True}
-        reader = head.reader(input_ids, masks)
-        with self._regions_in(input_ids, regions, inputs) as readable_ids, self._read_by(reader):
-            output = self.backbone(input_ids=readable_ids, **inputs)
-        if reader is None or masks is None:
-            return head.added_to(output, {})
-        hidden = reader.states().to(self.device)
-        losses = head.losses(hidden, masks.to(self.device, non_blocking=True))
-        divisor = len(hidden) if num_objects is None else num_objects
-        return head.added_to(output, {name: each.sum() / divisor for name, each in losses.items()})
-
-    def _generate_masks(
-        self,
-        input_ids: Tensor,
-        regions: RegionBatch | None,
-        masks: MaskBatch,
-        force: bool,
-        inputs: Mapping[str, Any],
-    ) -> GeneratedMasks:
-        """`generate` where masks are asked for."""
-        start, own = input_ids.shape[1], self.backbone.generation_config
-        options = {**inputs, "return_dict_in_generate": True}
-        if force:
-            given = inputs.get("logits_processor") or ()
-            last = forced_mask(masks, start=start, options=inputs, own=own)
-            options["logits_processor"] = LogitsProcessorList([*given, last])
-        states = GeneratedStates(start - 1)
-        with self._regions_in(input_ids, regions, inputs) as readable_ids, self._read_by(states):
-            output = self.backbone.generate(input_ids=readable_ids, **options)
-        objects = self._mask_head().objects(output, states, masks.to(self.device), start=start)
-        asked = generation_option("return_dict_in_generate", inputs, (inputs.get("generation_config"), own))
-        return GeneratedMasks(output.sequences, objects, output if asked else None)
-
-    # -- the splice ----------------------------------------------------------------------------------------------
-
-    def _require_no_placeholders(self, input_ids: Tensor) -> None:
-        """A batch that lost its `regions` on the way would have the decoder read the placeholder's unused embedding."""
-        if (input_ids == self.tokens.placeholder).any():
-            raise SpliceError(
-                "The batch has placeholders for object tokens but no 'regions'. Was it dropped on the way? With the "
-                "Hugging Face Trainer use RegionTrainer, or remove_unused_columns=False and a collator that keeps it."
-            )
-
-    def _splice_in(self, input_ids: Tensor, regions: RegionBatch, inputs: Mapping[str, Any]) -> Iterator[Tensor]:
-        """The body of `_regions_in`, while no other thread splices into this backbone."""
-        slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
-        regions = regions.to(self.device, non_blocking=True)
-        crops = self._encode(regions)
-        native = NativeCall(self.backbone.config, {"input_ids": input_ids, **inputs}, self.tokens.native)
-        with captured_scene(self.backbone, self._backbone_spec, regions.scene, native) as scene:
-            decoder = self.backbone.get_submodule(self._backbone_spec.parts.decoder)
-            with spliced(decoder, slots, lambda: self._tokenize(regions, Features(crops, scene()))):
-                yield self._readable(input_ids, regions.placeholder_id)
-
-    def _readable(self, input_ids: Tensor, placeholder_id: int) -> Tensor:
-        """Where the embedding table has no spare row for the placeholder, another id stands in for it."""
-        if placeholder_id < self._num_embeddings:
-            return input_ids
-        return input_ids.masked_fill(input_ids == placeholder_id, _READABLE_ID)
-
-    def _encode(self, regions: RegionBatch) -> FeatureGrids | None:
-        """All crops of the batch through the vision tower."""
-        if not regions.crop_grids_hw:
-            return None
-        tower = self.backbone.get_submodule(self._backbone_spec.parts.vision_tower)
-        parameter = next(tower.parameters())
-        crops = regions.to(parameter.device).normalised_crops(parameter.dtype)
-        most = _VALUES_A_CALL / self._shapes.crop if parameter.device.type == "cpu" else math.inf
-        packs = _packs([h * w for h, w in regions.crop_grids_hw], most)
-        grids = FeatureGrids.joined([self._backbone_spec.crops.encode(self.backbone, crops[pack]) for pack in packs])
-        if grids.grids_hw != regions.crop_grids_hw:
-            raise SpliceError(
-                f"Backbone '{self._backbone_spec.name}' was given crops of {regions.crop_grids_hw} patches "
-                f"and returned {grids.grids_hw}."
-            )
-        return grids
-
-    def _tokenize(self, regions: RegionBatch, features: Features) -> Tensor:
-        views = tuple(view and view.encoded(features) for view in regions.views)
-        with in_plugin(f"adapter '{self._adapter_spec.name}'", "forward"):
-            tokens = self.adapter(views, regions.counts)
-            self._require_promised(tokens, regions.counts)
-        return tokens
-
-    def _require_promised(self, tokens: Any, counts: Sequence[int]) -> None:
-        expected = (sum(counts), self._decoder_width)
-        promised = (
-            f"Adapter '{self._adapter_spec.name}' promised {expected[0]} object tokens of width {expected[1]} "
-            f"for {len(counts)} regions"
+    @property
+    def _parts(self) -> ModelParts:
+        return ModelParts(
+            backbone=self.backbone,
+            backbone_spec=self._backbone_spec,
+            adapter=self.adapter,
+            adapter_spec=self._adapter_spec,
+            adapter_config=self.adapter_config,
+            tokens=self.tokens,
+            shapes=self._shapes,
+            lora=self._lora,
         )
-        if not isinstance(tokens, Tensor):
-            raise SpliceError(f"{promised} but its module returned {type(tokens).__name__}, not a tensor.")
-        if tuple(tokens.shape) != expected:
-            raise SpliceError(f"{promised} but returned {tuple(tokens.shape)}.")
-        if not tokens.is_floating_point():
-            raise SpliceError(f"{promised} but returned integers ({tokens.dtype}).")
-
-
-def _packs(sizes: Sequence[int], most: float) -> list[slice]:
-    """Runs of consecutive items of at most `most` in all, or of one that is larger."""
-    starts, total = [0], 0
-    for index, size in enumerate(sizes):
-        if total and total + size > most:
-            starts.append(index)
-            total = 0
-        total += size
-    return [slice(start, end) for start, end in pairwise([*starts, len(sizes)])]
-
-
-def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-def _part_of(state_dict: Mapping[str, Tensor] | None, part: str) -> dict[str, Tensor] | None:
-    """The weights of one child of the model, under the child's own keys."""
-    if state_dict is None:
-        return None
-    prefix = f"{part}."
-    return {name.removeprefix(prefix): each for name, each in state_dict.items() if name.startswith(prefix)}
-
-
-def _bare_names(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """The names of a backbone's own weights, with LoRA on it and without."""
-    return [(name, bare) for name in state if (bare := bare_name(name)) is not None]
 
 
 def shapes_of(backbone: Any, spec: BackboneSpec, adapter: AdapterSpec) -> Shapes:

@@ -31,7 +31,7 @@ from .contracts.plugin_api import NOT_SAID, api_defect
 from .errors import PixelReferError, PluginError
 
 if TYPE_CHECKING:
-    from .contracts.adapter import AdapterSpec
+    from .contracts.adapter import AdapterLayout, AdapterSpec
     from .contracts.backbone import BackboneSpec
     from .contracts.data_format import DataFormatSpec
     from .contracts.region_source import RegionSourceSpec
@@ -220,6 +220,29 @@ class PluginHost:
                 f"To add one, write a backbone plugin: docs/plugins.md.{self.failure_notes()}"
             )
         return cast("BackboneSpec", serving[0][1])
+
+    def adapter_layouts(self) -> dict[str, AdapterLayout]:
+        """Every layout of official checkpoints that installed adapters read, by the checkpoints' `model_type`."""
+        found = {model_type: layout for _, spec in self._adapters() for model_type, layout in spec.layouts.items()}
+        return dict(sorted(found.items()))
+
+    def adapter_for_layout(self, model_type: str) -> AdapterSpec | None:
+        """The adapter that reads official checkpoints of a `model_type`; None where no installed one does.
+
+        Raises:
+            PluginError: more than one does.
+        """
+        reading = [(plugin, spec) for plugin, spec in self._adapters() if model_type in spec.layouts]
+        if len(reading) > 1:
+            raise PluginError(
+                f"Official checkpoints of model type '{model_type}' are read by "
+                f"{_both(plugin for plugin, _ in reading)}. Uninstall one of them."
+            )
+        return reading[0][1] if reading else None
+
+    def _adapters(self) -> list[tuple[_Plugin, AdapterSpec]]:
+        self._load_each(plugin for plugin in self._plugins if plugin.source.may_have("adapter"))
+        return list(self._registered("adapter"))
 
     def _get(self, kind: Kind, name: str) -> Any:
         named_so = [plugin for plugin in self._plugins if plugin.name == name]
@@ -571,7 +594,7 @@ def failure_notes() -> str:
 
 
 def backbone_for(model_type: str, name: str | None = None) -> BackboneSpec:
-    """The backbone that serves a Hugging Face `config.model_type`, e.g. `qwen2_5_vl`, or the one called `name`."""
+    """The backbone that serves a Hugging Face `config.model_type`, or the one called `name`."""
     return host().backbone(name) if name else host().backbone_for(model_type)
 
 
@@ -601,3 +624,13 @@ def require_adapter_name(name: str | None, *, write: str = "adapter=") -> str:
         f"A plain backbone needs an adapter, and none is named. Write {write}NAME with one of the installed adapters: "
         f"{_listed(installed('adapter'))}."
     )
+
+
+def adapter_layouts() -> dict[str, AdapterLayout]:
+    """Every layout of official checkpoints that installed adapters read, by the checkpoints' `model_type`."""
+    return host().adapter_layouts()
+
+
+def adapter_for_layout(model_type: str) -> AdapterSpec | None:
+    """The adapter that reads official checkpoints of a `model_type`; None where no installed one does."""
+    return host().adapter_for_layout(model_type)

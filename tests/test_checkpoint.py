@@ -20,8 +20,8 @@ from pixelrefer_plugin import (
     get_backbone,
     load,
 )
-from pixelrefer_plugin import model as model_module
 from pixelrefer_plugin.testing import make_pair
+from pixelrefer_plugin.weights import saving
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_an_interrupted_save_leaves_the_earlier_folder_whole(saved, pair, monkey
     def full_disk(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_module, "save_file", full_disk)
+    monkeypatch.setattr(saving, "save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         pair.model.save_pretrained(saved, pair.processor, overwrite=True)
     monkeypatch.undo()

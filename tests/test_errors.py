@@ -30,7 +30,7 @@ from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.cli.reporting import TRACEBACK, told
 from pixelrefer_plugin.contracts.samples import RecordPlace, RegionSample
 from pixelrefer_plugin.data.checks import defects_of
-from pixelrefer_plugin.data.schema import read_record
+from pixelrefer_plugin.data.schema import read_sample
 from pixelrefer_plugin.errors import Defect, FrameError, PixelReferError, PluginCodeError, in_plugin, placed
 from pixelrefer_plugin.sources import CheckedSource
 from pixelrefer_plugin.training.collator import RegionCollator
@@ -235,7 +235,7 @@ def read_odd(config, record, place):
         return 1 // record["divide"]
     if "shape" in record:
         return Region.from_box(record["shape"])
-    return read_record(record, place)
+    return read_sample(record, place)
 
 
 class OddFile:

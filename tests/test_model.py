@@ -19,8 +19,8 @@ from pixelrefer_plugin import (
     attach,
     get_backbone,
 )
-from pixelrefer_plugin.model import _packs
 from pixelrefer_plugin.testing import make_pair
+from pixelrefer_plugin.tokens.spliced_call import _packs
 
 TOKENS = TokenIds(placeholder=700)  # where nothing is asked
 BOX = Region.from_box((5, 5, 40, 30))

@@ -45,6 +45,21 @@ def register_adapters(register):
     register(AdapterSpec(name={name!r}, config=object, planner=None, module=None))
 """
 
+READER = """
+from dataclasses import dataclass
+
+from pixelrefer_plugin.authoring import AdapterLayout, AdapterSpec, hookimpl
+
+@dataclass
+class Config:
+    pass
+
+@hookimpl
+def register_adapters(register):
+    layout = AdapterLayout(model="Acme", prefix="acme.", recognises=bool, weights=dict, options=dict)
+    register(AdapterSpec(name={name!r}, config=Config, planner=object, module=object, layouts={{"acme_7b": layout}}))
+"""
+
 BACKBONE = """
 from pixelrefer_plugin.authoring import BackboneSpec, hookimpl
 
@@ -673,6 +688,33 @@ def test_backbone_by_model_type(site):
     assert isinstance(spec, BackboneSpec)
     assert spec.name == "one"
     assert not {adapter, source} & set(sys.modules)
+
+
+def test_an_adapter_by_the_model_type_of_an_official_checkpoint(site):
+    site.install("acme", name="acme", source=READER.format(name="acme"))
+    site.install("other", name="other", source=READER.format(name="other").replace("acme_7b", "acme_2b"))
+    site.install("broken", name="broken", source="1 / 0")
+    served = site.host()
+    assert served.adapter_for_layout("acme_7b").name == "acme"
+    assert served.adapter_for_layout("acme_3b") is None
+    assert {model_type: layout.model for model_type, layout in served.adapter_layouts().items()} == {
+        "acme_2b": "Acme",
+        "acme_7b": "Acme",
+    }
+
+
+def test_official_checkpoints_that_two_adapters_read_are_refused(site):
+    for name in ("acme", "other"):
+        site.install(name, name=name, source=READER.format(name=name))
+    with pytest.raises(PluginError, match=r"'acme_7b' are read by 'acme' \(plug_acme, .* Uninstall one of them"):
+        site.host().adapter_for_layout("acme_7b")
+
+
+def test_a_layout_names_a_preset_that_there_is(site):
+    source = READER.format(name="acme").replace("options=dict", "preset='best', options=dict")
+    site.install("acme", name="acme", source=source)
+    with pytest.raises(PluginError, match="Adapter 'acme' has no preset 'best'. Its presets: none"):
+        site.host().adapter("acme")
 
 
 def test_an_unserved_model_type_says_how_to_serve_it():

@@ -12,6 +12,7 @@ PLUGIN_API = 1
 @hookimpl
 def register_adapters(register: Callable[[AdapterSpec], None]) -> None:
     from .config import OFFICIAL, OciConfig
+    from .layouts import LAYOUTS
     from .module import Oci
     from .plan import OciPlanner
 
@@ -23,5 +24,6 @@ def register_adapters(register: Callable[[AdapterSpec], None]) -> None:
             module=Oci,
             framework="object-only",
             presets={"official": OFFICIAL},
+            layouts=LAYOUTS,
         )
     )

@@ -8,11 +8,14 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from logging import ERROR, getLogger
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
-from ..errors import ConfigError, PixelReferError, PluginCodeError, SampleError, sample_name
+from ..errors import ConfigError, PixelReferError, PluginCodeError, PluginError, SampleError, sample_name
+
+if TYPE_CHECKING:
+    from ..plugins import Kind
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it: 128 and the number of the signal."""
@@ -46,15 +49,22 @@ def told(error: Exception | str) -> str:
     failure = _plugins_failure(error)
     if failure is None or failure.plugin is None:
         return plain(str(error))
-    from ..plugins import distribution_of
-
-    kind, name = failure.plugin.rstrip("'").split(" '")
-    provider = distribution_of(kind, name)
-    origin = f" ({' '.join(provider)})" if provider else ""
-    lines = [f"{failure.plugin[0].upper()}{failure.plugin[1:]}{origin} failed in {failure.step}."]
+    lines = [f"{failure.plugin[0].upper()}{failure.plugin[1:]}{_origin(failure.plugin)} failed in {failure.step}."]
     if place := _place(error, failure):
         lines.append(f"Where: {place}.")
     return "\n".join(map(plain, [*lines, f"Why: {failure.cause}"]))
+
+
+def _origin(plugin: str) -> str:
+    """The distribution of what an error calls `adapter 'saot'`, in brackets; empty where it is not known."""
+    from ..plugins import distribution_of
+
+    kind, name = plugin.rstrip("'").split(" '")
+    try:
+        provider = distribution_of(cast("Kind", kind), name)
+    except PluginError:
+        return ""
+    return f" ({' '.join(provider)})" if provider else ""
 
 
 def _plugins_failure(error: object) -> PluginCodeError | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -20,6 +20,8 @@ from .options import make_config
 from .views import PatchGeometry, RegionPlan
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .module import AdapterModule
 
 Framework = Literal["vision-object", "object-only"]
@@ -110,6 +112,36 @@ class AdapterRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterLayout:
+    """How a checkpoint that an adapter's authors published holds the adapter. The rest of it is a backbone's.
+
+    The backbone's part is read by the `CheckpointLayout` for the same `model_type`.
+
+    Attributes:
+        model: what the authors call the model.
+        prefix: what stands before the keys of the adapter's weights.
+        recognises: `recognises(keys) -> bool`: whether weights are of this model, and not of another that is laid out
+            alike. Keys are those of the adapter, without `prefix`.
+        weights: `weights(state) -> dict`: the state dict of the adapter's module from weights under their own keys,
+            without `prefix`. Raises `CheckpointError` where one is not the adapter's.
+        options: `options(data) -> Mapping`: options of the adapter that `config.json` says, whose content `data` is.
+        preset: the one of `AdapterSpec.presets` that these weights were trained with; `options` override it. None: the
+            adapter's defaults.
+        region_token: the token of the checkpoint's tokenizer that stands for an object token. None: one is added.
+        is_greedy: whether the authors' code takes the likeliest token, whatever the checkpoint says of sampling.
+    """
+
+    model: str
+    prefix: str
+    recognises: Callable[[Collection[str]], bool]
+    weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    options: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    preset: str | None = None
+    region_token: str | None = None
+    is_greedy: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdapterSpec:
     """An adapter: how a region becomes object tokens.
 
@@ -132,6 +164,7 @@ class AdapterSpec:
         masks: what it reads in the decoder to give masks. None: it gives text alone.
         presets: named sets of options, such as those of published weights. Options beside a preset override it.
         recipes: recipes of its own for `pixelrefer train`, by name.
+        layouts: checkpoints that its authors published, by the `model_type` of their `config.json`.
         tiny: options that make it small, for tests and the conformance kit, as `BackboneSpec.tiny` makes a backbone.
     """
 
@@ -145,6 +178,7 @@ class AdapterSpec:
     masks: Masks | None = None
     presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     recipes: Mapping[str, AdapterRecipe] = dataclasses.field(default_factory=dict)
+    layouts: Mapping[str, AdapterLayout] = dataclasses.field(default_factory=dict)
     tiny: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -160,6 +194,9 @@ class AdapterSpec:
                 f"{self.config.__name__} has an option '{_PRESET}', the word that names one of AdapterSpec.presets "
                 "among an adapter's options. Call it something else."
             )
+        for layout in self.layouts.values():
+            if layout.preset is not None:
+                self._preset(layout.preset)
 
     def _require_one_of(self, field: str, value: Any, allowed: Sequence[str]) -> None:
         if value not in allowed:

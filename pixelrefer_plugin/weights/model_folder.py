@@ -20,12 +20,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..conversation.token_ids import TokenIds
 from ..errors import CheckpointError, VideoError
 from ..media.video import FrameSampling
 from ..plugins import distribution_of
+
+if TYPE_CHECKING:
+    from ..contracts.adapter import AdapterLayout
 
 FORMAT_VERSION = 2
 MANIFEST_FILE = "pixelrefer.json"
@@ -310,8 +313,15 @@ def require_no_missing(missing: Iterable[str], *, source: str | os.PathLike[str]
         raise CheckpointError(f"The backbone in '{source}' is incomplete: missing keys {some(keys)}.")
 
 
-def require_no_others(others: Iterable[str], *, source: str | os.PathLike[str]) -> None:
+def require_no_others(
+    others: Iterable[str], *, source: str | os.PathLike[str], layout: AdapterLayout | None = None
+) -> None:
     """Refuse a backbone's checkpoint that holds more than the backbone.
+
+    Args:
+        others: keys of the weights that are not the backbone's.
+        source: the checkpoint.
+        layout: how checkpoints of its model type hold an adapter, where they do.
 
     Raises:
         CheckpointError: names what is left over.
@@ -319,7 +329,7 @@ def require_no_others(others: Iterable[str], *, source: str | os.PathLike[str]) 
     keys = sorted(others)
     if not keys:
         return
-    official = any(".region_encoder." in key for key in keys)
+    official = layout is not None and any(key.startswith(layout.prefix) for key in keys)
     hint = (
         f"Import it: pixelrefer import-official {source} OUT." if official else "Is it a checkpoint of another model?"
     )

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from pixelrefer_plugin import get_adapter
 from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, Shapes
 from pixelrefer_plugin.contracts.encoded import PatchRows
-from pixelrefer_plugin.official.keys import adapter_weights
 
 from .conftest import cases
 
@@ -69,7 +68,8 @@ class Case:
         config = adapter.make_config({"preset": "official", "num_tokens": NUM_TOKENS})
         self.module = adapter.module.build(config, Shapes(crop=WIDTH, scene=WIDTH, decoder=DECODER_WIDTH)).eval()
         state = load_file(parity / f"region_encoder/{'lite' if self.lite else 'full'}_state_dict.safetensors")
-        self.module.load_state_dict(adapter_weights(state))
+        (layout,) = adapter.layouts.values()
+        self.module.load_state_dict(layout.weights(state))
         meta = json.loads((parity / "region_encoder/meta.json").read_text())["cases"][path.stem]
         regions = [region for sample in meta["samples"] for region in sample]
         boxes = [crop_box_xyxy(region["bbox"], lite=self.lite) for region in regions]
