@@ -249,11 +249,11 @@ def test_a_backbone_reads_the_scene_with_all_native_tensors_at_hand(options):
     pair = make_pair("maskpool", "qwen2_5_vl")
     spec, given = pair.model._backbone_spec, []
 
-    def scene_grids(model, inputs, output):
-        given.append(inputs)
-        return spec.scene_grids(model, inputs, output)
+    def grids(call, outputs):
+        given.append(call.inputs)
+        return spec.images.grids(call, outputs)
 
-    pair.model._backbone_spec = replace(spec, scene_grids=scene_grids)
+    pair.model._backbone_spec = replace(spec, images=replace(spec.images, grids=grids))
     inputs = pair.inputs(0)
     pair.model(**inputs)
     pair.answer(inputs, **options)

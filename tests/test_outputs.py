@@ -27,7 +27,7 @@ from pixelrefer_plugin import (
     get_backbone,
     load,
 )
-from pixelrefer_plugin.authoring import Clips, PredictedMasks
+from pixelrefer_plugin.authoring import Clips, PredictedMasks, Shapes
 from pixelrefer_plugin.masks.hidden_states import GeneratedStates, TaughtStates, captured_hidden
 from pixelrefer_plugin.masks.mask_batch import MaskBatch
 from pixelrefer_plugin.masks.objects import ForcedMask, find_mentions, segmented_objects, used_clips
@@ -978,16 +978,35 @@ class TestStart:
         monkeypatch.undo()
         attach(bare, native, adapter="saot")[0].detach()
 
-    def test_merged_cells_are_wider(self, monkeypatch):
-        merged = replace(stencil.SPEC, reads_merged=True)
-        monkeypatch.setattr("pixelrefer_plugin.model.get_adapter", lambda name: merged)
-        for name in BACKBONES:
-            spec = get_backbone(name)
-            bare, native = spec.tiny(0)
-            model, _ = attach(bare, native, adapter="stencil")
-            side = spec.cell_side(bare.config)
-            assert model.adapter.region.in_features == spec.crops.width(bare.config) * side**2
-            model.detach()
+    @pytest.mark.parametrize("scene", ["patches", "cells", "projected"])
+    @pytest.mark.parametrize("backbone", BACKBONES)
+    def test_a_module_is_built_for_what_its_scene_views_hold(self, backbone, scene, monkeypatch):
+        shapes = []
+
+        class Recorded(stencil.Stencil):
+            @classmethod
+            def build(cls, config, given):
+                shapes.append(given)
+                return super().build(config, given)
+
+        changed = replace(stencil.SPEC, scene=scene, module=Recorded)
+        monkeypatch.setattr("pixelrefer_plugin.model.get_adapter", lambda name: changed)
+        spec = get_backbone(backbone)
+        bare, native = spec.tiny(0)
+        attach(bare, native, adapter="stencil")[0].detach()
+        patch = spec.crops.width(bare.config)
+        decoder = bare.get_submodule(spec.parts.token_embedding).embedding_dim
+        layers = [bare.get_submodule(path) for path in spec.parts.projector_layers]
+        assert shapes == [
+            Shapes(
+                crop=patch,
+                scene={"patches": patch, "cells": patch * spec.cell_side(bare.config) ** 2, "projected": decoder}[
+                    scene
+                ],
+                decoder=decoder,
+                projector=tuple((each.out_features, each.in_features) for each in layers),
+            )
+        ]
 
 
 def test_the_example_of_the_docs_runs(pair, tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ PARTS = dict(
     parts=Parts(vision_tower="v", projector="p", decoder="d", token_embedding="e"),
     crops=Crops(geometry=print, width=print, encode=print),
     images=Scene(grids_hw=print, grids=print),
-    lora_targets={{"decoder": "d"}},
+    lora_targets=dict(decoder="d"),
     tiny=print,
 )
 
@@ -757,7 +757,7 @@ def served_twice(site, monkeypatch):
     source = "from pixelrefer_videollama3.backbone import SPEC\n" + BACKBONE.replace("BackboneSpec, ", "").replace(
         "BackboneSpec(name={name!r}, model_types=({model_type!r},), **PARTS)",
         "replace(SPEC, name={name!r})",
-    ).replace("REST", "from dataclasses import replace\nREST")
+    ).replace("PARTS = ", "from dataclasses import replace\nPARTS = ")
     site.install("one", name="one", source=source.format(name="one"))
     site.install("two", name="two", source=source.format(name="two"))
     served = site.host()
