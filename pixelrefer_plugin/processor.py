@@ -52,8 +52,8 @@ class RegionProcessor:
             mapping names a preset that the other options override.
         backbone_plugin: name of the backbone plugin; by default found by `config.model_type`.
         sampling: which frames of a video are read; by default 16, spread evenly.
-        region_token: a token that the tokenizer has for object tokens already, such as the official checkpoints'
-            `<REGION>`; its id is written for each. By default a token of our own is added.
+        region_token: a token that the tokenizer has for object tokens already, as official checkpoints' have; its id
+            is written for each. By default a token of our own is added.
 
     Raises:
         PromptError: the tokenizer does not have `region_token` as a token of its own, or there is no room for the
@@ -223,6 +223,11 @@ class RegionProcessor:
         self.tokenizer.add_tokens(new)
         self._id_texts = None
         return [self.tokenizer.convert_tokens_to_ids(each) for each in tokens]
+
+    @property
+    def localize(self) -> str:
+        """How the first pass of `pixel_qa` asks for the objects of a question, `{}`."""
+        return "{}" if self._adapter.masks is None else self._adapter.masks.localize
 
     @property
     def framework(self) -> Framework:

@@ -199,7 +199,7 @@ class BackboneSpec:
     layouts: Mapping[str, CheckpointLayout] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.model_types, str):  # ("qwen2_vl") is no tuple, and `in` would match parts of it
+        if isinstance(self.model_types, str):  # ("one_vl") is no tuple, and `in` would match parts of it
             raise PixelReferError(
                 f"BackboneSpec.model_types must be a tuple of names, got '{self.model_types}'. "
                 f"Write ('{self.model_types}',)."
