@@ -53,8 +53,8 @@ class RegionProcessor:
             mapping names a preset that the other options override.
         backbone_plugin: name of the backbone plugin; by default found by `config.model_type`.
         sampling: which frames of a video are read; by default 16, spread evenly.
-        region_token: a token that the tokenizer has for object tokens already, such as the official checkpoints'
-            `<REGION>`; its id is written for each. By default a token of our own is added.
+        region_token: a token that the tokenizer has for object tokens already, as official checkpoints' have; its id
+            is written for each. By default a token of our own is added.
 
     Attributes:
         tokens: the ids that a model for this processor's batches is given.
@@ -208,6 +208,11 @@ class RegionProcessor:
         ids = add_tokens(self.tokenizer, tokens, rows=self._rows)
         self._id_texts = None
         return ids
+
+    @property
+    def localize(self) -> str:
+        """How the first pass of `pixel_qa` asks for the objects of a question, `{}`."""
+        return "{}" if self._adapter.masks is None else self._adapter.masks.localize
 
     @property
     def framework(self) -> Framework:
