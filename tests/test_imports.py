@@ -36,7 +36,7 @@ def click_call(*arguments):
     "code",
     [
         "import pixelrefer_plugin",
-        "from pixelrefer_plugin.authoring import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec, SceneView",
+        "from pixelrefer_plugin.authoring import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec",
         "import pixelrefer_plugin; pixelrefer_plugin.Region.from_box((0, 0, 2, 2)).to_mask((4, 4))",
         "import pixelrefer_plugin; pixelrefer_plugin.list_plugins()",
         "import pixelrefer_plugin.data",

@@ -190,8 +190,11 @@ class AdapterSpec:
         require_callables(self, "planner")
         require_subclass(self, "module", AdapterModule)
         require_kinds(self, masks=(Masks, type(None)))
-        if self.masks is not None:
-            require_subclass(self, "module", MaskModule)
+        if self.masks is not None and not issubclass(self.module, MaskModule):
+            raise PixelReferError(
+                f"AdapterSpec.module of '{self.name}' must have the methods predict_masks and mask_losses, since "
+                f"`masks` is given; {self.module.__name__} does not."
+            )
         self._require_one_of("framework", self.framework, _FRAMEWORKS)
         self._require_one_of("scene", self.scene, _SCENES)
         if isinstance(self.drawn, str) or not set(self.drawn) <= set(_DRAWN_KINDS):
