@@ -268,7 +268,7 @@ class Chat:
                 raise PromptError("An object's ids count from 1, got 0.")
             if number is not None and (number in memory or number in taken):
                 raise PromptError(f"The id {number} is taken: two objects cannot have one id. Leave it out.")
-            if self._processor.is_drawn(region) is not False:
+            if not self._processor.is_listed(region):
                 standing.append(region)
                 written.append(marker.group())
                 taken |= {number} if number else set()
@@ -320,7 +320,7 @@ class Chat:
 
     def _is_listed(self, region: Region | VideoRegion) -> bool:
         """Whether an object is listed before the first question, rather than shown where it is first called."""
-        return self._list_objects or self._processor.is_drawn(region) is False
+        return self._list_objects or self._processor.is_listed(region)
 
     def _answered(
         self, memory: ObjectMemory, turn: _Exchange, segment: bool, force_mask: bool, options: Mapping[str, Any]

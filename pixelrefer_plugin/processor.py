@@ -24,7 +24,7 @@ from .contracts.views import RegionPlan
 from .conversation.expansion import IGNORE_INDEX, Expansion
 from .conversation.memory import ObjectMemory
 from .conversation.reading import ImageReader, read_conversation
-from .conversation.sample import PromptStyle, Sample
+from .conversation.sample import PromptStyle, ReadSample
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
 from .errors import PluginError, PromptError
 from .masks.mask_batch import MaskBatch, make_mask_batch
@@ -223,12 +223,10 @@ class RegionProcessor:
         """What the adapter asks for, and promises, for one region on one picture."""
         return self._planner.plan(mask, self._geometry)
 
-    def is_drawn(self, region: Region | VideoRegion) -> bool | None:
-        """Whether the adapter reads a region as it was drawn, so that its tokens stand where its `<region>` does.
-
-        False for one that is listed before the first question; None of an adapter that lists none.
-        """
-        return self._is_drawn(region) if self._adapter.drawn else None
+    def is_listed(self, region: Region | VideoRegion) -> bool:
+        """Whether a region is listed before the first question, so that its tokens do not stand where its `<region>`
+        does: with an adapter that reads some kinds as they were drawn, every other one is."""
+        return self._style(self.sampling).is_listed(region)
 
     @property
     def image_backend(self) -> str:
@@ -302,7 +300,9 @@ class RegionProcessor:
         self.__dict__.update(state | specs)
         self._planner = self._adapter.make_planner(self._adapter_config)
 
-    def _native_inputs(self, samples: Sequence[Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
+    def _native_inputs(
+        self, samples: Sequence[ReadSample], *, add_generation_prompt: bool, **options: Any
+    ) -> BatchFeature:
         """Run the backbone's own processor on the rendered conversations, padded on the right."""
         texts = [
             self.native.apply_chat_template(
@@ -326,6 +326,7 @@ class RegionProcessor:
             sampled = {"do_sample_frames": False, "input_data_format": "channels_last"}
             media["videos_kwargs"] = {**options.pop("videos_kwargs", {}), **sampled}
         _refuse_own_options(options)
+        self._require_one_medium(media)
         try:
             native = self._native_for(media)
             return native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
@@ -341,19 +342,34 @@ class RegionProcessor:
             return frames_nhwc
         return videos.resize_frames(self.native.video_processor, frames_nhwc)
 
+    @property
+    def mixes_media(self) -> bool:
+        """Whether a batch may hold pictures and videos."""
+        return self._backbone.mixes_media and self._token_of_both is None
+
+    @property
+    def _token_of_both(self) -> str | None:
+        """The token that stands for pictures and for videos alike, where the native processor has one."""
+        image_token, video_token = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
+        return image_token if image_token == video_token else None
+
+    def _require_one_medium(self, media: Mapping[str, Any]) -> None:
+        if not self.mixes_media and {"images", "videos"} <= media.keys():
+            token = self._token_of_both
+            why = f"has one token, {token!r}, for pictures and videos" if token else "does not mix pictures and videos"
+            raise PromptError(
+                f"Backbone '{self._backbone.name}' {why}, so a batch may hold pictures or videos, got both. Put them "
+                "in separate batches."
+            )
+
     def _native_for(self, media: Mapping[str, Any]) -> Any:
         """The native processor; where one token stands for pictures and videos, told which of them it is."""
-        image_token, video_token = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
-        if image_token is None or image_token != video_token:
+        token = self._token_of_both
+        if token is None:
             return self.native
-        if {"images", "videos"} <= media.keys():
-            raise PromptError(
-                f"Backbone '{self._backbone.name}' has one token, {image_token!r}, for pictures and videos here, so a "
-                "batch may hold pictures or videos, got both. Put them in separate batches."
-            )
         native = copy.copy(self.native)
-        native.video_token = video_token if "videos" in media else None
-        native.image_token = image_token if "images" in media else None
+        native.video_token = token if "videos" in media else None
+        native.image_token = token if "images" in media else None
         return native
 
     def _require_masks_wanted_rightly(self, *, segment: bool, labels: bool) -> None:
@@ -383,14 +399,9 @@ class RegionProcessor:
             frame_label=self._frame_label,
             mask_token=None if head is None else head.token,
             list_heading=self._planner.list_heading,
-            is_drawn=self._is_drawn if self._adapter.drawn else None,
+            drawn=self._adapter.drawn,
             frames_together=self._frames_together,
         )
-
-    def _is_drawn(self, region: Region | VideoRegion) -> bool:
-        """Whether the adapter reads a region as it was drawn, on each of its frames."""
-        shapes = region.frames.values() if isinstance(region, VideoRegion) else (region,)
-        return all(each.kind in self._adapter.drawn for each in shapes)
 
     @property
     def _frames_together(self) -> int:
@@ -401,7 +412,7 @@ class RegionProcessor:
         return videos.frames_per_grid(self._config)
 
     def _region_batch(
-        self, samples: Sequence[Sample], planned: Sequence[Sequence[Sequence[PlannedRegion]]], inputs: BatchFeature
+        self, samples: Sequence[ReadSample], planned: Sequence[Sequence[Sequence[PlannedRegion]]], inputs: BatchFeature
     ) -> RegionBatch:
         image_processor = self.native.image_processor
         pictures: list[Picture] = [image for sample in samples for image in sample.images]
@@ -419,11 +430,11 @@ class RegionProcessor:
             pixel_std=image_processor.image_std,
         )
 
-    def _scene(self, samples: Sequence[Sample], inputs: BatchFeature, readings: frozenset[bool]) -> SceneLayout:
+    def _scene(self, samples: Sequence[ReadSample], inputs: BatchFeature, readings: frozenset[bool]) -> SceneLayout:
         call = NativeCall(self._config, inputs, self.tokens.native)
         return plan_scene(samples, self._backbone, self._adapter, call, readings=readings)
 
-    def _mask_batch(self, samples: Sequence[Sample], *, learn: bool) -> MaskBatch:
+    def _mask_batch(self, samples: Sequence[ReadSample], *, learn: bool) -> MaskBatch:
         head, token_id = self._adapter.masks, self.tokens.mask
         assert head is not None, "masks are refused where there is no head"
         assert token_id is not None, "the token of a head is added"
@@ -479,7 +490,7 @@ def _refuse_own_options(options: Mapping[str, Any]) -> None:
             raise PromptError(f"The option '{name}' of the native processor is not to be given: {hints[name]}.")
 
 
-def _lengths_note(samples: Sequence[Sample]) -> str:
+def _lengths_note(samples: Sequence[ReadSample]) -> str:
     """What may be the matter where a backbone stacks its videos."""
     lengths = [len(video) for sample in samples for video in sample.videos]
     if len(set(lengths)) < 2:

@@ -53,6 +53,14 @@ def test_a_backbone_with_tiles_and_a_norm_of_cells_conforms(monkeypatch):
     assert check_backbone("tiled", adapter="unipixel")  # which reads merged cells
 
 
+def test_a_backbone_that_does_not_mix_media_is_never_given_both(monkeypatch):
+    spec = replace(get_backbone("llava_onevision"), mixes_media=False)
+    for module in ("model", "processor"):
+        monkeypatch.setattr(f"pixelrefer_plugin.{module}.backbone_for", lambda *_: spec)
+    for check in PAIR_CHECKS:
+        check("saot", "llava_onevision")
+
+
 def test_no_answer_in_the_kit_says_a_picture_where_prompts_have_another_token_for_it():
     """Gemma 3's processor replaces one by others; a random model says any."""
     pair = make_pair("maskpool", "qwen2_5_vl")

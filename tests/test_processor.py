@@ -571,10 +571,10 @@ def test_object_tokens_are_in_the_order_of_their_placeholders(drawing):
 
 
 def test_where_a_regions_tokens_stand_can_be_asked(drawing, pair):
-    assert [drawing.is_drawn(each) for each in (CLICKS, BOX, CIRCLE)] == [True, True, False]
-    assert drawing.is_drawn(VideoRegion({0: BOX, 3: CLICKS}))
-    assert not drawing.is_drawn(VideoRegion({0: BOX, 3: CIRCLE}))
-    assert pair.processor.is_drawn(BOX) is None
+    assert [drawing.is_listed(each) for each in (CLICKS, BOX, CIRCLE)] == [False, False, True]
+    assert not drawing.is_listed(VideoRegion({0: BOX, 3: CLICKS}))
+    assert drawing.is_listed(VideoRegion({0: BOX, 3: CIRCLE}))
+    assert not pair.processor.is_listed(CIRCLE)
 
 
 def test_an_answer_calls_regions_by_their_numbers(drawing):

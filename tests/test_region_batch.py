@@ -29,7 +29,7 @@ from pixelrefer_plugin.authoring import (
     SceneView,
     Shapes,
 )
-from pixelrefer_plugin.conversation.sample import Sample
+from pixelrefer_plugin.conversation.sample import ReadSample
 from pixelrefer_plugin.tokens.crops import VideoFrame
 from pixelrefer_plugin.tokens.layouts import Features, PlannedRegion, PromptLayout
 from pixelrefer_plugin.tokens.region_batch import make_region_batch
@@ -737,7 +737,9 @@ def planned_scene(grids_hw, *, cell_side):
     spec = get_backbone("videollama3")
     images = replace(spec.images, grids_hw=lambda call: (grids_hw,))
     spec = replace(spec, images=images, cells=Cells(side=lambda config: cell_side))
-    sample = Sample(targets={}, images=[photo(60, 90)], videos=[], messages=[], slots=[], regions=[], shows_media=True)
+    sample = ReadSample(
+        targets={}, images=[photo(60, 90)], videos=[], messages=[], slots=[], regions=[], shows_media=True
+    )
     adapter = replace(get_adapter("maskpool"), scene="cells")
     return plan_scene([sample], spec, adapter, NativeCall(None, {}), readings=frozenset([False]))
 

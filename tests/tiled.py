@@ -62,7 +62,7 @@ def patches(output):
 
 def tiles_per_image(call):
     """From the runs of image tokens, `image_seq_length` for each tile."""
-    edges = pad((call.inputs["input_ids"] == call.config.image_token_id).int(), (1, 1)).flatten().diff()
+    edges = pad((call.inputs["input_ids"] == call.token_ids["image_token"]).int(), (1, 1)).flatten().diff()
     starts, ends = (torch.nonzero(edges == step)[:, 0] for step in (1, -1))
     return ((ends - starts) // call.config.image_seq_length).tolist()
 

@@ -12,7 +12,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
     LlavaOnevisionImageProcessorPil,
 )
 
-from pixelrefer_plugin.testing.tokenizer import TINY_CORPUS, tiny_tokenizer
+from pixelrefer_plugin.testing import TINY_CORPUS, tiny_tokenizer
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 

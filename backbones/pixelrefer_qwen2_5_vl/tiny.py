@@ -10,7 +10,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pixelrefer_plugin.testing.tokenizer import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
+from pixelrefer_plugin.testing import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
 
 _PATCH_PX = 14
 _MERGE = 2

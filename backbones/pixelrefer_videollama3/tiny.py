@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
-from pixelrefer_plugin.testing.tokenizer import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
+from pixelrefer_plugin.testing import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
 
 _PATCH_PX = 14
 _IMAGE_AREA_PX = {"shortest_edge": (2 * _PATCH_PX) ** 2, "longest_edge": 336 * 336}

@@ -29,7 +29,7 @@ from ..media.images import load_image
 from ..media.video import FrameSampling, Video, VideoSource, frame_times, load_video
 from ..regions.region import Region, VideoRegion
 from .memory import MemoryObject, ObjectMemory
-from .sample import PromptStyle, Sample, WrittenRegion
+from .sample import PromptStyle, ReadSample, WrittenRegion
 from .writing import PromptWriter
 
 
@@ -55,7 +55,7 @@ def read_conversation(
     style: PromptStyle,
     read_image: ImageReader,
     memory: ObjectMemory | None = None,
-) -> Sample:
+) -> ReadSample:
     """Check one conversation against its regions.
 
     Args:
@@ -87,7 +87,7 @@ def read_conversation(
         writer = PromptWriter(
             videos, shows_media=shows_media, listed=objects.listed, at_marker=objects.at_marker, style=style
         )
-        return Sample(objects.targets, images, videos, *writer.write(turns), shows_media=shows_media)
+        return ReadSample(objects.targets, images, videos, *writer.write(turns), shows_media=shows_media)
 
 
 def _as_region(region: Any, number: int) -> Region | VideoRegion:
@@ -150,7 +150,7 @@ class _Objects:
         markers = [(marker, turn.is_answer) for turn in turns for marker in turn.markers()]
         drawn = [
             # What an answer says must be words: it calls its regions by their ids.
-            marker["kind"] == REGION_MARKER and not in_answer and style.is_drawn is not None and style.is_drawn(region)
+            marker["kind"] == REGION_MARKER and not in_answer and style.is_drawn(region)
             for (marker, in_answer), region in zip(markers, given, strict=True)
         ]
         ids = [None if marker["id"] is None else int(marker["id"]) for marker, _ in markers]
@@ -161,7 +161,7 @@ class _Objects:
             if marker["kind"] == MASK_MARKER:
                 targets[number] = region
                 at_marker.append(None)
-            elif style.is_drawn is None or drawn[number]:
+            elif drawn[number] or not style.drawn:
                 at_marker.append(WrittenRegion(region, number, None, is_drawn=drawn[number]))
             else:
                 at_marker.append(listing.object_of(region, number=number, id=ids[number]))

@@ -31,8 +31,8 @@ class PromptStyle:
         frame_label: what stands before a frame's object tokens, of its time in seconds, where regions tell it.
         list_heading: what stands before the list of objects, told the `num_frames` of their video, None on an image.
         mask_token: the token that is written for a mask in an answer; None where the adapter gives none.
-        is_drawn: whether a region's tokens, made of its clicks or its box, stand where its `<region>` does. The others
-            are objects of the conversation's memory. None: all stand where their `<region>` does.
+        drawn: kinds of regions whose tokens, made of their clicks or their box, stand where their `<region>` does. The
+            others are objects of the conversation's memory. Empty: all stand where their `<region>` does.
         frames_together: consecutive sampled frames whose pixels of one region are planned together.
     """
 
@@ -44,8 +44,17 @@ class PromptStyle:
     frame_label: Callable[[float], str]
     list_heading: Callable[..., str]
     mask_token: str | None = None
-    is_drawn: Callable[[Region | VideoRegion], bool] | None = None
+    drawn: tuple[str, ...] = ()
     frames_together: int = 1
+
+    def is_drawn(self, region: Region | VideoRegion) -> bool:
+        """Whether a region is read as it was drawn, on each of its frames."""
+        shapes = region.frames.values() if isinstance(region, VideoRegion) else (region,)
+        return all(each.kind in self.drawn for each in shapes)
+
+    def is_listed(self, region: Region | VideoRegion) -> bool:
+        """Whether a region is an object of the conversation's memory, listed before the first question."""
+        return bool(self.drawn) and not self.is_drawn(region)
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class WrittenRegion:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class ReadSample:
     """One conversation, read.
 
     Attributes:

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from ..contracts.masks import Clips, Masks, MaskTargets
 from ..contracts.messages import MASK_MARKER
 from ..contracts.samples import MediaKind, Medium, medium_of
-from ..conversation.sample import Sample
+from ..conversation.sample import ReadSample
 from ..errors import Place, PromptError, placed
 from ..media.video import Video
 from ..regions.mask import RegionMask
@@ -74,7 +74,7 @@ class MaskBatch:
 
 
 def make_mask_batch(
-    samples: Sequence[Sample],
+    samples: Sequence[ReadSample],
     *,
     adapter: str,
     head: Masks,
@@ -99,7 +99,7 @@ def make_mask_batch(
             sampled frame of one, or shows more or fewer than one where masks are asked for.
         RegionError: a target does not fit its picture.
     """
-    clips = _Clips(head.picture_px(config))
+    clips = _ClipBuilder(head.picture_px(config))
     clip_of_sample = []
     for index, sample in enumerate(samples):
         with placed(sample=index):
@@ -121,7 +121,7 @@ def make_mask_batch(
     )
 
 
-def _require_few_enough(sample: Sample, most: int, adapter: str) -> None:
+def _require_few_enough(sample: ReadSample, most: int, adapter: str) -> None:
     if len(sample.targets) > most:
         raise PromptError(
             f"its answers have {len(sample.targets)} {MASK_MARKER}, more objects than adapter '{adapter}' takes of one "
@@ -129,7 +129,7 @@ def _require_few_enough(sample: Sample, most: int, adapter: str) -> None:
         )
 
 
-def _medium_of_targets(sample: Sample) -> Medium | None:
+def _medium_of_targets(sample: ReadSample) -> Medium | None:
     media = sorted({medium_of(region) for region in sample.targets.values()})
     if len(media) > 1:
         names = " and ".join(f"{kind} {index}" for kind, index in media)
@@ -139,7 +139,7 @@ def _medium_of_targets(sample: Sample) -> Medium | None:
     return media[0] if media else None
 
 
-def _only_medium(sample: Sample) -> Medium:
+def _only_medium(sample: ReadSample) -> Medium:
     if len(sample.images) + len(sample.videos) != 1:
         raise PromptError(
             "masks are made on the conversation's only image or video, but it has "
@@ -174,7 +174,7 @@ class _Clip:
             yield np.array(self.source)
 
 
-class _Clips:
+class _ClipBuilder:
     """The clips of a batch, each once, squeezed to squares of `side_px`."""
 
     def __init__(self, side_px: int) -> None:
@@ -182,7 +182,7 @@ class _Clips:
         self.found: list[_Clip] = []
         self._index_of: dict[tuple[int, int], int] = {}
 
-    def index_of(self, sample: Sample, kind: MediaKind, media_index: int) -> int:
+    def index_of(self, sample: ReadSample, kind: MediaKind, media_index: int) -> int:
         source = sample.images[media_index] if kind == "image" else sample.videos[media_index]
         key = (id(source), media_index)
         if key not in self._index_of:
@@ -201,7 +201,7 @@ class _Clips:
         return Clips(pixels, tuple(map(len, self.found)))
 
 
-def _targets(samples: Sequence[Sample], clip_of_sample: Sequence[int | None], clips: _Clips) -> MaskTargets:
+def _targets(samples: Sequence[ReadSample], clip_of_sample: Sequence[int | None], clips: _ClipBuilder) -> MaskTargets:
     masks: list[np.ndarray] = []
     row_of_pair: list[int] = []
     for index, (sample, at) in enumerate(zip(samples, clip_of_sample, strict=True)):

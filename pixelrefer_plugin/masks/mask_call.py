@@ -16,9 +16,9 @@ from transformers import LogitsProcessorList
 from ..errors import SpliceError
 from ..tokens.region_batch import RegionBatch
 from ..tokens.spliced_call import SplicedCall
+from .adapter_masks import AdapterMasks, forced_mask, generation_option
 from .hidden_states import GeneratedStates, Reader, captured_hidden
 from .mask_batch import MaskBatch
-from .mask_head import MaskHead, forced_mask, generation_option
 from .objects import GeneratedMasks
 
 
@@ -116,8 +116,8 @@ class MaskCall:
         return GeneratedMasks(output.sequences, objects, output if asked else None)
 
     @property
-    def _head(self) -> MaskHead:
-        return MaskHead(self.spliced.adapter, name=self.spliced.adapter_name, token_id=self.token_id)
+    def _head(self) -> AdapterMasks:
+        return AdapterMasks(self.spliced.adapter, name=self.spliced.adapter_name, token_id=self.token_id)
 
     @contextmanager
     def _read_by(self, reader: Reader | None) -> Iterator[None]:

@@ -18,7 +18,7 @@ from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.encoded import EncodedView, FeatureGrids, PatchRows
 from ..contracts.views import CropView, PatchGeometry, RegionPlan, View
 from ..entry import attach, load
-from ..errors import SpliceError
+from ..errors import PromptError, SpliceError
 from ..plugins import get_adapter, get_backbone
 from ..regions.mask import RegionMask
 from ..regions.region import Region
@@ -31,6 +31,7 @@ from .pairs import (
     Pair,
     Recorder,
     as_image,
+    asks_about_videos,
     awkward_masks,
     make_pair,
     noise_picture,
@@ -170,6 +171,26 @@ def a_batch_answers_as_its_samples_do(adapter: str, backbone: str) -> None:
         alone = pair.answer(pair.inputs(index))[0]
         assert torch.equal(together[index], alone), f"sample {index}: {together[index]} in a batch, {alone} alone"
     pair.model.detach()
+
+
+def media_are_mixed_as_the_spec_says(adapter: str, backbone: str) -> None:
+    """Where a batch may not mix pictures and videos (`mixes_media`): one of videos answers as its samples do, and a
+    mixed one is refused."""
+    pair = make_pair(adapter, backbone)
+    if pair.processor.mixes_media or not asks_about_videos(adapter, backbone, pair.native):
+        return
+    asked = [user_message(video_part(), "what does <region> do?")]
+    regions = [[{0: Region.from_box((8, 8, 30, 40))}], [{4: Region.from_box((40, 10, 62, 40))}]]
+    batch = pair.answer(pair.processor([asked, asked], regions))
+    for answer, own in zip(batch, regions, strict=True):
+        alone = pair.answer(pair.processor(asked, own))
+        assert torch.equal(answer[None], alone), "a question about a video is answered otherwise in a batch"
+    try:
+        pair.processor([asked, pair.conversations[0]], [regions[0], pair.regions[0]])
+    except PromptError:
+        pair.model.detach()
+        return
+    raise AssertionError("a batch of a picture and a video was accepted")
 
 
 def generation_works_as_usual(adapter: str, backbone: str) -> None:
@@ -388,6 +409,7 @@ PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
     a_region_is_the_same_in_company,
     stretched_features_are_read,
     a_batch_answers_as_its_samples_do,
+    media_are_mixed_as_the_spec_says,
     generation_works_as_usual,
     gradients_reach_what_trains,
     detach_leaves_no_trace,

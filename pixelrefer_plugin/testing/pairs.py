@@ -39,8 +39,8 @@ class Pair:
         processor: its processor.
         native: the backbone's own processor, untouched.
         conversations: a batch of mixed kinds: two regions on one image, text only, an image without regions,
-            regions on two images and, where the backbone takes videos, two objects in different spans of one. For an
-            adapter that reads clicks and boxes as they are drawn also a mask and a click on one image.
+            regions on two images and, where the backbone takes videos beside pictures, two objects in different spans
+            of one. For an adapter that reads clicks and boxes as they are drawn also a mask and a click on one image.
         regions: the regions of each.
     """
 
@@ -96,13 +96,20 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
         [],
         [Region.from_box((30, 20, 34, 23)), Region.from_box((5, 5, 55, 100), image_index=1)],
     ]
-    if takes_videos(native) and (get_backbone(backbone).videos or not _reads_scene(spec)):
+    if processor.mixes_media and asks_about_videos(adapter, backbone, native):
         conversations.append([user_message(video_part(), "what does <region> do, and <region>?")])
         regions.append([VideoRegion(_VIDEO_BOXES), VideoRegion({3: Region.from_points([(50, 30)])})])
     if spec.drawn:
         conversations.append([user_message(tall, "is <region> part of <region>?")])
         regions.append([Region.from_points([(20, 30)]), _TRIANGLE])
     return Pair(model.eval(), processor, native, conversations, regions)
+
+
+def asks_about_videos(adapter: str, backbone: str, native: Any) -> bool:
+    """Whether regions of videos can be asked about."""
+    return takes_videos(native) and (
+        get_backbone(backbone).videos is not None or not _reads_scene(get_adapter(adapter))
+    )
 
 
 def takes_videos(native: Any) -> bool:

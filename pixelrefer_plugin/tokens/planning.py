@@ -13,7 +13,7 @@ import numpy as np
 
 from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.views import PatchGeometry, RegionPlan
-from ..conversation.sample import Sample, WrittenRegion
+from ..conversation.sample import ReadSample, WrittenRegion
 from ..errors import PluginError, in_plugin, placed
 from ..regions.mask import RegionMask
 from ..regions.region import Region
@@ -36,7 +36,7 @@ class RegionPlanning:
     geometry: PatchGeometry
     backbone: str
 
-    def plan(self, samples: Sequence[Sample]) -> list[list[list[PlannedRegion]]]:
+    def plan(self, samples: Sequence[ReadSample]) -> list[list[list[PlannedRegion]]]:
         """Per sample and region, in the order of their placeholders, the plan of each picture that it lies on.
 
         Raises:
@@ -179,7 +179,7 @@ class _Placed:
         return next(iter(self.shapes))
 
 
-def _place(sample: Sample, first_image: int, first_frame: int) -> Iterator[list[_Placed]]:
+def _place(sample: ReadSample, first_image: int, first_frame: int) -> Iterator[list[_Placed]]:
     """Each region of a sample on its picture, or on those of its frames."""
     first_of_video = [first_frame, *(first_frame + np.cumsum([len(video) for video in sample.videos]))]
     for written in sample.regions:

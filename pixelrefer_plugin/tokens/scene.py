@@ -18,7 +18,7 @@ from torch import nn
 from ..contracts.adapter import AdapterSpec
 from ..contracts.backbone import BackboneSpec, GridsHw, NativeCall, Scene
 from ..contracts.encoded import FeatureGrids
-from ..conversation.sample import Sample
+from ..conversation.sample import ReadSample
 from ..errors import PluginError, SpliceError, in_plugin
 from ..media.video import Video
 from ..regions.mask import FloatBox
@@ -32,7 +32,7 @@ def scene_readings(regions: Iterable[PlannedRegion]) -> frozenset[bool]:
 
 
 def plan_scene(
-    samples: Sequence[Sample],
+    samples: Sequence[ReadSample],
     spec: BackboneSpec,
     adapter: AdapterSpec,
     call: NativeCall,
@@ -59,7 +59,7 @@ def plan_scene(
 class _ScenePlan:
     """How the scene of one batch is planned."""
 
-    samples: Sequence[Sample]
+    samples: Sequence[ReadSample]
     spec: BackboneSpec
     adapter: AdapterSpec
     call: NativeCall

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -152,10 +153,10 @@ class RegionCollator:
         conversations = [list(each.messages) for each in samples]
         regions = [list(each.regions) for each in samples]
         if not any(_shows_a_region(each) for each in samples):
-            grey = Image.new("RGB", (_DUMMY_PX, _DUMMY_PX), "grey")
-            parts = [{"type": "image", "image": grey}, {"type": "text", "text": REGION_MARKER}]
-            conversations.append([{"role": "user", "content": parts}])
-            regions.append([Region.from_box((0, 0, _DUMMY_PX, _DUMMY_PX))])
+            needs_video = not self.processor.mixes_media and any(each.media("video") for each in samples)
+            medium, region = _dummy(is_video=needs_video)
+            conversations.append([{"role": "user", "content": [medium, {"type": "text", "text": REGION_MARKER}]}])
+            regions.append([region])
         inputs = self.processor(
             conversations, regions, labels=bool(samples), sampling=self.sampling, **self.native_options
         )
@@ -196,6 +197,15 @@ def _blamed(fault: PixelReferError, samples: Sequence[RegionSample]) -> dict[int
     if row is None or row >= len(samples) or not isinstance(fault, SAMPLE_FAULTS):
         return {}
     return {row: samples[row].blamed(fault)}
+
+
+def _dummy(*, is_video: bool) -> tuple[dict[str, Any], Any]:
+    """The medium and the region of the dummy row."""
+    box = Region.from_box((0, 0, _DUMMY_PX, _DUMMY_PX))
+    if is_video:
+        frames = np.full((2, _DUMMY_PX, _DUMMY_PX, 3), 128, dtype=np.uint8)
+        return {"type": "video", "video": frames, "fps": 1.0}, {0: box}
+    return {"type": "image", "image": Image.new("RGB", (_DUMMY_PX, _DUMMY_PX), "grey")}, box
 
 
 def _shows_a_region(sample: RegionSample) -> bool:
