@@ -21,7 +21,7 @@ OBJECTS_ALONE = "The highlighted regions are as follows:\n"
 
 
 class Written(NamedTuple):
-    """A conversation as `PromptWriter` words it; see `Sample`."""
+    """A conversation as `PromptWriter` words it; see `ReadSample`."""
 
     messages: list[dict[str, Any]]
     slots: list[Slot]

@@ -1,4 +1,4 @@
-"""An adapter's masks: the hidden states they are made of, the losses they add to the backbone's, the objects they become.
+"""An adapter's masks: the hidden states that they are made of, the losses that they add, the objects that they become.
 
 It knows the contract `MaskModule`, batches and answers; no backbone, and nothing of how masks are made.
 """
