@@ -10,6 +10,7 @@ Names are imported when they are first used, so importing this package costs not
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -74,8 +75,6 @@ if TYPE_CHECKING:
     from .sources import load_region_source
     from .training.collator import RegionCollator
     from .training.trainer import RegionTrainer
-
-__version__ = "0.1.0"
 
 _HOME = {
     "AdapterRecipe": "contracts.adapter",
@@ -218,6 +217,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("pixelrefer-plugin")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -407,7 +407,6 @@ class RegionProcessor:
             placeholder_id=self.tokens.placeholder,
             pictures=pictures,
             scene=self._scene(samples, inputs) if wants_scene else None,
-            videos=videos,
             geometry=self._geometry,
             pixel_mean=image_processor.image_mean,
             pixel_std=image_processor.image_std,

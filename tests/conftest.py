@@ -53,6 +53,21 @@ class CountOps(TorchDispatchMode):
 
 
 @pytest.fixture
+def read_samples(monkeypatch):
+    """The conversations that processors have read, in order."""
+    from pixelrefer_plugin import processor
+
+    samples, read = [], processor.read_conversation
+
+    def reading(*args, **options):
+        samples.append(read(*args, **options))
+        return samples[-1]
+
+    monkeypatch.setattr(processor, "read_conversation", reading)
+    return samples
+
+
+@pytest.fixture
 def pair():
     """SAOT on a tiny VideoLLaMA3, detached afterwards."""
     from pixelrefer_plugin.testing import make_pair

@@ -693,12 +693,12 @@ def test_a_memory_of_other_media(processor, memory, parts, error, message):
         processor([user(*parts)], memory=memory)
 
 
-def test_a_memorys_frames_are_sampled(processor, film):
+def test_a_memorys_frames_are_sampled(processor, film, read_samples):
     film = ObjectMemory(load_video(FRAMES, fps=4.0, sampling=FrameSampling(num_frames=20)))
     film.add({7: BOX})
     part = {"type": "video", "video": FRAMES, "fps": 4.0}
-    inputs = processor([user(part, "[1]?")], memory=film, sampling=FrameSampling(num_frames=4))
-    assert inputs["regions"].frame_indices == ((0, 7, 13, 19),)
+    processor([user(part, "[1]?")], memory=film, sampling=FrameSampling(num_frames=4))
+    assert read_samples[0].videos[0].frame_indices == (0, 7, 13, 19)
     with pytest.raises(VideoError, match="Sample 0: object 1 of the memory: .*frame 7 is not among the sampled frames"):
         processor([shown("[1]?")], memory=film)
 

@@ -108,20 +108,18 @@ def test_tokens_do_not_change_when_another_object_joins(oci):
     assert torch.allclose(tokens[0], tokens[1][-len(tokens[0]) :], atol=1e-5)
 
 
-def test_frames_named_are_sampled_and_recorded(saot):
+def test_frames_named_are_sampled(saot, read_samples):
     regions = [VideoRegion({7: BOX}), {13: BOX}]
-    inputs = saot.processor([user(clip(), "<region> <region>")], regions, sampling=FrameSampling(num_frames=4))
-    batch = inputs["regions"]
-    assert {7, 13} <= set(batch.frame_indices[0])
-    assert batch.frame_times_s == (tuple(index / 4.0 for index in batch.frame_indices[0]),)
+    saot.processor([user(clip(), "<region> <region>")], regions, sampling=FrameSampling(num_frames=4))
+    (video,) = read_samples[0].videos
+    assert {7, 13} <= set(video.frame_indices)
+    assert video.times_s == tuple(index / 4.0 for index in video.frame_indices)
 
 
-def test_named_frames_keep_the_number_of_frames(saot):
-    lengths = [
+def test_named_frames_keep_the_number_of_frames(saot, read_samples):
+    for frame in (0, 1, 7):
         saot.processor([user(clip(), "<region>")], [{frame: BOX}], sampling=FrameSampling(num_frames=5))
-        for frame in (0, 1, 7)
-    ]
-    assert {len(each["regions"].frame_indices[0]) for each in lengths} == {5}
+    assert [len(sample.videos[0].frame_indices) for sample in read_samples] == [5, 5, 5]
 
 
 def test_frames_between_are_seen_by_the_decoder_of_vision_object(saot):
@@ -313,11 +311,12 @@ def test_a_frame_that_does_not_fit_is_named_within_its_grid(merged):
         merged([user({"type": "video", "video": video}, "<region>")], [{first: left_and_right()[0], second: SMALL}])
 
 
-def test_absent_frames_say_nothing_of_a_region_in_a_question(saot):
+def test_absent_frames_say_nothing_of_a_region_in_a_question(saot, read_samples):
     region = {4: BOX, 8: BOX}
     plain, said = (
         saot.processor([user(clip(), "what is <region>?")], [each])
         for each in (VideoRegion(region), VideoRegion(region, absent=[2, 3]))
     )
-    assert plain["regions"].frame_indices == said["regions"].frame_indices
+    first, second = (sample.videos[0].frame_indices for sample in read_samples)
+    assert first == second
     assert torch.equal(plain["input_ids"], said["input_ids"])

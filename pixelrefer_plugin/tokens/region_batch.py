@@ -24,7 +24,6 @@ from ..contracts.views import (
     PromptView,
     SceneView,
 )
-from ..media.video import Video
 from .crops import Crop, Picture, cut_crops, first_of_each, picture_hw
 from .layouts import PlannedRegion, PromptLayout, SceneLayout, ViewLayout, crop_layout, prompt_layout, scene_layout
 
@@ -42,8 +41,6 @@ class RegionBatch:
         regions_per_sample: regions of each sample, 0 where it has none.
         numbers: which of the regions given with its sample each region is; None for an object of an `ObjectMemory`.
         scene: how the backbone's own pass sees the pictures; None where the adapter does not read it.
-        frame_indices: per video of the batch the indices of its sampled frames.
-        frame_times_s: per video when each of them is shown, in seconds.
         pixels: `(3, N)` uint8, the pixels of all distinct crops, one after another, view by view.
         patch_size: side of a patch in pixels.
         crop_grids_hw: patches of each crop, as the tower is given them.
@@ -59,8 +56,6 @@ class RegionBatch:
     regions_per_sample: tuple[int, ...]
     numbers: tuple[int | None, ...]
     scene: SceneLayout | None
-    frame_indices: tuple[tuple[int, ...], ...]
-    frame_times_s: tuple[tuple[float, ...], ...]
     pixels: Tensor
     patch_size: int
     crop_grids_hw: tuple[tuple[int, int], ...]
@@ -140,7 +135,6 @@ def make_region_batch(
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
     scene: SceneLayout | None = None,
-    videos: Sequence[Video] = (),
 ) -> RegionBatch:
     """Cut out what the plans ask for and lay the masks out as coordinates.
 
@@ -153,7 +147,6 @@ def make_region_batch(
         pixel_mean: the image processor's mean, RGB in [0, 1].
         pixel_std: its standard deviation.
         scene: how the backbone's own pass sees them, where a plan has a `SceneView`.
-        videos: the videos of the batch.
     """
     regions = [planned for sample in samples for region in sample for planned in region]
     first_alike = first_of_each(pictures)
@@ -176,8 +169,6 @@ def make_region_batch(
         regions_per_sample=tuple(len(sample) for sample in samples),
         numbers=tuple(region[0].number for sample in samples for region in sample),
         scene=scene,
-        frame_indices=tuple(video.frame_indices for video in videos),
-        frame_times_s=tuple(video.times_s for video in videos),
         pixels=cut_crops(crops, pictures, geometry.patch_size),
         patch_size=geometry.patch_size,
         crop_grids_hw=tuple(crop.tower_hw for crop in crops),
