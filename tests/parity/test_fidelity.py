@@ -17,10 +17,13 @@ def test_a_test_that_the_page_names_exists(file, test):
     assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
 
 
-def test_every_departure_has_a_row():
-    rows = re.findall(r"^\| (\d+)\*? \|", PAGE, flags=re.MULTILINE)
-    assert rows == [str(number) for number in range(1, len(rows) + 1)]
-    assert len(rows) >= 20
+def test_every_departure_has_a_section_that_states_all_of_it():
+    numbers = re.findall(r"^### (\d+)\*?\. \S", PAGE, flags=re.MULTILINE)
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+    assert len(numbers) >= 20
+    sections = re.split(r"^##.*\n", PAGE, flags=re.MULTILINE)
+    stated = [re.findall(r"^- ([A-Z][a-z ]+): \S", text, flags=re.MULTILINE) for text in sections]
+    assert stated.count(["Paper", "Official code", "Default", "Preset", "Tests"]) == len(numbers)
 
 
 @pytest.mark.parametrize("adapter", ["saot", "oci"])
