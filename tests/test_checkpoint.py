@@ -289,6 +289,14 @@ def test_an_interrupted_save_leaves_the_earlier_folder_whole(saved, pair, monkey
     assert [each.name for each in saved.parent.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("way", [load, RegionModel.from_pretrained, RegionProcessor.from_pretrained])
+def test_a_folder_that_was_being_replaced_is_read_again(saved, pair, way):
+    pair.model.save_pretrained(saved, pair.processor, overwrite=True, include_backbone=True)
+    saved.rename(saved.with_name(".model.earlier"))
+    way(saved)
+    assert [each.name for each in saved.parent.iterdir()] == ["model"]
+
+
 def test_a_trained_backbone_is_not_left_out(tmp_path):
     backbone, native = get_backbone("videollama3").tiny(0)
     model, processor = attach(backbone, native, adapter="saot", train_backbone=True)

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from pixelrefer_plugin import PluginError, Region, RegionMask, RegionModel, get_adapter, get_backbone, load_video
+from pixelrefer_plugin import (
+    PluginError,
+    Region,
+    RegionMask,
+    RegionModel,
+    TokenIds,
+    get_adapter,
+    get_backbone,
+    load_video,
+)
 from pixelrefer_plugin.authoring import (
     AdapterModule,
     AdapterSpec,
@@ -815,7 +824,8 @@ def test_views_share_the_whole_image_among_its_regions():
 def test_each_view_reads_the_features_of_its_own_crops():
     backbone, _ = get_backbone("videollama3").tiny(0)
     spec = get_backbone("videollama3")
-    model = RegionModel(backbone, backbone_spec=spec, adapter_spec=TWO_VIEWS, adapter_config=TwoViewConfig())
+    parts = {"backbone_spec": spec, "adapter_spec": TWO_VIEWS, "adapter_config": TwoViewConfig()}
+    model = RegionModel(backbone, **parts, tokens=TokenIds(placeholder=9))
     batch = make_batch(TWO_VIEWS, TWO_VIEW_REGIONS, [photo(60, 90), photo(70, 40)])
     tokens = model.object_tokens(batch)
     features = [spec.crops.encode(backbone, [crop]).features for crop in batch.normalised_crops(torch.float32)]

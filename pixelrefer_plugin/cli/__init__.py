@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from .. import __version__
 from .chatting import chat
 from .checking import validate
 from .data import convert, preview
@@ -47,7 +46,7 @@ _EXTRA_MODULES = ("matplotlib", "skimage", "sklearn")
 
 
 @click.group(cls=ReportingGroup, context_settings={"max_content_width": 100})
-@click.version_option(__version__, prog_name="pixelrefer")
+@click.version_option(package_name="pixelrefer-plugin", prog_name="pixelrefer")
 def main() -> None:
     """Region referring for the multimodal LLM you already have.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def require_model(source: str) -> None:
     """Refuse the path of a folder that is not there; whether the hub has an id is known when it is loaded."""
-    if is_path(source) and not Path(source).is_dir():
+    if is_path(source) and not is_model_folder(source) and not Path(source).is_dir():
         raise CheckpointError(f"Expected a model folder at '{source}', found none.")
 
 

@@ -45,8 +45,10 @@ def find_model_folder(name_or_path: str | os.PathLike[str], options: dict[str, A
     from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    if model_folder.is_model_folder(name_or_path):
+        return Path(name_or_path)
     if Path(name_or_path).exists():
-        return Path(name_or_path) if model_folder.is_model_folder(name_or_path) else None
+        return None
     where = where_options(options)
     try:
         hf_hub_download(str(name_or_path), model_folder.MANIFEST_FILE, **where)

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..conversation.token_ids import TokenIds
 from ..errors import CheckpointError, VideoError
+from ..files import replaced_folder, restore_folder
 from ..media.video import FrameSampling
 from ..plugins import distribution_of
 
@@ -113,6 +112,7 @@ def library_versions() -> dict[str, str]:
 
 def is_model_folder(folder: str | os.PathLike[str]) -> bool:
     """Whether `folder` is one that this package wrote."""
+    _restore(folder)
     return (Path(folder) / MANIFEST_FILE).is_file()
 
 
@@ -126,6 +126,7 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
     Raises:
         CheckpointError: no such file, not JSON, fields missing or unknown, a newer format, another adapter.
     """
+    _restore(folder)
     path = Path(folder) / MANIFEST_FILE
     if not path.is_file():
         raise CheckpointError(f"'{folder}' is not a pixelrefer model folder: it has no {MANIFEST_FILE}.")
@@ -215,6 +216,7 @@ def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
     Raises:
         CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours.
     """
+    _restore(folder)
     target = Path(folder).resolve()
     if target.exists():
         if not overwrite:
@@ -223,49 +225,28 @@ def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
             raise CheckpointError(f"'{target}' exists and is not a pixelrefer model folder; it is not overwritten.")
 
 
+def _restore(folder: str | os.PathLike[str]) -> None:
+    with suppress(OSError):  # a disk that is only read: what is missing is told
+        restore_folder(Path(folder))
+
+
 @contextmanager
 def written_whole(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends without an error.
 
-    An interruption leaves the earlier folder as it was.
+    An interruption leaves the earlier folder as it was, or so that the next one who writes or reads it puts it back.
 
     Raises:
         CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours, or no folder can be made
             there.
     """
     require_free(folder, overwrite=overwrite)
-    target = Path(folder).resolve()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    except OSError as error:
-        raise CheckpointError(f"No folder can be made at '{target}': {error}. Choose another place.") from error
-    try:
-        made.chmod(0o777 & ~_umask())
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(replaced_folder(Path(folder)))
+        except OSError as error:
+            raise CheckpointError(f"No folder can be made at '{folder}': {error}. Choose another place.") from error
         yield made
-        _replace(target, made)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def _replace(target: Path, made: Path) -> None:
-    if not target.exists():
-        made.rename(target)
-        return
-    earlier = made.with_suffix(".earlier")
-    target.rename(earlier)
-    try:
-        made.rename(target)
-    except OSError:
-        earlier.rename(target)
-        raise
-    shutil.rmtree(earlier)
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
