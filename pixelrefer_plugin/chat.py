@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from .model import RegionModel
     from .processor import RegionProcessor
 
-LOCALIZE = "{} Please localize the relevant objects with IDs."
-"""What the first pass of `pixel_qa` asks, of the question: as the official UniPixel code does."""
-
 _MASK = re.compile(rf"(?:\[ *(?P<id>[0-9]{{1,{MOST_DIGITS}}}) *\] *)?{MASK_MARKER}")
 _DEFAULTS: dict[str, Any] = {"max_new_tokens": 128, "do_sample": False}
 
@@ -491,7 +488,7 @@ def pixel_qa(
     question: str,
     regions: Sequence[Region | VideoRegion | Mapping[int, Region]] = (),
     *,
-    localize: str = LOCALIZE,
+    localize: str | None = None,
     force_mask: bool = False,
     **generate_options: Any,
 ) -> PixelAnswer:
@@ -509,7 +506,7 @@ def pixel_qa(
         media: the image, as `load_image` takes it, or a `Video` (of `load_video`).
         question: `<region>` stands for the next region; `[3] <region>` gives it a number itself.
         regions: clicks, boxes or masks, in the order of their `<region>`s.
-        localize: what the first pass asks, `{}` for the question.
+        localize: what the first pass asks, `{}` for the question; by default as the adapter says (`Masks.localize`).
         force_mask: let the first pass give one mask at least.
         **generate_options: of the model's `generate`, in both passes.
 
@@ -521,7 +518,8 @@ def pixel_qa(
     first = Chat(model, processor, media)
     question, numbers = _numbered(question)
     options: Any = {"remember": False, **generate_options}
-    found = first.ask(localize.replace("{}", question), regions, segment=True, force_mask=force_mask, **options)
+    asked_first = (processor.localize if localize is None else localize).replace("{}", question)
+    found = first.ask(asked_first, regions, segment=True, force_mask=force_mask, **options)
     memory = first.memory.copy()
     objects = _matched(found, [number for number in numbers if number not in memory], memory)
     left = [region for number, region in zip(numbers, regions, strict=True) if number not in memory]

@@ -43,7 +43,7 @@ class PixelReferError(ValueError):
         region: index among the regions that were given with that sample.
         object_id: number of an object of an `ObjectMemory`, where the region is one.
         frame: index of a frame in its video.
-        plugin: the plugin whose code it comes from, such as `adapter 'saot'`.
+        plugin: the plugin whose code it comes from, such as `adapter 'NAME'`.
         step: what that plugin was asked to do, such as `plan`.
     """
 
@@ -147,7 +147,7 @@ def in_plugin(plugin: str, step: str) -> Iterator[None]:
     """Says of an exception which plugin's code it comes out of, and what that was asked to do.
 
     Args:
-        plugin: kind and name, such as `adapter 'saot'`.
+        plugin: kind and name, such as `adapter 'NAME'`.
         step: such as `plan`.
 
     Raises:

@@ -20,7 +20,7 @@ from .contracts.backbone import BackboneSpec
 from .contracts.encoded import FeatureGrids
 from .contracts.module import AdapterModule, Shapes
 from .conversation.token_ids import TokenIds
-from .errors import AttachError, CheckpointError, PromptError, in_plugin
+from .errors import AttachError, CheckpointError, PluginError, PromptError, in_plugin
 from .masks.mask_batch import MaskBatch
 from .masks.mask_call import MaskCall
 from .plugins import backbone_for, get_adapter
@@ -66,6 +66,11 @@ class RegionModel(nn.Module):
         self._shapes = shapes_of(backbone, backbone_spec, adapter_spec)
         with in_plugin(f"adapter '{adapter_spec.name}'", "build"):
             adapter = adapter_spec.module.build(adapter_config, self._shapes)
+            if not isinstance(adapter, AdapterModule):
+                raise PluginError(
+                    f"{adapter_spec.module.__name__}.build of adapter '{adapter_spec.name}' must make an "
+                    f"AdapterModule, got a {type(adapter).__name__}."
+                )
         adapter.set_attn_implementation(backbone.config._attn_implementation)
         self.adapter: AdapterModule = adapter.to(embedding.weight.device)
         self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}

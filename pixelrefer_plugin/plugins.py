@@ -241,7 +241,7 @@ class PluginHost:
         return reading[0][1] if reading else None
 
     def _adapters(self) -> list[tuple[_Plugin, AdapterSpec]]:
-        self._load_each(plugin for plugin in self._plugins if plugin.source.may_have("adapter"))
+        self._load_each(plugin for plugin in self._plugins if plugin.may_have("adapter"))
         return list(self._registered("adapter"))
 
     def _get(self, kind: Kind, name: str) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from transformers import BatchFeature
 from transformers.video_utils import VideoMetadata
 
-from .contracts.adapter import AdapterSpec, Framework, Planner
+from .contracts.adapter import AdapterSpec, Framework
 from .contracts.backbone import BackboneSpec, NativeCall
 from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation
 from .contracts.views import RegionPlan
@@ -53,8 +53,8 @@ class RegionProcessor:
             mapping names a preset that the other options override.
         backbone_plugin: name of the backbone plugin; by default found by `config.model_type`.
         sampling: which frames of a video are read; by default 16, spread evenly.
-        region_token: a token that the tokenizer has for object tokens already, such as the official checkpoints'
-            `<REGION>`; its id is written for each. By default a token of our own is added.
+        region_token: a token that the tokenizer has for object tokens already, as official checkpoints' have; its id
+            is written for each. By default a token of our own is added.
 
     Attributes:
         tokens: the ids that a model for this processor's batches is given.
@@ -84,7 +84,7 @@ class RegionProcessor:
         self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
         self._adapter_config = self._adapter.make_config(adapter_config)
-        self._planner: Planner[Any] = self._adapter.planner(self._adapter_config)
+        self._planner = self._adapter.make_planner(self._adapter_config)
         self._geometry = self._backbone.crops.geometry(config)
         self._id_texts: dict[int, str] | None = None
         head = self._adapter.masks
@@ -210,6 +210,11 @@ class RegionProcessor:
         return ids
 
     @property
+    def localize(self) -> str:
+        """How the first pass of `pixel_qa` asks for the objects of a question, `{}`."""
+        return "{}" if self._adapter.masks is None else self._adapter.masks.localize
+
+    @property
     def framework(self) -> Framework:
         """What the decoder sees: scene tokens and object tokens, or object tokens alone."""
         return self._adapter.framework
@@ -295,7 +300,7 @@ class RegionProcessor:
     def __setstate__(self, state: dict[str, Any]) -> None:
         specs = {"_backbone": get_backbone(state["_backbone"]), "_adapter": get_adapter(state["_adapter"])}
         self.__dict__.update(state | specs)
-        self._planner = self._adapter.planner(self._adapter_config)
+        self._planner = self._adapter.make_planner(self._adapter_config)
 
     def _native_inputs(self, samples: Sequence[Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
         """Run the backbone's own processor on the rendered conversations, padded on the right."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def load_region_source(name: str, **options: Any) -> CheckedSource:
     """A region source, its model loaded: it finds the masks of objects from boxes, clicks or rough masks.
 
-        source = load_region_source("sam2", checkpoint="facebook/sam2.1-hiera-small")
+        source = load_region_source("NAME")
         [cat] = source.segment(image, [Region.from_points([(120, 80)])])
         [cat] = source.track(video, [VideoRegion({0: Region.from_box((90, 60, 180, 140))})])
 

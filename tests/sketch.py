@@ -34,6 +34,14 @@ class SketchConfig:
     crops: bool = False
 
 
+class Sketch(AdapterModule):
+    def predict_masks(self, hidden, clips, clip_of_object):
+        raise NotImplementedError
+
+    def mask_losses(self, hidden, clips, clip_of_object, targets):
+        raise NotImplementedError
+
+
 class SketchPlanner(Planner[SketchConfig]):
     def plan(self, mask, geometry):
         if self.config.crops:
@@ -62,14 +70,12 @@ MASKS = Masks(
 )
 DRAWN = ("points", "box")
 SPECS = (
-    AdapterSpec(
-        name="sketch", config=SketchConfig, planner=SketchPlanner, module=AdapterModule, drawn=DRAWN, masks=MASKS
-    ),
+    AdapterSpec(name="sketch", config=SketchConfig, planner=SketchPlanner, module=Sketch, drawn=DRAWN, masks=MASKS),
     AdapterSpec(
         name="sketch-merged",
         config=SketchConfig,
         planner=SketchPlanner,
-        module=AdapterModule,
+        module=Sketch,
         scene="cells",
         drawn=DRAWN,
         masks=MASKS,
@@ -78,7 +84,7 @@ SPECS = (
         name="sketch-alone",
         config=SketchConfig,
         planner=CropPlanner,
-        module=AdapterModule,
+        module=Sketch,
         framework="object-only",
         masks=MASKS,
     ),

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ def click_call(*arguments):
     "code",
     [
         "import pixelrefer_plugin",
-        "from pixelrefer_plugin import authoring; [getattr(authoring, name) for name in authoring.__all__]",
+        "from pixelrefer_plugin.authoring import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec",
         "import pixelrefer_plugin; pixelrefer_plugin.Region.from_box((0, 0, 2, 2)).to_mask((4, 4))",
         "import pixelrefer_plugin; pixelrefer_plugin.list_plugins()",
         "import pixelrefer_plugin.data",
@@ -113,6 +113,62 @@ def test_the_host_imports_no_plugin():
     assert REGION_SOURCES
     assert DATA_FORMATS
     assert used_under(ROOT / "pixelrefer_plugin", {*ADAPTERS, *BACKBONES, *REGION_SOURCES, *DATA_FORMATS}) == []
+
+
+# Names of plugins that are words of the host's own besides.
+WORDS_OF_THE_HOST = {
+    "regions": "what all of it is about: a field of records and batches, and a word of messages",
+    "pixelrefer": "the name of the command",
+}
+# What still holds names of plugins, by file of the host.
+NAMES_ALLOWED = {
+    # The default of `pixelrefer quickstart`, whose demonstration is about that adapter; and that of --track.
+    "cli/__init__.py": {"saot", "sam2"},
+    # Defaults where the user names no adapter or source.
+    "cli/asking.py": {"saot"},
+    "cli/checking.py": {"saot"},
+    "cli/options.py": {"saot"},
+    "cli/subject.py": {"sam2"},
+    "model.py": {"saot"},
+    "processor.py": {"saot"},
+    "sources.py": {"sam2"},
+    "training/config.py": {"saot"},
+}
+
+
+def built_in_names():
+    """The names of the plugins that come with the host, and those of their packages."""
+    points = metadata.distribution("pixelrefer-plugin").entry_points.select(group="pixelrefer_plugin")
+    return {name for point in points for name in (point.name, point.module)} - WORDS_OF_THE_HOST.keys()
+
+
+def strings_of(path):
+    """The string constants of a file except its docstrings, which may cite."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    statements = [statement for body in bodies for statement in body if isinstance(statement, ast.Expr)]
+    cited = {id(statement.value) for statement in statements}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in cited:
+            yield node.value
+
+
+def named_in(path, names):
+    return {word for text in strings_of(path) for word in re.findall(r"\w+", text) if word in names}
+
+
+def test_the_host_holds_no_name_of_a_plugin(tmp_path):
+    host, names = ROOT / "pixelrefer_plugin", built_in_names()
+    assert {"saot", "pixelrefer_saot", "videollama3", "sam2", "coco"} <= names
+    files = {path.relative_to(host): path for path in host.rglob("*.py")}
+    found = {
+        file.as_posix(): named
+        for file, path in files.items()
+        if file.parts[0] not in ("quickstart", "testing") and (named := named_in(path, names))
+    }
+    assert found == NAMES_ALLOWED
+    (tmp_path / "one.py").write_text('"""Like saot."""\nx = f"a {1} saot" or {"oci": 1}\n"""As coco."""\n')
+    assert named_in(tmp_path / "one.py", names) == {"saot", "oci"}
 
 
 def test_plugins_of_a_kind_know_none_of_another():

@@ -36,40 +36,58 @@ DOCS = Path(__file__).parent.parent / "docs"
 HOOKS = sorted(name for name, each in inspect.getmembers(hookspecs) if name.startswith("register_") and callable(each))
 
 ADAPTER = """
-from pixelrefer_plugin.authoring import AdapterSpec, hookimpl
+from dataclasses import dataclass
+
+from pixelrefer_plugin.authoring import AdapterModule, AdapterSpec, Planner, hookimpl
 
 PLUGIN_API = 1
 
+@dataclass(frozen=True)
+class Config:
+    pass
+
 @hookimpl
 def register_adapters(register):
-    register(AdapterSpec(name={name!r}, config=object, planner=None, module=None))
+    register(AdapterSpec(name={name!r}, config=Config, planner=Planner, module=AdapterModule))
 """
 
 READER = """
 from dataclasses import dataclass
 
-from pixelrefer_plugin.authoring import AdapterLayout, AdapterSpec, hookimpl
+from pixelrefer_plugin.authoring import AdapterLayout, AdapterModule, AdapterSpec, Planner, hookimpl
 
-@dataclass
+PLUGIN_API = 1
+
+@dataclass(frozen=True)
 class Config:
     pass
 
 @hookimpl
 def register_adapters(register):
     layout = AdapterLayout(model="Acme", prefix="acme.", recognises=bool, weights=dict, options=dict)
-    register(AdapterSpec(name={name!r}, config=Config, planner=object, module=object, layouts={{"acme_7b": layout}}))
+    register(
+        AdapterSpec(
+            name={name!r}, config=Config, planner=Planner, module=AdapterModule, layouts={{"acme_7b": layout}}
+        )
+    )
 """
 
 BACKBONE = """
-from pixelrefer_plugin.authoring import BackboneSpec, hookimpl
+from pixelrefer_plugin.authoring import BackboneSpec, Crops, Parts, Scene, hookimpl
 
 PLUGIN_API = 1
-
-REST = "model_class parts crops images lora_targets tiny"
+PARTS = dict(
+    model_class=object,
+    parts=Parts(vision_tower="v", projector="p", decoder="d", token_embedding="e"),
+    crops=Crops(geometry=print, width=print, encode=print),
+    images=Scene(grids_hw=print, grids=print),
+    lora_targets=dict(decoder="d"),
+    tiny=print,
+)
 
 @hookimpl
 def register_backbones(register):
-    register(BackboneSpec(name={name!r}, model_types=({model_type!r},), **dict.fromkeys(REST.split())))
+    register(BackboneSpec(name={name!r}, model_types=({model_type!r},), **PARTS))
 """
 
 CONFIG = """
@@ -240,7 +258,9 @@ def test_plugin_info_is_plain_data(site):
 # -- broken plugins ----------------------------------------------------------------------------------------
 
 API = "PLUGIN_API = 1\n"
-NOT_A_SPEC = ADAPTER.replace("AdapterSpec(name={name!r}, config=object, planner=None, module=None)", "{name!r}")
+NOT_A_SPEC = ADAPTER.replace(
+    "AdapterSpec(name={name!r}, config=Config, planner=Planner, module=AdapterModule)", "{name!r}"
+)
 BROKEN = {
     "raises at import": (f"{API}raise RuntimeError('no luck')", "fails to load: RuntimeError: no luck"),
     "exits at import": (f"{API}import sys\nsys.exit('bye')", "fails to load: SystemExit: bye"),
@@ -264,11 +284,13 @@ BROKEN = {
         "fails in its hook register_adapters: SystemExit: 3",
     ),
     "unknown field": (
-        ADAPTER.replace("planner=None", "plannner=None"),
+        ADAPTER.replace("planner=Planner", "plannner=Planner"),
         "fails in its hook register_adapters: TypeError: AdapterSpec.__init__() got an unexpected keyword argument",
     ),
     "a class for a spec": (
-        ADAPTER.replace("AdapterSpec(name={name!r}, config=object, planner=None, module=None)", "AdapterSpec"),
+        ADAPTER.replace(
+            "AdapterSpec(name={name!r}, config=Config, planner=Planner, module=AdapterModule)", "AdapterSpec"
+        ),
         "must register AdapterSpec objects as adapters, got the class AdapterSpec itself",
     ),
     "what cannot be shown for a spec": (
@@ -290,7 +312,7 @@ BROKEN = {
         "must register AdapterSpec objects as adapters",
     ),
     "registers a name twice": (
-        ADAPTER + "    register(AdapterSpec(name={name!r}, config=object, planner=None, module=None))",
+        ADAPTER + "    register(AdapterSpec(name={name!r}, config=Config, planner=Planner, module=AdapterModule))",
         "registers the adapter 'acme' twice",
     ),
 }
@@ -632,7 +654,7 @@ def test_one_module_may_register_several(site):
         "pack",
         name="pack",
         source=ADAPTER.format(name="small")
-        + "    register(AdapterSpec(name='large', config=object, planner=None, module=None))",
+        + "    register(AdapterSpec(name='large', config=Config, planner=Planner, module=AdapterModule))",
     )
     served = site.host()
     assert served.adapter("large").name == "large"
@@ -733,9 +755,9 @@ def test_a_model_type_served_twice_is_refused(site):
 def served_twice(site, monkeypatch):
     """Two plugins for the model type of a built-in one."""
     source = "from pixelrefer_videollama3.backbone import SPEC\n" + BACKBONE.replace("BackboneSpec, ", "").replace(
-        "BackboneSpec(name={name!r}, model_types=({model_type!r},), **dict.fromkeys(REST.split()))",
+        "BackboneSpec(name={name!r}, model_types=({model_type!r},), **PARTS)",
         "replace(SPEC, name={name!r})",
-    ).replace("REST", "from dataclasses import replace\nREST")
+    ).replace("PARTS = ", "from dataclasses import replace\nPARTS = ")
     site.install("one", name="one", source=source.format(name="one"))
     site.install("two", name="two", source=source.format(name="two"))
     served = site.host()

@@ -737,7 +737,7 @@ def planned_scene(grids_hw, *, cell_side):
     spec = get_backbone("videollama3")
     images = replace(spec.images, grids_hw=lambda call: (grids_hw,))
     spec = replace(spec, images=images, cells=Cells(side=lambda config: cell_side))
-    sample = Sample(messages=[], slots=[], regions=[], targets={}, images=[photo(60, 90)], videos=[], shows_media=True)
+    sample = Sample(targets={}, images=[photo(60, 90)], videos=[], messages=[], slots=[], regions=[], shows_media=True)
     adapter = replace(get_adapter("maskpool"), scene="cells")
     return plan_scene([sample], spec, adapter, NativeCall(None, {}), readings=frozenset([False]))
 

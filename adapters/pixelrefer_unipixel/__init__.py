@@ -28,6 +28,7 @@ def register_adapters(register: Callable[[AdapterSpec], None]) -> None:
                 token="<seg>",
                 picture_px=lambda config: config.picture_px,
                 max_objects=lambda config: config.max_objects,
+                localize="{} Please localize the relevant objects with IDs.",  # as the official code does
             ),
             recipes=RECIPES,
             tiny={"sam2": "micro", "sam2_checkpoint": None, "picture_px": 64},

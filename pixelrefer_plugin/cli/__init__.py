@@ -152,7 +152,7 @@ def describe(
     \b
     Example:
       pixelrefer describe street.jpg --model runs/quickstart/model --box 40,30,120,180
-      pixelrefer describe street.jpg --model Qwen/Qwen2.5-VL-3B-Instruct --adapter saot \\
+      pixelrefer describe street.jpg --model OWNER/BACKBONE --adapter NAME \\
           --points 80,100 --mask car.png --prompt "Is <region> left of <region>?"
       pixelrefer describe street.mp4 --model runs/street/model --track --save-overlay asked.mp4 \\
           --box 40,30,120,180 --at 3.5s --points 80,100 --at 12 --prompt "Does <region> pass <region>?"

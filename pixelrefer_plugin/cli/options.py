@@ -202,7 +202,7 @@ def setting_option(name: str, variable: str, *, help: str) -> Callable[[Function
 adapter_option = setting_option(
     "--adapter-option",
     "adapter_options",
-    help="An option of the adapter, such as num_tokens=16, or preset=official; for a plain backbone.",
+    help="An option of the adapter, or preset=NAME for a set of them; for a plain backbone.",
 )
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from ..errors import PixelReferError
+from ..errors import PixelReferError, PluginError, in_plugin
 from ..regions.mask import RegionMask
 from ..regions.region import Region
+from .checks import require_callables, require_config, require_kinds, require_name, require_subclass
 from .masks import Masks
 from .options import make_config
 from .views import PatchGeometry, RegionPlan
@@ -182,6 +183,18 @@ class AdapterSpec:
     tiny: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        from .module import AdapterModule, MaskModule  # with torch, which whoever has a module has imported
+
+        require_name(self)
+        require_config(self)
+        require_callables(self, "planner")
+        require_subclass(self, "module", AdapterModule)
+        require_kinds(self, masks=(Masks, type(None)))
+        if self.masks is not None and not issubclass(self.module, MaskModule):
+            raise PixelReferError(
+                f"AdapterSpec.module of '{self.name}' must have the methods predict_masks and mask_losses, since "
+                f"`masks` is given; {self.module.__name__} does not."
+            )
         self._require_one_of("framework", self.framework, _FRAMEWORKS)
         self._require_one_of("scene", self.scene, _SCENES)
         if isinstance(self.drawn, str) or not set(self.drawn) <= set(_DRAWN_KINDS):
@@ -189,7 +202,7 @@ class AdapterSpec:
                 f"AdapterSpec.drawn of '{self.name}' must be a tuple of {' and '.join(map(repr, _DRAWN_KINDS))}, "
                 f"got {self.drawn!r}."
             )
-        if _PRESET in getattr(self.config, "__dataclass_fields__", {}):
+        if _PRESET in self.config.__dataclass_fields__:
             raise PixelReferError(
                 f"{self.config.__name__} has an option '{_PRESET}', the word that names one of AdapterSpec.presets "
                 "among an adapter's options. Call it something else."
@@ -203,6 +216,20 @@ class AdapterSpec:
             raise PixelReferError(
                 f"AdapterSpec.{field} of '{self.name}' must be {' or '.join(map(repr, allowed))}, got {value!r}."
             )
+
+    def make_planner(self, config: Any) -> Planner[Any]:
+        """The planner for a config of the adapter's.
+
+        Raises:
+            PluginError: the plugin's code fails, or makes something else.
+        """
+        with in_plugin(f"adapter '{self.name}'", "planner"):
+            planner = self.planner(config)
+            if not isinstance(planner, Planner):
+                raise PluginError(
+                    f"AdapterSpec.planner of '{self.name}' must make a Planner, got a {type(planner).__name__}."
+                )
+        return planner
 
     @property
     def on_scene_tokens(self) -> bool:

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import PixelReferError
 from ..regions.mask import FloatBox
+from .checks import require_callables, require_kinds, require_known, require_name, require_patterns, require_texts
 from .views import PatchGeometry
 
 if TYPE_CHECKING:
     import torch
 
     from .encoded import FeatureGrids
+
+LORA_SCOPES = ("decoder", "projector", "vision_tower")
+"""Parts of a backbone whose linear layers LoRA may adapt."""
 
 GridsHw = tuple[tuple[int, int], ...]
 """Rows and columns of several grids."""
@@ -199,11 +202,15 @@ class BackboneSpec:
     layouts: Mapping[str, CheckpointLayout] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.model_types, str):  # ("qwen2_vl") is no tuple, and `in` would match parts of it
-            raise PixelReferError(
-                f"BackboneSpec.model_types must be a tuple of names, got '{self.model_types}'. "
-                f"Write ('{self.model_types}',)."
-            )
+        require_name(self)
+        require_texts(self, "model_types")
+        scene = (Scene, type(None))
+        require_kinds(
+            self, parts=Parts, crops=Crops, images=Scene, videos=scene, tiles=scene, cells=(Cells, type(None))
+        )
+        require_patterns(self, "lora_targets")
+        require_known(self, "lora_targets", LORA_SCOPES)
+        require_callables(self, "tiny")
 
     def cell_side(self, config: Any) -> int:
         """Rows and columns of patches that a scene token stands for in the tower's grids; 1 where it is one patch."""

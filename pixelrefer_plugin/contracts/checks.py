@@ -57,6 +57,34 @@ def require_callables(spec: Any, *fields: str, optional: Collection[str] = ()) -
             raise _refusal(spec, field, what, reprlib.repr(value))
 
 
+def require_kinds(spec: Any, **kinds: type | tuple[type, ...]) -> None:
+    """Refuse a spec in which a field is not of its kind.
+
+    Args:
+        spec: the spec.
+        **kinds: the class of each field, or several that are allowed.
+
+    Raises:
+        PixelReferError: a field is of another class.
+    """
+    for field, kind in kinds.items():
+        value, allowed = getattr(spec, field), kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value, allowed):
+            names = " or ".join("None" if each is type(None) else f"a {each.__name__}" for each in allowed)
+            raise _refusal(spec, field, names, reprlib.repr(value))
+
+
+def require_subclass(spec: Any, field: str, parent: type) -> None:
+    """Refuse a spec in which a field is not a class derived from `parent`.
+
+    Raises:
+        PixelReferError: it is an instance, a function, or another class.
+    """
+    value = getattr(spec, field)
+    if not isinstance(value, type) or not issubclass(value, parent):
+        raise _refusal(spec, field, f"a class derived from {parent.__name__}", reprlib.repr(value))
+
+
 def require_texts(spec: Any, field: str) -> None:
     """Refuse a spec in which a field is not a tuple of texts, one or more.
 

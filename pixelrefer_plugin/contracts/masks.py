@@ -69,14 +69,16 @@ class Masks:
     position before, behind the decoder's last layer and before its final norm. It is captured by a hook of one call.
 
     Attributes:
-        token: what stands for a mask in an answer, such as `<seg>`. Its rows of the embedding and of the head train.
+        token: what stands for a mask in an answer. Its rows of the embedding and of the head train.
         picture_px: `picture_px(config) -> int`, side of the square that pictures are squeezed to.
         max_objects: `max_objects(config) -> int`, of one training sample.
+        localize: how the model is asked for masks of the objects that a question is about, `{}` for the question.
     """
 
     token: str
     picture_px: Callable[[Any], int]
     max_objects: Callable[[Any], int]
+    localize: str = "{} Please segment the objects that this is about."
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def _refuse_one_object(file: BinaryIO, start: int, path: Path) -> None:
     if found is not None and found[1] > len(line):
         raise DataError(
             f"'{path}' is one JSON object over several lines, expected one record a line, or an array of records. "
-            "Is it of another format, such as coco?"
+            "Is it of another format? `pixelrefer plugins` lists them."
         )
 
 

@@ -55,7 +55,8 @@ class ModelSection(_Section):
     """The model to start from."""
 
     backbone: str
-    """Hub id or folder of a plain backbone, `builtin:tiny_videollama3`, or a model folder of ours to go on from."""
+    """Hub id or folder of a plain backbone, `builtin:NAME` for one that this package ships, or a model folder of
+    ours to go on from."""
     backbone_plugin: str | None = None
     """Name of the backbone plugin; by default found by the checkpoint's model type."""
     adapter: str | None = None

@@ -28,8 +28,8 @@ NamedParameters = list[tuple[str, nn.Parameter]]
 def parameter_groups(model: RegionModel, named: Iterable[str] = ()) -> dict[str, NamedParameters]:
     """All parameters, trainable or not, each in exactly one group; groups without any are left out.
 
-    Where one part of the backbone lies inside another (Qwen2.5-VL's projector inside its vision tower), the inner
-    one has its parameters.
+    Where one part of the backbone lies inside another, such as a projector inside the vision tower, the inner one has
+    its parameters.
 
     Args:
         model: whose.
