@@ -227,7 +227,11 @@ def test_a_bad_sample_stops_and_is_named_or_is_left_out_and_named(pair, bad, kin
 
 
 def test_an_adapters_fault_is_no_samples_and_not_skipped(pair):
-    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, plan=lambda *_: None)
+    class Planless(type(pair.processor._planner)):
+        def plan(self, mask, geometry):
+            return None
+
+    pair.processor._planner = Planless(pair.processor._planner.config)
     with pytest.raises(PluginError, match="must plan a RegionPlan"):
         RegionCollator(pair.processor, on_bad_sample="skip")([one_turn()])
 

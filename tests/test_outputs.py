@@ -726,15 +726,19 @@ class TestRefusals:
 
         spec = get_backbone("videollama3")
         bare, native = spec.tiny(0)
-        monkeypatch.setattr(model_module, "backbone_for", lambda *_: replace(spec, final_norm="model.last_norm"))
+
+        def serve(**parts):
+            changed = replace(spec, parts=replace(spec.parts, **parts))
+            monkeypatch.setattr(model_module, "backbone_for", lambda *_: changed)
+
+        serve(final_norm="model.last_norm")
         with pytest.raises(AttachError, match="looks for its final_norm at 'model.last_norm'"):
             attach(bare, native, adapter="stencil")
-        monkeypatch.setattr(model_module, "backbone_for", lambda *_: replace(spec, decoder="model"))  # norms elsewhere
-        with pytest.raises(AttachError, match=r"final_norm at 'model.norm'.*Set BackboneSpec.final_norm"):
+        serve(decoder="model")  # norms elsewhere
+        with pytest.raises(AttachError, match=r"final_norm at 'model.norm'.*Set Parts.final_norm"):
             attach(bare, native, adapter="stencil")
         attach(bare, native, adapter="maskpool")[0].detach()  # which reads no hidden states
-        unused = "model.vision_model.post_layernorm"
-        monkeypatch.setattr(model_module, "backbone_for", lambda *_: replace(spec, final_norm=unused))
+        serve(final_norm="model.vision_model.post_layernorm")  # which is not called
         model, processor = attach(bare, native, adapter="stencil")
         pair = Made(model.eval(), processor, native, [])
         text = pair.processor([user("segment it")])

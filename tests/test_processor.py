@@ -29,7 +29,7 @@ from pixelrefer_plugin import (
     get_adapter,
     get_backbone,
 )
-from pixelrefer_plugin.authoring import CropView, Planner, RegionPlan
+from pixelrefer_plugin.authoring import CropView, Planner, PromptView, RegionPlan, SceneView
 from pixelrefer_plugin.contracts.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
 
@@ -217,7 +217,7 @@ def test_refusals_name_the_sample(pair):
 def with_presets(pair):
     """The pair, whose adapter has a preset `few` of 3 tokens and few patches."""
     few = {"num_tokens": 3, "large_patches": 9}
-    return dataclasses.replace(get_adapter("saot"), presets={"few": few, "default": {}})
+    return dataclasses.replace(get_adapter("saot"), presets={"few": few, "default": {}}, layouts={})
 
 
 def test_a_preset_is_its_options_and_those_beside_it_count(with_presets):
@@ -625,6 +625,45 @@ def test_drawn_plans_are_checked_as_others_are(drawing):
     replan(drawing, plan_drawn=lambda region: 3)
     with pytest.raises(PluginError, match="Adapter 'sketch' must plan a RegionPlan, got 3"):
         drawing([user(IMAGE, "<region>")], [BOX])
+
+
+def test_a_drawn_region_may_read_the_scene_too(drawing):
+    plain = drawing([user(IMAGE, "<region>")], [BOX])["regions"]
+    assert plain.scene is None, "nothing reads it"
+    replan(drawing, plan_drawn=lambda region: RegionPlan(1, (SceneView(), PromptView())))
+    batch = drawing([user(IMAGE, "is <region> like <region>?")], [CIRCLE, BOX])["regions"]
+    scene, drawn = batch.views
+    assert (scene.regions, drawn.prompts.regions) == ((0, 1), (1,))
+    assert scene.region_boxes_xyxy[1].tolist() == [5, 5, 40, 30]
+    assert batch.scene is not None
+
+
+def test_a_kind_that_is_not_drawn_is_read_by_its_mask(drawing):
+    drawing._adapter = dataclasses.replace(drawing._adapter, drawn=("points",))
+    inputs = drawing([user(IMAGE, "is <region> like <region>?")], [BOX, CLICKS])
+    assert read_as(inputs) == ("mask", "points")
+    assert [drawing.is_drawn(each) for each in (CLICKS, BOX)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"drawn": "points"}, "AdapterSpec.drawn of 'sketch' must be a tuple of 'points' and 'box', got 'points'"),
+        ({"drawn": ("points", "mask")}, r"AdapterSpec.drawn of 'sketch' must be .* got \('points', 'mask'\)"),
+        (
+            {"scene": "merged"},
+            "scene of 'sketch' must be 'patches' or 'cells' or 'projected', got 'merged'",
+        ),
+        (
+            {"framework": "both"},
+            "framework of 'sketch' must be 'vision-object' or 'object-only', got 'both'",
+        ),
+    ],
+    ids=["a text", "a mask", "scene", "framework"],
+)
+def test_a_spec_that_says_what_there_is_not_is_refused(changes, message):
+    with pytest.raises(PixelReferError, match=message):
+        dataclasses.replace(sketch.SPECS[0], **changes)
 
 
 def test_what_reads_scene_tokens_may_ask_for_crops_too(monkeypatch):

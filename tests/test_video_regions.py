@@ -302,6 +302,7 @@ def test_frames_of_one_grid_are_one_region_with_their_union(merged):
     assert drawn is None
     assert layout.regions == (0, 1, 2)
     assert layout.grid_of_region == (0, 1, 2)
+    assert layout.region_boxes_xyxy.tolist() == [[0, 0, 84, 56], [0, 0, 42, 56], [42, 0, 84, 56]]
     rows, columns = batch.scene.whole.grids_hw[0]
     assert layout.patches_per_region[0] == rows * columns > layout.patches_per_region[1]
     assert inputs["input_ids"].eq(merged.tokens.placeholder).sum() == 3
