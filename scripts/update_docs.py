@@ -2,8 +2,8 @@
 
     scripts/update_docs [--check]
 
-`docs/cli.md` is written whole. In `docs/plugins.md` the table of the built-in plugins and that of the conformance
-kit's checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`; in `docs/training.md`
+`docs/cli.md` is written whole. In `docs/plugins.md` the lists of the built-in plugins and of the conformance kit's
+checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`; in `docs/training.md`
 the tables of the recipes, those that built-in adapters bring included, and of all keys. With --check nothing is written
 and the exit code is 1 if anything would change.
 """
@@ -13,7 +13,6 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
@@ -33,15 +32,6 @@ BEGIN, END = "<!-- plugins: begin, written by scripts/update_docs -->", "<!-- pl
 CHECKS_BEGIN, CHECKS_END = "<!-- checks: begin, written by scripts/update_docs -->", "<!-- checks: end -->"
 RECIPES_BEGIN, RECIPES_END = "<!-- recipes: begin, written by scripts/update_docs -->", "<!-- recipes: end -->"
 KEYS_BEGIN, KEYS_END = "<!-- keys: begin, written by scripts/update_docs -->", "<!-- keys: end -->"
-TESTING = "pixelrefer_plugin/testing"
-CHECKS = {
-    "adapter": "adapter_checks",
-    "backbone": "backbone_checks",
-    "pair": "conformance",
-    "region source": "region_source_checks",
-    "data format": "data_format_checks",
-}
-"""Of what there are checks, and the module of `testing` that lists them."""
 FILE_BLOCK = re.compile(r"<!-- begin:(?P<file>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 WIDTH = 100
 
@@ -58,45 +48,26 @@ def cli_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def plugin_table() -> str:
-    """The built-in plugins, whatever else is installed."""
-    rows = ["| name | kind | module | what it is |", "|---|---|---|---|"]
+def plugin_list() -> str:
+    """The built-in plugins of each kind, whatever else is installed, with links to their code."""
+    links: dict[str, list[str]] = {}
     for plugin in list_plugins():
         if plugin.distribution == DISTRIBUTION:
-            rows.append(f"| `{plugin.name}` | {plugin.kind} | `{plugin.module}` | {_first_line(plugin.module)} |")
-    return "\n".join(rows)
+            folder = f"{plugin.kind.replace(' ', '_')}s/{plugin.module}"
+            links.setdefault(f"{plugin.kind}s", []).append(f"[`{plugin.name}`](../{folder})")
+    return "\n".join(f"- {kind}: {', '.join(links[kind])}" for kind in sorted(links))
 
 
-def checks_table() -> str:
-    """What each check of the conformance kit demands, from its docstring; read without importing torch."""
-    files = {file.stem: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / TESTING).glob("*.py")}
-    demands = {
-        (stem, node.name): ast.get_docstring(node) or ""
-        for stem, tree in files.items()
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef)
-    }
-    rows = ["| of | check | what it proves |", "|---|---|---|"]
-    for of, module in CHECKS.items():
-        for name in _names_in(files[module], f"{of.replace(' ', '_').upper()}_CHECKS"):
-            demand = demands[_home(files[module], name) or module, name]
-            rows.append(f"| {of} | `{name}` | {' '.join(demand.split())} |")
-    return "\n".join(rows)
-
-
-def _names_in(tree: ast.Module, tuple_name: str) -> list[str]:
-    """The names in a tuple of a module."""
-    (found,) = [
-        node.value for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == tuple_name
-    ]
-    assert isinstance(found, ast.Tuple)
-    return [ast.unparse(each) for each in found.elts]
-
-
-def _home(tree: ast.Module, name: str) -> str | None:
-    """The module beside it that a module imports a name from."""
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 1]
-    return next((node.module for node in imports if name in [alias.name for alias in node.names]), None)
+def checks_list() -> str:
+    """The names of the conformance kit's checks, by what they are checks of; read without importing torch."""
+    lines = []
+    for file in sorted((ROOT / "pixelrefer_plugin/testing").glob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            is_tuple = isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Tuple)
+            if is_tuple and ast.unparse(node.target).endswith("_CHECKS"):
+                of = ast.unparse(node.target).removesuffix("_CHECKS").replace("_", " ").lower()
+                lines.append(f"- {of}: {', '.join(f'`{ast.unparse(check)}`' for check in node.value.elts)}")
+    return "\n".join(lines)
 
 
 def with_files(page: str) -> str:
@@ -106,8 +77,8 @@ def with_files(page: str) -> str:
 
 def plugins_page(current: str) -> str:
     """`docs/plugins.md` brought up to date."""
-    page = _between(current, BEGIN, END, plugin_table())
-    return with_files(_between(page, CHECKS_BEGIN, CHECKS_END, checks_table()))
+    page = _between(current, BEGIN, END, plugin_list())
+    return with_files(_between(page, CHECKS_BEGIN, CHECKS_END, checks_list()))
 
 
 def training_page(current: str) -> str:
@@ -184,15 +155,6 @@ def _file_block(file: str) -> str:
 def _help(command: click.Command, name: str) -> str:
     context = click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
     return f"```\n{command.get_help(context)}\n```"
-
-
-def _first_line(module: str) -> str:
-    """The first sentence of a plugin's docstring, read without importing it."""
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return docstring.partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 def _current(page: Path) -> str:

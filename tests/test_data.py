@@ -1001,7 +1001,7 @@ def test_the_format_of_the_documentation_works(monkeypatch, file):
     dataset = RegionDataset.open(file("\n".join(map(json.dumps, lines))))
     assert dataset.format == "clicks"
     assert dataset[0].regions == (Region.from_points([(3, 4)]),)
-    with pytest.raises(SampleError, match=r"line 2, sample 'b\.jpg': Points must be one or more"):
+    with pytest.raises(SampleError, match=r"line 2, sample 'b\.jpg': region 0: Points must be one or more"):
         dataset[1]
 
 

@@ -19,10 +19,6 @@ def geometry(config):
     return PatchGeometry(patch_size=vision.patch_size, grid_multiple=vision.spatial_merge_size)
 
 
-def width(config):
-    return config.vision_config.embed_dim
-
-
 def encode(model, crops):
     vision = model.config.vision_config
     patch = vision.patch_size
@@ -73,7 +69,7 @@ SPEC = BackboneSpec(
         token_embedding="model.language_model.embed_tokens",
         projector_layers=("model.visual.merger.mlp.0", "model.visual.merger.mlp.2"),
     ),
-    crops=Crops(geometry=geometry, width=width, encode=encode),
+    crops=Crops(geometry=geometry, width=lambda config: config.vision_config.embed_dim, encode=encode),
     images=Scene(grids_hw=grids_hw, grids=grids),
     cells=Cells(side=lambda config: config.vision_config.spatial_merge_size),
     lora_targets={
