@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -181,6 +182,25 @@ def test_plugins_of_a_kind_know_none_of_another():
     for folder in kinds:
         others = {name for other, names in kinds.items() if other != folder for name in names}
         assert used_under(ROOT / folder, others) == []
+
+
+def packages_in(*folders):
+    return sorted(path.parent for folder in folders for path in ROOT.glob(f"{folder}/*/__init__.py"))
+
+
+def test_every_package_is_type_checked():
+    packages = packages_in("adapters", "backbones", "region_sources", "data_formats", "examples/*")
+    names = {package.name for package in packages}
+    assert {*ADAPTERS, *BACKBONES, *REGION_SOURCES, *DATA_FORMATS, "pixelrefer_croppool"} <= names
+    mypy = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
+    assert set(mypy["packages"]) == {"pixelrefer_plugin", *names}
+    folders = {package.parent.relative_to(ROOT).as_posix() for package in packages}
+    assert set(mypy["mypy_path"]) == {f"$MYPY_CONFIG_FILE_DIR/{folder}" for folder in folders}
+
+
+def test_every_installed_package_is_marked_as_typed():
+    packages = [ROOT / "pixelrefer_plugin", *packages_in("adapters", "backbones", "region_sources", "data_formats")]
+    assert [package.name for package in packages if not (package / "py.typed").is_file()] == []
 
 
 PUBLIC = {"pixelrefer_plugin", "pixelrefer_plugin.authoring", "pixelrefer_plugin.testing"}

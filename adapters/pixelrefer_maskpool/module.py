@@ -38,4 +38,4 @@ class MaskPool(AdapterModule):
         """
         (scene,) = views
         share = scene.patch_weights / scene.totals(scene.patch_weights)[scene.region_of_patch]
-        return self.mlp(scene.pooled(share, dtype=self.mlp[0].weight.dtype))
+        return self.mlp(scene.pooled(share, dtype=next(self.mlp.parameters()).dtype))

@@ -3,7 +3,8 @@
 Shape letters as in `pixelrefer_plugin.contracts.adapter`: C vision width, D decoder width.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from pixelrefer_saot.module import Saot
@@ -60,7 +61,7 @@ class Oci(AdapterModule):
 
     def set_attn_implementation(self, name: str) -> None:
         """Attend as the backbone does: `sdpa`, `eager` or `flash_attention_2`; by `sdpa` where it is another."""
-        for attention in self.attentions.values():
+        for attention in cast("Iterable[GridAttention]", self.attentions.values()):
             attention.attn_implementation = name if name in (*ATTEND, FLASH) else "sdpa"
 
     def compile(self, *args: Any, **options: Any) -> None:

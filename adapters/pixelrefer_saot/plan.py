@@ -6,7 +6,7 @@ import numpy as np
 
 from pixelrefer_plugin.authoring import Box, CropView, PatchGeometry, Planner, RegionMask, RegionPlan, Resample
 
-from .config import FEWEST_ENCODED_PATCHES, SaotConfig
+from .config import FEWEST_ENCODED_PATCHES, CropResample, SaotConfig
 
 # Steps in which a crop beyond the bound is shrunk: it ends within a tenth of the largest allowed scale.
 _SHRINK = 0.9
@@ -129,7 +129,7 @@ def _whole_patches(side_px: float, config: SaotConfig, geometry: PatchGeometry) 
     return max(1, math.ceil(side_px / (geometry.patch_size * geometry.grid_multiple))) * geometry.grid_multiple
 
 
-def _resample_of_crop(resample: str, box: Box, grid_hw: tuple[int, int], geometry: PatchGeometry) -> Resample:
+def _resample_of_crop(resample: CropResample, box: Box, grid_hw: tuple[int, int], geometry: PatchGeometry) -> Resample:
     """How a crop is resized: `opencv_linear_or_area` means by area where both sides shrink."""
     if resample != "opencv_linear_or_area":
         return resample

@@ -26,7 +26,7 @@ class MemoryEncoder(nn.Module):
 
     def forward(self, scene: EncodedView) -> Tensor:
         """`(R, D)`: the tokens of the view's regions."""
-        return self.mlp(scene.pooled(dtype=self.mlp[0].weight.dtype))
+        return self.mlp(scene.pooled(dtype=next(self.mlp.parameters()).dtype))
 
     @torch.no_grad()
     def start_from(self, projector_layers: Sequence[nn.Module]) -> bool:
@@ -39,9 +39,9 @@ class MemoryEncoder(nn.Module):
         if [layer.weight.shape for layer in own] != [layer.weight.shape for layer in projector_layers]:
             return False
         for layer, source in zip(own, projector_layers, strict=True):
-            layer.weight.copy_(source.weight)
+            layer.weight.copy_(source.get_parameter("weight"))
             if source.bias is None:
                 nn.init.zeros_(layer.bias)
             else:
-                layer.bias.copy_(source.bias)
+                layer.bias.copy_(source.get_parameter("bias"))
         return True

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoPromptEncoder
 
 from pixelrefer_plugin.authoring import EncodedPrompts
 
@@ -26,6 +27,8 @@ class FourierFeatures(nn.Module):
         dimensions: coordinates of a place.
         width: how many features, half of them sines.
     """
+
+    directions: Tensor
 
     def __init__(self, dimensions: int, width: int) -> None:
         super().__init__()
@@ -81,8 +84,8 @@ class SparsePromptEncoder(nn.Module):
         return self.out(torch.cat([where, self.frame(self._times(prompts)[region])], dim=-1))
 
     @torch.no_grad()
-    def start_from(self, prompt_encoder: nn.Module) -> None:
-        """Copy the weights of a SAM 2's prompt encoder (transformers' `Sam2VideoPromptEncoder`)."""
+    def start_from(self, prompt_encoder: Sam2VideoPromptEncoder) -> None:
+        """Copy the weights of a SAM 2's prompt encoder."""
         self.place.directions.copy_(prompt_encoder.shared_embedding.positional_embedding)
         self.kind.weight.copy_(prompt_encoder.point_embed.weight)
         self.padding.weight.copy_(prompt_encoder.not_a_point_embed.weight)

@@ -86,7 +86,7 @@ def image_boxes_xyxy(call: NativeCall, sizes_hw: Sizes) -> list[FloatBox]:
     and bottom.
     """
     seen = _seen_share(call.config)
-    boxes = []
+    boxes: list[FloatBox] = []
     for (h, w), alone in zip(sizes_hw, _is_alone(call), strict=True):
         side_w, side_h = (w, h) if alone else (max(w, h), max(w, h))
         left, top = -((side_w - w) // 2), -((side_h - h) // 2)

@@ -4,9 +4,19 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pixelrefer_plugin.authoring import AdapterModule, CropView, Planner, RegionPlan, check_field
+from pixelrefer_plugin.authoring import (
+    AdapterModule,
+    CropView,
+    EncodedView,
+    PatchGeometry,
+    Planner,
+    RegionMask,
+    RegionPlan,
+    Shapes,
+    check_field,
+)
 
 TOKENS_PER_REGION = 2
 
@@ -23,15 +33,15 @@ class CropPoolConfig:
     side_patches: int = 8
     context: float = 0.25
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_field(1 <= self.side_patches <= 64, self, "side_patches", "in 1..64")
         check_field(self.context >= 0, self, "context", ">= 0")
 
 
-class CropPoolPlanner(Planner):
+class CropPoolPlanner(Planner[CropPoolConfig]):
     """One crop of the region's box with context, squeezed to a square grid; always two tokens."""
 
-    def plan(self, mask, geometry):
+    def plan(self, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
         x0, y0, x1, y1 = mask.box_xyxy
         height, width = mask.image_hw
         margin = math.ceil(self.config.context * max(x1 - x0, y1 - y0))
@@ -44,20 +54,20 @@ class CropPoolPlanner(Planner):
 class CropPool(AdapterModule):
     """The mean of the patches in the mask and the mean of the whole crop, each through one MLP."""
 
-    def __init__(self, vision_width, decoder_width):
+    def __init__(self, vision_width: int, decoder_width: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
             nn.Linear(vision_width, decoder_width), nn.GELU(), nn.Linear(decoder_width, decoder_width)
         )
 
     @classmethod
-    def build(cls, config, shapes):
+    def build(cls, config: CropPoolConfig, shapes: Shapes) -> "CropPool":
         return cls(shapes.crop, shapes.decoder)
 
-    def forward(self, views, counts):
+    def forward(self, views: tuple[EncodedView], counts: tuple[int, ...]) -> Tensor:
         """Returns `(sum(counts), D)`: both tokens of the first region, both of the second, ..."""
         (crops,) = views
-        dtype = self.mlp[0].weight.dtype
+        dtype = next(self.mlp.parameters()).dtype
         weights = crops.patch_weights / crops.totals(crops.patch_weights)[crops.region_of_patch]
         surroundings = [crops.grids[index].flatten(0, 1).mean(dim=0) for index in crops.grid_of_region]
         pooled = torch.stack([crops.pooled(weights, dtype=dtype), torch.stack(surroundings).to(dtype)], dim=1)
