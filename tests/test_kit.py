@@ -269,7 +269,7 @@ BROKEN_FORMATS = {
     "a region too many": (
         changed_sample(regions=(SHOWN, SHOWN)),
         "samples_can_be_learnt_from",
-        "its texts have 1 <region> but it has 2 regions",
+        "its texts have 1 <region> but 2 regions were given",
     ),
     "a region outside": (
         changed_sample(regions=(Region.from_box((500, 1, 509, 9)),)),

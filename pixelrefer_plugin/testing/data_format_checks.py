@@ -21,7 +21,7 @@ from ..data.checks import defects_of
 from ..data.dataset import RegionDataset
 from ..data.records import peek
 from ..data.schema import read_sample, write_record
-from ..errors import DataError, SampleError
+from ..errors import DataError, PluginCodeError, SampleError
 from ..plugins import get_data_format, list_data_formats
 from .running import require_strict_config, run_check
 
@@ -239,6 +239,9 @@ def _outcomes(case: FormatCase, path: Path, what: str) -> tuple[int, int]:
         raise AssertionError(f"{case.spec.name}: {what}: {_shown(error)}, expected a SampleError") from error
     errors = [each for each in outcomes if isinstance(each, SampleError)]
     for each in errors:
+        cause = each.__cause__
+        if isinstance(cause, PluginCodeError):
+            raise AssertionError(f"{case.spec.name}: {what}: {cause.cause}, expected a SampleError") from cause
         has_place = bool(each.where and each.sample_id and each.defects)
         assert has_place, f"{case.spec.name}: {what}: the error does not say its id, place and defects: {each}"
     return len(errors), len(outcomes) - len(errors)
