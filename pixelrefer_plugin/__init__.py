@@ -2,7 +2,7 @@
 
 Attach an adapter to an unmodified Hugging Face model, fine-tune it on your regions, save one small folder:
 
-    model, processor = attach(backbone, native_processor, adapter="saot")
+    model, processor = attach(backbone, native_processor, adapter="NAME")
     inputs = processor(messages, regions=[Region.from_box((10, 20, 60, 90))])
     answer = processor.decode(model.generate(**inputs, max_new_tokens=64), inputs)
 

@@ -30,7 +30,7 @@ def attach(
 ) -> tuple[RegionModel, RegionProcessor]:
     """Give a backbone region referring, and its processor regions. `RegionModel.detach` gives the backbone back.
 
-        model, processor = attach(backbone, native_processor, adapter="saot")
+        model, processor = attach(backbone, native_processor, adapter="NAME")
 
     Args:
         backbone: a Hugging Face model that a backbone plugin serves.

@@ -227,6 +227,8 @@ from dataclasses import replace
 from pixelrefer_plugin import get_adapter, get_backbone
 from pixelrefer_plugin.authoring import hookimpl
 
+PLUGIN_API = 1
+
 @hookimpl
 def register_adapters(register):
     saot = get_adapter("saot")

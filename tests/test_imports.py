@@ -121,19 +121,9 @@ WORDS_OF_THE_HOST = {
     "regions": "what all of it is about: a field of records and batches, and a word of messages",
     "pixelrefer": "the name of the command",
 }
-# What still holds names of plugins, by file of the host.
+# What holds names of plugins, by file of the host.
 NAMES_ALLOWED = {
-    # The default of `pixelrefer quickstart`, whose demonstration is about that adapter; and that of --track.
-    "cli/__init__.py": {"saot", "sam2"},
-    # Defaults where the user names no adapter or source.
-    "cli/asking.py": {"saot"},
-    "cli/checking.py": {"saot"},
-    "cli/options.py": {"saot"},
-    "cli/subject.py": {"sam2"},
-    "model.py": {"saot"},
-    "processor.py": {"saot"},
-    "sources.py": {"sam2"},
-    "training/config.py": {"saot"},
+    "cli/__init__.py": {"saot"},  # the default of `pixelrefer quickstart`, whose demonstration is about that adapter
 }
 
 

@@ -55,8 +55,7 @@ class ModelSection(_Section):
     """The model to start from."""
 
     backbone: str
-    """Hub id or folder of a plain backbone, `builtin:NAME` for one that this package ships, or a model folder of
-    ours to go on from."""
+    """Hub id or folder of a plain backbone, `builtin:NAME` for a shipped one, or our model folder to go on from."""
     backbone_plugin: str | None = None
     """Name of the backbone plugin; by default found by the checkpoint's model type."""
     adapter: str | None = None
