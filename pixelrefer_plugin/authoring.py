@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .contracts.backbone import Cells as Cells
     from .contracts.backbone import CheckpointLayout as CheckpointLayout
     from .contracts.backbone import Crops as Crops
+    from .contracts.backbone import GridsHw as GridsHw
     from .contracts.backbone import NativeCall as NativeCall
     from .contracts.backbone import Parts as Parts
     from .contracts.backbone import Scene as Scene

@@ -18,6 +18,7 @@ from pixelrefer_plugin.authoring import (
     Crops,
     FeatureGrids,
     FloatBox,
+    GridsHw,
     NativeCall,
     Parts,
     PatchGeometry,
@@ -27,7 +28,6 @@ from pixelrefer_plugin.authoring import (
 
 from .tiny import tiny
 
-GridsHw = tuple[tuple[int, int], ...]
 Sizes = Sequence[tuple[int, int]]
 
 

@@ -18,6 +18,7 @@ from pixelrefer_plugin.authoring import (
     Cells,
     Crops,
     FeatureGrids,
+    GridsHw,
     NativeCall,
     Parts,
     PatchGeometry,
@@ -25,8 +26,6 @@ from pixelrefer_plugin.authoring import (
 )
 
 from .tiny import tiny
-
-GridsHw = tuple[tuple[int, int], ...]
 
 
 def geometry(config: Any) -> PatchGeometry:

@@ -15,12 +15,19 @@ from torch import Tensor
 from transformers import VideoLlama3ForConditionalGeneration
 from transformers.models.video_llama_3.video_processing_video_llama_3 import smart_resize
 
-from pixelrefer_plugin.authoring import BackboneSpec, Crops, FeatureGrids, NativeCall, Parts, PatchGeometry, Scene
+from pixelrefer_plugin.authoring import (
+    BackboneSpec,
+    Crops,
+    FeatureGrids,
+    GridsHw,
+    NativeCall,
+    Parts,
+    PatchGeometry,
+    Scene,
+)
 
 from .layouts import LAYOUTS
 from .tiny import tiny
-
-GridsHw = tuple[tuple[int, int], ...]
 
 
 def geometry(config: Any) -> PatchGeometry:
