@@ -356,7 +356,11 @@ class RegionProcessor:
     def _require_one_medium(self, media: Mapping[str, Any]) -> None:
         if not self.mixes_media and {"images", "videos"} <= media.keys():
             token = self._token_of_both
-            why = f"has one token, {token!r}, for pictures and videos" if token else "does not mix pictures and videos"
+            why = (
+                f"has one token, {token!r}, for pictures and videos here"
+                if token
+                else "does not mix pictures and videos"
+            )
             raise PromptError(
                 f"Backbone '{self._backbone.name}' {why}, so a batch may hold pictures or videos, got both. Put them "
                 "in separate batches."
