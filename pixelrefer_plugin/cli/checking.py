@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.argument("files", metavar="FILE | [KEY=VALUE]...", nargs=-1)
 @data_options
 @click.option("--model", metavar="DIR_OR_ID", help="Also try each sample on the processor of this model or backbone.")
-@click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own.")
+@click.option("--adapter", help="Adapter, which a plain backbone needs; a model folder names its own.")
 @adapter_option
 @click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens a sample may have; needs --model.")
 @click.option(
