@@ -126,6 +126,18 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
     Raises:
         CheckpointError: no such file, not JSON, fields missing or unknown, a newer format, another adapter.
     """
+    path = Path(folder) / MANIFEST_FILE
+    data = _fields(_read_json(folder), path)
+    if adapter is not None and data["adapter"] != adapter:
+        raise CheckpointError(
+            f"'{folder}' was made with adapter '{data['adapter']}', not '{adapter}'. "
+            f"Load it with adapter='{data['adapter']}', or leave that out."
+        )
+    _require_origins(data["plugins"], path)
+    return Manifest(**data | {"tokens": _tokens(data["tokens"], path), "frame_sampling": _sampling(data, path)})
+
+
+def _read_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
     _restore(folder)
     path = Path(folder) / MANIFEST_FILE
     if not path.is_file():
@@ -136,6 +148,11 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
         raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}.")
+    return data
+
+
+def _fields(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The fields of the present version, each of its type."""
     version = data.get("format_version")
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
@@ -151,13 +168,7 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
     for name, kinds in _FIELD_TYPES.items():
         if not isinstance(data[name], kinds):
             raise CheckpointError(f"{path}: '{name}' is {data[name]!r}, a {type(data[name]).__name__}.")
-    if adapter is not None and data["adapter"] != adapter:
-        raise CheckpointError(
-            f"'{folder}' was made with adapter '{data['adapter']}', not '{adapter}'. "
-            f"Load it with adapter='{data['adapter']}', or leave that out."
-        )
-    _require_origins(data["plugins"], path)
-    return Manifest(**data | {"tokens": _tokens(data["tokens"], path), "frame_sampling": _sampling(data, path)})
+    return data
 
 
 def _from_version_1(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
