@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from .encoded import EncodedPrompts, EncodedView
 from .masks import Clips, MaskTargets, PredictedMasks
 
-EncodedViews = tuple[EncodedView | EncodedPrompts | None, ...]
-
 
 @dataclass(frozen=True)
 class Shapes:
