@@ -26,7 +26,7 @@ from .conversation.memory import ObjectMemory
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PromptStyle, ReadSample
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
-from .errors import PluginError, PromptError
+from .errors import PluginError, PromptError, in_plugin
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
 from .plugins import backbone_for, get_adapter, get_backbone
@@ -340,7 +340,8 @@ class RegionProcessor:
         videos = self._backbone.videos
         if videos is None or videos.resize_frames is None:
             return frames_nhwc
-        return videos.resize_frames(self.native.video_processor, frames_nhwc)
+        with in_plugin(f"backbone '{self._backbone.name}'", "videos.resize_frames"):
+            return videos.resize_frames(self.native.video_processor, frames_nhwc)
 
     @property
     def mixes_media(self) -> bool:
@@ -402,7 +403,7 @@ class RegionProcessor:
             placeholder=self._placeholder,
             frame_label=self._frame_label,
             mask_token=None if head is None else head.token,
-            list_heading=self._planner.list_heading,
+            list_heading=self._list_heading,
             drawn=self._adapter.drawn,
             frames_together=self._frames_together,
         )
@@ -413,7 +414,8 @@ class RegionProcessor:
         videos = self._backbone.videos
         if not self._adapter.on_scene_tokens or videos is None:
             return 1
-        return videos.frames_per_grid(self._config)
+        with in_plugin(f"backbone '{self._backbone.name}'", "videos.frames_per_grid"):
+            return videos.frames_per_grid(self._config)
 
     def _region_batch(
         self, samples: Sequence[ReadSample], planned: Sequence[Sequence[Sequence[PlannedRegion]]], inputs: BatchFeature
@@ -463,13 +465,23 @@ class RegionProcessor:
 
     def _frame_label(self, time_s: float) -> str:
         """What stands before a frame's object tokens."""
-        label = self._planner.frame_label(time_s)
+        return self._text_of_planner("frame_label", time_s)
+
+    def _list_heading(self, *, num_frames: int | None) -> str:
+        """What stands before the list of a conversation's objects."""
+        return self._text_of_planner("list_heading", num_frames=num_frames)
+
+    def _text_of_planner(self, method: str, *args: Any, **options: Any) -> str:
+        """What a method of the planner writes; it must be plain text."""
+        with in_plugin(f"adapter '{self._adapter.name}'", method):
+            text = getattr(self._planner, method)(*args, **options)
         special = (self._placeholder, *media_tokens(self.native), *self.tokenizer.all_special_tokens)
-        if not isinstance(label, str) or any(token in label for token in special):
+        if not isinstance(text, str) or any(token in text for token in special):
             raise PluginError(
-                f"Adapter '{self._adapter.name}' must label a frame with text without special tokens, got {label!r}."
+                f"Adapter '{self._adapter.name}' must return text without special tokens from Planner.{method}, got "
+                f"{text!r}."
             )
-        return label
+        return text
 
     @property
     def _rows(self) -> int:

@@ -439,7 +439,7 @@ def test_a_label_that_is_no_plain_text_is_the_adapters_error(label):
     pair = make_pair("oci", "videollama3")
     replan(pair.processor, frame_label=lambda time_s: label)
     frames = np.stack([picture(60, 90, seed=seed) for seed in range(2)])
-    with pytest.raises(PluginError, match="'oci' must label a frame with text without special tokens, got"):
+    with pytest.raises(PluginError, match="'oci' must return text without special tokens from Planner.frame_label"):
         pair.processor([user({"type": "video", "video": frames, "fps": 2.0}, "<region>?")], [{0: BOX}])
     pair.model.detach()
 
@@ -625,6 +625,63 @@ def test_drawn_plans_are_checked_as_others_are(drawing):
     replan(drawing, plan_drawn=lambda region: 3)
     with pytest.raises(PluginError, match="Adapter 'sketch' must plan a RegionPlan, got 3"):
         drawing([user(IMAGE, "<region>")], [BOX])
+
+
+def test_an_adapter_says_what_stands_before_the_list(drawing):
+    class Headed(type(drawing._planner)):
+        def list_heading(self, *, num_frames):
+            return f"of {num_frames}: "
+
+    drawing._planner = Headed(drawing._planner.config)
+    assert rendered(drawing, drawing([user(IMAGE, "what is <region>?")], [CIRCLE])).startswith("of None: [1]: *\nwhat")
+    video = {"type": "video", "video": np.stack([IMAGE] * 3), "fps": 1.0}
+    inputs = drawing([user(video, "what is <region>?")], [{0: CIRCLE, 2: CIRCLE}])
+    assert "of 3: [1]: " in sketch.text_of(drawing, inputs["input_ids"][0])
+
+
+@pytest.mark.parametrize("heading", ["<|image_pad|>", "<|region_pad|>\n", "<|im_end|>", None, 3])
+def test_a_heading_that_is_no_plain_text_is_the_adapters_error(drawing, heading):
+    class Headed(type(drawing._planner)):
+        def list_heading(self, *, num_frames):
+            return heading
+
+    drawing._planner = Headed(drawing._planner.config)
+    with pytest.raises(PluginError, match="'sketch' must return text without special tokens from Planner.list_heading"):
+        drawing([user(IMAGE, "what is <region>?")], [CIRCLE])
+
+
+def failing(*args, **options):
+    return {}["gone"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "method", "region"),
+    [
+        ("sketch", "plan", CIRCLE),
+        ("sketch", "plan_drawn", BOX),
+        ("sketch", "together", CIRCLE),
+        ("sketch", "list_heading", CIRCLE),
+        ("oci", "frame_label", {0: BOX}),
+    ],
+)
+def test_an_exception_of_a_planner_says_whose_it_is(monkeypatch, adapter, method, region):
+    sketch.install(monkeypatch)
+    processor = sketch.make_processor(adapter)
+    monkeypatch.setattr(type(processor._planner), method, failing)
+    media = {"type": "video", "video": np.stack([IMAGE] * 3), "fps": 1.0} if isinstance(region, dict) else IMAGE
+    with pytest.raises(PluginError, match=f"Adapter '{adapter}' failed in {method}: KeyError: 'gone'") as raised:
+        processor([user(media, "what is <region>?")], [region])
+    assert (raised.value.plugin, raised.value.step) == (f"adapter '{adapter}'", method)
+
+
+@pytest.mark.parametrize("field", ["grids_hw", "boxes_xyxy", "frames_per_grid", "resize_frames"])
+def test_an_exception_of_a_scene_says_whose_it_is(field):
+    pair = make_pair("unipixel", "qwen2_5_vl")
+    spec = pair.processor._backbone
+    pair.processor._backbone = dataclasses.replace(spec, videos=dataclasses.replace(spec.videos, **{field: failing}))
+    video = {"type": "video", "video": np.stack([IMAGE] * 4), "fps": 1.0}
+    with pytest.raises(PluginError, match=f"Backbone 'qwen2_5_vl' failed in videos.{field}: KeyError: 'gone'"):
+        pair.processor([user(video, "what is <region>?")], [{0: CIRCLE, 3: CIRCLE}])
 
 
 def test_a_drawn_region_may_read_the_scene_too(drawing):

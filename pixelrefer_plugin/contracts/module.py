@@ -12,7 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from .encoded import EncodedPrompts, EncodedView
 from .masks import Clips, MaskTargets, PredictedMasks
 
 
