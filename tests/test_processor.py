@@ -439,9 +439,7 @@ def test_a_label_that_is_no_plain_text_is_the_adapters_error(label):
     pair = make_pair("oci", "videollama3")
     replan(pair.processor, frame_label=lambda time_s: label)
     frames = np.stack([picture(60, 90, seed=seed) for seed in range(2)])
-    with pytest.raises(
-        PluginError, match="'oci' must return text without special tokens from Planner.frame_label"
-    ):
+    with pytest.raises(PluginError, match="'oci' must return text without special tokens from Planner.frame_label"):
         pair.processor([user({"type": "video", "video": frames, "fps": 2.0}, "<region>?")], [{0: BOX}])
     pair.model.detach()
 
