@@ -468,7 +468,7 @@ def _unknown_key(loc: Sequence[str]) -> str:
 
 
 def _described(loc: Sequence[str]) -> str:
-    text = _section_at(loc[:-1]).model_fields[loc[-1]].description
+    text = " ".join((_section_at(loc[:-1]).model_fields[loc[-1]].description or "").split())
     return text or f"Keys of it: {', '.join(_section_at(loc).model_fields)}."
 
 
