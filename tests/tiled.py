@@ -32,7 +32,6 @@ NAMED = {
     "context_image_token": "<IMG_CONTEXT>",
     "video_token": "<video>",
 }
-PLUGIN_API = 1
 TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *NAMED.values())
 TEMPLATE = CHATML_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\\n").replace(
     "<|vision_start|><|video_pad|><|vision_end|>", "<video>\\n"

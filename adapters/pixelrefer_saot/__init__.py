@@ -6,8 +6,6 @@ from pixelrefer_plugin.authoring import AdapterSpec, hookimpl
 
 PLUGIN_API = 1
 
-PLUGIN_API = 1
-
 
 @hookimpl
 def register_adapters(register: Callable[[AdapterSpec], None]) -> None:

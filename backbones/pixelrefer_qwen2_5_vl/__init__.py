@@ -6,8 +6,6 @@ from pixelrefer_plugin.authoring import BackboneSpec, hookimpl
 
 PLUGIN_API = 1
 
-PLUGIN_API = 1
-
 
 @hookimpl
 def register_backbones(register: Callable[[BackboneSpec], None]) -> None:

@@ -8,8 +8,6 @@ from .adapter import CropPool, CropPoolConfig, CropPoolPlanner
 
 PLUGIN_API = 1
 
-PLUGIN_API = 1
-
 
 @hookimpl
 def register_adapters(register: Callable[[AdapterSpec], None]) -> None:
