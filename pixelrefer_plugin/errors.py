@@ -146,6 +146,8 @@ def placed(**place: Unpack[Place]) -> Iterator[None]:
 def in_plugin(plugin: str, step: str) -> Iterator[None]:
     """Says of an exception which plugin's code it comes out of, and what that was asked to do.
 
+    An exception that memory does not suffice stays what it is, for code that then tries a smaller batch.
+
     Args:
         plugin: kind and name, such as `adapter 'NAME'`.
         step: such as `plan`.
@@ -160,7 +162,14 @@ def in_plugin(plugin: str, step: str) -> Iterator[None]:
             error.plugin, error.step = plugin, step
         raise
     except Exception as error:
+        if _is_of_memory(error):
+            raise
         raise PluginCodeError.of(error, plugin, step) from error
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Python's MemoryError or torch's OutOfMemoryError; this module does not import torch."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 class PluginError(PixelReferError):

@@ -13,7 +13,7 @@ from conftest import assistant, picture, user
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pixelrefer_plugin import FrameSampling, PluginError, PromptError, Region, VideoRegion
+from pixelrefer_plugin import FrameSampling, PluginError, PromptError, Region, VideoRegion, get_backbone
 from pixelrefer_plugin.contracts.messages import MASK_MARKER, REGION_MARKER
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.conversation.expansion import IGNORE_INDEX
@@ -128,6 +128,24 @@ def test_every_part_of_a_vision_object_model_has_a_gradient_from_text_alone(adap
     model(**for_model(collate([one_turn()]))).loss.backward()
     assert from_text == {name for name, gradient in gradients_of(model).items() if gradient is not None}
     model.detach()
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize(("samples", "kind"), [("a picture", "image"), ("a video", "video"), ("text", "image")])
+def test_the_dummy_row_is_of_the_batchs_medium_where_a_backbone_does_not_mix_them(monkeypatch, adapter, samples, kind):
+    spec = dataclasses.replace(get_backbone("llava_onevision"), mixes_media=False)
+    for module in ("model", "processor"):
+        monkeypatch.setattr(f"pixelrefer_plugin.{module}.backbone_for", lambda *_: spec)
+    pair = make_pair(adapter, "llava_onevision")
+    batch = RegionCollator(pair.processor)(WITHOUT_REGIONS[samples])
+    assert batch["regions"].regions_per_sample == (0, 1)
+    pixels = {name for name in batch if name.startswith("pixel_values")}
+    wanted = {"image": "pixel_values", "video": "pixel_values_videos"}[kind]
+    assert pixels == (set() if adapter == "oci" and samples == "text" else {wanted})
+    pair.model(**for_model(batch)).loss.backward()
+    gradients = gradients_of(pair.model)
+    assert all(gradient is not None and not gradient.any() for gradient in gradients.values())
+    pair.model.detach()
 
 
 def test_a_batch_of_which_all_samples_are_skipped_is_the_dummy_row(any_pair):

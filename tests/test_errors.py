@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import assistant, picture, user
 from PIL import Image
@@ -151,6 +152,12 @@ def test_an_error_of_this_package_passes_a_plugin():
 def test_ctrl_c_passes_a_plugin():
     with pytest.raises(KeyboardInterrupt), in_plugin("adapter 'x'", "plan"):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
+def test_memory_that_does_not_suffice_stays_what_it_is(kind):
+    with pytest.raises(kind), in_plugin("adapter 'x'", "forward"):
+        raise kind("3 GiB")
 
 
 def test_places_in_threads_do_not_mix():

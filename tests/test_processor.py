@@ -699,7 +699,7 @@ def test_a_kind_that_is_not_drawn_is_read_by_its_mask(drawing):
     drawing._adapter = dataclasses.replace(drawing._adapter, drawn=("points",))
     inputs = drawing([user(IMAGE, "is <region> like <region>?")], [BOX, CLICKS])
     assert read_as(inputs) == ("mask", "points")
-    assert [drawing.is_drawn(each) for each in (CLICKS, BOX)] == [True, False]
+    assert [drawing.is_listed(each) for each in (CLICKS, BOX)] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ class AdapterSpec:
         require_config(self)
         require_callables(self, "planner")
         require_subclass(self, "module", AdapterModule)
-        require_kinds(self, masks=(Masks, type(None)))
+        require_kinds(self, masks=(Masks, type(None)), presets=Mapping, recipes=Mapping, layouts=Mapping, tiny=Mapping)
         if self.masks is not None and not issubclass(self.module, MaskModule):
             raise PixelReferError(
                 f"AdapterSpec.module of '{self.name}' must have the methods predict_masks and mask_losses, since "
@@ -197,7 +197,7 @@ class AdapterSpec:
             )
         self._require_one_of("framework", self.framework, _FRAMEWORKS)
         self._require_one_of("scene", self.scene, _SCENES)
-        if isinstance(self.drawn, str) or not set(self.drawn) <= set(_DRAWN_KINDS):
+        if not isinstance(self.drawn, tuple) or not all(each in _DRAWN_KINDS for each in self.drawn):
             raise PixelReferError(
                 f"AdapterSpec.drawn of '{self.name}' must be a tuple of {' and '.join(map(repr, _DRAWN_KINDS))}, "
                 f"got {self.drawn!r}."

@@ -50,6 +50,11 @@ class Parts:
     projector_layers: tuple[str, ...] = ()
     final_norm: str | None = None
 
+    def __post_init__(self) -> None:
+        require_kinds(self, vision_tower=str, projector=str, decoder=str, token_embedding=str)
+        require_kinds(self, final_norm=(str, type(None)))
+        require_texts(self, "projector_layers", optional=True)
+
     @property
     def norm(self) -> str:
         """Path of the norm behind the decoder's last layer."""
@@ -71,6 +76,9 @@ class Crops:
     geometry: Callable[[Any], PatchGeometry]
     width: Callable[[Any], int]
     encode: Callable[[Any, list[torch.Tensor]], FeatureGrids]
+
+    def __post_init__(self) -> None:
+        require_callables(self, "geometry", "width", "encode")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +132,10 @@ class Scene:
     projected: Callable[[NativeCall, Sequence[Any]], FeatureGrids] | None = None
     resize_frames: Callable[[Any, np.ndarray], np.ndarray] | None = None
 
+    def __post_init__(self) -> None:
+        optional = ("boxes_xyxy", "projected", "resize_frames")
+        require_callables(self, "grids_hw", "grids", "frames_per_grid", optional=optional)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
@@ -136,6 +148,10 @@ class Cells:
 
     side: Callable[[Any], int]
     norm: str | None = None
+
+    def __post_init__(self) -> None:
+        require_callables(self, "side")
+        require_kinds(self, norm=(str, type(None)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +220,9 @@ class BackboneSpec:
     def __post_init__(self) -> None:
         require_name(self)
         require_texts(self, "model_types")
+        require_kinds(self, model_class=type, parts=Parts, crops=Crops, images=Scene, mixes_media=bool, layouts=Mapping)
         scene = (Scene, type(None))
-        require_kinds(
-            self, parts=Parts, crops=Crops, images=Scene, videos=scene, tiles=scene, cells=(Cells, type(None))
-        )
+        require_kinds(self, videos=scene, tiles=scene, cells=(Cells, type(None)))
         require_patterns(self, "lora_targets")
         require_known(self, "lora_targets", LORA_SCOPES)
         require_callables(self, "tiny")

@@ -85,14 +85,15 @@ def require_subclass(spec: Any, field: str, parent: type) -> None:
         raise _refusal(spec, field, f"a class derived from {parent.__name__}", reprlib.repr(value))
 
 
-def require_texts(spec: Any, field: str) -> None:
-    """Refuse a spec in which a field is not a tuple of texts, one or more.
+def require_texts(spec: Any, field: str, *, optional: bool = False) -> None:
+    """Refuse a spec in which a field is not a tuple of texts, one or more, or any number where they are optional.
 
     Raises:
         PixelReferError: it is something else, such as one text.
     """
     value = getattr(spec, field)
-    if not isinstance(value, tuple) or not value or not all(isinstance(each, str) and each for each in value):
+    is_tuple = isinstance(value, tuple) and (optional or bool(value))
+    if not is_tuple or not all(isinstance(each, str) and each for each in value):
         hint = f". Write ('{value}',)" if isinstance(value, str) else ""
         raise _refusal(spec, field, "a tuple of names", f"{reprlib.repr(value)}{hint}")
 
@@ -126,7 +127,8 @@ def require_known(spec: Any, field: str, known: Collection[str]) -> None:
 
 
 def _refusal(spec: Any, field: str, expected: str, got: str) -> PixelReferError:
-    return PixelReferError(f"{type(spec).__name__}.{field} of '{spec.name}' must be {expected}, got {got}.")
+    whose = f" of '{spec.name}'" if hasattr(spec, "name") else ""  # the parts of a spec have no name
+    return PixelReferError(f"{type(spec).__name__}.{field}{whose} must be {expected}, got {got}.")
 
 
 def _config_problem(config: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..regions.region import Region, VideoRegion
+from .checks import require_callables, require_kinds
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,10 @@ class Masks:
     picture_px: Callable[[Any], int]
     max_objects: Callable[[Any], int]
     localize: str = "{} Please segment the objects that this is about."
+
+    def __post_init__(self) -> None:
+        require_kinds(self, token=str, localize=str)
+        require_callables(self, "picture_px", "max_objects")
 
 
 @dataclass(frozen=True)

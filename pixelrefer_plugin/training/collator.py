@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -28,7 +27,7 @@ from ..errors import (
 from ..masks.mask_batch import MaskBatch
 from ..media.video import FrameSampling
 from ..processor import RegionProcessor
-from ..regions.region import Region
+from ..regions.region import Region, VideoRegion
 from ..tokens.region_batch import RegionBatch
 from .sampling import require_sample
 
@@ -153,8 +152,7 @@ class RegionCollator:
         conversations = [list(each.messages) for each in samples]
         regions = [list(each.regions) for each in samples]
         if not any(_shows_a_region(each) for each in samples):
-            needs_video = not self.processor.mixes_media and any(each.media("video") for each in samples)
-            medium, region = _dummy(is_video=needs_video)
+            medium, region = self._dummy(samples)
             conversations.append([{"role": "user", "content": [medium, {"type": "text", "text": REGION_MARKER}]}])
             regions.append([region])
         inputs = self.processor(
@@ -163,6 +161,18 @@ class RegionCollator:
         if not samples:  # the processor makes no labels where there is nothing to learn
             inputs["labels"] = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
         return dict(inputs)
+
+    def _dummy(self, samples: Sequence[RegionSample]) -> tuple[Mapping[str, Any], Region | VideoRegion]:
+        """The medium and the region of the dummy row.
+
+        A grey picture; where the backbone may not mix media and the batch has a video, that one again: some backbones
+        take videos together only if all have as many frames.
+        """
+        videos = [] if self.processor.mixes_media else [each for sample in samples for each in sample.media("video")]
+        if videos:
+            return videos[0], VideoRegion({0: Region.from_box((0, 0, 1, 1))})  # its first frame is always sampled
+        grey = Image.new("RGB", (_DUMMY_PX, _DUMMY_PX), "grey")
+        return {"type": "image", "image": grey}, Region.from_box((0, 0, _DUMMY_PX, _DUMMY_PX))
 
     def _prepared_together(self, samples: Sequence[RegionSample]) -> dict[str, Any]:
         """As `_prepared`, of samples each of which is good."""
@@ -197,15 +207,6 @@ def _blamed(fault: PixelReferError, samples: Sequence[RegionSample]) -> dict[int
     if row is None or row >= len(samples) or not isinstance(fault, SAMPLE_FAULTS):
         return {}
     return {row: samples[row].blamed(fault)}
-
-
-def _dummy(*, is_video: bool) -> tuple[dict[str, Any], Any]:
-    """The medium and the region of the dummy row."""
-    box = Region.from_box((0, 0, _DUMMY_PX, _DUMMY_PX))
-    if is_video:
-        frames = np.full((2, _DUMMY_PX, _DUMMY_PX, 3), 128, dtype=np.uint8)
-        return {"type": "video", "video": frames, "fps": 1.0}, {0: box}
-    return {"type": "image", "image": Image.new("RGB", (_DUMMY_PX, _DUMMY_PX), "grey")}, box
 
 
 def _shows_a_region(sample: RegionSample) -> bool:
