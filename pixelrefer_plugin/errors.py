@@ -45,6 +45,7 @@ class PixelReferError(ValueError):
         frame: index of a frame in its video.
         plugin: the plugin whose code it comes from, such as `adapter 'NAME'`.
         step: what that plugin was asked to do, such as `plan`.
+        distribution: name and version of what that plugin is from, such as `pixelrefer-plugin 0.1.0`.
     """
 
     _names_frame: ClassVar[bool] = False  # whether messages do so themselves
@@ -65,6 +66,7 @@ class PixelReferError(ValueError):
         self.sample, self.region, self.object_id, self.frame = sample, region, object_id, frame
         self.plugin: str | None = None
         self.step: str | None = None
+        self.distribution: str | None = None
         self._names: dict[str, str] = {}  # of places that are not called by their index
 
     def __str__(self) -> str:
@@ -142,42 +144,12 @@ def placed(**place: Unpack[Place]) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def in_plugin(plugin: str, step: str) -> Iterator[None]:
-    """Says of an exception which plugin's code it comes out of, and what that was asked to do.
-
-    An exception that memory does not suffice stays what it is, for code that then tries a smaller batch.
-
-    Args:
-        plugin: kind and name, such as `adapter 'NAME'`.
-        step: such as `plan`.
-
-    Raises:
-        PluginCodeError: in place of an exception that is not of this package, once; that one is its cause.
-    """
-    try:
-        yield
-    except PixelReferError as error:
-        if error.plugin is None:
-            error.plugin, error.step = plugin, step
-        raise
-    except Exception as error:
-        if _is_of_memory(error):
-            raise
-        raise PluginCodeError.of(error, plugin, step) from error
-
-
-def _is_of_memory(error: Exception) -> bool:
-    """Python's MemoryError or torch's OutOfMemoryError; this module does not import torch."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
 class PluginError(PixelReferError):
     """A plugin is unknown, broken, misspelt, claims a name that another one has, or does what it must not."""
 
 
 class PluginCodeError(PluginError):
-    """An exception of a plugin's code, other than an error of this package. `in_plugin` makes it.
+    """An exception of a plugin's code, other than an error of this package. `plugins.in_plugin` makes it.
 
     Attributes:
         cause: type and text of that exception, shortened.

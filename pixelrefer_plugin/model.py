@@ -20,10 +20,10 @@ from .contracts.backbone import BackboneSpec
 from .contracts.encoded import FeatureGrids
 from .contracts.module import AdapterModule, Shapes
 from .conversation.token_ids import TokenIds
-from .errors import AttachError, CheckpointError, PluginError, PromptError, in_plugin
+from .errors import AttachError, CheckpointError, PluginError, PromptError
 from .masks.mask_batch import MaskBatch
 from .masks.mask_call import MaskCall
-from .plugins import backbone_for, get_adapter
+from .plugins import backbone_for, get_adapter, in_plugin
 from .processor import RegionProcessor
 from .tokens.region_batch import RegionBatch
 from .tokens.spliced_call import SplicedCall
@@ -71,7 +71,8 @@ class RegionModel(nn.Module):
                     f"{adapter_spec.module.__name__}.build of adapter '{adapter_spec.name}' must make an "
                     f"AdapterModule, got a {type(adapter).__name__}."
                 )
-        adapter.set_attn_implementation(backbone.config._attn_implementation)
+        with in_plugin(f"adapter '{adapter_spec.name}'", "set_attn_implementation"):
+            adapter.set_attn_implementation(backbone.config._attn_implementation)
         self.adapter: AdapterModule = adapter.to(embedding.weight.device)
         self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}
         self._was_training = backbone.training

@@ -28,7 +28,7 @@ import pluggy
 from . import hookspecs
 from .contracts.checks import require_name
 from .contracts.plugin_api import NOT_SAID, api_defect
-from .errors import PixelReferError, PluginError
+from .errors import PixelReferError, PluginCodeError, PluginError, SpliceError
 
 if TYPE_CHECKING:
     from .contracts.adapter import AdapterLayout, AdapterSpec
@@ -606,6 +606,52 @@ def installed(kind: Kind) -> list[str]:
 def distribution_of(kind: Kind, name: str) -> tuple[str, str] | None:
     """Name and version of the distribution that provides a plugin; None where that is not known."""
     return host().distribution_of(kind, name)
+
+
+@contextmanager
+def in_plugin(plugin: str, step: str) -> Iterator[None]:
+    """Says of an exception which plugin's code it comes out of, and what that was asked to do.
+
+    An exception that memory does not suffice stays what it is, for code that then tries a smaller batch. An error about
+    the plugin has a note with the plugin's distribution.
+
+    Args:
+        plugin: kind and name, such as `adapter 'NAME'`.
+        step: such as `plan`.
+
+    Raises:
+        PluginCodeError: in place of an exception that is not of this package, once; that one is its cause.
+    """
+    try:
+        yield
+    except PixelReferError as error:
+        if error.plugin is None:
+            error.plugin, error.step = plugin, step
+            _tell_distribution(error, plugin)
+        raise
+    except Exception as error:
+        if _is_of_memory(error):
+            raise
+        wrapped = PluginCodeError.of(error, plugin, step)
+        _tell_distribution(wrapped, plugin)
+        raise wrapped from error
+
+
+def _tell_distribution(error: PixelReferError, plugin: str) -> None:
+    kind, name = plugin.rstrip("'").split(" '")
+    try:
+        provider = distribution_of(cast(Kind, kind), name)
+    except PluginError:  # not one of the installed
+        return
+    if provider is not None:
+        error.distribution = " ".join(provider)
+        if isinstance(error, PluginError | SpliceError):
+            error.add_note(f"The {plugin} is from {error.distribution}.")
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Python's MemoryError or torch's OutOfMemoryError; listing plugins does not import torch."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def require_adapter_name(name: str | None, *, write: str = "adapter=") -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from transformers import BatchFeature
 from transformers.video_utils import VideoMetadata
 
-from .contracts.adapter import AdapterSpec, Framework
+from .contracts.adapter import AdapterSpec, Framework, Planner
 from .contracts.backbone import BackboneSpec, NativeCall
 from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation
 from .contracts.views import RegionPlan
@@ -26,10 +26,10 @@ from .conversation.memory import ObjectMemory
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PromptStyle, ReadSample
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
-from .errors import PluginError, PromptError, in_plugin
+from .errors import PluginError, PromptError
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
-from .plugins import backbone_for, get_adapter, get_backbone
+from .plugins import backbone_for, get_adapter, get_backbone, in_plugin
 from .regions.mask import RegionMask
 from .regions.region import Region, VideoRegion
 from .tokens.crops import Picture, VideoFrame
@@ -84,7 +84,7 @@ class RegionProcessor:
         self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
         self._adapter_config = self._adapter.make_config(adapter_config)
-        self._planner = self._adapter.make_planner(self._adapter_config)
+        self._planner = _planner_of(self._adapter, self._adapter_config)
         self._geometry = self._backbone.crops.geometry(config)
         self._id_texts: dict[int, str] | None = None
         head = self._adapter.masks
@@ -298,7 +298,7 @@ class RegionProcessor:
     def __setstate__(self, state: dict[str, Any]) -> None:
         specs = {"_backbone": get_backbone(state["_backbone"]), "_adapter": get_adapter(state["_adapter"])}
         self.__dict__.update(state | specs)
-        self._planner = self._adapter.make_planner(self._adapter_config)
+        self._planner = _planner_of(self._adapter, self._adapter_config)
 
     def _native_inputs(
         self, samples: Sequence[ReadSample], *, add_generation_prompt: bool, **options: Any
@@ -475,18 +475,28 @@ class RegionProcessor:
         """What a method of the planner writes; it must be plain text."""
         with in_plugin(f"adapter '{self._adapter.name}'", method):
             text = getattr(self._planner, method)(*args, **options)
-        special = (self._placeholder, *media_tokens(self.native), *self.tokenizer.all_special_tokens)
-        if not isinstance(text, str) or any(token in text for token in special):
-            raise PluginError(
-                f"Adapter '{self._adapter.name}' must return text without special tokens from Planner.{method}, got "
-                f"{text!r}."
-            )
+            special = (self._placeholder, *media_tokens(self.native), *self.tokenizer.all_special_tokens)
+            if not isinstance(text, str) or any(token in text for token in special):
+                raise PluginError(
+                    f"Adapter '{self._adapter.name}' must return text without special tokens from Planner.{method}, "
+                    f"got {text!r}."
+                )
         return text
 
     @property
     def _rows(self) -> int:
         """Rows of the backbone's embedding table."""
         return int(self._config.get_text_config().vocab_size)
+
+
+def _planner_of(adapter: AdapterSpec, config: Any) -> Planner[Any]:
+    with in_plugin(f"adapter '{adapter.name}'", "planner"):
+        planner = adapter.planner(config)
+        if not isinstance(planner, Planner):
+            raise PluginError(
+                f"AdapterSpec.planner of '{adapter.name}' must make a Planner, got a {type(planner).__name__}."
+            )
+    return planner
 
 
 def _checked_sampling(sampling: Any) -> FrameSampling | None:

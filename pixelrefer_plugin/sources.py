@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import Place, PluginError, RegionError, SourceError, in_plugin, placed
+from .errors import Place, PluginError, RegionError, SourceError, placed
 from .media.images import load_image
 from .media.video import Video
-from .plugins import get_region_source
+from .plugins import get_region_source, in_plugin
 from .regions.region import Region, VideoRegion
 
 if TYPE_CHECKING:

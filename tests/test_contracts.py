@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import assistant, picture, user
 
-from pixelrefer_plugin import Region, attach, get_adapter, get_backbone
+from pixelrefer_plugin import Region, __version__, attach, get_adapter, get_backbone
 from pixelrefer_plugin.authoring import Cells, Crops, Masks, Parts, RegionPlan, Scene
+from pixelrefer_plugin.cli.reporting import told
 from pixelrefer_plugin.errors import PixelReferError, PluginError, SpliceError
 
 
@@ -181,8 +182,25 @@ def test_a_module_that_returns_something_else_is_named(serve, change, told):
 
     model, processor = serve(module=Other)
     inputs = processor([*QUESTION, assistant("a cat")], [BOX])
-    with pytest.raises(SpliceError, match=rf"Adapter 'maskpool' promised \d+ object tokens of width 64 .*{told}"):
+    with pytest.raises(
+        SpliceError, match=rf"Adapter 'maskpool' promised \d+ object tokens of width 64 .*{told}"
+    ) as caught:
         model(**inputs)
+    assert (caught.value.plugin, caught.value.step) == ("adapter 'maskpool'", "forward")
+
+
+def test_the_distribution_of_a_plugin_that_breaks_its_contract_is_told(serve):
+    class Other(get_adapter("maskpool").planner):
+        def plan(self, mask, geometry):
+            return [super().plan(mask, geometry)]
+
+    _, processor = serve(planner=Other)
+    with pytest.raises(PluginError) as caught:
+        processor(QUESTION, [BOX])
+    assert caught.value.distribution == f"pixelrefer-plugin {__version__}"
+    note = f"The adapter 'maskpool' is from pixelrefer-plugin {__version__}."
+    assert caught.value.__notes__ == [note]
+    assert told(caught.value).splitlines() == [str(caught.value), note]
 
 
 PLANS = {

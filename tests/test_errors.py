@@ -22,6 +22,7 @@ from pixelrefer_plugin import (
     RegionError,
     SampleError,
     VideoRegion,
+    __version__,
     load_region_source,
     plugins,
 )
@@ -32,7 +33,8 @@ from pixelrefer_plugin.cli.reporting import TRACEBACK, told
 from pixelrefer_plugin.contracts.samples import RecordPlace, RegionSample
 from pixelrefer_plugin.data.checks import defects_of
 from pixelrefer_plugin.data.schema import read_sample
-from pixelrefer_plugin.errors import Defect, FrameError, PixelReferError, PluginCodeError, in_plugin, placed
+from pixelrefer_plugin.errors import Defect, FrameError, PixelReferError, PluginCodeError, placed
+from pixelrefer_plugin.plugins import in_plugin
 from pixelrefer_plugin.sources import CheckedSource
 from pixelrefer_plugin.training.collator import RegionCollator
 
@@ -372,15 +374,14 @@ def test_the_traceback_is_shown_on_request(formats, odd_file):
 
 
 def test_the_command_line_names_the_distribution():
-    plugins.get_adapter("saot")
-    error = PluginCodeError.of(ZeroDivisionError("no"), "adapter 'saot'", "plan").set_place(sample=0, region=1)
-    version = next(each.version for each in plugins.list_plugins() if each.name == "saot")
+    error = failed(ZeroDivisionError("no"), ("adapter 'saot'", "plan")).set_place(sample=0, region=1)
+    assert error.distribution == f"pixelrefer-plugin {__version__}"
     assert told(error).splitlines() == [
-        f"Adapter 'saot' (pixelrefer-plugin {version}) failed in plan.",
+        f"Adapter 'saot' (pixelrefer-plugin {__version__}) failed in plan.",
         "Where: Sample 0, region 1.",
         "Why: ZeroDivisionError: no",
     ]
-    assert told(PluginCodeError.of(KeyError(), "adapter 'x'", "plan")).splitlines() == [
+    assert told(failed(KeyError(), ("adapter 'x'", "plan"))).splitlines() == [
         "Adapter 'x' failed in plan.",
         "Why: KeyError",
     ]

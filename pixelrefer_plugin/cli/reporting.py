@@ -8,14 +8,11 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from logging import ERROR, getLogger
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any
 
 import click
 
-from ..errors import ConfigError, PixelReferError, PluginCodeError, PluginError, SampleError, sample_name
-
-if TYPE_CHECKING:
-    from ..plugins import Kind
+from ..errors import ConfigError, PixelReferError, PluginCodeError, PluginError, SampleError, SpliceError, sample_name
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it: 128 and the number of the signal."""
@@ -48,23 +45,20 @@ def told(error: Exception | str) -> str:
         return str(error)
     failure = _plugins_failure(error)
     if failure is None or failure.plugin is None:
-        return plain(str(error))
-    lines = [f"{failure.plugin[0].upper()}{failure.plugin[1:]}{_origin(failure.plugin)} failed in {failure.step}."]
+        return "\n".join([plain(str(error)), *_of_plugin(error)])
+    origin = f" ({failure.distribution})" if failure.distribution else ""
+    lines = [f"{failure.plugin[0].upper()}{failure.plugin[1:]}{origin} failed in {failure.step}."]
     if place := _place(error, failure):
         lines.append(f"Where: {place}.")
     return "\n".join(map(plain, [*lines, f"Why: {failure.cause}"]))
 
 
-def _origin(plugin: str) -> str:
-    """The distribution of what an error calls `adapter 'saot'`, in brackets; empty where it is not known."""
-    from ..plugins import distribution_of
-
-    kind, name = plugin.rstrip("'").split(" '")
-    try:
-        provider = distribution_of(cast("Kind", kind), name)
-    except PluginError:
-        return ""
-    return f" ({' '.join(provider)})" if provider else ""
+def _of_plugin(error: object) -> list[str]:
+    """A line with the distribution of a plugin that breaks its contract, where it is known."""
+    fault = error.__cause__ if isinstance(error, SampleError) else error
+    if not isinstance(fault, PluginError | SpliceError) or fault.distribution is None:
+        return []
+    return [plain(f"The {fault.plugin} is from {fault.distribution}.")]
 
 
 def _plugins_failure(error: object) -> PluginCodeError | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from ..errors import PixelReferError, PluginError, in_plugin
+from ..errors import PixelReferError
 from ..regions.mask import RegionMask
 from ..regions.region import Region
 from .checks import require_callables, require_config, require_kinds, require_name, require_subclass
@@ -216,20 +216,6 @@ class AdapterSpec:
             raise PixelReferError(
                 f"AdapterSpec.{field} of '{self.name}' must be {' or '.join(map(repr, allowed))}, got {value!r}."
             )
-
-    def make_planner(self, config: Any) -> Planner[Any]:
-        """The planner for a config of the adapter's.
-
-        Raises:
-            PluginError: the plugin's code fails, or makes something else.
-        """
-        with in_plugin(f"adapter '{self.name}'", "planner"):
-            planner = self.planner(config)
-            if not isinstance(planner, Planner):
-                raise PluginError(
-                    f"AdapterSpec.planner of '{self.name}' must make a Planner, got a {type(planner).__name__}."
-                )
-        return planner
 
     @property
     def on_scene_tokens(self) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from .. import plugins
 from ..contracts.data_format import DataFormatSpec, SampleFile
 from ..contracts.samples import SAMPLE_FAULTS, RecordPlace, RegionSample
-from ..errors import DataError, Defect, PixelReferError, PluginError, SampleError, in_plugin
+from ..errors import DataError, Defect, PixelReferError, PluginError, SampleError
 from .records import JsonRecords, peek
 
 logger = logging.getLogger(__name__)
@@ -289,7 +289,7 @@ class _CheckedFile:
 
 
 def _in_format(name: str, step: str) -> AbstractContextManager[None]:
-    return in_plugin(f"data format '{name}'", step)
+    return plugins.in_plugin(f"data format '{name}'", step)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts.masks import SegmentedObject
-from ..errors import PromptError, SpliceError, in_plugin
+from ..errors import PromptError, SpliceError
+from ..plugins import in_plugin
 from .hidden_states import GeneratedStates, TaughtStates
 from .mask_batch import MaskBatch
 from .objects import ForcedMask, find_mentions, segmented_objects, used_clips

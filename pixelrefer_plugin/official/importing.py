@@ -15,8 +15,8 @@ import torch
 
 from ..contracts.adapter import AdapterLayout, AdapterSpec
 from ..entry import attach
-from ..errors import CheckpointError, PromptError, in_plugin
-from ..plugins import adapter_for_layout, adapter_layouts
+from ..errors import CheckpointError, PromptError
+from ..plugins import adapter_for_layout, adapter_layouts, in_plugin
 from ..weights import model_folder
 from ..weights.foreign import ForeignCheckpoint, find_foreign
 from ..weights.hub import without_where

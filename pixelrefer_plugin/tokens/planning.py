@@ -14,7 +14,8 @@ import numpy as np
 from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.views import PatchGeometry, RegionPlan
 from ..conversation.sample import ReadSample, WrittenRegion
-from ..errors import PluginError, in_plugin, placed
+from ..errors import PluginError, placed
+from ..plugins import in_plugin
 from ..regions.mask import RegionMask
 from ..regions.region import Region
 from .layouts import PlannedRegion

@@ -19,8 +19,9 @@ from ..contracts.adapter import AdapterSpec
 from ..contracts.backbone import BackboneSpec, GridsHw, NativeCall, Scene
 from ..contracts.encoded import FeatureGrids
 from ..conversation.sample import ReadSample
-from ..errors import PluginError, SpliceError, in_plugin
+from ..errors import PluginError, SpliceError
 from ..media.video import Video
+from ..plugins import in_plugin
 from ..regions.mask import FloatBox
 from .layouts import PlannedRegion, SceneGrids, SceneLayout
 

@@ -21,7 +21,8 @@ from ..contracts.backbone import BackboneSpec, NativeCall
 from ..contracts.encoded import FeatureGrids
 from ..contracts.module import AdapterModule, Shapes
 from ..conversation.token_ids import TokenIds
-from ..errors import SpliceError, in_plugin
+from ..errors import SpliceError
+from ..plugins import in_plugin
 from .layouts import Features
 from .region_batch import RegionBatch
 from .scene import captured_scene
