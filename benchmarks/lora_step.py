@@ -23,7 +23,7 @@ from region_tokens import environment
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
 
-from pixelrefer_plugin import Region, RegionModel
+from pixelrefer_plugin import Region, attach
 from pixelrefer_plugin.data import RegionDataset
 from pixelrefer_plugin.training.collator import RegionCollator
 
@@ -51,12 +51,12 @@ def make_rows(count, image_hw):
 
 
 def make_model(shape, native, device):
-    """The recipe `lora`: frozen bfloat16 backbone, adapter and LoRA in float32."""
+    """The recipe `lora`: frozen bfloat16 backbone, adapter and LoRA in float32; and its processor."""
     with torch.device(device):
         backbone = AutoModelForImageTextToText.from_config(make_config(shape, native.tokenizer), dtype=torch.bfloat16)
-    model = RegionModel.attach(backbone, adapter="saot")
+    model, processor = attach(backbone, native, adapter="saot")
     model.add_lora(r=16, alpha=32)
-    return model.train()
+    return model.train(), processor
 
 
 def step(model, batch, optimizer):
@@ -78,9 +78,7 @@ def count_flops(model, batch):
 
 def measure(shape, device, *, batch_size, steps, image_hw=(720, 1280)):
     """Medians over `steps` steps on one batch."""
-    native = make_native_processor()
-    model = make_model(shape, native, device)
-    processor = model.make_processor(native)
+    model, processor = make_model(shape, make_native_processor(), device)
     rows = RegionDataset.from_rows(make_rows(batch_size, image_hw))
     batch = RegionCollator(processor)(rows.__getitems__(list(range(batch_size))))
     batch = {name: each.to(device) for name, each in batch.items() if hasattr(each, "to")}

@@ -20,7 +20,8 @@ from pixelrefer_videollama3.tiny import tiny_config, tiny_processor
 from region_tokens import IMAGE_HW, OBJECT_WIDTHS_PX, Stopwatch, environment, medians, object_masks, photograph
 from transformers import VideoLlama3ForConditionalGeneration
 
-from pixelrefer_plugin import Region, RegionModel
+from pixelrefer_plugin import Region, attach
+from pixelrefer_plugin.tokens.spliced_call import SplicedCall
 
 REGIONS = 64
 VISION_WIDTH, VISION_FFN, VISION_LAYERS, DECODER_WIDTH, DECODER_LAYERS, HEADS = 1152, 4304, 2, 512, 4, 16
@@ -54,8 +55,8 @@ def make_native_processor():
 def timed_parts(region_model, watch):
     """Within this context the parts of a forward are timed. The projector counts to the native vision pass."""
     parts = {
-        "crops through the tower": (region_model, "_encode"),
-        "adapter": (region_model, "_tokenize"),
+        "crops through the tower": (SplicedCall, "encode"),
+        "adapter": (SplicedCall, "tokenize"),
         "native vision pass": (region_model.backbone.model, "get_image_features"),
     }
     with ExitStack() as stack:
@@ -160,8 +161,8 @@ def main():
         f"required: saot <= {MOST_TIMES_ONE} x one region, oci <= {MOST_OF_SINGLES} of the single calls"
     )
     for adapter in ("saot", "oci"):
-        region_model = RegionModel.attach(backbone, adapter=adapter).eval()
-        setting = (region_model, region_model.make_processor(native), image, regions)
+        region_model, processor = attach(backbone, native, adapter=adapter)
+        setting = (region_model.eval(), processor, image, regions)
         with torch.inference_mode():
             result = measure(*setting, singles=options.singles, repeats=options.repeats)
             result["difference"] = difference_in_company(*setting, singles=options.singles)

@@ -21,7 +21,7 @@ from pixelrefer_unipixel.tracking import MaskDecoder
 from region_tokens import environment
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
-from pixelrefer_plugin import Clips
+from pixelrefer_plugin.authoring import Clips
 
 OBJECTS, FRAMES = (1, 5, 20), (1, 8)
 PICTURE_PX = {"micro": 64, "tiny": 256}

@@ -24,7 +24,7 @@ from PIL import Image
 from region_tokens import environment
 from transformers.utils import logging as transformers_logging
 
-from pixelrefer_plugin import RegionDataset, RegionModel, RegionProcessor
+from pixelrefer_plugin import RegionDataset, RegionModel, load
 from pixelrefer_plugin.evaluation.answers import HeldOutAnswers
 from pixelrefer_plugin.quickstart.scenes import make_scene, scene_questions
 from pixelrefer_plugin.quickstart.shapes import write_coco
@@ -93,17 +93,17 @@ def measure(folder, *, pictures, unseen_pictures, scenes, settings):
     """Everything, in an empty folder."""
     make_data(folder, pictures=pictures, unseen_pictures=unseen_pictures)
     scenes, unseen = old_task(scenes), RegionDataset.open(folder / "unseen.jsonl")
-    base, plain_processor = RegionModel.from_pretrained(BASE), RegionProcessor.from_pretrained(BASE)
+    base, plain_processor = load(BASE, adapter="saot")
     old_before, new_before = ask(base, plain_processor, scenes), ask(base, plain_processor, unseen)
     base.detach()
 
     wall_s = run(folder, "train", CONFIG.resolve(), *settings)
     trained = folder / "runs" / "shapes"
-    model = RegionModel.from_pretrained(trained / "model")
-    processor = RegionProcessor.from_pretrained(trained / "model")
+    model, processor = load(trained / "model")
     old_after, new_after = ask(model, processor, scenes), ask(model, processor, unseen)
 
-    detached = ask(RegionModel.attach(model.detach()).eval(), plain_processor, scenes)
+    plain = RegionModel.attach(model.detach(), adapter="saot", tokens=plain_processor.tokens).eval()
+    detached = ask(plain, plain_processor, scenes)
     metrics = json.loads((trained / "metrics.json").read_text())
     return {
         "new_task": {

@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, VideoLlama3Config
 
-from pixelrefer_plugin import FrameSampling, Region, RegionModel, RegionProcessor
+from pixelrefer_plugin import FrameSampling, Region, RegionProcessor, attach
 
 LOCAL_TOKENS, GLOBAL_TOKENS = 256, 576  # L_ZL and L_ZG of Table 5
 NEW_TOKENS = 64
@@ -188,7 +188,8 @@ def make_model(shape, adapter, native, device):
     """Random weights, the backbone's in bfloat16."""
     with torch.device(device):
         backbone = AutoModelForImageTextToText.from_config(make_config(shape, native.tokenizer), dtype=torch.bfloat16)
-    return RegionModel.attach(backbone, adapter=adapter).eval()
+    model, _ = attach(backbone, native, adapter=adapter)
+    return model.eval()
 
 
 def make_frames():

@@ -33,8 +33,10 @@ from pixelrefer_saot.linear import Linear
 from torch import nn
 from torch.nn.functional import interpolate
 
-from pixelrefer_plugin import FeatureGrids, PatchGeometry, Region, get_adapter
+from pixelrefer_plugin import Region, get_adapter
+from pixelrefer_plugin.authoring import FeatureGrids, PatchGeometry, Shapes
 from pixelrefer_plugin.tokens import region_batch
+from pixelrefer_plugin.tokens.layouts import Features
 
 IMAGE_HW = (720, 1280)
 PATCH_PX = 14
@@ -73,7 +75,9 @@ class Subject:
         self.name, self.widths = name, widths
         self.spec = get_adapter(name)
         self.config = self.spec.make_config(({"preset": preset} if preset else {}) | {"num_tokens": NUM_TOKENS})
-        made = self.spec.build(self.config, vision_width=widths.vision, decoder_width=widths.decoder)
+        made = self.spec.module.build(
+            self.config, Shapes(crop=widths.vision, scene=widths.vision, decoder=widths.decoder)
+        )
         self.module = made.eval().to(device)
 
     @property
@@ -81,8 +85,8 @@ class Subject:
         return self.module.saot if self.name == "oci" else self.module
 
     def plans(self, regions):
-        plans = [self.spec.plan(self.config, mask, GEOMETRY) for mask in regions]
-        return self.spec.plan_together(self.config, plans) if self.spec.plan_together else plans
+        planner = self.spec.planner(self.config)
+        return planner.together([planner.plan(mask, GEOMETRY) for mask in regions])
 
 
 def object_masks(count):
@@ -153,7 +157,9 @@ def plan_and_crop(subject, masks, image, watch):
         regions = [Region.from_mask(mask).to_mask(IMAGE_HW) for mask in masks]
     with watch("plan"):
         plans = subject.plans(regions)
-    planned = [[region_batch.PlannedRegion(mask, plan, 0)] for mask, plan in zip(regions, plans, strict=True)]
+    planned = [
+        [region_batch.PlannedRegion(mask, mask.box_xyxy, plan, 0)] for mask, plan in zip(regions, plans, strict=True)
+    ]
     with (
         watch("crop and layout"),
         patch.object(region_batch, "cut_crops", watch.wrap("crop", region_batch.cut_crops)),
@@ -174,11 +180,9 @@ def plan_and_crop(subject, masks, image, watch):
 
 def encoded_views(batch, kind, width, device="cpu"):
     """The batch's views with made-up features."""
-    views = []
-    for layout in batch.to(device).views:
-        features = torch.cat(make_features(kind, layout.grids_hw, width)).to(device)
-        views.append(layout.encoded(FeatureGrids(features, layout.grids_hw)))
-    return tuple(views)
+    crops = torch.cat([part for view in batch.views for part in make_features(kind, view.grids_hw, width)])
+    features = Features(FeatureGrids(crops.to(device), batch.crop_grids_hw))
+    return tuple(layout.encoded(features) for layout in batch.to(device).views)
 
 
 def tokenize(subject, views, counts, watch):

@@ -24,7 +24,9 @@ from pixelrefer_videollama3.tiny import tiny_config, tiny_processor
 from region_tokens import environment
 from transformers import VideoLlama3ForConditionalGeneration
 
-from pixelrefer_plugin import Region, RegionModel, model
+from pixelrefer_plugin import Region, attach
+from pixelrefer_plugin.tokens import spliced_call
+from pixelrefer_plugin.tokens.spliced_call import SplicedCall
 
 HIDDEN, LAYERS, HEADS = 512, 6, 8
 REGIONS = 32
@@ -36,8 +38,8 @@ def make_model():
     config = tiny_config(processor.tokenizer, text_hidden=HIDDEN, text_layers=LAYERS, heads=HEADS)
     torch.manual_seed(0)
     backbone = VideoLlama3ForConditionalGeneration(config).eval()
-    region_model = RegionModel.attach(backbone, adapter="saot").eval()
-    return region_model, region_model.make_processor(processor)
+    region_model, region_processor = attach(backbone, processor, adapter="saot")
+    return region_model.eval(), region_processor
 
 
 def make_inputs(processor, regions):
@@ -99,8 +101,8 @@ class SpliceClock:
         self.splice_ms = self.tokenize_ms = 0.0
 
     @contextmanager
-    def running(self, region_model):
-        numbering, splicing, tokenizing = model.number_slots, model.spliced, region_model._tokenize
+    def running(self):
+        numbering, splicing, tokenizing = spliced_call.number_slots, spliced_call.spliced, SplicedCall.tokenize
 
         def number_slots(*args):
             start = time.perf_counter()
@@ -127,9 +129,9 @@ class SpliceClock:
             after.remove()
 
         with (
-            patch.object(model, "number_slots", number_slots),
-            patch.object(model, "spliced", spliced),
-            patch.object(region_model, "_tokenize", tokenize),
+            patch.object(spliced_call, "number_slots", number_slots),
+            patch.object(spliced_call, "spliced", spliced),
+            patch.object(SplicedCall, "tokenize", tokenize),
         ):
             yield
         self.splice_ms -= self.tokenize_ms
@@ -142,7 +144,7 @@ def with_regions(region_model, inputs, repeats):
     for _ in range(repeats):
         bare.append(milliseconds(region_model.backbone, **bare_inputs))
         clock = SpliceClock()
-        with clock.running(region_model):
+        with clock.running():
             ours.append(milliseconds(region_model, **inputs))
         splice.append(clock.splice_ms)
     return {

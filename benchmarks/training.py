@@ -23,7 +23,7 @@ from pycocotools import mask as coco
 from region_tokens import environment
 from torch.utils.data import DataLoader
 
-from pixelrefer_plugin import RegionModel, get_backbone
+from pixelrefer_plugin import attach, get_backbone
 from pixelrefer_plugin.data import RegionDataset
 from pixelrefer_plugin.training.collator import RegionCollator
 from pixelrefer_plugin.training.sampling import LengthGroupedSampler, estimated_tokens
@@ -81,9 +81,9 @@ def ellipse_rle(hw, dice):
 def make_model(adapter="saot"):
     backbone, native = get_backbone("videollama3").tiny(0)
     torch.manual_seed(0)
-    model = RegionModel.attach(backbone, adapter=adapter)
+    model, processor = attach(backbone, native, adapter=adapter)
     model.add_lora()
-    return model.train(), model.make_processor(native)
+    return model.train(), processor
 
 
 def orders(dataset, processor, batch_size):

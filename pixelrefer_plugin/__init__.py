@@ -2,219 +2,71 @@
 
 Attach an adapter to an unmodified Hugging Face model, fine-tune it on your regions, save one small folder:
 
-    model = RegionModel.attach(backbone, adapter="saot")
-    processor = model.make_processor(native_processor)
+    model, processor = attach(backbone, native_processor, adapter="NAME")
     inputs = processor(messages, regions=[Region.from_box((10, 20, 60, 90))])
     answer = processor.decode(model.generate(**inputs, max_new_tokens=64), inputs)
 
 Names are imported when they are first used, so importing this package costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .errors import (
-    AttachError,
-    CheckpointError,
-    ConfigError,
-    DataError,
-    ImageError,
-    PixelReferError,
-    PluginError,
-    PromptError,
-    RegionError,
-    SampleError,
-    SourceError,
-    SpliceError,
-    TrainingError,
-    VideoError,
-)
-from .hookspecs import hookimpl
+from .exports import lazy_exports
 
 if TYPE_CHECKING:
-    from .chat import Chat, RememberError, pixel_qa
-    from .contracts.adapter import AdapterRecipe, AdapterSpec
-    from .contracts.backbone import BackboneSpec, CheckpointLayout, VideoScene
-    from .contracts.data_format import DataFormatSpec
-    from .contracts.masks import Clips, MaskHeadSpec, MaskTargets, PredictedMasks, SegmentedObject
-    from .contracts.options import check_field
-    from .contracts.region_source import RegionSource, RegionSourceSpec
-    from .contracts.samples import RegionSample
-    from .contracts.views import (
-        CropView,
-        EncodedPrompts,
-        EncodedView,
-        FeatureGrids,
-        PatchGeometry,
-        PromptView,
-        RegionPlan,
-        SceneView,
-    )
-    from .conversation.memory import MemoryObject, ObjectMemory
-    from .data.dataset import MixedDataset, RegionDataset
-    from .evaluation.metrics import (
-        MaskScores,
-        PixelQAResult,
-        boundary_accuracy,
-        j_and_f,
-        pixel_qa_score,
-        region_similarity,
-    )
-    from .masks.objects import GeneratedMasks
-    from .media.images import load_image
-    from .media.video import FrameSampling, Video, load_video
-    from .model import RegionModel
-    from .official import import_official
-    from .overlay import draw_regions, save_overlay
-    from .plugins import get_adapter, get_backbone, list_plugins
-    from .processor import RegionProcessor
-    from .regions.mask import Box, RegionMask
-    from .regions.region import Region, VideoRegion
-    from .sources import load_region_source
-    from .training.collator import RegionCollator
-    from .training.trainer import RegionTrainer
+    from .chat import Chat as Chat
+    from .chat import RememberError as RememberError
+    from .chat import pixel_qa as pixel_qa
+    from .contracts.masks import SegmentedObject as SegmentedObject
+    from .contracts.samples import RegionSample as RegionSample
+    from .conversation.memory import MemoryObject as MemoryObject
+    from .conversation.memory import ObjectMemory as ObjectMemory
+    from .conversation.token_ids import TokenIds as TokenIds
+    from .data.dataset import MixedDataset as MixedDataset
+    from .data.dataset import RegionDataset as RegionDataset
+    from .entry import attach as attach
+    from .entry import load as load
+    from .errors import AttachError as AttachError
+    from .errors import CheckpointError as CheckpointError
+    from .errors import ConfigError as ConfigError
+    from .errors import DataError as DataError
+    from .errors import ImageError as ImageError
+    from .errors import PixelReferError as PixelReferError
+    from .errors import PluginError as PluginError
+    from .errors import PromptError as PromptError
+    from .errors import RegionError as RegionError
+    from .errors import SampleError as SampleError
+    from .errors import SourceError as SourceError
+    from .errors import SpliceError as SpliceError
+    from .errors import TrainingError as TrainingError
+    from .errors import VideoError as VideoError
+    from .evaluation.metrics import MaskScores as MaskScores
+    from .evaluation.metrics import PixelQAResult as PixelQAResult
+    from .evaluation.metrics import boundary_accuracy as boundary_accuracy
+    from .evaluation.metrics import j_and_f as j_and_f
+    from .evaluation.metrics import pixel_qa_score as pixel_qa_score
+    from .evaluation.metrics import region_similarity as region_similarity
+    from .masks.objects import GeneratedMasks as GeneratedMasks
+    from .media.images import load_image as load_image
+    from .media.video import FrameSampling as FrameSampling
+    from .media.video import Video as Video
+    from .media.video import load_video as load_video
+    from .model import RegionModel as RegionModel
+    from .official import import_official as import_official
+    from .overlay import draw_regions as draw_regions
+    from .overlay import save_overlay as save_overlay
+    from .plugins import get_adapter as get_adapter
+    from .plugins import get_backbone as get_backbone
+    from .plugins import list_plugins as list_plugins
+    from .processor import RegionProcessor as RegionProcessor
+    from .regions.mask import Box as Box
+    from .regions.mask import RegionMask as RegionMask
+    from .regions.region import Region as Region
+    from .regions.region import VideoRegion as VideoRegion
+    from .sources import load_region_source as load_region_source
+    from .training.collator import RegionCollator as RegionCollator
+    from .training.trainer import RegionTrainer as RegionTrainer
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "AdapterRecipe": "contracts.adapter",
-    "AdapterSpec": "contracts.adapter",
-    "BackboneSpec": "contracts.backbone",
-    "Box": "regions.mask",
-    "Chat": "chat",
-    "CheckpointLayout": "contracts.backbone",
-    "Clips": "contracts.masks",
-    "CropView": "contracts.views",
-    "DataFormatSpec": "contracts.data_format",
-    "EncodedPrompts": "contracts.views",
-    "EncodedView": "contracts.views",
-    "FeatureGrids": "contracts.views",
-    "FrameSampling": "media.video",
-    "GeneratedMasks": "masks.objects",
-    "MaskHeadSpec": "contracts.masks",
-    "MaskScores": "evaluation.metrics",
-    "MaskTargets": "contracts.masks",
-    "MemoryObject": "conversation.memory",
-    "MixedDataset": "data.dataset",
-    "ObjectMemory": "conversation.memory",
-    "PatchGeometry": "contracts.views",
-    "PixelQAResult": "evaluation.metrics",
-    "PredictedMasks": "contracts.masks",
-    "PromptView": "contracts.views",
-    "Region": "regions.region",
-    "RegionCollator": "training.collator",
-    "RegionDataset": "data.dataset",
-    "RegionMask": "regions.mask",
-    "RegionModel": "model",
-    "RegionPlan": "contracts.views",
-    "RegionProcessor": "processor",
-    "RegionSample": "contracts.samples",
-    "RegionSource": "contracts.region_source",
-    "RegionSourceSpec": "contracts.region_source",
-    "RegionTrainer": "training.trainer",
-    "RememberError": "chat",
-    "SceneView": "contracts.views",
-    "SegmentedObject": "contracts.masks",
-    "Video": "media.video",
-    "VideoRegion": "regions.region",
-    "VideoScene": "contracts.backbone",
-    "boundary_accuracy": "evaluation.metrics",
-    "check_field": "contracts.options",
-    "draw_regions": "overlay",
-    "get_adapter": "plugins",
-    "get_backbone": "plugins",
-    "import_official": "official",
-    "j_and_f": "evaluation.metrics",
-    "list_plugins": "plugins",
-    "load_image": "media.images",
-    "load_region_source": "sources",
-    "load_video": "media.video",
-    "pixel_qa": "chat",
-    "pixel_qa_score": "evaluation.metrics",
-    "region_similarity": "evaluation.metrics",
-    "save_overlay": "overlay",
-}
-
-__all__ = [
-    "AdapterRecipe",
-    "AdapterSpec",
-    "AttachError",
-    "BackboneSpec",
-    "Box",
-    "Chat",
-    "CheckpointError",
-    "CheckpointLayout",
-    "Clips",
-    "ConfigError",
-    "CropView",
-    "DataError",
-    "DataFormatSpec",
-    "EncodedPrompts",
-    "EncodedView",
-    "FeatureGrids",
-    "FrameSampling",
-    "GeneratedMasks",
-    "ImageError",
-    "MaskHeadSpec",
-    "MaskScores",
-    "MaskTargets",
-    "MemoryObject",
-    "MixedDataset",
-    "ObjectMemory",
-    "PatchGeometry",
-    "PixelQAResult",
-    "PixelReferError",
-    "PluginError",
-    "PredictedMasks",
-    "PromptError",
-    "PromptView",
-    "Region",
-    "RegionCollator",
-    "RegionDataset",
-    "RegionError",
-    "RegionMask",
-    "RegionModel",
-    "RegionPlan",
-    "RegionProcessor",
-    "RegionSample",
-    "RegionSource",
-    "RegionSourceSpec",
-    "RegionTrainer",
-    "RememberError",
-    "SampleError",
-    "SceneView",
-    "SegmentedObject",
-    "SourceError",
-    "SpliceError",
-    "TrainingError",
-    "Video",
-    "VideoError",
-    "VideoRegion",
-    "VideoScene",
-    "boundary_accuracy",
-    "check_field",
-    "draw_regions",
-    "get_adapter",
-    "get_backbone",
-    "hookimpl",
-    "import_official",
-    "j_and_f",
-    "list_plugins",
-    "load_image",
-    "load_region_source",
-    "load_video",
-    "pixel_qa",
-    "pixel_qa_score",
-    "region_similarity",
-    "save_overlay",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

@@ -15,9 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .contracts.messages import CALLED_ID, MASK_MARKER, MOST_DIGITS, REGION_MARKER, meant_itself, require_unicode
+from .contracts.messages import (
+    CALLED_ID,
+    MARKER,
+    MASK_MARKER,
+    MOST_DIGITS,
+    REGION_MARKER,
+    asked,
+    marker_mismatch,
+    meant_itself,
+    require_unicode,
+)
 from .conversation.memory import MemoryObject, ObjectMemory
-from .errors import PromptError, about
+from .errors import PromptError, placed
 from .media.video import Video
 from .regions.region import Region, VideoRegion
 
@@ -26,10 +36,6 @@ if TYPE_CHECKING:
     from .model import RegionModel
     from .processor import RegionProcessor
 
-LOCALIZE = "{} Please localize the relevant objects with IDs."
-"""What the first pass of `pixel_qa` asks, of the question: as the official UniPixel code does."""
-
-_REGION = re.compile(rf"(?:\[(?P<id>[0-9]{{1,{MOST_DIGITS}}})\] ?)?{REGION_MARKER}")
 _MASK = re.compile(rf"(?:\[ *(?P<id>[0-9]{{1,{MOST_DIGITS}}}) *\] *)?{MASK_MARKER}")
 _DEFAULTS: dict[str, Any] = {"max_new_tokens": 128, "do_sample": False}
 
@@ -61,7 +67,7 @@ class RememberError(PromptError):
 
 
 @dataclass(frozen=True, eq=False)
-class _Turn:
+class _Exchange:
     """A question and its answer, as the next prompt holds them.
 
     Attributes:
@@ -139,7 +145,7 @@ class Chat:
         self._model = model
         self._processor = processor
         self._list_objects = list_objects
-        self._turns: list[_Turn] = []
+        self._turns: list[_Exchange] = []
 
     @property
     def history(self) -> list[tuple[str, str]]:
@@ -186,7 +192,7 @@ class Chat:
         reply = self._answered(memory, turn, segment or force_mask, force_mask, generate_options)
         if remember:
             reply = _remember(reply, memory, called=set(map(int, CALLED_ID.findall(text))), own=self._own_numbers())
-        answer, masks = _as_history(reply, self._whole(), has_head=self._processor.mask_token_id is not None)
+        answer, masks = _as_history(reply, self._whole(), has_head=self._processor.tokens.mask is not None)
         changed = _changed(self.memory, memory)
         self.memory.restore(memory)
         self._turns.append(replace(turn, answer=answer, masks=masks, changed=changed))
@@ -244,17 +250,14 @@ class Chat:
 
     def _checked(self, region: Any, number: int) -> Region | VideoRegion:
         """A region of the question, which the processor would count with those of all others."""
-        with about(f"Region {number} of the question"):
+        with placed(region=number, subject=f"Region {number} of the question"):
             return self.memory.checked(region)
 
-    def _read(self, text: str, regions: Sequence[Region | VideoRegion]) -> tuple[ObjectMemory, _Turn]:
+    def _read(self, text: str, regions: Sequence[Region | VideoRegion]) -> tuple[ObjectMemory, _Exchange]:
         """The question as the processor takes it, and the memory that it makes of this one."""
-        markers = list(_REGION.finditer(text))
-        if len(markers) != len(regions):
-            raise PromptError(
-                f"The question has {len(markers)} {REGION_MARKER} but {len(regions)} regions were given. Each "
-                f"{REGION_MARKER} stands for one region, in order; [2] calls object 2."
-            )
+        markers = list(asked(text).markers())
+        if mismatch := marker_mismatch([each["kind"] for each in markers], len(regions), where="The question has"):
+            raise PromptError(f"{mismatch} [2] calls object 2.")
         memory = self.memory.copy()
         standing: list[Region | VideoRegion | None] = []
         written = []
@@ -265,7 +268,7 @@ class Chat:
                 raise PromptError("An object's ids count from 1, got 0.")
             if number is not None and (number in memory or number in taken):
                 raise PromptError(f"The id {number} is taken: two objects cannot have one id. Leave it out.")
-            if self._processor.is_drawn(region) is not False:
+            if not self._processor.is_listed(region):
                 standing.append(region)
                 written.append(marker.group())
                 taken |= {number} if number else set()
@@ -277,7 +280,7 @@ class Chat:
 
     def _own_numbers(self) -> set[int]:
         """The numbers that questions gave to regions that are no objects of the memory: `[3] <region>`."""
-        found = (marker for turn in self._turns for marker in _REGION.finditer(turn.question) if marker["id"])
+        found = (marker for turn in self._turns for marker in asked(turn.question).markers() if marker["id"])
         return {int(marker["id"]) for marker in found} - {each.id for each in self.memory}
 
     def _introducing(
@@ -287,7 +290,7 @@ class Chat:
         written: Sequence[str],
         standing: Sequence[Region | VideoRegion | None],
         memory: ObjectMemory,
-    ) -> _Turn:
+    ) -> _Exchange:
         """The question with its regions where they stand, and the tokens of each object that it is first to call."""
         shown = {id: region for turn in self._turns for id, region in turn.introduced.items()}
         own = self._own_numbers() | {int(marker["id"]) for marker in markers if marker["id"]}
@@ -313,14 +316,14 @@ class Chat:
             regions += [] if region is None else [region]
             end = marker.end()
         pieces.append(CALLED_ID.sub(with_tokens, text[end:]))
-        return _Turn(text, "".join(pieces), tuple(regions), introduced)
+        return _Exchange(text, "".join(pieces), tuple(regions), introduced)
 
     def _is_listed(self, region: Region | VideoRegion) -> bool:
         """Whether an object is listed before the first question, rather than shown where it is first called."""
-        return self._list_objects or self._processor.is_drawn(region) is False
+        return self._list_objects or self._processor.is_listed(region)
 
     def _answered(
-        self, memory: ObjectMemory, turn: _Turn, segment: bool, force_mask: bool, options: Mapping[str, Any]
+        self, memory: ObjectMemory, turn: _Exchange, segment: bool, force_mask: bool, options: Mapping[str, Any]
     ) -> Reply:
         listed = memory.copy()
         for each in memory:
@@ -334,7 +337,7 @@ class Chat:
         objects = generated.objects[0] if segment else ()
         return Reply(self._processor.decode(generated, inputs)[0], tuple(objects))
 
-    def _messages(self, turns: Sequence[_Turn]) -> Iterator[dict[str, Any]]:
+    def _messages(self, turns: Sequence[_Exchange]) -> Iterator[dict[str, Any]]:
         kind = "video" if isinstance(self._media, Video) else "image"
         shown: list[dict[str, Any]] = [{"type": kind, kind: self._media}]
         for turn in turns:
@@ -355,6 +358,11 @@ def _require_text(text: Any) -> None:
     if not isinstance(text, str):
         raise PromptError(f"A question must be a text, got {text!r}.")
     require_unicode(text)
+    if MASK_MARKER in text:
+        raise PromptError(
+            f"The question holds {MASK_MARKER}, which stands for a mask in an assistant's answer. Write "
+            f"{REGION_MARKER} for a region."
+        )
     for called in CALLED_ID.findall(text):
         if len(called) > MOST_DIGITS:
             raise PromptError(f"The text calls object [{called[:5]}..., but ids have {MOST_DIGITS} digits at most.")
@@ -480,7 +488,7 @@ def pixel_qa(
     question: str,
     regions: Sequence[Region | VideoRegion | Mapping[int, Region]] = (),
     *,
-    localize: str = LOCALIZE,
+    localize: str | None = None,
     force_mask: bool = False,
     **generate_options: Any,
 ) -> PixelAnswer:
@@ -498,7 +506,7 @@ def pixel_qa(
         media: the image, as `load_image` takes it, or a `Video` (of `load_video`).
         question: `<region>` stands for the next region; `[3] <region>` gives it a number itself.
         regions: clicks, boxes or masks, in the order of their `<region>`s.
-        localize: what the first pass asks, `{}` for the question.
+        localize: what the first pass asks, `{}` for the question; by default as the adapter says (`Masks.localize`).
         force_mask: let the first pass give one mask at least.
         **generate_options: of the model's `generate`, in both passes.
 
@@ -510,18 +518,19 @@ def pixel_qa(
     first = Chat(model, processor, media)
     question, numbers = _numbered(question)
     options: Any = {"remember": False, **generate_options}
-    found = first.ask(localize.replace("{}", question), regions, segment=True, force_mask=force_mask, **options)
+    asked_first = (processor.localize if localize is None else localize).replace("{}", question)
+    found = first.ask(asked_first, regions, segment=True, force_mask=force_mask, **options)
     memory = first.memory.copy()
     objects = _matched(found, [number for number in numbers if number not in memory], memory)
     left = [region for number, region in zip(numbers, regions, strict=True) if number not in memory]
-    asked = _REGION.sub(lambda marker: f"[{marker['id']}]" if int(marker["id"]) in memory else marker.group(), question)
-    reply = Chat(model, processor, memory.media, memory=memory).ask(asked, left, **options)
+    told = MARKER.sub(lambda marker: f"[{marker['id']}]" if int(marker["id"]) in memory else marker.group(), question)
+    reply = Chat(model, processor, memory.media, memory=memory).ask(told, left, **options)
     return PixelAnswer(reply.text, objects, memory)
 
 
 def _numbered(question: str) -> tuple[str, list[int]]:
     """A question in which every region has a number, and those."""
-    given = [int(marker["id"]) for marker in _REGION.finditer(question) if marker["id"]]
+    given = [int(marker["id"]) for marker in asked(question).markers() if marker["id"]]
     if len(set(given)) < len(given) or 0 in given:
         raise PromptError(f"Each region's number must be one of its own, from 1, got {', '.join(map(str, given))}.")
     free = (number for number in range(1, 10**9) if number not in given)
@@ -531,7 +540,7 @@ def _numbered(question: str) -> tuple[str, list[int]]:
         numbers.append(int(marker["id"]) if marker["id"] else next(free))
         return f"[{numbers[-1]}] {REGION_MARKER}"
 
-    return _REGION.sub(number, question), numbers
+    return MARKER.sub(number, question), numbers
 
 
 def _matched(found: Reply, searched: Sequence[int], memory: ObjectMemory) -> tuple[SegmentedObject, ...]:

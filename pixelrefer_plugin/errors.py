@@ -1,24 +1,172 @@
 """The errors users meet. All are `ValueError`s, so callers may catch broadly or precisely.
 
-A message says what, what was expected, what was got, and what to do next.
+A message says what, what was expected, what was got, and what to do next. Where it happened is kept apart from it:
+sample, region, frame, plugin and step are attributes, and the text is made of the place and the message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict, Unpack
 
-if TYPE_CHECKING:
-    pass
+_MOST_CHARACTERS = 200  # of the text of another library's exception
+
+
+class Place(TypedDict, total=False):
+    """Where an error happened. All of it is optional, and None says nothing.
+
+    Attributes:
+        sample: see `PixelReferError`, as the next three.
+        region: index of the region.
+        object_id: number of the object.
+        frame: index of the frame.
+        subject: what the text calls the sample, region or object given with it, in place of its index; without one,
+            what stands in front of the text. Such as an option of a command.
+    """
+
+    sample: int | None
+    region: int | None
+    object_id: int | None
+    frame: int | None
+    subject: str | None
 
 
 class PixelReferError(ValueError):
-    """Base of every error this package raises for its users."""
+    """Base of every error this package raises for its users.
+
+    Its text is the place and the message: `Sample 0, region 2, frame 5: The box ...`.
+
+    Attributes:
+        message: what is wrong, without the place.
+        sample: index of the sample in its batch; None, as all of the following, where it is not known.
+        region: index among the regions that were given with that sample.
+        object_id: number of an object of an `ObjectMemory`, where the region is one.
+        frame: index of a frame in its video.
+        plugin: the plugin whose code it comes from, such as `adapter 'NAME'`.
+        step: what that plugin was asked to do, such as `plan`.
+        distribution: name and version of what that plugin is from, such as `pixelrefer-plugin 0.1.0`.
+    """
+
+    _names_frame: ClassVar[bool] = False  # whether messages do so themselves
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        sample: int | None = None,
+        region: int | None = None,
+        object_id: int | None = None,
+        frame: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = _of_worker(message, type(self))
+        if self.message != message:
+            self.add_note(message)
+        self.sample, self.region, self.object_id, self.frame = sample, region, object_id, frame
+        self.plugin: str | None = None
+        self.step: str | None = None
+        self.distribution: str | None = None
+        self._names: dict[str, str] = {}  # of places that are not called by their index
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+    @property
+    def place(self) -> str:
+        """What the text says of where it happened: `Sample 0, region 2, frame 5`; may be empty."""
+        parts = self._parts()
+        if parts and parts[0] not in self._names.values():
+            parts[0] = parts[0].capitalize()
+        return ", ".join(parts)
+
+    @property
+    def place_in_sample(self) -> str:
+        """The place without the sample: `region 2, frame 5`; may be empty."""
+        return ", ".join(self._parts(of_sample=False))
+
+    @property
+    def in_sample(self) -> str:
+        """The text as it reads on behind the name of the sample: `region 2, frame 5: The box ...`."""
+        return f"{self.place_in_sample}: {self.message}" if self.place_in_sample else self.message
+
+    def set_place(self, **place: Unpack[Place]) -> Self:
+        """Say where it happened, as far as the error does not know already; returns the error."""
+        told = {name: value for name, value in place.items() if value is not None}
+        subject = told.pop("subject", None)
+        named = next((name for name in _NAMED if name in told), "subject")
+        if subject is not None and getattr(self, named, None) in (None, told.get(named)):
+            self._names.setdefault(named, str(subject))
+        for name, value in told.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        return self
+
+    def _parts(self, *, of_sample: bool = True) -> list[str]:
+        """What the text says of the place, from the outside in."""
+        of_memory = " of the memory" if of_sample and self.sample is not None else ""
+        words = {
+            "subject": "",
+            "sample": f"sample {self.sample}",
+            "region": f"region {self.region}",
+            "object_id": f"object {self.object_id}{of_memory}",
+            "frame": "" if self._names_frame else f"frame {self.frame}",
+        }
+        told = [name for name in words if name in self._names or getattr(self, name, None) is not None]
+        parts = [self._names.get(name, words[name]) for name in told if of_sample or name != "sample"]
+        return [part for part in parts if part]
+
+    def __reduce__(self) -> tuple[Any, ...]:  # errors travel between processes, whatever their class takes
+        return _remade, (type(self), self.args), self.__dict__
+
+
+_NAMED = ("sample", "region", "object_id")
+
+
+def _remade(kind: type[PixelReferError], args: tuple[Any, ...]) -> PixelReferError:
+    """An error without its attributes."""
+    return kind.__new__(kind, *args)
+
+
+def _of_worker(message: str, kind: type[PixelReferError]) -> str:
+    """The text of an error whose traceback torch's data loader gives for a message: it makes a worker's error anew."""
+    is_traceback = message.startswith("Caught ") and "\nOriginal Traceback" in message
+    return message.rsplit(f"{kind.__name__}: ", 1)[-1].strip() if is_traceback else message
+
+
+@contextmanager
+def placed(**place: Unpack[Place]) -> Iterator[None]:
+    """Says where an error of this package happened. What it knows already stays: the inner place counts."""
+    try:
+        yield
+    except PixelReferError as error:
+        error.set_place(**place)
+        raise
 
 
 class PluginError(PixelReferError):
-    """A plugin is unknown, broken, misspelt, or claims a name that another one has."""
+    """A plugin is unknown, broken, misspelt, claims a name that another one has, or does what it must not."""
+
+
+class PluginCodeError(PluginError):
+    """An exception of a plugin's code, other than an error of this package. `plugins.in_plugin` makes it.
+
+    Attributes:
+        cause: type and text of that exception, shortened.
+    """
+
+    cause = ""
+
+    @classmethod
+    def of(cls, exception: Exception, plugin: str, step: str) -> PluginCodeError:
+        """The error that says which plugin raised an exception in which step."""
+        text = " ".join(str(exception).split())
+        if len(text) > _MOST_CHARACTERS:
+            text = f"{text[: _MOST_CHARACTERS - 3]}..."
+        cause = f"{type(exception).__name__}: {text}" if text else type(exception).__name__
+        error = cls(f"{plugin[:1].upper()}{plugin[1:]} failed in {step}: {cause.rstrip('.')}.")
+        error.plugin, error.step, error.cause = plugin, step, cause
+        return error
 
 
 class RegionError(PixelReferError):
@@ -34,15 +182,9 @@ class VideoError(PixelReferError):
 
 
 class FrameError(VideoError):
-    """A video does not have a frame, or it was not sampled.
+    """A video does not have a frame, or it was not sampled. The message names that frame itself, where it is known."""
 
-    Attributes:
-        frame: index of that frame in the source, where known.
-    """
-
-    def __init__(self, message: str, *, frame: int | None = None) -> None:
-        super().__init__(message)
-        self.frame = frame
+    _names_frame = True
 
 
 class SourceError(PixelReferError):
@@ -79,17 +221,14 @@ class SampleError(DataError):
     """
 
     def __init__(self, sample_id: str, where: str = "", defects: Sequence[Defect] = ()) -> None:
-        if not defects:  # torch's data loader makes a worker's error anew, from its traceback alone
-            super().__init__(sample_id.rsplit("SampleError: ", 1)[-1].strip())
-            sample_id = ""
-        else:
+        if defects:
             super().__init__(f"{sample_name(sample_id, where)}: {' '.join(defect.message for defect in defects)}")
+        else:  # torch's data loader makes a worker's error anew, from its traceback alone
+            super().__init__(sample_id)
+            sample_id = ""
         self.sample_id = sample_id
         self.where = where
         self.defects = tuple(defects)
-
-    def __reduce__(self) -> tuple[type[SampleError], tuple[Any, ...]]:  # data loaders carry it between processes
-        return SampleError, (self.sample_id, self.where, self.defects) if self.defects else (str(self),)
 
 
 def sample_name(sample_id: str, where: str) -> str:
@@ -105,20 +244,10 @@ class TrainingError(PixelReferError):
     """Training cannot start, or had to be stopped: the message names groups or samples."""
 
 
-@contextmanager
-def about(subject: str) -> Iterator[None]:
-    """Says in front of an error of this package what it is about: `Sample 0`, `object 1`, an option."""
-    try:
-        yield
-    except PixelReferError as error:
-        error.args = (f"{subject}: {error}", *error.args[1:])
-        raise
-
-
-DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long"]
+DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long", "plugin"]
 """What may be wrong with a sample: its record; a picture or video that cannot be read; one of another size than
 the file says; more or fewer `<region>` and `<seg>` than regions, or a `<seg>` outside an answer; a region that is
-empty, malformed or outside; no answer to learn from; more tokens than allowed."""
+empty, malformed or outside; no answer to learn from; more tokens than allowed; a plugin's code that fails on it."""
 
 
 class Defect(NamedTuple):

@@ -1,9 +1,13 @@
-"""Files that appear whole or not at all, and whether there can be any. (Model folders do so by
-`checkpoint.written_whole`.)"""
+"""Files and folders that appear whole or not at all, and whether there can be any.
+
+A folder is replaced by two renames. Between them the earlier one is called `.NAME.earlier`; where an interruption left
+it so, the next one who writes or reads the folder puts it back.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +39,8 @@ def require_writable_folder(path: Path) -> None:
         PixelReferError: it is a file, or the nearest folder above it that is there takes no files.
     """
     target = path.resolve()
+    with _explained(path):
+        restore_folder(target)
     if target.exists() and not target.is_dir():
         raise PixelReferError(f"'{path}' cannot be written: it is a file. Name a folder.")
     above = next(each for each in target.parents if each.exists())
@@ -64,16 +70,65 @@ def written_folder(path: Path) -> Iterator[Path]:
         PixelReferError: it cannot be written.
     """
     require_writable_folder(path)
+    with _explained(path), replaced_folder(path) as made:
+        yield made
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """As `written_folder`, but what the system refuses is raised as it is, an `OSError`."""
     target = path.resolve()
-    with _explained(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(target) as folder:
-            made, earlier = folder / "made", folder / "earlier"
-            made.mkdir()
-            yield made
-            if target.exists():
-                target.rename(earlier)
-            made.rename(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(target) as folder:
+        made = folder / target.name
+        made.mkdir()
+        yield made
+        put_folder(made, target)
+
+
+def put_folder(made: Path, target: Path) -> None:
+    """Put a finished folder in its place, once all of it is on the disk. An interruption loses neither of the two.
+
+    Args:
+        made: the folder, on the same disk as `target`.
+        target: where it goes; a folder that is there is replaced.
+    """
+    for path in (*made.rglob("*"), made):
+        _to_disk(path)
+    restore_folder(target)
+    if target.exists():
+        target.rename(_earlier(target))
+    try:
+        made.rename(target)
+    except OSError:
+        restore_folder(target)
+        raise
+    _to_disk(target.parent)
+    restore_folder(target)
+
+
+def restore_folder(path: Path) -> None:
+    """Finish an interrupted replacement: the earlier folder is put back, or removed where the new one is in place."""
+    target = path.resolve()
+    earlier = _earlier(target)
+    if not earlier.is_dir():
+        return
+    if target.exists():
+        shutil.rmtree(earlier, ignore_errors=True)
+    else:
+        earlier.rename(target)
+
+
+def _earlier(target: Path) -> Path:
+    return target.with_name(f".{target.name}.earlier")
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ hookimpl = HookimplMarker(PROJECT)
 def register_adapters(register: "Callable[[AdapterSpec], None]") -> None:
     """Register adapters: how a region becomes object tokens.
 
-    Call `register(AdapterSpec(name=..., config=..., plan=..., build=...))` once per adapter.
+    Call `register(AdapterSpec(name=..., config=..., planner=..., module=...))` once per adapter.
     """
 
 

@@ -5,117 +5,110 @@ It knows the contracts only: which backbone and which adapter it has is the plug
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import LogitsProcessorList
 
 from .contracts.adapter import AdapterSpec
 from .contracts.backbone import BackboneSpec
-from .contracts.views import EncodedPrompts, EncodedView, FeatureGrids
-from .errors import AttachError, CheckpointError, PromptError, SpliceError
-from .masks.hidden_states import GeneratedStates, Reader, captured_hidden
+from .contracts.encoded import FeatureGrids
+from .contracts.module import AdapterModule, Shapes
+from .conversation.token_ids import TokenIds
+from .errors import AttachError, CheckpointError, PluginError, PromptError
 from .masks.mask_batch import MaskBatch
-from .masks.mask_head import MaskHead, forced_mask, generation_option
-from .masks.objects import GeneratedMasks
-from .plugins import backbone_for, get_adapter
+from .masks.mask_call import MaskCall
+from .plugins import backbone_for, get_adapter, in_plugin
 from .processor import RegionProcessor
-from .tokens.layouts import PromptLayout
 from .tokens.region_batch import RegionBatch
-from .tokens.scene import captured_scene
-from .tokens.splice import number_slots, spliced
-from .weights import hub, model_folder
-from .weights.loading import load_backbone
-from .weights.lora import Lora, bare_name, is_lora, module_paths
+from .tokens.spliced_call import SplicedCall
+from .weights import hub
+from .weights.lora import Lora, is_lora
+from .weights.model_folder import BACKBONE_FOLDER
+from .weights.opening import OpenedCheckpoint, open_checkpoint
+from .weights.saving import ModelParts, load_into, reload, save_model
 
 # Which backbones have an adapter, without a mark on the backbone itself.
 _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDictionary()
 
-# Hooks of one call must not be there while another thread registers its own: torch does not guard that.
-_ONE_CALL: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-
-# Crops go through the tower in one call; on a CPU in calls of so many values (patches times their width), 1,536 patches
-# of a real tower: what a larger call works on no longer fits the caches, and it takes half as long again
-# (benchmarks/many_regions.py).
-_VALUES_A_CALL = 1536 * 1152
-
-# Stands in for placeholder ids beyond the embedding table; its embedding is overwritten by the splice.
-_READABLE_ID = 0
-
 
 class RegionModel(nn.Module):
-    """A multimodal LLM that understands regions. Make one with `attach` or `from_pretrained`.
+    """A multimodal LLM that understands regions. `pixelrefer_plugin.attach` and `load` make one with its processor.
 
     Attributes:
         backbone: the Hugging Face model, the object that was given, unmodified.
         adapter: the adapter's module, kept in float32 (as PEFT keeps LoRA) whatever the backbone's dtype.
+        tokens: the ids that its processor agrees on.
     """
 
-    def __init__(self, backbone: Any, *, backbone_spec: BackboneSpec, adapter_spec: AdapterSpec, adapter_config: Any):
+    def __init__(
+        self,
+        backbone: Any,
+        *,
+        backbone_spec: BackboneSpec,
+        adapter_spec: AdapterSpec,
+        adapter_config: Any,
+        tokens: TokenIds,
+    ) -> None:
         super().__init__()
+        self.tokens = tokens
         self.backbone = backbone
         self._backbone_spec = backbone_spec
         self._adapter_spec = adapter_spec
         self.adapter_config = adapter_config
-        embedding = backbone.get_submodule(backbone_spec.token_embedding)
+        embedding = backbone.get_submodule(backbone_spec.parts.token_embedding)
         self._num_embeddings = embedding.num_embeddings
-        self._decoder_width = embedding.embedding_dim
-        self._vision_width = backbone_spec.vision_width(backbone.config)
-        if adapter_spec.reads_merged and backbone_spec.merged_side is not None:
-            self._vision_width *= backbone_spec.merged_side(backbone.config) ** 2
-        adapter: Any = adapter_spec.build(
-            adapter_config, vision_width=self._vision_width, decoder_width=self._decoder_width
-        )
-        if hasattr(adapter, "set_attn_implementation"):
+        self._shapes = shapes_of(backbone, backbone_spec, adapter_spec)
+        with in_plugin(f"adapter '{adapter_spec.name}'", "build"):
+            adapter = adapter_spec.module.build(adapter_config, self._shapes)
+            if not isinstance(adapter, AdapterModule):
+                raise PluginError(
+                    f"{adapter_spec.module.__name__}.build of adapter '{adapter_spec.name}' must make an "
+                    f"AdapterModule, got a {type(adapter).__name__}."
+                )
+        with in_plugin(f"adapter '{adapter_spec.name}'", "set_attn_implementation"):
             adapter.set_attn_implementation(backbone.config._attn_implementation)
-        self.adapter: nn.Module = adapter.to(embedding.weight.device)
+        self.adapter: AdapterModule = adapter.to(embedding.weight.device)
         self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}
         self._was_training = backbone.training
         # Whether the backbone's weights are nobody else's: trained here, or loaded from a model folder of ours.
         self._owns_backbone = False
         self._lora: Lora | None = None
-        # The processor's placeholder, once it is known: a batch that has lost its regions is recognised by it.
-        self._placeholder_id: int | None = None
-        # The token that stands for a mask, where the adapter has a mask head and the id is known.
-        self._mask_token_id: int | None = None
 
     @classmethod
     def attach(
         cls,
         backbone: Any,
         *,
-        adapter: str = "saot",
+        adapter: str,
+        tokens: TokenIds,
         adapter_config: Mapping[str, Any] | str | Any | None = None,
         backbone_plugin: str | None = None,
         train_backbone: bool = False,
     ) -> RegionModel:
-        """Give a backbone region referring. `detach` gives it back as it was.
+        """Give a backbone region referring: `pixelrefer_plugin.attach` without the processor. `detach` gives it back as
+        it was.
 
         Args:
             backbone: a Hugging Face model that a backbone plugin serves.
             adapter: name of the adapter; its weights start at random, or as its options say.
+            tokens: `RegionProcessor.tokens` of the processor that makes its batches.
             adapter_config: its options: a mapping, the name of a preset, or its config object. The key `preset` of a
                 mapping names a preset that the other options override.
             backbone_plugin: name of the backbone plugin; by default found by `backbone.config.model_type`.
             train_backbone: leave the backbone's own weights trainable; by default they are frozen.
 
         Raises:
-            AttachError: the backbone already has an adapter, or lacks a module that its plugin names.
+            AttachError: the backbone already has an adapter, or lacks a module that its plugin names; or `tokens` has
+                no id for the masks that the adapter gives.
             PluginError: no plugin of that name, or none that serves this backbone.
         """
-        return cls._attach(backbone, adapter, adapter_config, backbone_plugin, train_backbone=train_backbone)
+        return cls._attach(backbone, adapter, adapter_config, backbone_plugin, tokens, train_backbone=train_backbone)
 
     @classmethod
     def _attach(
@@ -124,6 +117,7 @@ class RegionModel(nn.Module):
         adapter: str,
         adapter_config: Any,
         backbone_plugin: str | None,
+        tokens: TokenIds,
         *,
         train_backbone: bool = False,
         untrained: bool = True,
@@ -137,15 +131,17 @@ class RegionModel(nn.Module):
         spec = backbone_for(backbone.config.model_type, backbone_plugin)
         adapter_spec = get_adapter(adapter)
         _require_modules(backbone, spec, adapter_spec)
+        _require_mask_id(tokens, adapter_spec)
         model = cls(
             backbone,
             backbone_spec=spec,
             adapter_spec=adapter_spec,
             adapter_config=adapter_spec.make_config(adapter_config),
+            tokens=tokens,
         )
-        module: Any = model.adapter
-        if untrained and hasattr(module, "start_from"):
-            module.start_from(_projector_layers(backbone, spec))
+        if untrained:
+            with in_plugin(f"adapter '{adapter_spec.name}'", "start_from"):
+                model.adapter.start_from(projector_layers(backbone, spec))
         _ATTACHED[backbone] = ref(model)
         model._owns_backbone = train_backbone
         if not train_backbone:
@@ -166,25 +162,6 @@ class RegionModel(nn.Module):
         _ATTACHED.pop(self.backbone, None)
         return self.backbone
 
-    def make_processor(self, native: Any, *, region_token: str | None = None) -> RegionProcessor:
-        """The `RegionProcessor` that plans for this model's adapter, around the backbone's own processor.
-
-        Args:
-            native: the backbone's own processor.
-            region_token: a token of its tokenizer to stand for object tokens; by default one is added.
-        """
-        processor = RegionProcessor(
-            native,
-            self.backbone.config,
-            adapter=self._adapter_spec.name,
-            adapter_config=self.adapter_config,
-            backbone_plugin=self._backbone_spec.name,
-            region_token=region_token,
-        )
-        self._placeholder_id = processor.placeholder_id
-        self._mask_token_id = processor.mask_token_id
-        return processor
-
     @property
     def backbone_spec(self) -> BackboneSpec:
         """What the backbone's plugin says of it: where its parts are."""
@@ -198,8 +175,7 @@ class RegionModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the backbone takes its input ids."""
-        device: torch.device = self._embedding().weight.device
-        return device
+        return self._spliced_call.device
 
     def forward(
         self,
@@ -230,12 +206,12 @@ class RegionModel(nn.Module):
             SpliceError: placeholders and object tokens, or masks and their tokens, do not match, or the regions or
                 masks were lost on the way.
         """
-        self._require_own_masks(masks, input_ids)
+        self._mask_call.require_own(masks, input_ids)
         if labels is not None:
             inputs["labels"] = labels
-            if self._adapter_spec.mask_head is not None:
-                return self._learn(input_ids, regions, masks, num_objects_in_batch, inputs)
-        with self._regions_in(input_ids, regions, inputs) as readable_ids:
+            if self._adapter_spec.masks is not None:
+                return self._mask_call.learn(input_ids, regions, masks, num_objects_in_batch, inputs)
+        with self._spliced_call.regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone(input_ids=readable_ids, **inputs)
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
@@ -257,7 +233,7 @@ class RegionModel(nn.Module):
         Those of the vision tower stay together: processes may call it a different number of times in a step, while
         the parts that are gathered on their own must be called alike on all of them.
         """
-        decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
+        decoder = self.backbone.get_submodule(self._backbone_spec.parts.decoder)
         stacks = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
         layers = {type(layer).__name__ for stack in stacks for layer in stack}
         return sorted(layers & set(self.backbone._no_split_modules or ()))
@@ -289,23 +265,24 @@ class RegionModel(nn.Module):
             SpliceError: as `forward`.
             PromptError: `force_mask` without `masks`, or without a bound on the answer's length.
         """
-        self._require_own_masks(masks, input_ids)
+        self._mask_call.require_own(masks, input_ids)
         if masks is not None:
-            return self._generate_masks(input_ids, regions, masks, force_mask, inputs)
+            return self._mask_call.generate(input_ids, regions, masks, force_mask, inputs)
         if force_mask:
             raise PromptError(
                 "force_mask=True needs the pictures that masks are made on. Make the inputs with "
                 "processor(..., segment=True), for an adapter that gives masks."
             )
-        with self._regions_in(input_ids, regions, inputs) as readable_ids:
+        with self._spliced_call.regions_in(input_ids, regions, inputs) as readable_ids:
             return self.backbone.generate(input_ids=readable_ids, **inputs)
 
-    def object_tokens(self, regions: RegionBatch, scene: FeatureGrids | None = None) -> Tensor:
+    def object_tokens(self, regions: RegionBatch, scene: Mapping[bool, FeatureGrids] | None = None) -> Tensor:
         """Encode the regions and tokenize them.
 
         Args:
             regions: the planned regions, on any device.
-            scene: the backbone's own features, the grids of `regions.scene`, for an adapter that reads them.
+            scene: the backbone's own features, the grids of `regions.scene` by whether they are tiled, for an adapter
+                that reads them.
 
         Returns:
             `(sum(regions.counts), D)`.
@@ -313,7 +290,7 @@ class RegionModel(nn.Module):
         Raises:
             SpliceError: the adapter does not return what it promised.
         """
-        return self._tokenize(regions, self._encode(regions), scene)
+        return self._spliced_call.object_tokens(regions, scene)
 
     def add_lora(
         self,
@@ -333,27 +310,19 @@ class RegionModel(nn.Module):
             targets: names of the layers in those parts, such as `q_proj`; by default all that the backbone's plugin
                 names.
             token_ids: tokens whose rows in the embedding, and in the head, train too
-                (`RegionProcessor.add_tokens`). The token of the adapter's mask head is always among them.
+                (`RegionProcessor.add_tokens`). The token that stands for a mask is always among them.
             r: rank.
             alpha: scaling numerator.
             dropout: dropout on LoRA's input.
 
         Raises:
-            AttachError: LoRA is there already, a scope is unknown, or scopes and targets match no layer; or the
-                adapter has a mask head, and its token is not known yet.
+            AttachError: LoRA is there already, a scope is unknown, or scopes and targets match no layer.
         """
         if self._lora is not None:
             raise AttachError("This model already has LoRA. Call detach() and attach again to change it.")
-        head = self._adapter_spec.mask_head
-        if head is not None and self._mask_token_id is None and token_ids is None:
-            raise AttachError(
-                f"Adapter '{self._adapter_spec.name}' gives masks where '{head.token}' is said, whose rows train with "
-                "LoRA, but the model does not know its id yet. Call make_processor first, or pass "
-                "token_ids=[processor.mask_token_id]."
-            )
         token_ids = list(token_ids or ())
-        if self._mask_token_id is not None and self._mask_token_id not in token_ids:
-            token_ids.append(self._mask_token_id)
+        if self.tokens.mask is not None and self.tokens.mask not in token_ids:
+            token_ids.append(self.tokens.mask)
         self._lora = Lora.add(
             self.backbone,
             self._backbone_spec,
@@ -408,7 +377,8 @@ class RegionModel(nn.Module):
                 ones, where they are spread over processes. Those of a frozen backbone may be left out.
 
         Raises:
-            CheckpointError: the folder exists, or the backbone was trained and shall not be written.
+            CheckpointError: the folder exists, the backbone was trained and shall not be written, or the processor has
+                other token ids than the model.
         """
         trained = self._owns_backbone or any(
             each.requires_grad for name, each in self.backbone.named_parameters() if not is_lora(name)
@@ -419,15 +389,7 @@ class RegionModel(nn.Module):
                 "The backbone's own weights were trained; without them the folder would not "
                 "give this model back. Leave include_backbone out, or pass True."
             )
-        adapter, backbone = _part_of(state_dict, "adapter"), _part_of(state_dict, "backbone")
-        with model_folder.written_whole(folder, overwrite=overwrite) as made:
-            model_folder.write_manifest(made, self._manifest(processor, include))
-            save_file(_contiguous(adapter or self.adapter.state_dict()), made / model_folder.ADAPTER_FILE)
-            processor.save_pretrained(made / model_folder.PROCESSOR_FOLDER)
-            if self._lora is not None:
-                self._lora.save(made / model_folder.LORA_FOLDER, backbone)
-            if include:
-                self._save_backbone(made / model_folder.BACKBONE_FOLDER, backbone)
+        save_model(folder, self._parts, processor, overwrite=overwrite, include_backbone=include, state_dict=state_dict)
 
     def push_to_hub(
         self,
@@ -466,51 +428,49 @@ class RegionModel(nn.Module):
         adapter: str | None = None,
         adapter_config: Mapping[str, Any] | str | None = None,
         backbone: Any = None,
+        backbone_plugin: str | None = None,
+        region_token: str | None = None,
         **backbone_options: Any,
     ) -> RegionModel:
-        """Load a folder that `save_pretrained` wrote, or attach an untrained adapter to a plain backbone.
-
-        Args:
-            folder: such a folder, on disk or on the hub, or the id or path of a plain backbone.
-            adapter: name of the adapter. For a model folder it must be the one it was made with.
-            adapter_config: its options or the name of a preset, only for a plain backbone.
-            backbone: where the backbone is, or the loaded model itself; by default what the folder says.
-            **backbone_options: options of the backbone's `from_pretrained`, such as `dtype` or `device_map`. Those
-                that say where files come from (`revision`, `token`, ...) are also for a folder on the hub.
+        """`pixelrefer_plugin.load` without the processor: the arguments are its own.
 
         Raises:
             CheckpointError: files or weights are missing, damaged, left over, of a newer format, or made for
                 another adapter or backbone.
-            PluginError: no plugin serves this backbone or adapter.
+            PluginError: a plain backbone without `adapter`, or no plugin serves this backbone or adapter.
         """
-        found = hub.find_model_folder(folder, backbone_options)
-        if found is None:
-            plain = load_backbone(folder, **backbone_options)
-            return cls.attach(plain, adapter=adapter or "saot", adapter_config=adapter_config).eval()
-        model_folder.refuse_adapter_config(folder, adapter_config)
-        root, manifest = found, model_folder.read_manifest(found, adapter=adapter)
-        owns_backbone = backbone is None and manifest.backbone_id == model_folder.BACKBONE_FOLDER
-        if backbone is None:
-            backbone = model_folder.locate_backbone(manifest.backbone_id, root)
-            if manifest.backbone_revision:
-                backbone_options.setdefault("revision", manifest.backbone_revision)
-        if not isinstance(backbone, nn.Module):
-            backbone = load_backbone(backbone, backbone_plugin=manifest.backbone, **backbone_options)
-        if backbone.config.model_type != manifest.model_type:
-            raise CheckpointError(
-                f"'{folder}' was made for a backbone of type '{manifest.model_type}', "
-                f"got '{backbone.config.model_type}'."
-            )
-        model = cls._attach(backbone, manifest.adapter, manifest.adapter_config, manifest.backbone, untrained=False)
-        model._owns_backbone = owns_backbone
-        model._placeholder_id = manifest.placeholder_id
-        model._mask_token_id = manifest.mask_token_id
-        try:
-            model._require_widths(manifest, folder)
-            model._load_weights(root, manifest)
-        except Exception:
-            model.detach()
-            raise
+        opened = open_checkpoint(
+            folder,
+            backbone_options,
+            adapter=adapter,
+            adapter_config=adapter_config,
+            backbone_plugin=backbone_plugin,
+            region_token=region_token,
+        )
+        return cls.from_opened(opened, opened.token_ids(backbone_options), backbone, backbone_options)
+
+    @classmethod
+    def from_opened(
+        cls, opened: OpenedCheckpoint, tokens: TokenIds, backbone: Any, backbone_options: Mapping[str, Any]
+    ) -> RegionModel:
+        """The model of what has been opened; raises as `from_pretrained`."""
+        loaded = opened.load_backbone(backbone, backbone_options)
+        manifest = opened.manifest
+        model = cls._attach(
+            loaded,
+            opened.adapter,
+            opened.adapter_config,
+            opened.backbone_plugin,
+            tokens,
+            untrained=manifest is None,
+        )
+        if manifest is not None and opened.root is not None:
+            model._owns_backbone = backbone is None and manifest.backbone_id == BACKBONE_FOLDER
+            try:
+                model._lora = load_into(model._parts, opened.root, manifest, name=opened.name)
+            except Exception:
+                model.detach()
+                raise
         return model.eval()
 
     def load_weights(self, folder: str | os.PathLike[str]) -> None:
@@ -520,296 +480,86 @@ class RegionModel(nn.Module):
         Raises:
             CheckpointError: the folder is damaged, or its parts are not those of this model.
         """
-        root, manifest = Path(folder), model_folder.read_manifest(folder, adapter=self._adapter_spec.name)
-        self._require_widths(manifest, folder)
-        if manifest.lora != self.has_lora:
-            has, lacks = ("the folder", "this model") if manifest.lora else ("this model", "the folder")
-            raise CheckpointError(f"'{folder}' does not fit: {has} has LoRA, {lacks} has none.")
-        self._load_adapter(root)
-        if self._lora is not None:
-            self._lora.load_weights(self._backbone_spec, root / model_folder.LORA_FOLDER, paths=manifest.module_paths)
-        if manifest.backbone_id == model_folder.BACKBONE_FOLDER:
-            self._load_backbone(root / model_folder.BACKBONE_FOLDER)
+        reload(self._parts, folder)
 
-    def _require_widths(self, manifest: model_folder.Manifest, folder: str | os.PathLike[str]) -> None:
-        made_for, has = (manifest.vision_width, manifest.decoder_width), (self._vision_width, self._decoder_width)
-        if made_for != has:
-            raise CheckpointError(
-                f"'{folder}' was made for a backbone with patch features of width {made_for[0]} and a decoder of "
-                f"width {made_for[1]}, got widths {has[0]} and {has[1]}. Is it a model of another size?"
-            )
+    # Made anew for each call: a wrapper, such as FSDP's, may replace a part.
 
-    def _load_weights(self, root: Path, manifest: model_folder.Manifest) -> None:
-        self._load_adapter(root)
-        if manifest.lora:
-            self._lora = Lora.load(
-                self.backbone, self._backbone_spec, root / model_folder.LORA_FOLDER, paths=manifest.module_paths
-            )
-
-    def _load_adapter(self, root: Path) -> None:
-        source = root / model_folder.ADAPTER_FILE
-        weights = model_folder.read_tensors(source)
-        model_folder.require_same_tensors(weights, self.adapter.state_dict(), source=source)
-        self.adapter.load_state_dict(weights)
-
-    def _load_backbone(self, folder: Path) -> None:
-        """The backbone's own weights, under whatever LoRA is on it."""
-        saved = load_backbone(folder, backbone_plugin=self._backbone_spec.name).state_dict()
-        own = self.backbone.state_dict()
-        self.backbone.load_state_dict({**own, **{name: saved[bare] for name, bare in _bare_names(own)}})
-
-    def _save_backbone(self, folder: Path, state_dict: Mapping[str, Tensor] | None) -> None:
-        """The backbone as its own class writes it, without the LoRA that may be on it."""
-        own = state_dict if state_dict is not None else self.backbone.state_dict()
-        self.backbone.save_pretrained(folder, state_dict={bare: own[name] for name, bare in _bare_names(own)})
-
-    def _manifest(self, processor: RegionProcessor, include_backbone: bool) -> model_folder.Manifest:
-        config = self.backbone.config
-        return model_folder.Manifest(
-            adapter=self._adapter_spec.name,
-            adapter_config=asdict(self.adapter_config),
-            backbone=self._backbone_spec.name,
-            backbone_id=model_folder.BACKBONE_FOLDER
-            if include_backbone
-            else model_folder.portable_backbone_id(self.backbone.name_or_path),
-            backbone_revision=None if include_backbone else getattr(config, "_commit_hash", None),
-            model_type=config.model_type,
-            vision_width=self._vision_width,
-            decoder_width=self._decoder_width,
-            image_backend=processor.image_backend,
-            lora=self.has_lora,
-            module_paths=module_paths(self.backbone, self._backbone_spec),
-            frame_sampling=processor.sampling,
-            region_token=processor.region_token,
-            placeholder_id=processor.placeholder_id,
-            mask_token_id=processor.mask_token_id,
-            versions=model_folder.library_versions(),
+    @property
+    def _spliced_call(self) -> SplicedCall:
+        return SplicedCall(
+            backbone=self.backbone,
+            spec=self._backbone_spec,
+            adapter=self.adapter,
+            adapter_name=self._adapter_spec.name,
+            tokens=self.tokens,
+            shapes=self._shapes,
+            num_embeddings=self._num_embeddings,
         )
 
-    def _embedding(self) -> Any:
-        """The token embedding; a wrapper of PEFT's where rows of it train."""
-        return self.backbone.get_submodule(self._backbone_spec.token_embedding)
+    @property
+    def _mask_call(self) -> MaskCall:
+        return MaskCall(self._spliced_call, self.tokens.mask)
 
-    @contextmanager
-    def _regions_in(
-        self, input_ids: Tensor, regions: RegionBatch | None, inputs: Mapping[str, Any]
-    ) -> Iterator[Tensor]:
-        """Splice for the length of one call; yields the ids that the backbone may read."""
-        if regions is None:
-            self._require_no_placeholders(input_ids)
-            yield input_ids
-            return
-        if regions.adapter != self._adapter_spec.name:
-            raise SpliceError(
-                f"The regions were planned for adapter '{regions.adapter}', this model has '{self._adapter_spec.name}'."
-            )
-        with self._alone():
-            yield from self._splice_in(input_ids, regions, inputs)
-
-    def _alone(self) -> threading.RLock:
-        """Held while hooks are on the backbone."""
-        return _ONE_CALL.setdefault(self.backbone, threading.RLock())
-
-    @contextmanager
-    def _read_by(self, reader: Reader | None) -> Iterator[None]:
-        """Capture hidden states for the length of one call, where somebody reads them."""
-        if reader is None:
-            yield
-            return
-        decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
-        norm = self.backbone.get_submodule(_norm_path(self._backbone_spec))
-        with self._alone(), captured_hidden(decoder, norm, reader):
-            yield
-
-    # -- masks ---------------------------------------------------------------------------------------------------
-
-    def _require_own_masks(self, masks: MaskBatch | None, input_ids: Tensor) -> None:
-        if masks is None:
-            return
-        if masks.adapter != self._adapter_spec.name or self._adapter_spec.mask_head is None:
-            raise SpliceError(
-                f"The masks are of adapter '{masks.adapter}', this model has '{self._adapter_spec.name}'."
-            )
-        if len(masks.clip_of_sample) != len(input_ids):
-            raise SpliceError(
-                f"The masks are of {len(masks.clip_of_sample)} samples, but input_ids has {len(input_ids)} rows."
-            )
-        self._mask_token_id = masks.token_id
-
-    def _mask_head(self) -> MaskHead:
-        return MaskHead(self.adapter, name=self._adapter_spec.name, token_id=self._mask_token_id)
-
-    def _learn(
-        self,
-        input_ids: Tensor,
-        regions: RegionBatch | None,
-        masks: MaskBatch | None,
-        num_objects: Tensor | int | None,
-        inputs: Mapping[str, Any],
-    ) -> Any:
-        """`forward` with labels, of an adapter with a mask head."""
-        head, inputs = self._mask_head(), {**inputs, "return_dict": True}
-        reader = head.reader(input_ids, masks)
-        with self._regions_in(input_ids, regions, inputs) as readable_ids, self._read_by(reader):
-            output = self.backbone(input_ids=readable_ids, **inputs)
-        if reader is None or masks is None:
-            return head.added_to(output, {})
-        hidden = reader.states().to(self.device)
-        losses = head.losses(hidden, masks.to(self.device, non_blocking=True))
-        divisor = len(hidden) if num_objects is None else num_objects
-        return head.added_to(output, {name: each.sum() / divisor for name, each in losses.items()})
-
-    def _generate_masks(
-        self,
-        input_ids: Tensor,
-        regions: RegionBatch | None,
-        masks: MaskBatch,
-        force: bool,
-        inputs: Mapping[str, Any],
-    ) -> GeneratedMasks:
-        """`generate` where masks are asked for."""
-        start, own = input_ids.shape[1], self.backbone.generation_config
-        options = {**inputs, "return_dict_in_generate": True}
-        if force:
-            given = inputs.get("logits_processor") or ()
-            last = forced_mask(masks, start=start, options=inputs, own=own)
-            options["logits_processor"] = LogitsProcessorList([*given, last])
-        states = GeneratedStates(start - 1)
-        with self._regions_in(input_ids, regions, inputs) as readable_ids, self._read_by(states):
-            output = self.backbone.generate(input_ids=readable_ids, **options)
-        objects = self._mask_head().objects(output, states, masks.to(self.device), start=start)
-        asked = generation_option("return_dict_in_generate", inputs, (inputs.get("generation_config"), own))
-        return GeneratedMasks(output.sequences, objects, output if asked else None)
-
-    # -- the splice ----------------------------------------------------------------------------------------------
-
-    def _require_no_placeholders(self, input_ids: Tensor) -> None:
-        """A batch that lost its `regions` on the way would have the decoder read the placeholder's unused embedding."""
-        if self._placeholder_id is not None and (input_ids == self._placeholder_id).any():
-            raise SpliceError(
-                "The batch has placeholders for object tokens but no 'regions'. Was it dropped on the way? With the "
-                "Hugging Face Trainer use RegionTrainer, or remove_unused_columns=False and a collator that keeps it."
-            )
-
-    def _splice_in(self, input_ids: Tensor, regions: RegionBatch, inputs: Mapping[str, Any]) -> Iterator[Tensor]:
-        """The body of `_regions_in`, while no other thread splices into this backbone."""
-        self._placeholder_id = regions.placeholder_id
-        slots = number_slots(input_ids, regions.placeholder_id, regions.tokens_per_sample())
-        regions = regions.to(self.device, non_blocking=True)
-        crops = self._encode(regions)
-        native = {"input_ids": input_ids, **inputs}
-        with captured_scene(self.backbone, self._backbone_spec, regions.scene, native) as scene:
-            decoder = self.backbone.get_submodule(self._backbone_spec.decoder)
-            with spliced(decoder, slots, lambda: self._tokenize(regions, crops, scene())):
-                yield self._readable(input_ids, regions.placeholder_id)
-
-    def _readable(self, input_ids: Tensor, placeholder_id: int) -> Tensor:
-        """Where the embedding table has no spare row for the placeholder, another id stands in for it."""
-        if placeholder_id < self._num_embeddings:
-            return input_ids
-        return input_ids.masked_fill(input_ids == placeholder_id, _READABLE_ID)
-
-    def _encode(self, regions: RegionBatch) -> FeatureGrids | None:
-        """All crops of the batch through the vision tower."""
-        if not regions.crop_grids_hw:
-            return None
-        tower = self.backbone.get_submodule(self._backbone_spec.vision_tower)
-        parameter = next(tower.parameters())
-        crops = regions.to(parameter.device).normalised_crops(parameter.dtype)
-        most = _VALUES_A_CALL / self._vision_width if parameter.device.type == "cpu" else math.inf
-        packs = _packs([h * w for h, w in regions.crop_grids_hw], most)
-        grids = FeatureGrids.joined([self._backbone_spec.encode_crops(self.backbone, crops[pack]) for pack in packs])
-        if grids.grids_hw != regions.crop_grids_hw:
-            raise SpliceError(
-                f"Backbone '{self._backbone_spec.name}' was given crops of {regions.crop_grids_hw} patches "
-                f"and returned {grids.grids_hw}."
-            )
-        return grids
-
-    def _tokenize(self, regions: RegionBatch, crops: FeatureGrids | None, scene: FeatureGrids | None) -> Tensor:
-        views: list[EncodedView | EncodedPrompts] = []
-        for layout in regions.views:
-            if isinstance(layout, PromptLayout):
-                views.append(layout.encoded())
-                continue
-            grids = scene if layout.crops is None else _part(crops, layout.crops)
-            if grids is None or grids.grids_hw != layout.grids_hw:
-                raise SpliceError(
-                    f"The regions were planned on grids {layout.grids_hw}, "
-                    f"the vision tower gave {grids and grids.grids_hw}."
-                )
-            views.append(layout.encoded(grids))
-        tokens = self.adapter(tuple(views), regions.counts)
-        expected = (sum(regions.counts), self._decoder_width)
-        if tuple(tokens.shape) != expected:
-            raise SpliceError(
-                f"Adapter '{self._adapter_spec.name}' promised {expected[0]} object tokens of width {expected[1]} "
-                f"for {len(regions.counts)} regions but returned {tuple(tokens.shape)}."
-            )
-        return tokens
+    @property
+    def _parts(self) -> ModelParts:
+        return ModelParts(
+            backbone=self.backbone,
+            backbone_spec=self._backbone_spec,
+            adapter=self.adapter,
+            adapter_spec=self._adapter_spec,
+            adapter_config=self.adapter_config,
+            tokens=self.tokens,
+            shapes=self._shapes,
+            lora=self._lora,
+        )
 
 
-def _packs(sizes: Sequence[int], most: float) -> list[slice]:
-    """Runs of consecutive items of at most `most` in all, or of one that is larger."""
-    starts, total = [0], 0
-    for index, size in enumerate(sizes):
-        if total and total + size > most:
-            starts.append(index)
-            total = 0
-        total += size
-    return [slice(start, end) for start, end in pairwise([*starts, len(sizes)])]
+def shapes_of(backbone: Any, spec: BackboneSpec, adapter: AdapterSpec) -> Shapes:
+    """What the adapter's module is built for."""
+    crop = spec.crops.width(backbone.config)
+    decoder = int(_submodule(backbone, spec.parts.token_embedding).embedding_dim)
+    scene = {"patches": crop, "cells": crop * spec.cell_side(backbone.config) ** 2, "projected": decoder}
+    layers = (_submodule(backbone, path) for path in spec.parts.projector_layers)
+    return Shapes(
+        crop=crop,
+        scene=scene[adapter.scene],
+        decoder=decoder,
+        projector=tuple((layer.out_features, layer.in_features) for layer in layers),
+    )
 
 
-def _part(grids: FeatureGrids | None, which: slice) -> FeatureGrids | None:
-    """A run of consecutive grids."""
-    if grids is None or (which.start, which.stop) == (0, len(grids)):
-        return grids
-    areas = [h * w for h, w in grids.grids_hw]
-    first, end = sum(areas[: which.start]), sum(areas[: which.stop])
-    return FeatureGrids(grids.features[first:end], grids.grids_hw[which])
+def _submodule(backbone: nn.Module, path: str) -> Any:
+    return backbone.get_submodule(path)
 
 
-def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-def _part_of(state_dict: Mapping[str, Tensor] | None, part: str) -> dict[str, Tensor] | None:
-    """The weights of one child of the model, under the child's own keys."""
-    if state_dict is None:
-        return None
-    prefix = f"{part}."
-    return {name.removeprefix(prefix): each for name, each in state_dict.items() if name.startswith(prefix)}
-
-
-def _bare_names(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """The names of a backbone's own weights, with LoRA on it and without."""
-    return [(name, bare) for name in state if (bare := bare_name(name)) is not None]
-
-
-def _norm_path(spec: BackboneSpec) -> str:
-    return spec.final_norm or f"{spec.decoder}.norm"
-
-
-def _projector_layers(backbone: Any, spec: BackboneSpec) -> tuple[nn.Module, ...]:
+def projector_layers(backbone: Any, spec: BackboneSpec) -> tuple[nn.Module, ...]:
     """What an untrained adapter may start from. Nothing, where the weights are codes, as in a quantized backbone whose
     projector was not left out."""
-    layers = tuple(backbone.get_submodule(path) for path in spec.projector_layers)
+    layers = tuple(backbone.get_submodule(path) for path in spec.parts.projector_layers)
     plain = all(type(layer) is nn.Linear and type(layer.weight) is nn.Parameter for layer in layers)
     return layers if plain or not getattr(backbone, "is_quantized", False) else ()
 
 
+def _require_mask_id(tokens: TokenIds, adapter: AdapterSpec) -> None:
+    if adapter.masks is not None and tokens.mask is None:
+        raise AttachError(
+            f"Adapter '{adapter.name}' gives masks where '{adapter.masks.token}' is said, but `tokens` has no id "
+            "for it. Take the tokens of a RegionProcessor that was made for this adapter."
+        )
+
+
 def _require_modules(backbone: nn.Module, spec: BackboneSpec, adapter: AdapterSpec) -> None:
     parts = ("vision_tower", "projector", "decoder", "token_embedding")
-    paths = [(part, getattr(spec, part)) for part in parts]
-    if adapter.mask_head is not None:
-        paths.append(("final_norm", _norm_path(spec)))
-    paths += [("projector_layers", path) for path in spec.projector_layers]
+    paths = [(part, getattr(spec.parts, part)) for part in parts]
+    if adapter.masks is not None:
+        paths.append(("final_norm", spec.parts.norm))
+    paths += [("projector_layers", path) for path in spec.parts.projector_layers]
     for part, path in paths:
         try:
             backbone.get_submodule(path)
         except AttributeError as error:
-            unsaid = part == "final_norm" and spec.final_norm is None
-            hint = "Set BackboneSpec.final_norm." if unsaid else "Is the plugin older than transformers?"
+            unsaid = part == "final_norm" and spec.parts.final_norm is None
+            hint = "Set Parts.final_norm." if unsaid else "Is the plugin older than transformers?"
             raise AttachError(
                 f"Backbone plugin '{spec.name}' looks for its {part} at '{path}', which this "
                 f"{type(backbone).__name__} does not have: {error}. {hint}"

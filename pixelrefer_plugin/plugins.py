@@ -1,6 +1,7 @@
 """The plugin host: finds plugins by entry point, imports each on first use, keeps a broken one apart.
 
-It knows plugins by name only. Listing reads package metadata and source text; nothing is imported.
+It knows plugins by name only. Listing reads package metadata and source text; nothing is imported. A plugin that
+says no `PLUGIN_API`, or another than the host's, is not imported at all.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import ast
 import difflib
 import logging
+import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module, metadata
@@ -22,10 +26,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import pluggy
 
 from . import hookspecs
-from .errors import PluginError
+from .contracts.checks import require_name
+from .contracts.plugin_api import NOT_SAID, api_defect
+from .errors import PixelReferError, PluginCodeError, PluginError, SpliceError
 
 if TYPE_CHECKING:
-    from .contracts.adapter import AdapterSpec
+    from .contracts.adapter import AdapterLayout, AdapterSpec
     from .contracts.backbone import BackboneSpec
     from .contracts.data_format import DataFormatSpec
     from .contracts.region_source import RegionSourceSpec
@@ -66,6 +72,8 @@ class PluginInfo:
         distribution: the distribution that declares it.
         version: that distribution's version.
         status: `ready` (nothing seen that would keep it from loading), `loaded`, or `broken: <why>`.
+        api: the `PLUGIN_API` that its module says; None where that is not known without importing it.
+        specs: kind and name of all that it registers, once it is loaded; empty before.
     """
 
     name: str
@@ -74,6 +82,8 @@ class PluginInfo:
     distribution: str
     version: str
     status: str
+    api: int | None = None
+    specs: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_broken(self) -> bool:
@@ -97,11 +107,10 @@ class _Plugin:
     def module(self) -> str:
         return self.point.value.partition(":")[0].strip()
 
-    @property
+    @cached_property
     def distribution(self) -> tuple[str, str]:
         """Name and version of the distribution that declares it."""
-        found = self.point.dist
-        return (found.name, found.version) if found else ("unknown", "unknown")
+        return _name_and_version(self.point.dist)
 
     @property
     def origin(self) -> str:
@@ -110,6 +119,20 @@ class _Plugin:
     @cached_property
     def source(self) -> _Source:
         return _read_source(self.module)
+
+    def api_defect(self, found: Any) -> str:
+        """As `api_defect`, of this plugin."""
+        return api_defect(found, module=self.module, distribution=self.distribution[0])
+
+    @property
+    def refusal(self) -> str:
+        """Why it is not imported, as its source tells: its contract is another, or a hook does not exist."""
+        told = self.source.api
+        return ("" if told is _NOT_KNOWN else self.api_defect(told)) or self.source.misspelt
+
+    def may_have(self, kind: Kind) -> bool:
+        """Whether it registers something of this kind, as far as its source tells; or would, were it not refused."""
+        return not self.source.kinds or kind in self.source.kinds or bool(self.refusal)
 
 
 class PluginHost:
@@ -123,7 +146,7 @@ class PluginHost:
     """
 
     def __init__(self, entry_points: Iterable[metadata.EntryPoint] | None = None) -> None:
-        found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
+        found = _installed_points() if entry_points is None else entry_points
         plugins = [_Plugin(point) for point in found]
         self._plugins = sorted(plugins, key=lambda plugin: (plugin.name, plugin.distribution))
         self._loading = threading.RLock()
@@ -157,8 +180,23 @@ class PluginHost:
 
     def data_formats(self) -> list[DataFormatSpec]:
         """Every installed data format, by name; a broken plugin is logged and left out."""
-        self._load_each(plugin for plugin in self._plugins if plugin.source.may_have("data format"))
+        self._load_each(plugin for plugin in self._plugins if plugin.may_have("data format"))
         return sorted((spec for _, spec in self._registered("data format")), key=lambda spec: spec.name)
+
+    def names(self, kind: Kind) -> list[str]:
+        """The names of everything of one kind that is installed; a broken plugin is logged and left out."""
+        self._load_each(plugin for plugin in self._plugins if plugin.may_have(kind))
+        return sorted({spec.name for _, spec in self._registered(kind)})
+
+    def distribution_of(self, kind: Kind, name: str) -> tuple[str, str] | None:
+        """Name and version of the distribution that provides it; None where its entry point belongs to none.
+
+        Raises:
+            PluginError: there is none of that kind and name.
+        """
+        spec = self._get(kind, name)
+        plugin = next(plugin for plugin, each in self._registered(kind) if each is spec)
+        return plugin.distribution if plugin.point.dist else None
 
     def backbone_for(self, model_type: str) -> BackboneSpec:
         """The backbone that serves a Hugging Face `config.model_type`, its own or one of its other layouts.
@@ -166,22 +204,45 @@ class PluginHost:
         Raises:
             PluginError: no installed plugin serves it, or more than one does.
         """
-        self._load_each(plugin for plugin in self._plugins if plugin.source.may_have("backbone"))
+        self._load_each(plugin for plugin in self._plugins if plugin.may_have("backbone"))
         backbones = list(self._registered("backbone"))
         serving = [(plugin, spec) for plugin, spec in backbones if model_type in (*spec.model_types, *spec.layouts)]
         if len(serving) > 1:
             names = " or ".join(f"'{spec.name}'" for _, spec in serving)
             raise PluginError(
                 f"Model type '{model_type}' is served by {_both(plugin for plugin, _ in serving)}. "
-                f"Say which: RegionModel.attach(..., backbone_plugin={names}); or uninstall one."
+                f"Say which: attach(..., backbone_plugin={names}); or uninstall one."
             )
         if not serving:
             served = sorted({each for _, spec in backbones for each in spec.model_types})
             raise PluginError(
                 f"No installed backbone plugin serves model type '{model_type}'. Served: {_listed(served)}. "
-                f"To add one, write a backbone plugin: docs/plugins.md.{self._failure_notes()}"
+                f"To add one, write a backbone plugin: docs/plugins.md.{self.failure_notes()}"
             )
         return cast("BackboneSpec", serving[0][1])
+
+    def adapter_layouts(self) -> dict[str, AdapterLayout]:
+        """Every layout of official checkpoints that installed adapters read, by the checkpoints' `model_type`."""
+        found = {model_type: layout for _, spec in self._adapters() for model_type, layout in spec.layouts.items()}
+        return dict(sorted(found.items()))
+
+    def adapter_for_layout(self, model_type: str) -> AdapterSpec | None:
+        """The adapter that reads official checkpoints of a `model_type`; None where no installed one does.
+
+        Raises:
+            PluginError: more than one does.
+        """
+        reading = [(plugin, spec) for plugin, spec in self._adapters() if model_type in spec.layouts]
+        if len(reading) > 1:
+            raise PluginError(
+                f"Official checkpoints of model type '{model_type}' are read by "
+                f"{_both(plugin for plugin, _ in reading)}. Uninstall one of them."
+            )
+        return reading[0][1] if reading else None
+
+    def _adapters(self) -> list[tuple[_Plugin, AdapterSpec]]:
+        self._load_each(plugin for plugin in self._plugins if plugin.may_have("adapter"))
+        return list(self._registered("adapter"))
 
     def _get(self, kind: Kind, name: str) -> Any:
         named_so = [plugin for plugin in self._plugins if plugin.name == name]
@@ -190,7 +251,7 @@ class PluginHost:
         for plugin in named_so:
             self._load(plugin)
         if not named_so:  # a plugin may register more than its entry point's name
-            self._load_each(self._plugins)
+            self._load_each(plugin for plugin in self._plugins if plugin.may_have(kind))
         found = [(plugin, spec) for plugin, spec in self._registered(kind) if spec.name == name]
         if len(found) > 1:
             raise PluginError(
@@ -209,7 +270,7 @@ class PluginHost:
         near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
         hint = f"Did you mean '{near[0]}'? " if near else ""
         return PluginError(
-            f"No {kind} is called '{name}'. {hint}Installed {kind}s: {_listed(known)}.{self._failure_notes()}"
+            f"No {kind} is called '{name}'. {hint}Installed {kind}s: {_listed(known)}.{self.failure_notes()}"
         )
 
     def _registered(self, kind: Kind) -> Iterator[tuple[_Plugin, Any]]:
@@ -231,12 +292,10 @@ class PluginHost:
             if plugin.specs is not None or plugin.failure:
                 return
             try:
-                specs = _run_hooks(plugin.point.load())
+                specs = _registered_by(plugin)
                 self._refuse_taken_names(plugin, specs)
             except PluginError as error:
-                plugin.failure = _one_line(error)
-            except (Exception, SystemExit) as error:  # whatever a stranger's import raises stays there
-                plugin.failure = f"fails to load: {type(error).__name__}: {_one_line(error)}"
+                plugin.failure = _text_of(error).rstrip(".")
             else:
                 plugin.specs = specs
 
@@ -249,20 +308,52 @@ class PluginHost:
 
     def _info(self, plugin: _Plugin) -> PluginInfo:
         twins = [other for other in self._plugins if other.name == plugin.name and other is not plugin]
-        problem = plugin.failure or plugin.source.defect
+        problem = plugin.failure or plugin.refusal or plugin.source.defect
         if twins:
             problem = f"the name is taken twice, also by {twins[0].origin}"
         status = "ready" if plugin.specs is None else "loaded"
+        told = plugin.source.api
         return PluginInfo(
             plugin.name,
             plugin.source.kind,
             plugin.module,
             *plugin.distribution,
             status=f"broken: {problem}" if problem else status,
+            api=told if type(told) is int else None,
+            specs=tuple((kind, spec.name) for kind, specs in (plugin.specs or {}).items() for spec in specs),
         )
 
-    def _failure_notes(self) -> str:
+    def failure_notes(self) -> str:
+        """What is known to be wrong with plugins, for a message about one that is not found; may be empty."""
         return "".join(f" Plugin {each.origin} {each.failure}." for each in self._plugins if each.failure)
+
+
+def _registered_by(plugin: _Plugin) -> dict[Kind, list[Any]]:
+    """Import a plugin and run its hooks.
+
+    Raises:
+        PluginError: it cannot be used; the text reads on from the plugin's name.
+    """
+    if plugin.refusal:
+        raise PluginError(plugin.refusal)
+    with _failing("fails to load"):
+        module = plugin.point.load()
+        if defect := plugin.api_defect(getattr(module, "PLUGIN_API", NOT_SAID)):
+            raise PluginError(defect)
+        return _run_hooks(module)
+
+
+@contextmanager
+def _failing(step: str) -> Iterator[None]:
+    """Whatever a plugin's code raises in this step stays there, as a `PluginError`; but Ctrl-C is the user's."""
+    try:
+        yield
+    except (PluginError, KeyboardInterrupt):
+        raise
+    except PixelReferError as error:
+        raise PluginError(f"{step}: {_text_of(error)}") from error
+    except BaseException as error:
+        raise PluginError(f"{step}: {type(error).__name__}: {_text_of(error)}") from error
 
 
 def _run_hooks(module: Any) -> dict[Kind, list[Any]]:
@@ -271,19 +362,25 @@ def _run_hooks(module: Any) -> dict[Kind, list[Any]]:
     manager.add_hookspecs(hookspecs)
     try:
         manager.register(module)
-        manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(
-            f"has a hook that does not exist or has wrong arguments: {error}. Hooks are {_HOOK_NAMES}"
-        ) from error
+        raise PluginError(f"has a hook with wrong arguments: {_text_of(error)}") from error
+    marked = [name for name in dir(module) if _is_required(manager.parse_hookimpl_opts(module, name))]
+    if problem := _misspelt(marked):
+        raise PluginError(problem)
     if not manager.get_hookcallers(module):
         raise PluginError(f"implements none of the hooks {_HOOK_NAMES} with @hookimpl")
     specs: dict[Kind, list[Any]] = {hook.kind: [] for hook in _HOOKS.values()}
     for name, hook in _HOOKS.items():
-        getattr(manager.hook, name)(register=_Registrar(hook, specs[hook.kind]))
+        with _failing(f"fails in its hook {name}"):
+            getattr(manager.hook, name)(register=_Registrar(hook, specs[hook.kind]))
     if not any(specs.values()):
         raise PluginError("registers nothing: its hooks never call register")
     return specs
+
+
+def _is_required(options: Any) -> bool:
+    """Whether a name of a module is a hook that must exist."""
+    return options is not None and not options["optionalhook"]
 
 
 @dataclass
@@ -294,29 +391,33 @@ class _Registrar:
     specs: list[Any]
 
     def __call__(self, spec: Any) -> None:
-        contract = import_module(f".contracts.{self.hook.module}", __package__)
-        if not isinstance(spec, getattr(contract, self.hook.spec)):
-            raise PluginError(f"must register {self.hook.spec} objects as {self.hook.kind}s, got {spec!r}")
+        wanted = getattr(import_module(f".contracts.{self.hook.module}", __package__), self.hook.spec)
+        if not isinstance(spec, wanted):
+            got = f"the class {spec.__name__} itself" if isinstance(spec, type) else _text_of(spec, repr)
+            raise PluginError(f"must register {self.hook.spec} objects as {self.hook.kind}s, got {got}")
+        require_name(spec)
         if any(spec.name == earlier.name for earlier in self.specs):
             raise PluginError(f"registers the {self.hook.kind} '{spec.name}' twice")
         self.specs.append(spec)
 
 
+_NOT_KNOWN: Any = object()
+"""In place of a plugin's `PLUGIN_API`, where only importing it tells."""
+
+
 @dataclass(frozen=True)
 class _Source:
-    """What a plugin's source text tells: its kinds, and the first defect visible without importing it."""
+    """What a plugin's source text tells: its kinds, its `PLUGIN_API`, and defects visible without importing it."""
 
     kinds: tuple[Kind, ...] = ()
+    api: Any = _NOT_KNOWN
+    misspelt: str = ""
     defect: str = ""
 
     @property
     def kind(self) -> str:
         """The kinds as users see them."""
         return "+".join(self.kinds) or "unknown"
-
-    def may_have(self, kind: Kind) -> bool:
-        """Whether the plugin registers something of this kind, as far as its source tells."""
-        return not self.kinds or kind in self.kinds
 
 
 def _read_source(module: str) -> _Source:
@@ -326,12 +427,30 @@ def _read_source(module: str) -> _Source:
     if found.origin is None or not found.origin.endswith(".py"):
         return _Source()
     try:
-        tree = ast.parse(Path(found.origin).read_bytes())
-    except (SyntaxError, ValueError, OSError) as error:
+        text = Path(found.origin).read_bytes()
+        tree = _parsed(text)
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         return _Source(defect=f"{type(error).__name__}: {error}")
     hooks = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and _is_hook(node)]
     kinds = sorted({_HOOKS[name].kind for name in hooks if name in _HOOKS})
-    return _Source(tuple(kinds), _misspelt(hooks) or _missing_import(tree))
+    return _Source(tuple(kinds), _told_api(tree, text), _misspelt(hooks), _missing_import(tree))
+
+
+def _parsed(text: bytes) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a stranger's text, of which only some is of interest
+        return ast.parse(text)
+
+
+def _told_api(tree: ast.Module, text: bytes) -> Any:
+    """The `PLUGIN_API` of a module's text; `_NOT_KNOWN` where it is not a literal, or may come by `import *`."""
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        is_it = any(isinstance(target, ast.Name) and target.id == "PLUGIN_API" for target in targets)
+        if is_it and isinstance(value := getattr(node, "value", None), ast.Constant):
+            return value.value
+    has_stars = any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in tree.body)
+    return _NOT_KNOWN if has_stars or b"PLUGIN_API" in text else NOT_SAID
 
 
 def _find_without_importing(module: str) -> ModuleSpec | None:
@@ -358,8 +477,8 @@ def _misspelt(hooks: Iterable[str]) -> str:
     for name in hooks:
         if name not in _HOOKS:
             near = difflib.get_close_matches(name, _HOOKS, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; hooks are {_HOOK_NAMES}"
-            return f"no hook is called '{name}'{hint}"
+            hint = f"Did you mean '{near[0]}'?" if near else f"Hooks are {_HOOK_NAMES}"
+            return f"has a hook '{name}', which does not exist. {hint}"
     return ""
 
 
@@ -386,8 +505,47 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+def _text_of(value: object, show: Callable[[object], str] = str) -> str:
+    """A stranger's object as text, on one line."""
+    try:
+        return " ".join(show(value).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # from its own __str__ or __repr__
+        return f"({type(value).__name__}, which cannot be shown)"
+
+
+# -- distributions -----------------------------------------------------------------------------------------
+
+
+def _installed_points() -> Iterator[metadata.EntryPoint]:
+    """The entry points of the group. As `metadata.entry_points`, but a distribution that cannot be read harms no other.
+
+    Of two folders of one distribution, as an upgrade may leave them, the first on the path counts.
+    """
+    seen = set()
+    for found in metadata.distributions():
+        name, _ = _name_and_version(found)
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key in seen and name != _UNKNOWN:
+            continue
+        seen.add(key)
+        try:
+            yield from found.entry_points.select(group=GROUP)
+        except (ValueError, AttributeError) as error:  # not UTF-8, or not as entry points are written
+            logger.warning("The entry points of distribution %s cannot be read: %s.", name, _text_of(error))
+
+
+_UNKNOWN = "unknown"
+
+
+def _name_and_version(found: metadata.Distribution | None) -> tuple[str, str]:
+    try:
+        told = found.metadata if found else None
+    except (ValueError, OSError):  # not UTF-8, or gone
+        told = None
+    name, version = (told[key] if told and key in told else _UNKNOWN for key in ("Name", "Version"))
+    return name, version
 
 
 @cache
@@ -430,6 +588,95 @@ def list_data_formats() -> list[DataFormatSpec]:
     return host().data_formats()
 
 
+def failure_notes() -> str:
+    """What is known to be wrong with installed plugins, for a message about one that is not found; may be empty."""
+    return host().failure_notes()
+
+
 def backbone_for(model_type: str, name: str | None = None) -> BackboneSpec:
-    """The backbone that serves a Hugging Face `config.model_type`, e.g. `qwen2_5_vl`, or the one called `name`."""
+    """The backbone that serves a Hugging Face `config.model_type`, or the one called `name`."""
     return host().backbone(name) if name else host().backbone_for(model_type)
+
+
+def installed(kind: Kind) -> list[str]:
+    """The names of everything of one kind that is installed; a broken plugin is logged and left out."""
+    return host().names(kind)
+
+
+def distribution_of(kind: Kind, name: str) -> tuple[str, str] | None:
+    """Name and version of the distribution that provides a plugin; None where that is not known."""
+    return host().distribution_of(kind, name)
+
+
+@contextmanager
+def in_plugin(plugin: str, step: str) -> Iterator[None]:
+    """Says of an exception which plugin's code it comes out of, and what that was asked to do.
+
+    An exception that memory does not suffice stays what it is, for code that then tries a smaller batch. An error about
+    the plugin has a note with the plugin's distribution.
+
+    Args:
+        plugin: kind and name, such as `adapter 'NAME'`.
+        step: such as `plan`.
+
+    Raises:
+        PluginCodeError: in place of an exception that is not of this package, once; that one is its cause.
+    """
+    try:
+        yield
+    except PixelReferError as error:
+        if error.plugin is None:
+            error.plugin, error.step = plugin, step
+            _tell_distribution(error, plugin)
+        raise
+    except Exception as error:
+        if _is_of_memory(error):
+            raise
+        wrapped = PluginCodeError.of(error, plugin, step)
+        _tell_distribution(wrapped, plugin)
+        raise wrapped from error
+
+
+def _tell_distribution(error: PixelReferError, plugin: str) -> None:
+    kind, name = plugin.rstrip("'").split(" '")
+    try:
+        provider = distribution_of(cast(Kind, kind), name)
+    except PluginError:  # not one of the installed
+        return
+    if provider is not None:
+        error.distribution = " ".join(provider)
+        if isinstance(error, PluginError | SpliceError):
+            error.add_note(f"The {plugin} is from {error.distribution}.")
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Python's MemoryError or torch's OutOfMemoryError; listing plugins does not import torch."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def require_adapter_name(name: str | None, *, write: str = "adapter=") -> str:
+    """Refuse to choose an adapter for the user.
+
+    Args:
+        name: what the user says.
+        write: what they write before a name, for the message.
+
+    Raises:
+        PluginError: they say nothing.
+    """
+    if name is not None:
+        return name
+    raise PluginError(
+        f"A plain backbone needs an adapter, and none is named. Write {write}NAME with one of the installed adapters: "
+        f"{_listed(installed('adapter'))}."
+    )
+
+
+def adapter_layouts() -> dict[str, AdapterLayout]:
+    """Every layout of official checkpoints that installed adapters read, by the checkpoints' `model_type`."""
+    return host().adapter_layouts()
+
+
+def adapter_for_layout(model_type: str) -> AdapterSpec | None:
+    """The adapter that reads official checkpoints of a `model_type`; None where no installed one does."""
+    return host().adapter_for_layout(model_type)

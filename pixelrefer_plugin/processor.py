@@ -14,30 +14,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from transformers import AutoImageProcessor, BatchFeature
+from transformers import BatchFeature
 from transformers.video_utils import VideoMetadata
 
-from .contracts.adapter import AdapterSpec, Framework
-from .contracts.backbone import BackboneSpec
+from .contracts.adapter import AdapterSpec, Framework, Planner
+from .contracts.backbone import BackboneSpec, NativeCall
 from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation
-from .contracts.views import RegionPlan, SceneView
+from .contracts.views import RegionPlan
 from .conversation.expansion import IGNORE_INDEX, Expansion
 from .conversation.memory import ObjectMemory
 from .conversation.reading import ImageReader, read_conversation
-from .conversation.sample import PromptStyle, Sample
-from .errors import CheckpointError, PluginError, PromptError
+from .conversation.sample import PromptStyle, ReadSample
+from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
+from .errors import PluginError, PromptError
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
-from .plugins import backbone_for, get_adapter, get_backbone
+from .plugins import backbone_for, get_adapter, get_backbone, in_plugin
 from .regions.mask import RegionMask
 from .regions.region import Region, VideoRegion
 from .tokens.crops import Picture, VideoFrame
 from .tokens.layouts import PlannedRegion, SceneLayout
-from .tokens.planning import Planner
+from .tokens.planning import RegionPlanning
 from .tokens.region_batch import RegionBatch, make_region_batch
-from .tokens.scene import plan_scene
-from .weights import hub, model_folder
-from .weights.loading import load_native_processor
+from .tokens.scene import plan_scene, scene_readings
+from .weights.loading import image_backend
+from .weights.opening import OpenedCheckpoint, open_checkpoint
 
 
 class RegionProcessor:
@@ -52,8 +53,11 @@ class RegionProcessor:
             mapping names a preset that the other options override.
         backbone_plugin: name of the backbone plugin; by default found by `config.model_type`.
         sampling: which frames of a video are read; by default 16, spread evenly.
-        region_token: a token that the tokenizer has for object tokens already, such as the official checkpoints'
-            `<REGION>`; its id is written for each. By default a token of our own is added.
+        region_token: a token that the tokenizer has for object tokens already, as official checkpoints' have; its id
+            is written for each. By default a token of our own is added.
+
+    Attributes:
+        tokens: the ids that a model for this processor's batches is given.
 
     Raises:
         PromptError: the tokenizer does not have `region_token` as a token of its own, or there is no room for the
@@ -65,7 +69,7 @@ class RegionProcessor:
         native: Any,
         config: Any,
         *,
-        adapter: str = "saot",
+        adapter: str,
         adapter_config: Mapping[str, Any] | str | Any | None = None,
         backbone_plugin: str | None = None,
         sampling: FrameSampling | None = None,
@@ -75,21 +79,18 @@ class RegionProcessor:
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
         self.region_token = region_token
-        if region_token is None:
-            ours = {"extra_special_tokens": [PLACEHOLDER]}
-            self.tokenizer.add_special_tokens(ours, replace_extra_special_tokens=False)
-        else:
-            self._require_region_token(region_token)
         self._placeholder = region_token or PLACEHOLDER
-        self.placeholder_id: int = self.tokenizer.convert_tokens_to_ids(self._placeholder)
         self._config = config
         self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
         self._adapter_config = self._adapter.make_config(adapter_config)
-        self._geometry = self._backbone.geometry(config)
+        self._planner = _planner_of(self._adapter, self._adapter_config)
+        self._geometry = self._backbone.crops.geometry(config)
         self._id_texts: dict[int, str] | None = None
-        if self._adapter.mask_head is not None:
-            self.add_tokens([self._adapter.mask_head.token])
+        head = self._adapter.masks
+        self.tokens: TokenIds = teach_tokens(
+            self.native, rows=self._rows, mask_token=None if head is None else head.token, region_token=region_token
+        )
 
     def __call__(
         self,
@@ -115,7 +116,7 @@ class RegionProcessor:
                 per conversation: a `Region` on an image, a `VideoRegion` or `{frame index: Region}` on a video.
                 `image_index` and `video_index` count the images and the videos of their own conversation.
                 With an Object-Only adapter, regions take the place of the pictures they lie on. Adapters that read
-                clicks and boxes as they were drawn (`AdapterSpec.plan_drawn`) have every other region, and those of
+                clicks and boxes as they were drawn (`AdapterSpec.drawn`) have every other region, and those of
                 answers, listed before the first question, and called by number.
             labels: add `labels` for training: the answers of the assistant and the token that ends each,
                 everything else -100. Otherwise a prompt for generation is made.
@@ -163,7 +164,7 @@ class RegionProcessor:
             )
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
-        planned = Planner(self._adapter, self._adapter_config, self._backbone, self._geometry).plan(samples)
+        planned = RegionPlanning(self._adapter, self._planner, self._geometry, self._backbone.name).plan(samples)
         inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
         Expansion(self.tokenizer, self._placeholder).write(
             inputs,
@@ -183,20 +184,14 @@ class RegionProcessor:
     def decode(self, generated: Any, inputs: Mapping[str, Any]) -> list[str]:
         """The answers of `RegionModel.generate`, without prompt and special tokens; `<seg>` stands for each mask."""
         answers = getattr(generated, "sequences", generated)[:, inputs["input_ids"].shape[1] :]
-        head = self._adapter.mask_head
+        head = self._adapter.masks
         if head is None:
             texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
             return [text.strip() for text in texts]
-        skipped = set(self.tokenizer.all_special_ids) - {self.mask_token_id}  # a checkpoint's own may be special
+        skipped = set(self.tokenizer.all_special_ids) - {self.tokens.mask}  # a checkpoint's own may be special
         kept = [[token for token in answer if token not in skipped] for answer in answers.tolist()]
         texts = self.tokenizer.batch_decode(kept, skip_special_tokens=False)
         return [text.replace(head.token, MASK_MARKER).strip() for text in texts]
-
-    @property
-    def mask_token_id(self) -> int | None:
-        """Id of the token that stands for a mask in an answer; None where the adapter gives none."""
-        head = self._adapter.mask_head
-        return None if head is None else int(self.tokenizer.convert_tokens_to_ids(head.token))
 
     def add_tokens(self, tokens: Sequence[str]) -> list[int]:
         """Teach the tokenizer new tokens, for texts and answers; their rows train with `add_lora(token_ids=...)`.
@@ -210,18 +205,14 @@ class RegionProcessor:
         Raises:
             PromptError: no tokens, or the backbone's embedding table has no spare rows for them.
         """
-        if isinstance(tokens, str) or not tokens or not all(isinstance(each, str) and each for each in tokens):
-            raise PromptError(f"Expected a list of tokens, got {tokens!r}.")
-        rows = self._config.get_text_config().vocab_size
-        new = [each for each in dict.fromkeys(tokens) if each not in self.tokenizer.get_vocab()]
-        if new and len(self.tokenizer) + len(new) > rows:
-            raise PromptError(
-                f"The backbone's embedding table has {rows} rows, {len(self.tokenizer)} of them in use: there is no "
-                f"room for {len(new)} new tokens, and tables are never resized. Use words the tokenizer knows."
-            )
-        self.tokenizer.add_tokens(new)
+        ids = add_tokens(self.tokenizer, tokens, rows=self._rows)
         self._id_texts = None
-        return [self.tokenizer.convert_tokens_to_ids(each) for each in tokens]
+        return ids
+
+    @property
+    def localize(self) -> str:
+        """How the first pass of `pixel_qa` asks for the objects of a question, `{}`."""
+        return "{}" if self._adapter.masks is None else self._adapter.masks.localize
 
     @property
     def framework(self) -> Framework:
@@ -230,14 +221,12 @@ class RegionProcessor:
 
     def plan(self, mask: RegionMask) -> RegionPlan:
         """What the adapter asks for, and promises, for one region on one picture."""
-        return self._adapter.plan(self._adapter_config, mask, self._geometry)
+        return self._planner.plan(mask, self._geometry)
 
-    def is_drawn(self, region: Region | VideoRegion) -> bool | None:
-        """Whether the adapter reads a region as it was drawn, so that its tokens stand where its `<region>` does.
-
-        False for one that is listed before the first question; None of an adapter that lists none.
-        """
-        return None if self._adapter.plan_drawn is None else self._is_drawn(region)
+    def is_listed(self, region: Region | VideoRegion) -> bool:
+        """Whether a region is listed before the first question, so that its tokens do not stand where its `<region>`
+        does: with an adapter that reads some kinds as they were drawn, every other one is."""
+        return self._style(self.sampling).is_listed(region)
 
     @property
     def image_backend(self) -> str:
@@ -265,55 +254,55 @@ class RegionProcessor:
         Args:
             folder: such a folder, on disk or on the hub, or a backbone's id or path, for which `adapter` says how
                 to plan regions.
-            adapter: name of the adapter, only for a plain backbone (default `saot`).
-            adapter_config: its options or the name of a preset, likewise.
-            backbone_plugin: name of the backbone plugin, likewise; by default found by the model type.
-            region_token: a token of the tokenizer's that stands for object tokens, likewise; by default one is added.
+            adapter: name of the adapter. A plain backbone needs one; for a model folder it must be the one it was made
+                with.
+            adapter_config: its options or the name of a preset, only for a plain backbone.
+            backbone_plugin: name of the backbone plugin; by default the folder's own, or found by the model type.
+            region_token: a token of the tokenizer's that stands for object tokens, only for a plain backbone; by
+                default one is added.
             **native_options: options of `AutoProcessor.from_pretrained`.
 
         Raises:
             CheckpointError: files are missing or damaged, or the folder was made with another adapter.
+            PluginError: a plain backbone without `adapter`, or no plugin of that name.
         """
-        found = hub.find_model_folder(folder, native_options)
-        if found is None:
-            native, config = load_native_processor(folder, **native_options)
-            return cls(
-                native,
-                config,
-                adapter=adapter or "saot",
-                adapter_config=adapter_config,
-                backbone_plugin=backbone_plugin,
-                region_token=region_token,
-            )
-        model_folder.refuse_adapter_config(folder, adapter_config)
-        model_folder.refuse_region_token(folder, region_token)
-        manifest = model_folder.read_manifest(found, adapter=adapter)
-        files = found / model_folder.PROCESSOR_FOLDER
-        if not files.is_dir():
-            raise CheckpointError(
-                f"Expected the processor's files at '{files}', found nothing. Is the folder complete?"
-            )
-        native, config = load_native_processor(files, **native_options)
-        if image_backend(native) != manifest.image_backend:
-            native.image_processor = AutoImageProcessor.from_pretrained(files, backend=manifest.image_backend)
-        return cls(
+        opened = open_checkpoint(
+            folder,
+            native_options,
+            adapter=adapter,
+            adapter_config=adapter_config,
+            backbone_plugin=backbone_plugin,
+            region_token=region_token,
+        )
+        return cls.from_opened(opened, native_options)
+
+    @classmethod
+    def from_opened(cls, opened: OpenedCheckpoint, native_options: Mapping[str, Any]) -> RegionProcessor:
+        """The processor of what has been opened; raises as `from_pretrained`."""
+        native, config = opened.load_processor(native_options)
+        processor = cls(
             native,
             config,
-            adapter=manifest.adapter,
-            adapter_config=manifest.adapter_config,
-            backbone_plugin=manifest.backbone,
-            sampling=manifest.frame_sampling,
-            region_token=manifest.region_token,
+            adapter=opened.adapter,
+            adapter_config=opened.adapter_config,
+            backbone_plugin=opened.backbone_plugin,
+            sampling=opened.sampling,
+            region_token=opened.region_token,
         )
+        opened.require_tokens(processor.tokens)
+        return processor
 
     def __getstate__(self) -> dict[str, Any]:  # specs hold functions that cannot be pickled: their names travel
-        return self.__dict__ | {"_backbone": self._backbone.name, "_adapter": self._adapter.name}
+        return self.__dict__ | {"_backbone": self._backbone.name, "_adapter": self._adapter.name, "_planner": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         specs = {"_backbone": get_backbone(state["_backbone"]), "_adapter": get_adapter(state["_adapter"])}
         self.__dict__.update(state | specs)
+        self._planner = _planner_of(self._adapter, self._adapter_config)
 
-    def _native_inputs(self, samples: Sequence[Sample], *, add_generation_prompt: bool, **options: Any) -> BatchFeature:
+    def _native_inputs(
+        self, samples: Sequence[ReadSample], *, add_generation_prompt: bool, **options: Any
+    ) -> BatchFeature:
         """Run the backbone's own processor on the rendered conversations, padded on the right."""
         texts = [
             self.native.apply_chat_template(
@@ -337,6 +326,7 @@ class RegionProcessor:
             sampled = {"do_sample_frames": False, "input_data_format": "channels_last"}
             media["videos_kwargs"] = {**options.pop("videos_kwargs", {}), **sampled}
         _refuse_own_options(options)
+        self._require_one_medium(media)
         try:
             native = self._native_for(media)
             return native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
@@ -347,28 +337,50 @@ class RegionProcessor:
 
     def _resized(self, frames_nhwc: np.ndarray) -> np.ndarray:
         """A video's frames as the native processor shall have them."""
-        resize = self._backbone.resize_frames
-        return frames_nhwc if resize is None else resize(self.native.video_processor, frames_nhwc)
+        videos = self._backbone.videos
+        if videos is None or videos.resize_frames is None:
+            return frames_nhwc
+        with in_plugin(f"backbone '{self._backbone.name}'", "videos.resize_frames"):
+            return videos.resize_frames(self.native.video_processor, frames_nhwc)
+
+    @property
+    def mixes_media(self) -> bool:
+        """Whether a batch may hold pictures and videos."""
+        return self._backbone.mixes_media and self._token_of_both is None
+
+    @property
+    def _token_of_both(self) -> str | None:
+        """The token that stands for pictures and for videos alike, where the native processor has one."""
+        image_token, video_token = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
+        return image_token if image_token == video_token else None
+
+    def _require_one_medium(self, media: Mapping[str, Any]) -> None:
+        if not self.mixes_media and {"images", "videos"} <= media.keys():
+            token = self._token_of_both
+            why = (
+                f"has one token, {token!r}, for pictures and videos here"
+                if token
+                else "does not mix pictures and videos"
+            )
+            raise PromptError(
+                f"Backbone '{self._backbone.name}' {why}, so a batch may hold pictures or videos, got both. Put them "
+                "in separate batches."
+            )
 
     def _native_for(self, media: Mapping[str, Any]) -> Any:
         """The native processor; where one token stands for pictures and videos, told which of them it is."""
-        image_token, video_token = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
-        if image_token is None or image_token != video_token:
+        token = self._token_of_both
+        if token is None:
             return self.native
-        if {"images", "videos"} <= media.keys():
-            raise PromptError(
-                f"Backbone '{self._backbone.name}' has one token, {image_token!r}, for pictures and videos here, so a "
-                "batch may hold pictures or videos, got both. Put them in separate batches."
-            )
         native = copy.copy(self.native)
-        native.video_token = video_token if "videos" in media else None
-        native.image_token = image_token if "images" in media else None
+        native.video_token = token if "videos" in media else None
+        native.image_token = token if "images" in media else None
         return native
 
     def _require_masks_wanted_rightly(self, *, segment: bool, labels: bool) -> None:
         if not segment:
             return
-        if self._adapter.mask_head is None:
+        if self._adapter.masks is None:
             raise PromptError(
                 f"segment=True, but adapter '{self._adapter.name}' gives no masks. Take an adapter with a mask head."
             )
@@ -379,8 +391,8 @@ class RegionProcessor:
             )
 
     def _style(self, sampling: FrameSampling) -> PromptStyle:
-        head = self._adapter.mask_head
-        special = [self._placeholder, *self._media_tokens]
+        head = self._adapter.masks
+        special = [self._placeholder, *media_tokens(self.native)]
         if head is not None and head.token != MASK_MARKER:
             special.append(head.token)
         return PromptStyle(
@@ -391,53 +403,45 @@ class RegionProcessor:
             placeholder=self._placeholder,
             frame_label=self._frame_label,
             mask_token=None if head is None else head.token,
-            is_drawn=None if self._adapter.plan_drawn is None else self._is_drawn,
+            list_heading=self._list_heading,
+            drawn=self._adapter.drawn,
             frames_together=self._frames_together,
         )
-
-    def _is_drawn(self, region: Region | VideoRegion) -> bool:
-        """Whether the adapter reads a region as it was drawn, on each of its frames."""
-        plan_drawn = self._adapter.plan_drawn
-        assert plan_drawn is not None, "nothing is read as it was drawn without it"
-        shapes = region.frames.values() if isinstance(region, VideoRegion) else (region,)
-        return all(plan_drawn(self._adapter_config, each) is not None for each in shapes)
 
     @property
     def _frames_together(self) -> int:
         """Sampled frames that one grid of the decoder's scene tokens stands for, where the adapter reads these."""
-        scene = self._backbone.video_scene
-        if not self._adapter.reads_merged or scene is None:
+        videos = self._backbone.videos
+        if not self._adapter.on_scene_tokens or videos is None:
             return 1
-        return scene.frames_per_grid(self._config)
+        with in_plugin(f"backbone '{self._backbone.name}'", "videos.frames_per_grid"):
+            return videos.frames_per_grid(self._config)
 
     def _region_batch(
-        self, samples: Sequence[Sample], planned: Sequence[Sequence[Sequence[PlannedRegion]]], inputs: BatchFeature
+        self, samples: Sequence[ReadSample], planned: Sequence[Sequence[Sequence[PlannedRegion]]], inputs: BatchFeature
     ) -> RegionBatch:
         image_processor = self.native.image_processor
         pictures: list[Picture] = [image for sample in samples for image in sample.images]
         videos = [video for sample in samples for video in sample.videos]
         pictures += [VideoFrame(video, position) for video in videos for position in range(len(video))]
-        first = next(region for sample in planned for frames in sample for region in frames)
-        wants_scene = any(isinstance(view, SceneView) for view in first.plan.views)
+        readings = scene_readings(region for sample in planned for frames in sample for region in frames)
         return make_region_batch(
             planned,
             adapter=self._adapter.name,
-            placeholder_id=self.placeholder_id,
+            placeholder_id=self.tokens.placeholder,
             pictures=pictures,
-            scene=self._scene(samples, inputs) if wants_scene else None,
-            videos=videos,
+            scene=self._scene(samples, inputs, readings) if readings else None,
             geometry=self._geometry,
             pixel_mean=image_processor.image_mean,
             pixel_std=image_processor.image_std,
         )
 
-    def _scene(self, samples: Sequence[Sample], inputs: BatchFeature) -> SceneLayout:
-        merged_side = self._backbone.merged_side
-        side = merged_side(self._config) if self._adapter.reads_merged and merged_side is not None else 1
-        return plan_scene(samples, self._backbone, self._config, inputs, merged_side=side)
+    def _scene(self, samples: Sequence[ReadSample], inputs: BatchFeature, readings: frozenset[bool]) -> SceneLayout:
+        call = NativeCall(self._config, inputs, self.tokens.native)
+        return plan_scene(samples, self._backbone, self._adapter, call, readings=readings)
 
-    def _mask_batch(self, samples: Sequence[Sample], *, learn: bool) -> MaskBatch:
-        head, token_id = self._adapter.mask_head, self.mask_token_id
+    def _mask_batch(self, samples: Sequence[ReadSample], *, learn: bool) -> MaskBatch:
+        head, token_id = self._adapter.masks, self.tokens.mask
         assert head is not None, "masks are refused where there is no head"
         assert token_id is not None, "the token of a head is added"
         return make_mask_batch(
@@ -461,31 +465,38 @@ class RegionProcessor:
 
     def _frame_label(self, time_s: float) -> str:
         """What stands before a frame's object tokens."""
-        if self._adapter.frame_label is None:
-            return f"Time {time_s:.1f}s:"
-        label = self._adapter.frame_label(self._adapter_config, time_s)
-        special = (self._placeholder, *self._media_tokens, *self.tokenizer.all_special_tokens)
-        if not isinstance(label, str) or any(token in label for token in special):
-            raise PluginError(
-                f"Adapter '{self._adapter.name}' must label a frame with text without special tokens, got {label!r}."
-            )
-        return label
+        return self._text_of_planner("frame_label", time_s)
 
-    def _require_region_token(self, token: str) -> None:
-        """An added token is never split, nor joined to what stands beside it; any other might be."""
-        if token not in self.tokenizer.get_added_vocab():
-            raise PromptError(
-                f"The tokenizer has no token {token!r} of its own for object tokens. Is it the tokenizer of the "
-                "checkpoint that was trained with it? Leave region_token out, and a token is added."
-            )
-        if token in self._media_tokens:
-            raise PromptError(f"The token {token!r} stands for pictures or videos; it cannot be region_token as well.")
+    def _list_heading(self, *, num_frames: int | None) -> str:
+        """What stands before the list of a conversation's objects."""
+        return self._text_of_planner("list_heading", num_frames=num_frames)
+
+    def _text_of_planner(self, method: str, *args: Any, **options: Any) -> str:
+        """What a method of the planner writes; it must be plain text."""
+        with in_plugin(f"adapter '{self._adapter.name}'", method):
+            text = getattr(self._planner, method)(*args, **options)
+            special = (self._placeholder, *media_tokens(self.native), *self.tokenizer.all_special_tokens)
+            if not isinstance(text, str) or any(token in text for token in special):
+                raise PluginError(
+                    f"Adapter '{self._adapter.name}' must return text without special tokens from Planner.{method}, "
+                    f"got {text!r}."
+                )
+        return text
 
     @property
-    def _media_tokens(self) -> tuple[str, ...]:
-        """The native processor's tokens for pictures and videos; not every backbone has both."""
-        tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
-        return tuple(token for token in tokens if token)
+    def _rows(self) -> int:
+        """Rows of the backbone's embedding table."""
+        return int(self._config.get_text_config().vocab_size)
+
+
+def _planner_of(adapter: AdapterSpec, config: Any) -> Planner[Any]:
+    with in_plugin(f"adapter '{adapter.name}'", "planner"):
+        planner = adapter.planner(config)
+        if not isinstance(planner, Planner):
+            raise PluginError(
+                f"AdapterSpec.planner of '{adapter.name}' must make a Planner, got a {type(planner).__name__}."
+            )
+    return planner
 
 
 def _checked_sampling(sampling: Any) -> FrameSampling | None:
@@ -505,7 +516,7 @@ def _refuse_own_options(options: Mapping[str, Any]) -> None:
             raise PromptError(f"The option '{name}' of the native processor is not to be given: {hints[name]}.")
 
 
-def _lengths_note(samples: Sequence[Sample]) -> str:
+def _lengths_note(samples: Sequence[ReadSample]) -> str:
     """What may be the matter where a backbone stacks its videos."""
     lengths = [len(video) for sample in samples for video in sample.videos]
     if len(set(lengths)) < 2:
@@ -548,8 +559,3 @@ def _native_metadata(video: Video) -> VideoMetadata:
         duration=video.duration_s,
         frames_indices=[time_s * video.fps for time_s in video.times_s],  # type: ignore[misc]
     )
-
-
-def image_backend(native: Any) -> str:
-    """`pil` or `torchvision`: which of transformers' two image processors `native` holds."""
-    return "pil" if type(native.image_processor).__name__.endswith("Pil") else "torchvision"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import RegionError, SourceError, about
+from .errors import Place, PluginError, RegionError, SourceError, placed
 from .media.images import load_image
 from .media.video import Video
-from .plugins import get_region_source
+from .plugins import get_region_source, in_plugin
 from .regions.region import Region, VideoRegion
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from .contracts.region_source import RegionSource
 
 
-def load_region_source(name: str = "sam2", **options: Any) -> CheckedSource:
+def load_region_source(name: str, **options: Any) -> CheckedSource:
     """A region source, its model loaded: it finds the masks of objects from boxes, clicks or rough masks.
 
-        source = load_region_source("sam2", checkpoint="facebook/sam2.1-hiera-small")
+        source = load_region_source("NAME")
         [cat] = source.segment(image, [Region.from_points([(120, 80)])])
         [cat] = source.track(video, [VideoRegion({0: Region.from_box((90, 60, 180, 140))})])
 
@@ -35,13 +35,27 @@ def load_region_source(name: str = "sam2", **options: Any) -> CheckedSource:
         options: of its config.
 
     Raises:
-        PluginError: no region source is called so.
+        PluginError: no region source is called so, or its code fails; from `segment` and `track` also: it has no such
+            method.
         PixelReferError: an unknown option, or a value that breaks a rule.
         SourceError: it is not installed or its model cannot be loaded; from `segment` and `track`: an object
             is found nowhere.
     """
     spec = get_region_source(name)
-    return CheckedSource(spec.name, spec.build(spec.make_config(options)))
+    config = spec.make_config(options)
+    with in_plugin(f"region source '{spec.name}'", "build"):
+        source = spec.build(config)
+        _require_methods(source, spec.name)
+    return CheckedSource(spec.name, source)
+
+
+def _require_methods(source: Any, name: str) -> None:
+    for method in ("segment", "track"):
+        if not callable(getattr(source, method, None)):
+            raise PluginError(
+                f"Region source '{name}' must build something with the methods segment and track, got a "
+                f"{type(source).__name__} without {method}. Report it to the plugin's author."
+            )
 
 
 class CheckedSource:
@@ -57,12 +71,12 @@ class CheckedSource:
         image = load_image(image)
         image_hw = (image.height, image.width)
         for index, prompt in enumerate(prompts):
-            with about(f"object {index}"):
+            with placed(**_object(index)):
                 _require_type(prompt, Region, "segment reads a picture; for a VideoRegion use track")
-                prompt.to_mask(image_hw)
+                prompt.require_on(image_hw)
         if not prompts:
             return []
-        found = self._one_each(self._source.segment(image, prompts), prompts, Region, where="on the image")
+        found = self._find("segment", image, prompts, Region, where="on the image")
         for index, region in enumerate(found):
             self._require_size(index, region, image_hw)
         return [region.on_image(prompt.image_index) for region, prompt in zip(found, prompts, strict=True)]
@@ -74,14 +88,18 @@ class CheckedSource:
         objects = [_on_frames(prompt, video, index) for index, prompt in enumerate(prompts)]
         if not objects:
             return []
-        found = self._one_each(self._source.track(video, objects), objects, VideoRegion, where="on any sampled frame")
+        found = self._find("track", video, objects, VideoRegion, where="on any sampled frame")
         for index, region in enumerate(found):
             strays = sorted(set(region.frames) - set(video.frame_indices))
             if strays:
                 raise self._broken(index, f"must return sampled frames only, got frame {strays[0]}")
-            for each in region.frames.values():
-                self._require_size(index, each, video.image_hw)
+            self._require_size(index, region, video.image_hw)
         return [region.on_video(each.video_index) for region, each in zip(found, objects, strict=True)]
+
+    def _find(self, step: str, media: Any, prompts: Sequence[Any], wanted: type, *, where: str) -> Sequence[Any]:
+        """What the source returns, one region for each prompt."""
+        with in_plugin(f"region source '{self._name}'", step):
+            return self._one_each(getattr(self._source, step)(media, prompts), prompts, wanted, where=where)
 
     def _one_each(self, found: Any, prompts: Sequence[Any], wanted: type, *, where: str) -> Sequence[Any]:
         """What the source returned, checked to be one region for each prompt."""
@@ -93,33 +111,38 @@ class CheckedSource:
         for index, region in enumerate(found):
             if region is None:
                 raise SourceError(
-                    f"object {index}: region source '{self._name}' finds it nowhere {where}. Move the box or clicks, "
-                    "add clicks, or use the region as it is."
-                )
+                    f"region source '{self._name}' finds it nowhere {where}. Move the box or clicks, add clicks, or "
+                    "use the region as it is."
+                ).set_place(**_object(index))
             if not isinstance(region, wanted):
                 raise self._broken(index, f"must return a {wanted.__name__} or None, got {type(region).__name__}")
         return found
 
-    def _require_size(self, index: int, region: Region, image_hw: tuple[int, int]) -> None:
+    def _require_size(self, index: int, region: Region | VideoRegion, image_hw: tuple[int, int]) -> None:
         try:
-            region.to_mask(image_hw)
+            region.require_on(image_hw)
         except RegionError as error:
             raise self._broken(index, f"returned a region that does not fit its picture: {error}") from error
 
     def _broken(self, index: int, what: str) -> SourceError:
         return SourceError(
-            f"object {index}: region source '{self._name}' {what.rstrip('.')}. Report it to the plugin's author."
-        )
+            f"region source '{self._name}' {what.rstrip('.')}. Report it to the plugin's author."
+        ).set_place(**_object(index))
+
+
+def _object(index: int) -> Place:
+    """What errors call the object of a prompt."""
+    return Place(region=index, subject=f"object {index}")
 
 
 def _on_frames(prompt: Any, video: Video, index: int) -> VideoRegion:
     """A prompt, checked to lie on sampled frames."""
-    with about(f"object {index}"):
+    with placed(**_object(index)):
         region = VideoRegion(prompt) if isinstance(prompt, Mapping) else prompt
         _require_type(region, VideoRegion, "track needs to know the frame: {frame index: region}")
-        for frame, each in region.frames.items():
+        for frame in region.frames:
             video.position(frame)
-            each.to_mask(video.image_hw)
+        region.require_on(video.image_hw)
         return region
 
 

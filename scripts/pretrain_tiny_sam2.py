@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import Sam2VideoModel
 
-from pixelrefer_plugin import MaskTargets
+from pixelrefer_plugin.authoring import MaskTargets
 from pixelrefer_plugin.evaluation.metrics import MaskScores
 from pixelrefer_plugin.quickstart.scenes import Scene, Split, make_scene
 

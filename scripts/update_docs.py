@@ -2,8 +2,8 @@
 
     scripts/update_docs [--check]
 
-`docs/cli.md` is written whole. In `docs/plugins.md` the table of the built-in plugins and that of the conformance
-kit's checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`; in `docs/training.md`
+`docs/cli.md` is written whole. In `docs/plugins.md` the lists of the built-in plugins and of the conformance kit's
+checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`; in `docs/training.md`
 the tables of the recipes, those that built-in adapters bring included, and of all keys. With --check nothing is written
 and the exit code is 1 if anything would change.
 """
@@ -13,7 +13,6 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
@@ -49,26 +48,26 @@ def cli_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def plugin_table() -> str:
-    """The built-in plugins, whatever else is installed."""
-    rows = ["| name | kind | module | what it is |", "|---|---|---|---|"]
+def plugin_list() -> str:
+    """The built-in plugins of each kind, whatever else is installed, with links to their code."""
+    links: dict[str, list[str]] = {}
     for plugin in list_plugins():
         if plugin.distribution == DISTRIBUTION:
-            rows.append(f"| `{plugin.name}` | {plugin.kind} | `{plugin.module}` | {_first_line(plugin.module)} |")
-    return "\n".join(rows)
+            folder = f"{plugin.kind.replace(' ', '_')}s/{plugin.module}"
+            links.setdefault(f"{plugin.kind}s", []).append(f"[`{plugin.name}`](../{folder})")
+    return "\n".join(f"- {kind}: {', '.join(links[kind])}" for kind in sorted(links))
 
 
-def checks_table() -> str:
-    """What each check of the conformance kit demands, from its docstring; read without importing torch."""
-    tree = ast.parse((ROOT / "pixelrefer_plugin/testing/conformance.py").read_text(encoding="utf-8"))
-    demands = {node.name: ast.get_docstring(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
-    rows = ["| of | check | what it proves |", "|---|---|---|"]
-    for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Tuple):
-            of = ast.unparse(node.target).removesuffix("_CHECKS").lower()
-            names = [ast.unparse(each) for each in node.value.elts]
-            rows += [f"| {of} | `{name}` | {' '.join(demands[name].split())} |" for name in names]
-    return "\n".join(rows)
+def checks_list() -> str:
+    """The names of the conformance kit's checks, by what they are checks of; read without importing torch."""
+    lines = []
+    for file in sorted((ROOT / "pixelrefer_plugin/testing").glob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            is_tuple = isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Tuple)
+            if is_tuple and ast.unparse(node.target).endswith("_CHECKS"):
+                of = ast.unparse(node.target).removesuffix("_CHECKS").replace("_", " ").lower()
+                lines.append(f"- {of}: {', '.join(f'`{ast.unparse(check)}`' for check in node.value.elts)}")
+    return "\n".join(lines)
 
 
 def with_files(page: str) -> str:
@@ -78,8 +77,8 @@ def with_files(page: str) -> str:
 
 def plugins_page(current: str) -> str:
     """`docs/plugins.md` brought up to date."""
-    page = _between(current, BEGIN, END, plugin_table())
-    return with_files(_between(page, CHECKS_BEGIN, CHECKS_END, checks_table()))
+    page = _between(current, BEGIN, END, plugin_list())
+    return with_files(_between(page, CHECKS_BEGIN, CHECKS_END, checks_list()))
 
 
 def training_page(current: str) -> str:
@@ -156,15 +155,6 @@ def _file_block(file: str) -> str:
 def _help(command: click.Command, name: str) -> str:
     context = click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
     return f"```\n{command.get_help(context)}\n```"
-
-
-def _first_line(module: str) -> str:
-    """The first sentence of a plugin's docstring, read without importing it."""
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return docstring.partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 def _current(page: Path) -> str:

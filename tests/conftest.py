@@ -31,12 +31,12 @@ def assistant(text):
 
 def scene_of(images, grids_hw):
     """The scene of one sample's images, each seen whole on its grid."""
-    from pixelrefer_plugin.tokens.layouts import SceneLayout
+    from pixelrefer_plugin.tokens.layouts import SceneGrids, SceneLayout
 
     return SceneLayout(
-        grids_hw=tuple(grids_hw),
+        whole=SceneGrids(tuple(grids_hw), tuple((0, 0, *image.size) for image in images)),
+        tiled=None,
         grid_of_picture=tuple(range(len(images))),
-        boxes_xyxy=tuple((0, 0, *image.size) for image in images),
         image_grids_per_sample=(len(images),),
         video_grids_per_sample=(0,),
     )

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2Tokenizer, VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
-from pixelrefer_plugin import RegionModel
+from pixelrefer_plugin import RegionModel, TokenIds
 
 TOWER = {
     "model_type": "damovl",
@@ -135,7 +135,8 @@ def official(*, lite=False, tied=False, tower_inside=True) -> Official:
     native = native_model(OFFICIAL_TOKENS, tied=tied)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = RegionModel.attach(native, adapter="oci" if lite else "saot", adapter_config="official")
+        name, tokens = "oci" if lite else "saot", TokenIds(placeholder=0)  # nothing is asked
+        model = RegionModel.attach(native, adapter=name, tokens=tokens, adapter_config="official")
         encoder = region_encoder(model.adapter, native.config.vision_config.hidden_size)
     model.detach()
     weights = training_keys(native.state_dict(), tied=tied)

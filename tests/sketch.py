@@ -9,18 +9,20 @@ from importlib import metadata
 
 import numpy as np
 
-from pixelrefer_plugin import (
+from pixelrefer_plugin import RegionProcessor, get_backbone, plugins
+from pixelrefer_plugin.authoring import (
+    AdapterModule,
     AdapterSpec,
     CropView,
-    MaskHeadSpec,
+    Masks,
+    Planner,
     PromptView,
     RegionPlan,
-    RegionProcessor,
     SceneView,
-    get_backbone,
     hookimpl,
-    plugins,
 )
+
+PLUGIN_API = 1
 
 TOKEN = "<|mask|>"
 
@@ -32,52 +34,61 @@ class SketchConfig:
     crops: bool = False
 
 
-def plan(config, mask, geometry):
-    if config.crops:
-        return crop_plan(config, mask, geometry)
-    return RegionPlan(num_tokens=1, views=(SceneView(), PromptView()))
+class Sketch(AdapterModule):
+    def predict_masks(self, hidden, clips, clip_of_object):
+        raise NotImplementedError
+
+    def mask_losses(self, hidden, clips, clip_of_object, targets):
+        raise NotImplementedError
 
 
-def plan_drawn(config, region):
-    if region.kind not in ("points", "box"):
-        return None
-    num_tokens = len(region.data[0]) if region.kind == "points" else 1
-    return RegionPlan(num_tokens=num_tokens, views=(SceneView(), PromptView()))
+class SketchPlanner(Planner[SketchConfig]):
+    def plan(self, mask, geometry):
+        if self.config.crops:
+            return crop_plan(mask, geometry)
+        return RegionPlan(num_tokens=1, views=(SceneView(), None))
+
+    def plan_drawn(self, region):
+        num_tokens = len(region.data[0]) if region.kind == "points" else 1
+        return RegionPlan(num_tokens=num_tokens, views=(None, PromptView()))
 
 
-def crop_plan(config, mask, geometry):
+class CropPlanner(Planner[SketchConfig]):
+    def plan(self, mask, geometry):
+        return crop_plan(mask, geometry)
+
+
+def crop_plan(mask, geometry):
     side = geometry.grid_multiple
     return RegionPlan(2, (CropView(mask.box_xyxy, (side, side), np.ones((side, side), np.float32)),))
 
 
-HEAD = MaskHeadSpec(
+MASKS = Masks(
     token=TOKEN,
     picture_px=lambda config: config.picture_px,
     max_objects=lambda config: config.max_objects,
 )
+DRAWN = ("points", "box")
 SPECS = (
-    AdapterSpec(
-        name="sketch", config=SketchConfig, plan=plan, build=None, plan_drawn=plan_drawn, mask_head=HEAD
-    ),
+    AdapterSpec(name="sketch", config=SketchConfig, planner=SketchPlanner, module=Sketch, drawn=DRAWN, masks=MASKS),
     AdapterSpec(
         name="sketch-merged",
         config=SketchConfig,
-        plan=plan,
-        build=None,
-        plan_drawn=plan_drawn,
-        reads_merged=True,
-        mask_head=HEAD,
+        planner=SketchPlanner,
+        module=Sketch,
+        scene="cells",
+        drawn=DRAWN,
+        masks=MASKS,
     ),
     AdapterSpec(
         name="sketch-alone",
         config=SketchConfig,
-        plan=crop_plan,
-        build=None,
-        plan_drawn=lambda config, region: None,
+        planner=CropPlanner,
+        module=Sketch,
         framework="object-only",
-        mask_head=HEAD,
+        masks=MASKS,
     ),
-)  # fmt: skip
+)
 
 
 @hookimpl
@@ -102,3 +113,12 @@ def make_processor(adapter="sketch", backbone="videollama3", **options):
 def text_of(processor, ids):
     """Ids as text, `*` for each placeholder."""
     return processor.tokenizer.decode(ids).replace("<|region_pad|>", "*")
+
+
+def read_as(inputs):
+    """How each region of a batch is read: `points` or `box` as it was drawn, or `mask`."""
+    regions = inputs["regions"]
+    scene, drawn = regions.views
+    kinds = {} if drawn is None else dict(zip(drawn.prompts.regions, drawn.prompts.kinds, strict=True))
+    kinds |= {} if scene is None else dict.fromkeys(scene.regions, "mask")
+    return tuple(kinds[region] for region in range(len(regions.counts)))

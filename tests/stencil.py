@@ -9,15 +9,19 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
-from pixelrefer_plugin import (
+from pixelrefer_plugin.authoring import (
+    AdapterModule,
     AdapterSpec,
     CropView,
-    MaskHeadSpec,
+    Masks,
     MaskTargets,
+    Planner,
     PredictedMasks,
     RegionPlan,
     hookimpl,
 )
+
+PLUGIN_API = 1
 
 TOKEN = "<seg>"
 
@@ -28,13 +32,14 @@ class StencilConfig:
     max_objects: int = 4
 
 
-def plan(config, mask, geometry):
-    x0, y0, x1, y1 = mask.box_xyxy
-    grid_hw = tuple(geometry.whole_patches(side) for side in (y1 - y0, x1 - x0))
-    return RegionPlan(num_tokens=1, views=(CropView(box_xyxy=mask.box_xyxy, grid_hw=grid_hw),))
+class StencilPlanner(Planner[StencilConfig]):
+    def plan(self, mask, geometry):
+        x0, y0, x1, y1 = mask.box_xyxy
+        grid_hw = tuple(geometry.whole_patches(side) for side in (y1 - y0, x1 - x0))
+        return RegionPlan(num_tokens=1, views=(CropView(box_xyxy=mask.box_xyxy, grid_hw=grid_hw),))
 
 
-class Stencil(nn.Module):
+class Stencil(AdapterModule):
     """Counts what it is asked: `pictures` is how many it has looked at, `objects` for how many masks."""
 
     def __init__(self, config, *, vision_width, decoder_width):
@@ -48,8 +53,8 @@ class Stencil(nn.Module):
         self.started_from = None
 
     @classmethod
-    def build(cls, config, *, vision_width, decoder_width):
-        return cls(config, vision_width=vision_width, decoder_width=decoder_width)
+    def build(cls, config, shapes):
+        return cls(config, vision_width=shapes.crop, decoder_width=shapes.decoder)
 
     def start_from(self, projector_layers):
         self.started_from = projector_layers
@@ -90,9 +95,9 @@ class Stencil(nn.Module):
 SPEC = AdapterSpec(
     name="stencil",
     config=StencilConfig,
-    plan=plan,
-    build=Stencil.build,
-    mask_head=MaskHeadSpec(
+    planner=StencilPlanner,
+    module=Stencil,
+    masks=Masks(
         token=TOKEN,
         picture_px=lambda config: config.picture_px,
         max_objects=lambda config: config.max_objects,

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pixelrefer_plugin import PixelReferError, Region, RegionModel, get_backbone
+from pixelrefer_plugin import PixelReferError, Region, attach, get_backbone
+from pixelrefer_plugin.authoring import NativeCall
 
 BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
 ADAPTERS = ["saot", "maskpool"]
@@ -57,21 +58,23 @@ def captured_scene(name, samples, dtype=torch.float32):
     spec, model, processor = loaded(name, dtype)
     inputs = native_inputs(processor, samples).to(dtype)
     outputs = []
-    tower = model.get_submodule(spec.vision_tower)
+    tower = model.get_submodule(spec.parts.vision_tower)
     handle = tower.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
         model(**inputs)
     finally:
         handle.remove()
-    return spec.scene_grids(model, inputs, outputs[0]), spec.scene_grids_hw(model.config, inputs)
+    call = NativeCall(model.config, inputs, model=model)
+    return spec.images.grids(call, outputs), spec.images.grids_hw(call)
 
 
 def scene_boxes(name, samples):
     spec, model, processor = loaded(name)
     images = [each for images in samples for each in images]
-    if spec.scene_boxes_xyxy is None:
+    if spec.images.boxes_xyxy is None:
         return [(0, 0, *each.size) for each in images]
-    return spec.scene_boxes_xyxy(model.config, native_inputs(processor, samples))
+    call = NativeCall(model.config, native_inputs(processor, samples))
+    return spec.images.boxes_xyxy(call, [(each.height, each.width) for each in images])
 
 
 def brightest(grid, plain):
@@ -90,14 +93,14 @@ def probe_cells(grid_hw):
 @torch.no_grad()
 def test_crop_features_are_in_raster_order(name, grid_hw, dtype):
     spec, model, _ = loaded(name, dtype)
-    patch = spec.geometry(model.config).patch_size
+    patch = spec.crops.geometry(model.config).patch_size
     plain = torch.full((3, grid_hw[0] * patch, grid_hw[1] * patch), 0.2, dtype=dtype)
     crops = [plain]
     for i, j in probe_cells(grid_hw):
         crop = plain.clone()
         crop[:, i * patch : (i + 1) * patch, j * patch : (j + 1) * patch] = 2
         crops.append(crop)
-    grids = spec.encode_crops(model, crops)
+    grids = spec.crops.encode(model, crops)
     assert grids.features.dtype == dtype
     found = [brightest(grids[index], grids[0]) for index in range(1, len(grids))]
     assert found == probe_cells(grid_hw)
@@ -106,15 +109,15 @@ def test_crop_features_are_in_raster_order(name, grid_hw, dtype):
 @torch.no_grad()
 def test_crops_encoded_together_are_as_each_alone(name):
     spec, model, _ = loaded(name)
-    patch, width = spec.geometry(model.config).patch_size, spec.vision_width(model.config)
+    patch, width = spec.crops.geometry(model.config).patch_size, spec.crops.width(model.config)
     generator = torch.Generator().manual_seed(0)
     grids_hw = ((2, 2), (10, 6), (2, 14), (10, 6), (18, 4))
     crops = [torch.randn(3, h * patch, w * patch, generator=generator) for h, w in grids_hw]
-    together = spec.encode_crops(model, crops)
+    together = spec.crops.encode(model, crops)
     assert together.grids_hw == grids_hw
     assert together.features.shape == (sum(h * w for h, w in grids_hw), width)
     for index, crop in enumerate(crops):
-        alone = spec.encode_crops(model, [crop])
+        alone = spec.crops.encode(model, [crop])
         assert alone.grids_hw == grids_hw[index : index + 1]
         torch.testing.assert_close(together[index], alone[0], atol=1e-5, rtol=1e-5)
 
@@ -162,10 +165,10 @@ def test_native_pass_gives_the_promised_scene(name, dtype):
     samples = [[Image.fromarray(noise(*size)) for size in each] for each in sizes]
     spec, model, processor = loaded(name, dtype)
     grids, grids_hw = captured_scene(name, samples, dtype)
-    assert grids.grids_hw == grids_hw == spec.scene_grids_hw(model.config, native_inputs(processor, samples))
-    assert grids.features.shape[1] == spec.vision_width(model.config)
+    promised = spec.images.grids_hw(NativeCall(model.config, native_inputs(processor, samples)))
+    assert grids.grids_hw == grids_hw == promised
+    assert grids.features.shape[1] == spec.crops.width(model.config)
     assert grids.features.dtype == dtype
-    assert spec.scene_grids_hw(model.config, native_inputs(processor, [[]])) == ()
 
 
 @torch.no_grad()
@@ -178,7 +181,7 @@ def test_crop_of_what_the_scene_shows_has_its_features(name):
     mean, std = (np.array(getattr(processor.image_processor, each)) for each in ("image_mean", "image_std"))
     crop = torch.from_numpy((pixels / 255 - mean) / std).float().permute(2, 0, 1)
     scene, _ = captured_scene(name, [[Image.fromarray(pixels)]])
-    crops = spec.encode_crops(model, [crop[:, : seen_hw[0], : seen_hw[1]]])
+    crops = spec.crops.encode(model, [crop[:, : seen_hw[0], : seen_hw[1]]])
     assert crops.grids_hw == scene.grids_hw
     torch.testing.assert_close(crops.features, scene.features, atol=1e-4, rtol=1e-4)
 
@@ -189,10 +192,10 @@ def test_cells_of_the_scene_are_what_the_projector_reads(name, dtype):
     """Bit by bit, on pictures of several windows; and they become the decoder's scene tokens in their order."""
     spec, model, processor = loaded(name, dtype)
     samples = [[Image.fromarray(noise(280, 196))], [Image.fromarray(noise(97, 151, seed=1))]]
-    first, read, embedded = model.get_submodule(spec.projector_layers[0]), [], []
+    first, read, embedded = model.get_submodule(spec.parts.projector_layers[0]), [], []
     handles = [
         first.register_forward_pre_hook(lambda module, args: read.append(args[0].flatten(0, -2))),
-        model.get_submodule(spec.decoder).register_forward_pre_hook(
+        model.get_submodule(spec.parts.decoder).register_forward_pre_hook(
             lambda module, args, kwargs: embedded.append(kwargs["inputs_embeds"]), with_kwargs=True
         ),
     ]
@@ -201,7 +204,7 @@ def test_cells_of_the_scene_are_what_the_projector_reads(name, dtype):
     finally:
         for handle in handles:
             handle.remove()
-    side = spec.merged_side(model.config) if spec.merged_side else 1
+    side = spec.cell_side(model.config)
     cells = scene.merged(side)
     assert cells.grids_hw == tuple((h // side, w // side) for h, w in grids_hw)
     rows_read = {row.tobytes() for row in read[0].float().numpy()}
@@ -211,22 +214,23 @@ def test_cells_of_the_scene_are_what_the_projector_reads(name, dtype):
     ids = native_inputs(processor, samples)["input_ids"]
     tokens = embedded[0][ids == model.config.image_token_id]
     hidden = nn.functional.gelu(first(cells.features))
-    torch.testing.assert_close(model.get_submodule(spec.projector_layers[1])(hidden), tokens)
+    torch.testing.assert_close(model.get_submodule(spec.parts.projector_layers[1])(hidden), tokens)
 
 
 def test_projector_layers_lead_from_a_cell_to_the_decoder(name):
     spec, model, _ = loaded(name)
-    layers = [model.get_submodule(path) for path in spec.projector_layers]
-    side = spec.merged_side(model.config) if spec.merged_side else 1
-    assert layers[0].in_features == layers[0].out_features == side**2 * spec.vision_width(model.config)
-    assert layers[1].out_features == model.get_submodule(spec.token_embedding).embedding_dim
+    layers = [model.get_submodule(path) for path in spec.parts.projector_layers]
+    side = spec.cell_side(model.config)
+    assert layers[0].in_features == layers[0].out_features == side**2 * spec.crops.width(model.config)
+    assert layers[1].out_features == model.get_submodule(spec.parts.token_embedding).embedding_dim
 
 
 def test_named_modules_are_there_and_lora_finds_layers(name):
     spec, model, _ = loaded(name)
-    for path in (spec.vision_tower, spec.projector, spec.decoder, spec.token_embedding, f"{spec.decoder}.norm"):
+    parts = spec.parts
+    for path in (parts.vision_tower, parts.projector, parts.decoder, parts.token_embedding, parts.norm):
         model.get_submodule(path)
-    assert isinstance(model.get_submodule(spec.token_embedding), nn.Embedding)
+    assert isinstance(model.get_submodule(spec.parts.token_embedding), nn.Embedding)
     assert type(model) is spec.model_class
     assert model.config.model_type in spec.model_types
     linears = {each for each, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -294,14 +298,15 @@ CONVERSATIONS = {
 def attached(name):
     attached = []
 
-    def attach(adapter, dtype=torch.float32):
+    def attach_to(adapter, dtype=torch.float32):
         _, backbone, native = loaded(name, dtype)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            attached.append(RegionModel.attach(backbone, adapter=adapter))
-        return attached[-1], attached[-1].make_processor(native)
+            model, processor = attach(backbone, native, adapter=adapter)
+        attached.append(model)
+        return model, processor
 
-    yield attach
+    yield attach_to
     for model in attached:
         model.detach()
 
@@ -351,9 +356,9 @@ def test_llava_reads_the_hidden_layers_that_its_projector_reads(name):
     config, crop = copy.deepcopy(model.config), torch.randn(3, 28, 56)
     config.vision_feature_layer = [-2, -1]
     two_layers = spec.model_class(config).eval()
-    assert spec.vision_width(config) == 2 * spec.vision_width(model.config)
+    assert spec.crops.width(config) == 2 * spec.crops.width(model.config)
     with torch.no_grad():
-        assert spec.encode_crops(two_layers, [crop]).features.shape == (8, spec.vision_width(config))
+        assert spec.crops.encode(two_layers, [crop]).features.shape == (8, spec.crops.width(config))
         two_layers.config.vision_feature_select_strategy = "default"
         with pytest.raises(PixelReferError, match="SigLIP has none and needs 'full'"):
-            spec.encode_crops(two_layers, [crop])
+            spec.crops.encode(two_layers, [crop])

@@ -9,7 +9,15 @@ from PIL import Image
 from transformers import LogitsProcessor
 from videos import grey_frames
 
-from pixelrefer_plugin import FrameSampling, Region, RegionModel, VideoRegion, get_adapter, get_backbone, load_video
+from pixelrefer_plugin import (
+    FrameSampling,
+    Region,
+    VideoRegion,
+    attach,
+    get_adapter,
+    get_backbone,
+    load_video,
+)
 from pixelrefer_plugin.chat import Chat, RememberError, pixel_qa
 from pixelrefer_plugin.conversation.memory import ObjectMemory
 from pixelrefer_plugin.errors import FrameError, PromptError, RegionError
@@ -29,8 +37,8 @@ def attached(adapter, backbone="videollama3"):
     bare, native = get_backbone(backbone).tiny(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = RegionModel.attach(bare, adapter=adapter, adapter_config=dict(get_adapter(adapter).tiny)).eval()
-    return model, model.make_processor(native)
+        model, processor = attach(bare, native, adapter=adapter, adapter_config=dict(get_adapter(adapter).tiny))
+    return model.eval(), processor
 
 
 @pytest.fixture(autouse=True)
@@ -329,7 +337,7 @@ def test_a_memory_is_the_users_own(parts, image):
     [
         ("what is [7]?", [], {}, PromptError, r"has no object 7. Its objects: 1"),
         ("what is <region>?", [], {}, PromptError, "has 1 <region> but 0 regions were given"),
-        ("what?", [BOX], {}, PromptError, "has 0 <region> but 1 regions were given"),
+        ("what?", [BOX], {}, PromptError, "has 0 <region> but 1 region was given"),
         ("what is [1] <region>?", [CLICK], {}, PromptError, "The id 1 is taken: two objects cannot have one id"),
         ("[2] <region> [2] <region>?", [CLICK, BOX], {}, PromptError, "The id 2 is taken"),
         ("[2] <region> [2] <region>?", [mask_region()] * 2, {}, PromptError, "The id 2 is taken"),
@@ -378,7 +386,7 @@ def test_errors_about_regions_speak_of_this_question(drawing, image, video):
         talk.ask("what are <region> and <region>?", [at(CLICK), at(BOX)])
         talk.ask("segment it", answer="[1] <seg>", segment=True)
         before = talk.state
-        with pytest.raises(RegionError, match="^Region 1 of the question: .*outside its image"):
+        with pytest.raises(RegionError, match="^Region 1 of the question(, frame 2)?: .*outside its image"):
             talk.ask("is <region> on <region>?", [at(BOX), at(Region.from_points([(500, 1)]))])
         assert talk.state == before
     with pytest.raises(FrameError, match="^Region 0 of the question: .*frame 9 is not among the sampled"):

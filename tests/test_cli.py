@@ -24,6 +24,7 @@ from pixelrefer_plugin import (
     RegionModel,
     RegionProcessor,
     SegmentedObject,
+    attach,
     cli,
     get_adapter,
     get_backbone,
@@ -60,8 +61,8 @@ def files(tmp_path_factory):
     backbone, native = get_backbone("videollama3").tiny(0)
     backbone.save_pretrained(made.plain)
     native.save_pretrained(made.plain)
-    model = RegionModel.attach(backbone, adapter="saot")
-    model.save_pretrained(made.model, model.make_processor(native), include_backbone=True)
+    model, processor = attach(backbone, native, adapter="saot")
+    model.save_pretrained(made.model, processor, include_backbone=True)
     model.detach()
     write_media(made)
     return made
@@ -186,20 +187,29 @@ def test_plugins_table(run):
 
 def test_plugins_json(run):
     (saot,) = [each for each in json.loads(run("plugins", "--json").output) if each["name"] == "saot"]
-    assert saot.pop("status") in ("ready", "loaded")
+    specs = saot.get("specs")  # none before it is loaded
+    assert saot.pop("status") == ("loaded" if specs else "ready")
     assert saot == {
         "name": "saot",
         "kind": "adapter",
         "module": "pixelrefer_saot",
         "distribution": "pixelrefer-plugin",
         "version": "0.1.0",
+        "api": 1,
+        "specs": specs,
     }
+    assert specs in ([], [["adapter", "saot"]])
 
 
 def test_plugins_check(run, monkeypatch):
     result = run("plugins", "--check")
     assert result.exit_code == 0
-    assert all(row.split()[-1] == "loaded" for row in result.output.splitlines()[1:])
+    header, *rows = result.output.splitlines()
+    status = {row.split()[0]: row[header.index("status") :] for row in rows}
+    assert status.pop("lvis") == status.pop("refcoco") == "loaded with coco"
+    assert status.pop("dam_regions") == "loaded with dam"
+    assert status.pop("videorefer") == "loaded with pixelrefer"
+    assert set(status.values()) == {"loaded"}
     broken = plugins.PluginInfo("x", "adapter", "x", "acme", "1", "broken: fails to load: ValueError: no luck")
     monkeypatch.setattr(plugins, "list_plugins", lambda check: [broken])
     result = run("plugins", "--check")
@@ -325,7 +335,7 @@ def test_a_model_folder_does_not_warn(describe):
         (["--rle", "{'size': 3}"], "Invalid value for '--rle': Expected JSON {'size': [height, width], "),
         (["--rle", '{"size": [2, 2]}'], "Invalid value for '--rle': An RLE must be a mapping with"),
         (["--rle", '{"size": [2, 2], "counts": [1, 3]}'], "width 2 and height 2 but its image is of width 200"),
-        (["--box", "1,1,9,9", "--prompt", "what is it?"], "The prompt has 0 <region> but 1 regions were given"),
+        (["--box", "1,1,9,9", "--prompt", "what is it?"], "The prompt has 0 <region> but 1 region was given"),
         (["--prompt", "<region>?"], "The prompt has 1 <region> but 0 regions were given"),
         (["--box", "1,1,9,9", "--prompt", "<region> <|region_pad|>"], "special token '<|region_pad|>'"),
         ([], "Give a region (--box, --mask, --polygon, ...), or a --prompt"),
@@ -390,8 +400,15 @@ def test_a_folder_that_is_no_model(run, files, tmp_path):
 
 def test_a_plain_backbone_without_its_processor(run, files, tmp_path):
     get_backbone("videollama3").tiny(0)[0].save_pretrained(tmp_path)
-    result = run("describe", files.astronaut__png, "--model", tmp_path, "--box", "1,1,9,9")
+    result = run("describe", files.astronaut__png, "--model", tmp_path, "--box", "1,1,9,9", "--adapter", "saot")
     assert str(tmp_path) in error_line(result)
+
+
+@pytest.mark.parametrize("command", ["describe", "chat", "segment"])
+def test_a_plain_backbone_needs_an_adapter(run, files, tmp_path, command):
+    arguments = {"describe": ["--box", "1,1,9,9"], "chat": [], "segment": ["it", "--out", tmp_path / "out"]}[command]
+    result = run(command, files.astronaut__png, "--model", files.plain, *arguments)
+    assert "Write --adapter NAME with one of the installed adapters: " in error_line(result)
 
 
 def test_a_backbone_that_no_plugin_serves(run, files, tmp_path):
@@ -412,7 +429,7 @@ def test_a_network_failure_is_one_line(describe, monkeypatch):
     def fail(*args, **kwargs):
         raise ConnectionError("the hub\nis away")
 
-    monkeypatch.setattr(RegionModel, "from_pretrained", fail)
+    monkeypatch.setattr("pixelrefer_plugin.entry.load", fail)
     assert error_line(describe("--box", "1,1,9,9")).endswith("cannot be loaded: the hub is away")
 
 
@@ -642,7 +659,7 @@ def test_json_names_no_overlay_where_there_is_none(describe_video):
         (["--box", "1,1,9,9", "--source", "sam3"], "No region source is called 'sam3'. Did you mean 'sam2'?"),
         (["--box", "1,1,9,9", "--save-overlay", "a.png"], "a video is a file of type .mp4 or .gif, got 'a.png'"),
         (["--box", "1,1,9,9", "--save-overlay", "gone/a.mp4"], "there is no folder 'gone'"),
-        (["--box", "1,1,9,9", "--prompt", "<region> <region>"], "The prompt has 2 <region> but 1 regions were given"),
+        (["--box", "1,1,9,9", "--prompt", "<region> <region>"], "The prompt has 2 <region> but 1 region was given"),
         ([], "Give a region (--box, --mask, --polygon, ...), or a --prompt"),
     ],
 )  # fmt: skip
@@ -753,12 +770,13 @@ def masks(tmp_path_factory):
     backbone, native = get_backbone("videollama3").tiny(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = RegionModel.attach(backbone, adapter="unipixel", adapter_config=dict(get_adapter("unipixel").tiny))
+        options = dict(get_adapter("unipixel").tiny)
+        model, processor = attach(backbone, native, adapter="unipixel", adapter_config=options)
     with torch.no_grad():
         for name, parameter in model.adapter.named_parameters():
             if "pred_obj_score_head" in name and name.endswith("proj_out.bias"):
                 parameter += 10.0
-    model.save_pretrained(folder / "model", model.make_processor(native), include_backbone=True)
+    model.save_pretrained(folder / "model", processor, include_backbone=True)
     model.detach()
     return folder / "model"
 
@@ -896,7 +914,7 @@ def test_segment_replaces_its_own_results_only(segment, tmp_path):
         ([], "Say what to segment: a TEXT such as 'the tallest giraffe', a --prompt, or a region"),
         ([" "], "Say what to segment: a TEXT such as 'the tallest giraffe', a --prompt, or a region"),
         (["it", "--prompt", "segment it"], "TEXT and --prompt exclude each other"),
-        (["it", "--box", "1,1,9,9"], "The prompt has 0 <region> but 1 regions were given"),
+        (["it", "--box", "1,1,9,9"], "The prompt has 0 <region> but 1 region was given"),
         (["<region>"], "The prompt has 1 <region> but 0 regions were given"),
         (["the <seg>"], "The prompt holds <seg>, which stands for a mask in an answer."),
         (["[2]"], "[2] calls an object, but none has a number yet. Where the number itself is meant, write [ 2 ]."),

@@ -13,7 +13,7 @@ from conftest import assistant, picture, user
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pixelrefer_plugin import FrameSampling, PluginError, PromptError, Region, VideoRegion
+from pixelrefer_plugin import FrameSampling, PluginError, PromptError, Region, VideoRegion, get_backbone
 from pixelrefer_plugin.contracts.messages import MASK_MARKER, REGION_MARKER
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.conversation.expansion import IGNORE_INDEX
@@ -130,6 +130,24 @@ def test_every_part_of_a_vision_object_model_has_a_gradient_from_text_alone(adap
     model.detach()
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize(("samples", "kind"), [("a picture", "image"), ("a video", "video"), ("text", "image")])
+def test_the_dummy_row_is_of_the_batchs_medium_where_a_backbone_does_not_mix_them(monkeypatch, adapter, samples, kind):
+    spec = dataclasses.replace(get_backbone("llava_onevision"), mixes_media=False)
+    for module in ("model", "processor"):
+        monkeypatch.setattr(f"pixelrefer_plugin.{module}.backbone_for", lambda *_: spec)
+    pair = make_pair(adapter, "llava_onevision")
+    batch = RegionCollator(pair.processor)(WITHOUT_REGIONS[samples])
+    assert batch["regions"].regions_per_sample == (0, 1)
+    pixels = {name for name in batch if name.startswith("pixel_values")}
+    wanted = {"image": "pixel_values", "video": "pixel_values_videos"}[kind]
+    assert pixels == (set() if adapter == "oci" and samples == "text" else {wanted})
+    pair.model(**for_model(batch)).loss.backward()
+    gradients = gradients_of(pair.model)
+    assert all(gradient is not None and not gradient.any() for gradient in gradients.values())
+    pair.model.detach()
+
+
 def test_a_batch_of_which_all_samples_are_skipped_is_the_dummy_row(any_pair):
     collate = RegionCollator(any_pair.processor, on_bad_sample="skip")
     batch = collate([one_turn("bad", regions=())])
@@ -227,7 +245,11 @@ def test_a_bad_sample_stops_and_is_named_or_is_left_out_and_named(pair, bad, kin
 
 
 def test_an_adapters_fault_is_no_samples_and_not_skipped(pair):
-    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, plan=lambda *_: None)
+    class Planless(type(pair.processor._planner)):
+        def plan(self, mask, geometry):
+            return None
+
+    pair.processor._planner = Planless(pair.processor._planner.config)
     with pytest.raises(PluginError, match="must plan a RegionPlan"):
         RegionCollator(pair.processor, on_bad_sample="skip")([one_turn()])
 
@@ -420,7 +442,7 @@ BAD_MASKS = {
         "size",
         "video 0 is 60 px wide and 50 high, its record says 50 and 60",
     ),
-    "more markers than regions": (masked("x", "<seg><seg>"), "format", "0 <region> and 2 <seg> but 1 regions"),
+    "more markers than regions": (masked("x", "<seg><seg>"), "format", "0 <region> and 2 <seg> but 1 region was"),
     "in a question": (masked("x", "no", question="is it <seg>?"), "format", "the user's text holds <seg>"),
     "on two pictures": (
         masked("x", "<seg><seg>", media=(WIDE, TALL), targets=(MASK, MASK.on_image(1))),
@@ -769,7 +791,7 @@ def answers_of(each):
 def require_whole_or_named(pair, samples, batch, collate):
     """What a batch must be, checked against the samples and not against how it was made."""
     tokens = batch["regions"].tokens_per_sample()
-    number_slots(batch["input_ids"], pair.processor.placeholder_id, tokens)
+    number_slots(batch["input_ids"], pair.processor.tokens.placeholder, tokens)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     end = pair.processor.tokenizer.eos_token
     of_name = {each.name: each for each in samples}

@@ -7,7 +7,8 @@ import pytest
 import tiled
 from transformers import AutoTokenizer
 
-from pixelrefer_plugin import PromptView, RegionPlan, SceneView, get_adapter, get_backbone
+from pixelrefer_plugin import get_adapter, get_backbone
+from pixelrefer_plugin.authoring import PromptView, RegionPlan, SceneView
 from pixelrefer_plugin.testing import (
     ADAPTER_CHECKS,
     BACKBONE_CHECKS,
@@ -52,6 +53,14 @@ def test_a_backbone_with_tiles_and_a_norm_of_cells_conforms(monkeypatch):
     assert check_backbone("tiled", adapter="unipixel")  # which reads merged cells
 
 
+def test_a_backbone_that_does_not_mix_media_is_never_given_both(monkeypatch):
+    spec = replace(get_backbone("llava_onevision"), mixes_media=False)
+    for module in ("model", "processor"):
+        monkeypatch.setattr(f"pixelrefer_plugin.{module}.backbone_for", lambda *_: spec)
+    for check in PAIR_CHECKS:
+        check("saot", "llava_onevision")
+
+
 def test_no_answer_in_the_kit_says_a_picture_where_prompts_have_another_token_for_it():
     """Gemma 3's processor replaces one by others; a random model says any."""
     pair = make_pair("maskpool", "qwen2_5_vl")
@@ -62,8 +71,10 @@ def test_no_answer_in_the_kit_says_a_picture_where_prompts_have_another_token_fo
 
 
 def test_a_norm_of_cells_left_out_is_found():
-    with pytest.raises(AssertionError, match=r"does not read the cells of the scene. .* \(of cells: cell_norm\)"):
-        projector_reads_the_scenes_cells(replace(tiled.SPEC, cell_norm=None))
+    with pytest.raises(
+        AssertionError, match=r"does not read the cells of the scene. .* \(of whole cells: cells.norm\)"
+    ):
+        projector_reads_the_scenes_cells(replace(tiled.SPEC, cells=replace(tiled.SPEC.cells, norm=None)))
 
 
 def test_named_tokens_of_a_tiny_tokenizer_survive_saving(tmp_path):
@@ -75,21 +86,25 @@ def test_named_tokens_of_a_tiny_tokenizer_survive_saving(tmp_path):
         tiny_tokenizer(["a"], tiled.TOKENS, tiled.TEMPLATE, named_tokens={"video_token": "<clip>"})
 
 
-VIEWS = (SceneView(), PromptView())
+VIEWS = (None, PromptView())
 
 
 @pytest.mark.parametrize(
     ("plan_of_call", "message"),
     [
-        (lambda call: None, "plan_drawn gives None for clicks and boxes alike; leave it out"),
         (lambda call: RegionPlan(1, VIEWS[1:]), "views .* for a drawn 'points', .* for a mask"),
+        (lambda call: RegionPlan(1, (PromptView(), SceneView())), "views .* for a drawn 'points', .* for a mask"),
         (lambda call: RegionPlan(call, VIEWS), "'points' planned twice, 1 tokens and 2"),
-        (lambda call: RegionPlan(1, VIEWS) if call == 1 else None, "'points' is drawn once and once not"),
     ],
-    ids=["nothing is drawn", "other views than for masks", "another number of tokens", "drawn now and then"],
+    ids=["fewer views than for masks", "other views than for masks", "another number of tokens"],
 )
 def test_a_mistake_in_drawn_plans_has_a_clear_message(plan_of_call, message):
     calls = count(1)
-    spec = replace(get_adapter("unipixel"), plan_drawn=lambda config, region: plan_of_call(next(calls)))
+    unipixel = get_adapter("unipixel")
+
+    class Mistaken(unipixel.planner):
+        def plan_drawn(self, region):
+            return plan_of_call(next(calls))
+
     with pytest.raises(AssertionError, match=message):
-        drawn_regions_are_planned_purely(spec)
+        drawn_regions_are_planned_purely(replace(unipixel, planner=Mistaken))

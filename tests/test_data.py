@@ -19,7 +19,6 @@ from PIL import Image
 
 from pixelrefer_plugin import (
     DataError,
-    DataFormatSpec,
     MixedDataset,
     PixelReferError,
     PluginError,
@@ -30,10 +29,11 @@ from pixelrefer_plugin import (
     VideoRegion,
     plugins,
 )
+from pixelrefer_plugin.authoring import DataFormatSpec
 from pixelrefer_plugin.contracts.samples import RecordPlace
 from pixelrefer_plugin.data import records
 from pixelrefer_plugin.data.records import JsonRecords, peek
-from pixelrefer_plugin.data.schema import is_record, read_record, write_record
+from pixelrefer_plugin.data.schema import is_record, read_sample, write_record
 
 ROOT = Path("/data/set")
 IMAGE_HW = (24, 32)
@@ -58,7 +58,7 @@ def record(**changes):
 
 
 def read(media_root=ROOT, **changes):
-    return read_record(record(**changes), place(media_root))
+    return read_sample(record(**changes), place(media_root))
 
 
 def about_video(**region):
@@ -234,7 +234,7 @@ DEFECTS = {
     "no frame said": (about_video(**BOX), "region", "0 images\\. On a video, say on which frame"),
     "frame of no number": (about_video(frames={"a": BOX}), "region", "must be frame indices from 0, got 'a'"),
     "frame twice": (about_video(frames={"1": BOX, "01": BOX}), "region", "frame 1: is named twice"),
-    "bad frame": (about_video(frames={"1": {"box": [1]}}), "region", "region 0: frame 1: A box must be four numbers"),
+    "bad frame": (about_video(frames={"1": {"box": [1]}}), "region", "region 0, frame 1: A box must be four numbers"),
     "frame not an object": (about_video(frames={"1": [1]}), "region", "frame 1: must be an object"),
     "no frames": (about_video(frames={}), "region", "one frame or more"),
     "frames a list": (about_video(frames=[BOX]), "region", "'frames' must be an object"),
@@ -269,14 +269,14 @@ DEFECTS = {
         "format",
         "texts of the user only",
     ),
-    "too many <region>": ({"regions": None}, "markers", "1 <region> but it has 0 regions"),
-    "too few <region>": ({"regions": [BOX, BOX]}, "markers", "1 <region> but it has 2 regions"),
+    "too many <region>": ({"regions": None}, "markers", "1 <region> but 0 regions were given"),
+    "too few <region>": ({"regions": [BOX, BOX]}, "markers", "1 <region> but 2 regions were given"),
     "more <region> and <seg>": (
         {"messages": [QUESTION, ANSWER | {"content": "<seg>"}]},
         "markers",
-        "1 <region> and 1 <seg> but it has 1 region. Each of them stands for one region, in order",
+        "1 <region> and 1 <seg> but 1 region was given. Each <region> and <seg> stands for one region, in order",
     ),
-    "fewer <seg>": ({"regions": [BOX, BOX], "messages": MASKED}, "markers", "0 <region> and 1 <seg> but it has 2 reg"),
+    "fewer <seg>": ({"regions": [BOX, BOX], "messages": MASKED}, "markers", "0 <region> and 1 <seg> but 2 regions we"),
     "<seg> in a question": (
         {"messages": [QUESTION | {"content": "Is it <seg>?"}, ANSWER]},
         "markers",
@@ -403,12 +403,12 @@ def with_odd_values(value, odd):
 
 def test_whatever_a_record_holds_is_a_sample_or_a_sample_error(tmp_path):
     mask_png(tmp_path)
-    everything = read_record(EVERYTHING, place(tmp_path))
+    everything = read_sample(EVERYTHING, place(tmp_path))
     assert (len(everything.regions), everything.targets) == (8, (7,))
     refused = 0
     for changed in (each for odd in ODD for each in with_odd_values(EVERYTHING, odd) if isinstance(each, dict)):
         try:
-            write_record(read_record(changed, place(tmp_path)), tmp_path)
+            write_record(read_sample(changed, place(tmp_path)), tmp_path)
         except SampleError:
             refused += 1
     assert refused > 1000
@@ -524,14 +524,14 @@ def meaning(sample):
 @given(samples())
 def test_what_is_written_reads_as_the_same(sample):
     written = json.loads(json.dumps(write_record(sample, ROOT), allow_nan=False))
-    assert meaning(read_record(written, RecordPlace("", 0, ROOT))) == meaning(sample)
+    assert meaning(read_sample(written, RecordPlace("", 0, ROOT))) == meaning(sample)
 
 
 @pytest.mark.parametrize("written", [shape for shape, _ in SHAPES.values()], ids=SHAPES)
 def test_what_is_read_is_written_as_it_was(written):
     expected = record(image=None, images=["a.jpg", "/b.jpg"], regions=[written], size=[[4, 5], None])
-    again = write_record(read_record(expected, place()), ROOT)
-    assert read_record(again, place()).regions == read_record(expected, place()).regions
+    again = write_record(read_sample(expected, place()), ROOT)
+    assert read_sample(again, place()).regions == read_sample(expected, place()).regions
     assert {key: value for key, value in again.items() if key != "regions"} == {
         key: value for key, value in expected.items() if key != "regions"
     }
@@ -890,7 +890,7 @@ class TwoSamples:
         return 2
 
     def __getitem__(self, index):
-        return read_record(record(id=index), self.place)
+        return read_sample(record(id=index), self.place)
 
 
 FORMATS = {
@@ -941,7 +941,7 @@ def test_an_error_in_a_format_does_not_end_the_data(formats, file):
     dataset = RegionDataset.open(file('{"both": ["1"]}\n{"both": []}'), format="second")
     found = iter(dataset)
     assert next(found).id == "1"
-    with pytest.raises(IndexError, match="list index out of range"):
+    with pytest.raises(SampleError, match="sample '1': Data format 'second' failed in read_record: IndexError: list i"):
         next(found)
 
 
@@ -977,12 +977,12 @@ def blocks(page, language):
 
 def test_the_samples_of_the_documentation_are_sound():
     street, frames, masks, video, change = map(json.loads, blocks("data.md", "json"))
-    assert len(read_record(street, place()).regions) == 2
+    assert len(read_sample(street, place()).regions) == 2
     assert list(read(**about_video(**frames)).regions[0].frames) == [0, 12]
-    assert read_record(masks, place()).targets == (1, 2)
-    (target,) = read_record(video, place()).regions
+    assert read_sample(masks, place()).targets == (1, 2)
+    (target,) = read_sample(video, place()).regions
     assert (list(target.frames), target.absent) == ([0, 5], (10, 15))
-    content = read_record(change, place()).messages[0]["content"]
+    content = read_sample(change, place()).messages[0]["content"]
     assert kinds_of(content) == ["before.jpg", " was yesterday, ", "after.jpg", " is today. What has changed?"]
 
 
@@ -1001,7 +1001,7 @@ def test_the_format_of_the_documentation_works(monkeypatch, file):
     dataset = RegionDataset.open(file("\n".join(map(json.dumps, lines))))
     assert dataset.format == "clicks"
     assert dataset[0].regions == (Region.from_points([(3, 4)]),)
-    with pytest.raises(SampleError, match=r"line 2, sample 'b\.jpg': Points must be one or more"):
+    with pytest.raises(SampleError, match=r"line 2, sample 'b\.jpg': region 0: Points must be one or more"):
         dataset[1]
 
 

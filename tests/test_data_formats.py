@@ -331,7 +331,7 @@ def test_samples_written_in_our_schema_are_the_same(format, media_root):
     dataset = opened(media_root, FILES[format])
     for sample in (dataset[index] for index in range(len(dataset))):
         record = json.loads(json.dumps(schema.write_record(sample, media_root)))
-        again = schema.read_record(record, RecordPlace("", 0, media_root))
+        again = schema.read_sample(record, RecordPlace("", 0, media_root))
         assert (again.id, again.messages, again.media_hw) == (sample.id, sample.messages, sample.media_hw)
         for region, other in zip(sample.regions, again.regions, strict=True):
             assert getattr(region, "absent", ()) == getattr(other, "absent", ())
@@ -513,7 +513,7 @@ def test_all_that_is_wrong_is_said_at_once():
         ({"annotation": []}, "format", "both 'masks' and 'annotation'"),
         ({"masks": {"0": rle()}}, "format", "'masks' must be a list of objects, got a dict"),
         ({"conversations": turns("<video>\n<region> and <region>?")}, "markers", "<video>"),
-        ({"conversations": turns("<image>\n<region>?")}, "markers", "1 <region> but it has 2 regions"),
+        ({"conversations": turns("<image>\n<region>?")}, "markers", "1 <region> but 2 regions were given"),
         ({"masks": [rle(), {"size": [48, 64], "counts": [5]}]}, "region", "object 1: "),
     ],
 )

@@ -207,7 +207,7 @@ def fsdp2(out, backbone):
     torch.distributed.init_process_group("gloo")
     rank, mesh = torch.distributed.get_rank(), init_device_mesh("cpu", (2,))
     model, processor = make_parts(backbone=backbone)
-    for layer in model.backbone.get_submodule(model.backbone_spec.decoder).layers:
+    for layer in model.backbone.get_submodule(model.backbone_spec.parts.decoder).layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
@@ -256,7 +256,7 @@ def fsdp2_masks(out):
     torch.distributed.init_process_group("gloo")
     rank, mesh = torch.distributed.get_rank(), init_device_mesh("cpu", (2,))
     model, processor = make_parts("unipixel")
-    for layer in model.backbone.get_submodule(model.backbone_spec.decoder).layers:
+    for layer in model.backbone.get_submodule(model.backbone_spec.parts.decoder).layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)

@@ -101,7 +101,7 @@ def install_stencil(install, tmp_path, monkeypatch):
 
     def installed(old="", new=""):
         page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-        (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "MaskHeadSpec(" in block]
+        (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Masks(" in block]
         assert old in code
         install("pixelrefer-croppool")
         (tmp_path / "pixelrefer_stencil.py").write_text(code.replace(old, new) if old else code, encoding="utf-8")
@@ -143,15 +143,21 @@ def test_a_mistake_in_a_mask_head_has_a_clear_message(install_stencil, edit, mes
         check("stencil", "qwen2_5_vl")
 
 
+SHOWN = {
+    "pixelrefer-croppool": ("pyproject.toml", "pixelrefer_croppool/__init__.py", "pixelrefer_croppool/adapter.py"),
+    "pixelrefer-qwen2-vl": ("pixelrefer_qwen2_vl/backbone.py",),
+}
+
+
 @pytest.mark.parametrize("distribution", EXAMPLES)
-def test_the_page_shows_every_file_of_an_example(distribution):
+def test_the_page_shows_an_example_as_it_is(distribution):
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-    root = ROOT / "examples" / distribution
-    for file in (file for file in root.rglob("*") if file.suffix in {".py", ".toml"}):
-        name, text = file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")
-        language = {".py": "python", ".toml": "toml"}[file.suffix]
-        block = f"<!-- begin:{name} -->\n```{language}\n{text}```\n<!-- end -->"
+    for file in SHOWN[distribution]:
+        name = f"examples/{distribution}/{file}"
+        language = {".py": "python", ".toml": "toml"}[Path(file).suffix]
+        block = f"<!-- begin:{name} -->\n```{language}\n{(ROOT / name).read_text(encoding='utf-8')}```\n<!-- end -->"
         assert block in page, f"docs/plugins.md does not show {name} as it is; run scripts/update_docs"
+    assert f"](../examples/{distribution})" in page, "where the other files are"
 
 
 # What a stranger gets wrong: file, text, text instead of it; the message.
@@ -168,15 +174,15 @@ BACKBONE_MISTAKES = {
     "scene not in raster order": (
         (
             SPEC,
-            "return raster_grids(model, tower_output, scene_grids_hw(model.config, inputs))",
-            "return FeatureGrids(\n        model.model.visual.merger.ln_q(tower_output.last_hidden_state),\n"
-            "        scene_grids_hw(model.config, inputs),\n    )",
+            "return raster_grids(call.model, outputs[0], grids_hw(call))",
+            "return FeatureGrids(\n        call.model.model.visual.merger.ln_q(outputs[0].last_hidden_state),\n"
+            "        grids_hw(call),\n    )",
         ),
-        r"same_features: qwen2_vl: encode_crops and scene_grids see one picture differently",
+        r"same_features: qwen2_vl: crops.encode and images.grids see one picture differently",
     ),
     "channels after time": (
         (SPEC, "(c t ph pw)", "(t c ph pw)"),
-        r"same_features: qwen2_vl: encode_crops and scene_grids see one picture differently",
+        r"same_features: qwen2_vl: crops.encode and images.grids see one picture differently",
     ),
     "frame not repeated": (
         (SPEC, "t=vision.temporal_patch_size", "t=1"),
@@ -188,7 +194,7 @@ BACKBONE_MISTAKES = {
     ),
     "width after the merger": (
         (SPEC, "vision_config.embed_dim", "vision_config.hidden_size * 4"),
-        r"vision_width is 256, encode_crops returns 64",
+        r"crops.width is 256, crops.encode returns 64",
     ),
     "path of an older transformers": (
         (SPEC, 'vision_tower="model.visual"', 'vision_tower="visual"'),
@@ -211,7 +217,7 @@ BACKBONE_MISTAKES = {
         r"scope 'projector' matches model.visual.merger.mlp.1, not a linear layer",
     ),
     "cells not merged": (
-        (SPEC, "    merged_side=lambda config: config.vision_config.spatial_merge_size,\n", ""),
+        (SPEC, "    cells=Cells(side=lambda config: config.vision_config.spatial_merge_size),\n", ""),
         r"qwen2_vl: 'model.visual.merger.mlp.0' reads width 256, is given 64",
     ),
     "a projector layer left out": (
@@ -227,7 +233,7 @@ BACKBONE_MISTAKES = {
         r"first layer 'model.visual.merger.mlp.0' does not read the cells of the scene",
     ),
     "final norm of the tower": (
-        (SPEC, "    tiny=tiny,\n", '    tiny=tiny,\n    final_norm="model.visual.merger.ln_q",\n'),
+        (SPEC, "    parts=Parts(\n", '    parts=Parts(\n        final_norm="model.visual.merger.ln_q",\n'),
         r"'model.visual.merger.ln_q' is run 0 times in a forward",
     ),
     "rows and columns swapped for the tower": (
@@ -235,16 +241,16 @@ BACKBONE_MISTAKES = {
         r"same_features: .* see one picture differently .* told other rows and columns",
     ),
     "crops without gradients": (
-        (SPEC, "def encode_crops(", "@torch.no_grad()\ndef encode_crops("),
-        r"no gradient goes through encode_crops",
+        (SPEC, "def encode(", "@torch.no_grad()\ndef encode("),
+        r"no gradient goes through crops.encode",
     ),
     "scene without gradients": (
         (
             SPEC,
-            "return raster_grids(model, tower_output, scene",
-            "return torch.no_grad()(raster_grids)(model, tower_output, scene",
+            "return raster_grids(call.model,",
+            "return torch.no_grad()(raster_grids)(call.model,",
         ),
-        r"no gradient goes through scene_grids",
+        r"no gradient goes through images.grids",
     ),
     "LoRA of the decoder on the tower": (
         (SPEC, r'"decoder": r"model\.', r'"decoder": r"model\.visual\.blocks\.\d+\.attn\.qkv|model\.'),
@@ -260,7 +266,7 @@ BACKBONE_MISTAKES = {
     ),
     "path of a part of the tower": (
         (SPEC, 'vision_tower="model.visual"', 'vision_tower="model.visual.patch_embed"'),
-        r"scene_grids fails on what the vision_tower 'model.visual.patch_embed' returned, a Tensor: AttributeError",
+        r"images.grids fails on what the vision_tower 'model.visual.patch_embed' returned, a Tensor: AttributeError",
     ),
     "tiny in training mode": ((TINY, "(config).eval()", "(config).train()"), r"tiny\(\) is in training mode"),
     "tiny not seeded": (
@@ -275,7 +281,7 @@ ADAPTER_MISTAKES = {
         r"'croppool' promised 6 object tokens of width 96 for 2 regions but returned \(4, 96\)",
     ),
     "returns regions x tokens": (
-        (PLAN, "weight.dtype)).flatten(0, 1)", "weight.dtype))"),
+        (PLAN, "self.mlp(pooled).flatten(0, 1)", "self.mlp(pooled)"),
         r"'croppool' promised 4 object tokens of width 96 for 2 regions but returned \(2, 2, 96\)",
     ),
     "promises nothing": (
@@ -283,7 +289,7 @@ ADAPTER_MISTAKES = {
         r"RegionPlan.num_tokens must be an integer >= 1, got 0",
     ),
     "odd grid": (
-        (PLAN, "geometry.whole_patches(config.side_patches * geometry.patch_size)", "7"),
+        (PLAN, "geometry.whole_patches(self.config.side_patches * geometry.patch_size)", "7"),
         r"croppool: a crop of 7x7 patches where the grid must be multiples of 2; size it with",
     ),
     "mask on another grid": (
@@ -295,16 +301,12 @@ ADAPTER_MISTAKES = {
         r"croppool: a crop's mask has no patch inside the region, it is all zero",
     ),
     "crop too large": (
-        (PLAN, "geometry.whole_patches(config.side_patches * geometry.patch_size)", "66"),
+        (PLAN, "geometry.whole_patches(self.config.side_patches * geometry.patch_size)", "66"),
         r"croppool: a crop of 66x66 patches",
     ),
     "crop beyond the image": (
         (PLAN, "max(0, x0 - margin)", "x0 - margin"),
         r"croppool: the crop \(-1, .* is not inside its image of 130x90 pixels",
-    ),
-    "config can be changed": (
-        (PLAN, "@dataclass(frozen=True)", "@dataclass"),
-        r"croppool: config must be frozen",
     ),
     "random tokens": (
         (PLAN, "pooled = torch.stack(", "pooled = torch.rand(1).item() + torch.stack("),
@@ -312,11 +314,21 @@ ADAPTER_MISTAKES = {
     ),
 }
 STRETCHED = ("mask=mask.coverage(box, (side, side))", "mask=mask.coverage(box, (side, side)), encoded_hw=(2, 2)")
-BEFORE_STRETCHING = ("crops.patch_features()", "crops.grids.features[crops.patch_rows]")
+UNSTRETCHED = [
+    ("crops.pooled(weights, dtype=dtype)", "unstretched(crops, weights).to(dtype)"),
+    (
+        "class CropPool(AdapterModule):",
+        "def unstretched(crops, weights):\n"
+        "    rows = crops.rows.index if crops.rows.starts is None else crops.rows.index[crops.rows.starts]\n"
+        "    pairs = crops.grids.features[rows].to(weights.dtype) * weights[:, None]\n"
+        "    return torch.stack([each.sum(dim=0) for each in pairs.split(crops.patches_per_region)])\n\n\n"
+        "class CropPool(AdapterModule):",
+    ),
+]
 LOADING_MISTAKES = {
     "misspelt hook": (
         (HOOK, "def register_backbones", "def register_backbone"),
-        r"has a hook that does not exist.*register_backbone.*Hooks are register_adapters, register_backbones",
+        r"has a hook 'register_backbone', which does not exist\. Did you mean 'register_backbones'\?",
     ),
     "no hookimpl": (
         (HOOK, "@hookimpl\n", ""),
@@ -324,7 +336,7 @@ LOADING_MISTAKES = {
     ),
     "model_types is no tuple": (
         (SPEC, '("qwen2_vl",)', '("qwen2_vl")'),
-        r"model_types must be a tuple of names, got 'qwen2_vl'",
+        r"model_types of 'qwen2_vl' must be a tuple of names, got 'qwen2_vl'",
     ),
     "a field is missing": ((SPEC, "    tiny=tiny,\n", ""), r"fails to load: TypeError: .*'tiny'"),
 }
@@ -346,14 +358,20 @@ def test_a_mistake_in_an_adapter_has_a_clear_message(install, edit, message):
         check_adapter("croppool")
 
 
-def test_an_adapter_of_before_features_were_stretched_passes(install):
-    install("pixelrefer-croppool", {PLAN: BEFORE_STRETCHING})
+def test_a_config_that_can_be_changed_is_refused(install):
+    install("pixelrefer-croppool", {PLAN: ("@dataclass(frozen=True)", "@dataclass")})
+    with pytest.raises(PluginError, match="config of 'croppool' must be a frozen dataclass"):
+        check_adapter("croppool")
+
+
+def test_an_adapter_that_does_not_know_of_stretched_features_passes(install):
+    install("pixelrefer-croppool", {PLAN: UNSTRETCHED})
     assert check_adapter("croppool")
 
 
 def test_an_adapter_that_reads_crops_and_the_scene_passes(install):
     edits = [
-        ("import CropView, RegionPlan,", "import CropView, RegionPlan, SceneView,"),
+        ("    RegionPlan,\n", "    RegionPlan,\n    SceneView,\n"),
         ("views=(crop,))", "views=(crop, SceneView()))"),
         ("(crops,) = views", "crops, scene = views"),
         (
@@ -361,15 +379,15 @@ def test_an_adapter_that_reads_crops_and_the_scene_passes(install):
             ".mean(dim=0) for index in crops.grid_of_region]\n"
             "        scenes = [scene.grids[index].flatten(0, 1).mean(dim=0) for index in scene.grid_of_region]",
         ),
-        ("torch.stack(surroundings)]", "torch.stack(surroundings) + torch.stack(scenes)]"),
+        ("torch.stack(surroundings).to", "(torch.stack(surroundings) + torch.stack(scenes)).to"),
     ]
     install("pixelrefer-croppool", {PLAN: edits})
     assert check_adapter("croppool")
 
 
 def test_an_adapter_that_asks_for_stretched_features_must_read_them(install):
-    install("pixelrefer-croppool", {PLAN: [BEFORE_STRETCHING, STRETCHED]})
-    with pytest.raises(AssertionError, match=r"does not read the features stretched; .* should call patch_features"):
+    install("pixelrefer-croppool", {PLAN: [*UNSTRETCHED, STRETCHED]})
+    with pytest.raises(AssertionError, match=r"does not read the features stretched; .* with patch_features"):
         check_adapter("croppool")
 
 
@@ -384,7 +402,7 @@ def test_a_plugin_that_does_not_load_says_why(install, edit, message):
 def test_a_misspelt_hook_is_seen_before_the_plugin_is_imported(install):
     host = install("pixelrefer-qwen2-vl", {HOOK: ("def register_backbones", "def register_backbone")})
     (info,) = [each for each in host.plugins() if each.name == "qwen2_vl"]
-    assert "no hook is called 'register_backbone'; did you mean 'register_backbones'?" in info.status
+    assert "has a hook 'register_backbone', which does not exist. Did you mean 'register_backbones'?" in info.status
 
 
 def test_a_grid_that_the_backbone_does_not_take_is_refused_outside_the_kit_too(install):

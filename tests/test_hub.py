@@ -9,7 +9,7 @@ import torch
 from conftest import assistant, picture, user
 from huggingface_hub import HfApi, ModelCard
 
-from pixelrefer_plugin import CheckpointError, Region, RegionModel, RegionProcessor
+from pixelrefer_plugin import CheckpointError, Region, RegionModel, RegionProcessor, load
 from pixelrefer_plugin.plugins import get_backbone
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.weights.hub import write_card
@@ -55,7 +55,7 @@ def test_a_plain_backbone_loads_from_the_cache(tmp_path):
     (repository / "refs/main").write_text(COMMIT)
     shutil.copytree(locate_backbone("builtin:tiny_videollama3", tmp_path), repository / "snapshots" / COMMIT)
     where = {"cache_dir": tmp_path, "local_files_only": True}
-    assert RegionModel.from_pretrained("someone/plain", **where).backbone_spec.name == "videollama3"
+    assert RegionModel.from_pretrained("someone/plain", adapter="saot", **where).backbone_spec.name == "videollama3"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_card_names_a_backbone_that_others_can_get(cached, tmp_path, backbon
     assert card.data.base_model == base
     assert card.data.library_name == "pixelrefer-plugin"
     assert "/home/me" not in card.text
-    assert 'from_pretrained("someone/regions")' in card.text
+    assert 'load("someone/regions")' in card.text
 
 
 def test_the_whole_folder_is_uploaded(cached, monkeypatch):
@@ -109,10 +109,9 @@ def test_a_hub_that_cannot_be_reached_is_said(cached, monkeypatch):
 
 
 def test_a_builtin_backbone_loads_by_its_name():
-    model = RegionModel.from_pretrained("builtin:tiny_videollama3", adapter="maskpool")
-    processor = RegionProcessor.from_pretrained("builtin:tiny_videollama3", adapter="maskpool")
-    assert processor.placeholder_id == len(processor.tokenizer) - 1
+    model, processor = load("builtin:tiny_videollama3", adapter="maskpool")
+    assert processor.tokens.placeholder == len(processor.tokenizer) - 1
     assert model.backbone.config.model_type == "video_llama_3"
-    for load in (RegionModel.from_pretrained, RegionProcessor.from_pretrained):
+    for way in (load, RegionModel.from_pretrained, RegionProcessor.from_pretrained):
         with pytest.raises(CheckpointError, match="ships no backbone 'builtin:nothing'"):
-            load("builtin:nothing")
+            way("builtin:nothing", adapter="maskpool")

@@ -4,7 +4,9 @@ import json
 import pickle
 import re
 import shutil
+import sys
 from dataclasses import replace
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -17,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from pixelrefer_plugin import (
     CheckpointError,
     PixelReferError,
+    PluginError,
     PromptError,
     Region,
     RegionModel,
     RegionProcessor,
     import_official,
+    plugins,
 )
 from pixelrefer_plugin.cli import main
 
@@ -215,6 +219,97 @@ def test_pictures_and_videos_do_not_share_a_batch(tmp_path):
         processor([[user(picture(60, 60), "A cat?")], [user(part, "A dog?")]])
 
 
+# -- of somebody else's adapter ----------------------------------------------------------------------------------------
+
+ACME = """
+from dataclasses import replace
+
+from pixelrefer_plugin import get_adapter, get_backbone
+from pixelrefer_plugin.authoring import hookimpl
+
+PLUGIN_API = 1
+
+@hookimpl
+def register_adapters(register):
+    saot = get_adapter("saot")
+    layout = replace(
+        saot.layouts["pixelrefer_qwen2"],
+        model="Acme",
+        prefix="acme.",
+        recognises=lambda keys: "shift" in keys,
+        weights=lambda state: {"position.bias" if key == "shift" else key: each for key, each in state.items()},
+        options=lambda data: {"num_tokens": data["acme_tokens"]},
+        preset=None,
+        region_token="<|stream_start|>",
+        is_greedy=False,
+    )
+    register(replace(saot, name="acme", layouts={"acme_qwen2": layout}))
+
+@hookimpl
+def register_backbones(register):
+    videollama3 = get_backbone("videollama3")
+    layouts = {"acme_qwen2": videollama3.layouts["pixelrefer_qwen2"]}
+    register(replace(videollama3, name="acme-backbone", model_types=("acme",), layouts=layouts))
+"""
+
+
+@pytest.fixture
+def acme(tmp_path, monkeypatch):
+    """An adapter of a stranger's, for whose checkpoints the stranger's backbone has a layout; and such a checkpoint."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/plug_acme.py").write_text(ACME)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    installed = metadata.entry_points(group=plugins.GROUP)
+    served = plugins.PluginHost([*installed, metadata.EntryPoint("acme", "plug_acme", plugins.GROUP)])
+    monkeypatch.setattr(plugins, "host", lambda: served)
+    checkpoint = official()
+    weights = {key: each for key, each in checkpoint.weights.items() if "region_encoder" not in key}
+    own = {"shift" if key == "position.bias" else key: each for key, each in checkpoint.adapter.state_dict().items()}
+    weights |= {f"acme.{key}": each for key, each in own.items()}
+    yield replace(checkpoint, weights=weights, data={**checkpoint.data, "model_type": "acme_qwen2", "acme_tokens": 5})
+    sys.modules.pop("plug_acme", None)
+
+
+def test_a_strangers_layout_is_read_as_it_says(acme, tmp_path):
+    src = acme.write(tmp_path / "official")
+    (src / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.7}')
+    out = import_official(src, tmp_path / "out")
+    model, processor = RegionModel.from_pretrained(out), RegionProcessor.from_pretrained(out)
+    state = model.adapter.state_dict()
+    assert all(torch.equal(state[key], tensor) for key, tensor in acme.adapter.state_dict().items())
+    assert (model.adapter_config.num_tokens, model.adapter_config.kmeans_start) == (5, "even")
+    assert processor.region_token == "<|stream_start|>"
+    assert model.backbone.generation_config.temperature == 0.7
+    model.detach()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: edit_config(f, model_type="qwen2"), "not an official Acme or PixelRefer or PixelRefer-Lite checkp"),
+        (lambda f: edit_config(f, model_type="pixelrefer_qwen2"), "belong to no part of PixelRefer: acme.mlp.0.bias"),
+        (lambda f: edit_weights(f, lambda each: each.update(new=torch.ones(1))), "belong to no part of Acme: new"),
+        (
+            lambda f: edit_weights(f, lambda each: [each.pop(key) for key in [*each] if key.startswith("acme.")]),
+            "holds no weights of Acme's adapter: no key begins with 'acme.'",
+        ),
+        (lambda f: edit_config(f, acme_tokens="five"), "num_tokens must be an integer >= 1, got 'five'"),
+    ],
+)
+def test_messages_are_made_of_the_layouts_words(acme, damage, message, tmp_path):
+    src = acme.write(tmp_path / "official")
+    damage(src)
+    with pytest.raises(PixelReferError, match=message):
+        import_official(src, tmp_path / "out")
+
+
+def test_a_failure_of_a_layouts_code_names_the_plugin(acme, tmp_path):
+    data = {key: value for key, value in acme.data.items() if key != "acme_tokens"}
+    src = replace(acme, data=data).write(tmp_path / "official")
+    with pytest.raises(PluginError, match="Adapter 'acme' failed in layouts: KeyError: 'acme_tokens'"):
+        import_official(src, tmp_path / "out")
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -297,7 +392,7 @@ SHARDS = {"kind": "safetensors", "num_shards": 2}
     [
         (
             lambda f: (f / "config.json").unlink(),
-            "not an official PixelRefer checkpoint: expected a config.json with",
+            "not an official PixelRefer or PixelRefer-Lite checkpoint: expected a config.json with",
         ),
         (lambda f: (f / "config.json").write_text("{"), "No model can be loaded from"),
         (
@@ -451,7 +546,7 @@ def test_what_is_there_is_not_overwritten_unless_it_may_be(tmp_path):
     assert (out / "adapter.safetensors").stat().st_mtime_ns == before
     import_official(src, out, overwrite=True)
     assert (out / "adapter.safetensors").stat().st_mtime_ns > before
-    with pytest.raises(CheckpointError, match="not an official PixelRefer checkpoint"):
+    with pytest.raises(CheckpointError, match="not an official PixelRefer or PixelRefer-Lite checkpoint"):
         import_official(out, tmp_path / "twice")
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="No folder can be made at .*file/out"):

@@ -2,8 +2,11 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -34,9 +37,12 @@ def click_call(*arguments):
     "code",
     [
         "import pixelrefer_plugin",
+        "from pixelrefer_plugin.authoring import AdapterSpec, BackboneSpec, DataFormatSpec, RegionSourceSpec",
         "import pixelrefer_plugin; pixelrefer_plugin.Region.from_box((0, 0, 2, 2)).to_mask((4, 4))",
         "import pixelrefer_plugin; pixelrefer_plugin.list_plugins()",
         "import pixelrefer_plugin.data",
+        "from pixelrefer_plugin.testing import check_data_format; check_data_format('lvis')",
+        "from pixelrefer_plugin.testing import check_region_source",
         "import pixelrefer_plugin; pixelrefer_plugin.RegionDataset.from_rows([{'messages': []}], format='auto')",
         click_call("--help"),
         click_call("describe", "--help"),
@@ -53,9 +59,12 @@ def click_call(*arguments):
     ],
     ids=[
         "package",
+        "authoring",
         "regions",
         "listing",
         "data",
+        "kit for data formats",
+        "kit for region sources",
         "data formats",
         "help",
         "describe help",
@@ -107,6 +116,52 @@ def test_the_host_imports_no_plugin():
     assert used_under(ROOT / "pixelrefer_plugin", {*ADAPTERS, *BACKBONES, *REGION_SOURCES, *DATA_FORMATS}) == []
 
 
+# Names of plugins that are words of the host's own besides.
+WORDS_OF_THE_HOST = {
+    "regions": "what all of it is about: a field of records and batches, and a word of messages",
+    "pixelrefer": "the name of the command",
+}
+# What holds names of plugins, by file of the host.
+NAMES_ALLOWED = {
+    "cli/__init__.py": {"saot"},  # the default of `pixelrefer quickstart`, whose demonstration is about that adapter
+}
+
+
+def built_in_names():
+    """The names of the plugins that come with the host, and those of their packages."""
+    points = metadata.distribution("pixelrefer-plugin").entry_points.select(group="pixelrefer_plugin")
+    return {name for point in points for name in (point.name, point.module)} - WORDS_OF_THE_HOST.keys()
+
+
+def strings_of(path):
+    """The string constants of a file except its docstrings, which may cite."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    statements = [statement for body in bodies for statement in body if isinstance(statement, ast.Expr)]
+    cited = {id(statement.value) for statement in statements}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in cited:
+            yield node.value
+
+
+def named_in(path, names):
+    return {word for text in strings_of(path) for word in re.findall(r"\w+", text) if word in names}
+
+
+def test_the_host_holds_no_name_of_a_plugin(tmp_path):
+    host, names = ROOT / "pixelrefer_plugin", built_in_names()
+    assert {"saot", "pixelrefer_saot", "videollama3", "sam2", "coco"} <= names
+    files = {path.relative_to(host): path for path in host.rglob("*.py")}
+    found = {
+        file.as_posix(): named
+        for file, path in files.items()
+        if file.parts[0] not in ("quickstart", "testing") and (named := named_in(path, names))
+    }
+    assert found == NAMES_ALLOWED
+    (tmp_path / "one.py").write_text('"""Like saot."""\nx = f"a {1} saot" or {"oci": 1}\n"""As coco."""\n')
+    assert named_in(tmp_path / "one.py", names) == {"saot", "oci"}
+
+
 def test_plugins_of_a_kind_know_none_of_another():
     kinds = {
         "adapters": ADAPTERS,
@@ -119,11 +174,42 @@ def test_plugins_of_a_kind_know_none_of_another():
         assert used_under(ROOT / folder, others) == []
 
 
-def test_every_export_exists_and_is_listed():
-    import pixelrefer_plugin
+def packages_in(*folders):
+    return sorted(path.parent for folder in folders for path in ROOT.glob(f"{folder}/*/__init__.py"))
 
-    for name in pixelrefer_plugin.__all__:
-        assert getattr(pixelrefer_plugin, name) is not None
-    assert dir(pixelrefer_plugin) == sorted(pixelrefer_plugin.__all__)
+
+def test_every_package_is_type_checked():
+    packages = packages_in("adapters", "backbones", "region_sources", "data_formats", "examples/*")
+    names = {package.name for package in packages}
+    assert {*ADAPTERS, *BACKBONES, *REGION_SOURCES, *DATA_FORMATS, "pixelrefer_croppool"} <= names
+    mypy = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
+    assert set(mypy["packages"]) == {"pixelrefer_plugin", *names}
+    folders = {package.parent.relative_to(ROOT).as_posix() for package in packages}
+    assert set(mypy["mypy_path"]) == {f"$MYPY_CONFIG_FILE_DIR/{folder}" for folder in folders}
+
+
+def test_every_installed_package_is_marked_as_typed():
+    packages = [ROOT / "pixelrefer_plugin", *packages_in("adapters", "backbones", "region_sources", "data_formats")]
+    assert [package.name for package in packages if not (package / "py.typed").is_file()] == []
+
+
+PUBLIC = {"pixelrefer_plugin", "pixelrefer_plugin.authoring", "pixelrefer_plugin.testing"}
+
+
+@pytest.mark.parametrize("module", sorted(PUBLIC))
+def test_every_export_exists_and_is_listed(module):
+    public = import_module(module)
+    for name in public.__all__:
+        assert getattr(public, name) is not None
+    assert dir(public) == public.__all__ == sorted(public.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        pixelrefer_plugin.nonsense  # noqa: B018
+        public.nonsense  # noqa: B018
+
+
+def test_a_module_lists_its_exports_once():
+    """What type checkers read is what is exported."""
+    import pixelrefer_plugin.authoring as authoring
+
+    text = Path(authoring.__file__).read_text(encoding="utf-8")
+    assert authoring.__all__ == sorted(re.findall(r"import (\w+) as \1\n", text))
+    assert {"hookimpl", "AdapterSpec", "FeatureGrids", "Region", "read_sample"} <= set(authoring.__all__)

@@ -19,7 +19,7 @@ from official_checkpoint import (
 )
 from safetensors.torch import load_file
 
-from pixelrefer_plugin import CheckpointError, PluginError, Region, RegionModel, RegionProcessor
+from pixelrefer_plugin import CheckpointError, PluginError, Region, RegionModel, load
 from pixelrefer_plugin.weights.loading import load_backbone
 
 BOX = Region.from_box((10, 10, 60, 50))
@@ -82,7 +82,7 @@ def test_it_is_saved_in_the_native_layout(folder, tmp_path):
 
 def test_pictures_and_videos_go_through(folder):
     path, native = folder
-    model, processor = RegionModel.from_pretrained(path), RegionProcessor.from_pretrained(path)
+    model, processor = load(path, adapter="saot")
     video = {"type": "video", "video": picture(60, 60 * 4).reshape(60, 4, 60, 3).swapaxes(0, 1), "fps": 2}
     inputs = processor(
         [[user(picture(70, 90), "What is <region>?")], [user(video, "What is <region>?")]], [[BOX], [{1: BOX}]]
@@ -91,7 +91,7 @@ def test_pictures_and_videos_go_through(folder):
     assert "<|im_start|>user\n<|image_pad|>" in text[0]
     assert "<|im_start|>user\nTime 0.0s:<|video_pad|>" in text[1]
     assert ",Time 0.5s:<|video_pad|>" in text[1]
-    own = RegionModel.attach(native)
+    own = RegionModel.attach(native, adapter="saot", tokens=processor.tokens)
     own.adapter.load_state_dict(model.adapter.state_dict())
     torch.testing.assert_close(logits(model, inputs), logits(own, inputs), rtol=0, atol=1e-5)
     own.detach()
@@ -100,9 +100,9 @@ def test_pictures_and_videos_go_through(folder):
 
 def test_a_model_folder_on_top_of_it_loads_again(folder, tmp_path):
     path, _ = folder
-    model, processor = RegionModel.from_pretrained(path), RegionProcessor.from_pretrained(path)
+    model, processor = load(path, adapter="saot")
     model.save_pretrained(tmp_path / "model", processor)
-    again, processor_again = (each.from_pretrained(tmp_path / "model") for each in (RegionModel, RegionProcessor))
+    again, processor_again = load(tmp_path / "model")
     conversation = [user(picture(70, 90), "What is <region>?")]
     inputs, inputs_again = processor(conversation, [BOX]), processor_again(conversation, [BOX])
     torch.testing.assert_close(logits(again, inputs_again), logits(model, inputs), rtol=0, atol=1e-6)
@@ -145,7 +145,7 @@ def test_a_native_checkpoint_may_hold_more_than_the_backbone(tmp_path):
 def test_an_official_checkpoint_is_not_taken_for_a_plain_backbone(tmp_path):
     src = official().write(tmp_path / "official")
     with pytest.raises(CheckpointError, match="pixelrefer import-official"):
-        RegionModel.from_pretrained(src)
+        RegionModel.from_pretrained(src, adapter="saot")
 
 
 def test_a_type_that_nobody_reads_is_refused(tmp_path):

@@ -16,6 +16,7 @@ from pixelrefer_plugin import (
     RegionModel,
     RegionProcessor,
     SpliceError,
+    attach,
 )
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.weights.lora import bare_name, is_lora
@@ -111,7 +112,7 @@ def test_removal_leaves_no_trace(backbone):
     modules = dict(bare.named_modules())
     weights = {name: each.clone() for name, each in bare.state_dict().items()}
     attributes = set(vars(bare))
-    model = RegionModel.attach(bare)
+    model = RegionModel.attach(bare, adapter="saot", tokens=pair.processor.tokens)
     model.add_lora(r=4, token_ids=(5, 6))
     model.eval()
     model.detach()
@@ -151,17 +152,7 @@ def test_a_rename_that_is_not_recorded_is_loud(tmp_path):
         CheckpointError, match=r"LoRA for 12 layers that this backbone does not have, such as .*attention"
     ):
         RegionModel.from_pretrained(folder, backbone=backbone)
-    RegionModel.attach(backbone)  # and the backbone is free again
-
-
-def test_folders_without_module_paths_still_load(tmp_path):
-    pair = made()
-    folder = saved(pair, tmp_path / "model")
-    manifest = json.loads((folder / "pixelrefer.json").read_text())
-    del manifest["module_paths"]
-    (folder / "pixelrefer.json").write_text(json.dumps(manifest))
-    loaded = RegionModel.from_pretrained(folder, backbone=fresh_backbone())
-    torch.testing.assert_close(logits(pair, loaded), logits(pair), rtol=0, atol=0)
+    RegionModel.attach(backbone, adapter="saot", tokens=pair.processor.tokens)  # and the backbone is free again
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -205,9 +196,8 @@ def owned(backbone):
     from pixelrefer_plugin.plugins import get_backbone
 
     bare, native = get_backbone(backbone).tiny(0)
-    model = RegionModel.attach(bare, train_backbone=True)
-    pair = make_pair("saot", backbone)
-    return replace(pair, model=model, processor=model.make_processor(native))
+    model, processor = attach(bare, native, adapter="saot", train_backbone=True)
+    return replace(make_pair("saot", backbone), model=model, processor=processor)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["backbone", "lora"])
@@ -258,7 +248,7 @@ class TestNewTokens:
         folder = saved(pair, tmp_path / "model")
         processor = RegionProcessor.from_pretrained(folder)
         assert processor.add_tokens(["<dent>", "<scratch>"]) == ids[::-1]
-        assert processor.placeholder_id == pair.processor.placeholder_id
+        assert processor.tokens.placeholder == pair.processor.tokens.placeholder
 
     def test_there_must_be_rows_for_them(self, pair):
         with pytest.raises(PromptError, match=r"has 448 rows, 406 of them in use: there is no room for 100"):

@@ -13,17 +13,16 @@ from torch.nn.functional import interpolate
 
 from pixelrefer_plugin import (
     FrameSampling,
-    MaskTargets,
     PromptError,
     Region,
     RegionError,
-    RegionMask,
     RegionProcessor,
     VideoError,
     VideoRegion,
     get_backbone,
     load_video,
 )
+from pixelrefer_plugin.authoring import MaskTargets, RegionMask
 from pixelrefer_plugin.masks.mask_batch import squeezed_mask
 from pixelrefer_plugin.testing import make_pair
 
@@ -61,7 +60,7 @@ def labelled(processor, inputs, row=0):
 
 def test_the_token_is_one_of_the_tokenizers_own(processor):
     (id,) = processor.tokenizer(sketch.TOKEN, add_special_tokens=False)["input_ids"]
-    assert processor.mask_token_id == id
+    assert processor.tokens.mask == id
     assert id < processor._config.get_text_config().vocab_size
     for text in (f"it is{sketch.TOKEN}.", f"[1] {sketch.TOKEN}, [2] {sketch.TOKEN}"):
         ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -72,7 +71,7 @@ def test_the_token_is_one_of_the_tokenizers_own(processor):
 def test_an_adapter_without_masks_has_none():
     model, native = get_backbone("videollama3").tiny(0)
     processor = RegionProcessor(native, model.config, adapter="maskpool")
-    assert processor.mask_token_id is None
+    assert processor.tokens.mask is None
     for message, error in [
         ([user(IMAGE, "segment it"), assistant("<seg>")], "Sample 0: adapter 'maskpool' gives no masks, but an answer"),
         ([user(IMAGE, "<seg>")], "Sample 0: the user's text holds <seg>, which stands for a mask in an assistant's"),
@@ -88,9 +87,9 @@ def test_an_answers_seg_is_learnt_as_the_heads_token(processor):
     inputs = processor(conversation, [BOX, OTHER], labels=True)
     end = processor.tokenizer.eos_token
     assert labelled(processor, inputs) == f"[1] {sketch.TOKEN}, and [2]{sketch.TOKEN}.{end}"
-    assert int((inputs["labels"] == processor.mask_token_id).sum()) == 2
+    assert int((inputs["labels"] == processor.tokens.mask).sum()) == 2
     assert "regions" not in inputs
-    assert inputs["masks"].token_id == processor.mask_token_id
+    assert inputs["masks"].token_id == processor.tokens.mask
     assert inputs["masks"].adapter == "sketch"
     assert inputs["masks"].objects_per_sample == (2,)
 
@@ -104,7 +103,7 @@ def test_regions_are_given_in_the_order_of_all_markers(processor):
     ]
     click, box = CLICK, Region.from_box((60, 20, 70, 30))
     inputs = processor(conversation, [click, BOX, box, OTHER, CLICK], labels=True)
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "points", "box")
+    assert sketch.read_as(inputs) == ("mask", "points", "box")
     expected = np.stack([squeezed_mask(each.to_mask((HEIGHT, WIDTH)), 16) for each in (BOX, OTHER)])
     assert np.array_equal(inputs["masks"].targets.masks, expected)
     assert labelled(processor, inputs).startswith(f"it is {sketch.TOKEN}.")
@@ -123,7 +122,7 @@ def test_a_checkpoints_own_token_may_be_special(monkeypatch):
     model, native = get_backbone("videollama3").tiny(0)
     native.tokenizer.add_tokens([sketch.TOKEN], special_tokens=True)
     processor = RegionProcessor(native, model.config, adapter="sketch")
-    assert processor.mask_token_id == native.tokenizer.convert_tokens_to_ids(sketch.TOKEN)
+    assert processor.tokens.mask == native.tokenizer.convert_tokens_to_ids(sketch.TOKEN)
     answer = processor.tokenizer(f"it is {sketch.TOKEN}<|im_end|>", add_special_tokens=False, return_tensors="pt")
     assert processor.decode(answer["input_ids"], {"input_ids": torch.zeros(1, 0)}) == ["it is <seg>"]
 
@@ -134,7 +133,7 @@ def test_it_survives_pickling_and_saving(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     loaded = RegionProcessor.from_pretrained(tmp_path, adapter="sketch")
     for again in (loaded, pickle.loads(pickle.dumps(processor))):
-        assert again.mask_token_id == processor.mask_token_id
+        assert again.tokens.mask == processor.tokens.mask
         inputs = again(conversation, [BOX], labels=True)
         assert torch.equal(inputs["input_ids"], expected["input_ids"])
         assert torch.equal(inputs["masks"].clips.pixels, expected["masks"].clips.pixels)
@@ -220,7 +219,7 @@ def test_a_prompt_may_hold_masks_in_its_earlier_answers(processor):
     inputs = processor(turns, [BOX], segment=True)
     assert inputs["masks"].targets is None
     assert inputs["masks"].objects_per_sample == (0,)
-    assert int((inputs["input_ids"] == processor.mask_token_id).sum()) == 1
+    assert int((inputs["input_ids"] == processor.tokens.mask).sum()) == 1
     assert "masks" not in processor(turns, [BOX])
     with pytest.raises(
         PromptError, match="its texts have 0 <region> and 1 <seg> but 0 regions were given. Each <region"
@@ -301,8 +300,8 @@ def test_tensors_move_together(processor):
          r"special token '<\|mask\|>'. Write <region> for a region, <seg> in an answer for a mask,"),
         ([user(IMAGE, "it"), assistant(sketch.TOKEN)], [], PromptError, r"the special token '<\|mask\|>'"),
         ([user(IMAGE, "it"), assistant("<seg>")], [], PromptError, "0 <region> and 1 <seg> but 0 regions were given"),
-        ([user(IMAGE, "it"), assistant("<seg>")], [BOX.on_image(1)], PromptError, "region 0 lies on image 1, but the"),
-        ([user(IMAGE, "it"), assistant("<seg>")], [{0: BOX}], PromptError, "region 0 lies on video 0, but the convers"),
+        ([user(IMAGE, "it"), assistant("<seg>")], [BOX.on_image(1)], PromptError, "region 0: it lies on image 1, but"),
+        ([user(IMAGE, "it"), assistant("<seg>")], [{0: BOX}], PromptError, "region 0: it lies on video 0, but"),
         ([user(IMAGE, "it"), assistant("<seg>")], [Region.from_box((200, 1, 220, 9))], RegionError,
          "Sample 0, region 0: The box .* outside its image"),
         ([user(IMAGE, "it"), assistant("<seg>" * 4)], [BOX] * 4, PromptError,
@@ -310,7 +309,7 @@ def test_tensors_move_together(processor):
         ([user(IMAGE, SECOND, "it"), assistant("<seg><seg>")], [BOX, Region.from_box((1, 1, 9, 9), image_index=1)],
          PromptError, "its <seg> lie on image 0 and image 1; all of one conversation must lie on one"),
         ([user(clip(), "it"), assistant("<seg>")], [VideoRegion({5: BOX}, absent=[7])], PromptError,
-         r"Sample 0, region 0 names the frames \[5, 7\], none of which is among the sampled ones, \[0, 6, 13, 1"),
+         r"Sample 0, region 0: it names the frames \[5, 7\], none of which is among the sampled ones, \[0, 6, 13, 1"),
         ([user(clip(), "it"), assistant("<seg>")], [{0: Region.from_box((0, 90, 5, 95))}], RegionError,
          "Sample 0, region 0, frame 0: The box"),
         ([user(film(), "it"), assistant("<seg>")], [{3: BOX, 20: BOX}], VideoError, "region 0: .*there is no frame 20"),

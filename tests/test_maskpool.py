@@ -6,8 +6,9 @@ import torch
 from conftest import scene_of
 from PIL import Image
 
-from pixelrefer_plugin import FeatureGrids, PatchGeometry, RegionMask, get_adapter
-from pixelrefer_plugin.tokens.layouts import PlannedRegion
+from pixelrefer_plugin import RegionMask, get_adapter
+from pixelrefer_plugin.authoring import FeatureGrids, PatchGeometry, Shapes
+from pixelrefer_plugin.tokens.layouts import Features, PlannedRegion
 from pixelrefer_plugin.tokens.region_batch import make_region_batch
 
 MASKPOOL = get_adapter("maskpool")
@@ -34,9 +35,9 @@ WHOLE = (1, RegionMask(np.ones((40, 40), bool), (0, 0, 40, 40), (40, 40)))
 
 def encode(regions, features):
     images = [Image.new("RGB", (width, height)) for height, width in IMAGES_HW]
-    config = MASKPOOL.make_config()
+    planner = MASKPOOL.planner(MASKPOOL.make_config())
     batch = make_region_batch(
-        [[[PlannedRegion(mask, MASKPOOL.plan(config, mask, GEOMETRY), image)] for image, mask in regions]],
+        [[[PlannedRegion(mask, mask.box_xyxy, planner.plan(mask, GEOMETRY), image)] for image, mask in regions]],
         adapter="maskpool",
         placeholder_id=9,
         pictures=images,
@@ -47,7 +48,7 @@ def encode(regions, features):
     )
     assert batch.crops == ()
     (layout,) = batch.views
-    return (layout.encoded(FeatureGrids(features, layout.grids_hw)),), batch.counts
+    return (layout.encoded(Features(None, {False: FeatureGrids(features, layout.grids_hw)})),), batch.counts
 
 
 def scene_features(dtype=torch.float32):
@@ -57,7 +58,7 @@ def scene_features(dtype=torch.float32):
 def build():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MASKPOOL.build(MASKPOOL.make_config(), vision_width=5, decoder_width=7).eval()
+        return MASKPOOL.module.build(MASKPOOL.make_config(), Shapes(crop=4, scene=5, decoder=7)).eval()
 
 
 def pooled_pixel_by_pixel(image, mask, features):

@@ -163,7 +163,7 @@ def test_refused_changes_leave_it_as_it_was(memory, change, error, message):
     [
         (BOX, RegionError, r"is a VideoRegion or \{frame index: region\}, got Region: say on which frame"),
         ({1: BOX}, VideoError, r"Object 2: .*frame 1 is not among the sampled frames 0, 6, 13, 19"),
-        ({6: Region.from_points([(20, 60)])}, RegionError, r"Object 2: frame 6: The point reaches \(20, 60\), outside"),
+        ({6: Region.from_points([(20, 60)])}, RegionError, r"Object 2, frame 6: The point reaches \(20, 60\), outside"),
         ({}, RegionError, "Object 2: A VideoRegion maps one frame or more"),
     ],
     ids=["no frame", "not sampled", "outside", "empty"],
@@ -406,7 +406,7 @@ def test_damaged_files_of_an_image(memory, tmp_path, spoil, message):
             "must be frame indices, got '06'",
         ),
         (lambda d: changed(d, "objects", 0, "absent", value=[20]), "absent from frame 20, but the video has 20 frames"),
-        (lambda d: changed(d, "objects", 0, "frames", value={"6": 3}), "object 0: frame 6: An RLE must be a mapping"),
+        (lambda d: changed(d, "objects", 0, "frames", value={"6": 3}), "object 0, frame 6: An RLE must be a mapping"),
         (lambda d: changed(d, "objects", 0, "absent", value=[6]), "object 0: .* a region on frame 6, but says that it"),
         (lambda d: changed(d, "objects", 0, "absent", value=["x"]), "object 0: .*absent must be frame indices"),
     ],
@@ -494,7 +494,7 @@ def test_objects_of_an_image_are_listed_before_the_question(processor, memory):
     expected = "Here is an image with the following highlighted regions:\n[1]: *\n[5]: *\nis [5] near [1]?"
     assert prompt(processor, inputs) == expected
     assert inputs["regions"].counts == (1, 1)
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "mask")
+    assert sketch.read_as(inputs) == ("mask", "mask")
 
 
 @pytest.mark.parametrize("adapter", ["maskpool", "saot"])
@@ -565,7 +565,7 @@ def test_the_conversations_own_regions_get_the_next_ids(processor, memory):
     text = sketch.text_of(processor, inputs["input_ids"][0])
     assert "regions:\n[1]: *\n[5]: *\n[6]: *\n[7]: *\n[6], [*] or [5]?<|im_end|>" in text
     assert "and [7]?" in text
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "mask", "mask", "mask", "points")
+    assert sketch.read_as(inputs) == ("mask", "mask", "mask", "mask", "points")
     assert inputs["regions"].numbers == (None, None, 0, 2, 1)
 
 
@@ -626,12 +626,12 @@ def test_questions_that_are_answered_may_give_a_click_the_number_of_an_object(pr
 @pytest.mark.parametrize(
     ("text", "regions", "message"),
     [
-        ("[5] <region>?", [CLICK], "Sample 0: region 0: the id 5 is taken: two objects cannot have one id"),
-        ("[5] <region>?", [blob(30, 10, 50, 40)], "Sample 0: region 0: the id 5 is taken"),
+        ("[5] <region>?", [CLICK], "Sample 0, region 0: the id 5 is taken: two objects cannot have one id"),
+        ("[5] <region>?", [blob(30, 10, 50, 40)], "Sample 0, region 0: the id 5 is taken"),
         ("[7] <region> [7] <region>?", [CLICK, BOX], "region 1: the id 7 is taken"),
         ("[7] <region> [7] <region>?", [CLICK, blob(30, 10, 50, 40)], "region 1: the id 7 is taken"),
         ("[7] <region> [7] <region>?", [blob(30, 10, 50, 40), blob(40, 10, 60, 30)], "region 1: the id 7 is taken"),
-        ("[7] <region>?", [blob()], r"region 0 is called \[7\], but is object \[5\] already. Write \[5\]"),
+        ("[7] <region>?", [blob()], r"region 0: it is called \[7\], but is object \[5\] already. Write \[5\]"),
         ("[0] <region>?", [CLICK], "region 0: ids count from 1, got 0"),
         ("[0] <region>?", [blob(30, 10, 50, 40)], "region 0: ids count from 1, got 0"),
     ],
@@ -697,9 +697,9 @@ def test_a_memorys_frames_are_sampled(processor, film):
     film = ObjectMemory(load_video(FRAMES, fps=4.0, sampling=FrameSampling(num_frames=20)))
     film.add({7: BOX})
     part = {"type": "video", "video": FRAMES, "fps": 4.0}
-    inputs = processor([user(part, "[1]?")], memory=film, sampling=FrameSampling(num_frames=4))
-    assert inputs["regions"].frame_indices == ((0, 7, 13, 19),)
-    with pytest.raises(VideoError, match="Sample 0: object 1 of the memory: .*frame 7 is not among the sampled frames"):
+    inputs = processor([user(part, "[1]?")], memory=film, sampling=FrameSampling(num_frames=4), segment=True)
+    assert inputs["masks"].frame_indices == ((0, 7, 13, 19),)
+    with pytest.raises(VideoError, match="Sample 0, object 1 of the memory: .*frame 7 is not among the sampled frames"):
         processor([shown("[1]?")], memory=film)
 
 

@@ -9,29 +9,39 @@ import pytest
 import torch
 from conftest import assistant, picture, user
 
-from pixelrefer_plugin import AttachError, PluginError, Region, RegionModel, SpliceError, get_backbone
-from pixelrefer_plugin.model import _packs
+from pixelrefer_plugin import (
+    AttachError,
+    PluginError,
+    Region,
+    RegionModel,
+    SpliceError,
+    TokenIds,
+    attach,
+    get_backbone,
+)
 from pixelrefer_plugin.testing import make_pair
+from pixelrefer_plugin.tokens.spliced_call import _packs
 
+TOKENS = TokenIds(placeholder=700)  # where nothing is asked
 BOX = Region.from_box((5, 5, 40, 30))
 QUESTION = [user(picture(60, 90), "what is <region>?")]
 
 
 def test_a_backbone_takes_one_adapter_at_a_time(pair):
     with pytest.raises(AttachError, match="already has an adapter. Call detach"):
-        RegionModel.attach(pair.model.backbone)
+        attach(pair.model.backbone, pair.native, adapter="saot")
     backbone = pair.model.detach()
-    RegionModel.attach(backbone, adapter="maskpool").detach()
+    attach(backbone, pair.native, adapter="maskpool")[0].detach()
 
 
 def test_a_forgotten_model_frees_its_backbone():
-    backbone, _ = get_backbone("videollama3").tiny(0)
+    backbone, native = get_backbone("videollama3").tiny(0)
     with pytest.raises(PluginError, match="'saotx'.*Did you mean 'saot'"):
-        RegionModel.attach(backbone, adapter="saotx")
-    model = RegionModel.attach(backbone)
+        attach(backbone, native, adapter="saotx")
+    model, _ = attach(backbone, native, adapter="saot")
     del model
     gc.collect()
-    RegionModel.attach(backbone).detach()
+    attach(backbone, native, adapter="saot")[0].detach()
 
 
 def test_a_model_type_that_no_plugin_serves():
@@ -42,23 +52,23 @@ def test_a_model_type_that_no_plugin_serves():
         num_key_value_heads=2,
     )  # fmt: skip
     with pytest.raises(PluginError, match=r"serves model type 'qwen2'.*write a backbone plugin: docs/plugins.md"):
-        RegionModel.attach(Qwen2ForCausalLM(config))
+        RegionModel.attach(Qwen2ForCausalLM(config), adapter="saot", tokens=TOKENS)
 
 
 def test_a_plugin_older_than_transformers_is_named():
     backbone, _ = get_backbone("qwen2_5_vl").tiny(0)
     with pytest.raises(AttachError, match="looks for its vision_tower at 'model.vision_model'"):
-        RegionModel.attach(backbone, backbone_plugin="videollama3")
+        RegionModel.attach(backbone, adapter="saot", tokens=TOKENS, backbone_plugin="videollama3")
 
 
 def test_a_second_detach_leaves_the_next_model_alone():
     backbone, _ = get_backbone("videollama3").tiny(0)
-    first = RegionModel.attach(backbone)
+    first = RegionModel.attach(backbone, adapter="saot", tokens=TOKENS)
     first.detach()
-    second = RegionModel.attach(backbone)
+    second = RegionModel.attach(backbone, adapter="saot", tokens=TOKENS)
     first.detach()
     with pytest.raises(AttachError, match="already has an adapter"):
-        RegionModel.attach(backbone)
+        RegionModel.attach(backbone, adapter="saot", tokens=TOKENS)
     second.detach()
 
 
@@ -85,12 +95,12 @@ def test_attach_freezes_and_detach_restores_flags():
     backbone, _ = get_backbone("videollama3").tiny(0)
     first = next(backbone.parameters())
     first.requires_grad_(False)
-    model = RegionModel.attach(backbone)
+    model = RegionModel.attach(backbone, adapter="saot", tokens=TOKENS)
     assert not any(each.requires_grad for each in backbone.parameters())
     assert all(each.requires_grad for each in model.adapter.parameters())
     model.detach()
     assert [each.requires_grad for each in backbone.parameters()].count(False) == 1
-    model = RegionModel.attach(backbone, train_backbone=True)
+    model = RegionModel.attach(backbone, adapter="saot", tokens=TOKENS, train_backbone=True)
     assert sum(each.requires_grad for each in backbone.parameters()) > 10
     model.detach()
 
@@ -105,7 +115,7 @@ def test_detach_removes_what_lora_adds_under_gradient_checkpointing(backbone):
         return {name: (sorted(vars(each)), len(each._forward_hooks)) for name, each in bare.named_modules()}
 
     before = portrait()
-    model = RegionModel.attach(bare)
+    model = RegionModel.attach(bare, adapter="saot", tokens=TOKENS)
     model.add_lora()
     assert portrait() != before
     model.detach()
@@ -146,9 +156,9 @@ def test_tied_and_untied_heads_learn(backbone, tied):
     head, table = bare.get_output_embeddings().weight, bare.get_input_embeddings().weight
     assert (head.data_ptr() == table.data_ptr()) == tied
     torch.manual_seed(0)
-    model = RegionModel.attach(bare)
+    model, processor = attach(bare, native, adapter="saot")
     model.add_lora()
-    inputs = model.make_processor(native)([*QUESTION, assistant("seven")], [BOX], labels=True)
+    inputs = processor([*QUESTION, assistant("seven")], [BOX], labels=True)
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=3e-3)
     losses = []
     for _ in range(8):
@@ -169,20 +179,20 @@ def test_an_embedding_table_without_spare_rows_is_not_resized():
     logits, answers = [], []
     for bare in (roomy, full):
         torch.manual_seed(0)
-        model = RegionModel.attach(bare).eval()
-        processor = model.make_processor(native)
+        model, processor = attach(bare, native, adapter="saot")
+        model.eval()
         inputs = processor(QUESTION, [BOX])
         with torch.no_grad():
             logits.append(model(**inputs).logits[..., : len(native.tokenizer)])
         answers.append(model.generate(**inputs, max_new_tokens=3, do_sample=False, suppress_tokens=[1, 2]).shape)
         model.detach()
-    assert processor.placeholder_id == full.get_input_embeddings().num_embeddings
+    assert processor.tokens.placeholder == full.get_input_embeddings().num_embeddings
     assert torch.equal(*logits)
     assert answers[0] == answers[1]
 
 
 def test_the_users_processor_is_left_alone(pair):
-    assert pair.processor.placeholder_id >= len(pair.native.tokenizer)
+    assert pair.processor.tokens.placeholder >= len(pair.native.tokenizer)
     assert "<|region_pad|>" not in pair.native.tokenizer.get_vocab()
 
 
@@ -209,9 +219,9 @@ def test_detach_leaves_a_users_own_hooks(pair):
 
 LOAD_AND_PRINT = """
 import sys, torch, numpy as np
-from pixelrefer_plugin import Region, RegionModel, RegionProcessor
+from pixelrefer_plugin import Region, load
 torch.set_num_threads(1)
-model, processor = RegionModel.from_pretrained(sys.argv[1]), RegionProcessor.from_pretrained(sys.argv[1])
+model, processor = load(sys.argv[1])
 image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
 parts = [{"type": "image", "image": image}, {"type": "text", "text": "what is <region>?"}]
 message = {"role": "user", "content": parts}
@@ -239,11 +249,11 @@ def test_a_backbone_reads_the_scene_with_all_native_tensors_at_hand(options):
     pair = make_pair("maskpool", "qwen2_5_vl")
     spec, given = pair.model._backbone_spec, []
 
-    def scene_grids(model, inputs, output):
-        given.append(inputs)
-        return spec.scene_grids(model, inputs, output)
+    def grids(call, outputs):
+        given.append(call.inputs)
+        return spec.images.grids(call, outputs)
 
-    pair.model._backbone_spec = replace(spec, scene_grids=scene_grids)
+    pair.model._backbone_spec = replace(spec, images=replace(spec.images, grids=grids))
     inputs = pair.inputs(0)
     pair.model(**inputs)
     pair.answer(inputs, **options)

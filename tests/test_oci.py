@@ -14,17 +14,10 @@ from pixelrefer_oci.module import Oci
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from pixelrefer_plugin import (
-    EncodedView,
-    FeatureGrids,
-    PatchGeometry,
-    PixelReferError,
-    RegionMask,
-    RegionModel,
-    get_adapter,
-    get_backbone,
-)
-from pixelrefer_plugin.tokens.layouts import PlannedRegion
+from pixelrefer_plugin import PixelReferError, RegionMask, attach, get_adapter, get_backbone
+from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PatchGeometry, Shapes
+from pixelrefer_plugin.contracts.encoded import PatchRows
+from pixelrefer_plugin.tokens.layouts import Features, PlannedRegion
 from pixelrefer_plugin.tokens.region_batch import make_region_batch
 
 OCI, SAOT = get_adapter("oci"), get_adapter("saot")
@@ -69,7 +62,8 @@ SEVERAL = [
 
 def batch_of(regions, config, geometry=GEOMETRY):
     """The `(picture, mask)` regions, planned and cut out."""
-    planned = [[PlannedRegion(mask, OCI.plan(config, mask, geometry), picture)] for picture, mask in regions]
+    planner = OCI.planner(config)
+    planned = [[PlannedRegion(mask, mask.box_xyxy, planner.plan(mask, geometry), picture)] for picture, mask in regions]
     return make_region_batch(
         [planned],
         adapter="oci",
@@ -86,16 +80,18 @@ def encode(batch, *, width=WIDTH, dtype=torch.float32):
     tower = torch.randn(3 * 14 * 14, width, generator=torch.Generator().manual_seed(7)) / 14
     crops = batch.normalised_crops(torch.float32)
     of_crop = [rearrange(crop, "c (h y) (w x) -> (h w) (c y x)", y=14, x=14) @ tower for crop in crops]
-    features = [torch.cat(of_crop[layout.crops]).to(dtype) for layout in batch.views]
-    return tuple(
-        layout.encoded(FeatureGrids(each, layout.grids_hw)) for layout, each in zip(batch.views, features, strict=True)
-    )
+    features = Features(FeatureGrids(torch.cat(of_crop).to(dtype), batch.crop_grids_hw))
+    return tuple(layout.encoded(features) for layout in batch.views)
+
+
+def shapes(width=WIDTH, decoder=DECODER_WIDTH):
+    return Shapes(crop=width, scene=width, decoder=decoder)
 
 
 def build(config, *, width=WIDTH) -> Oci:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return OCI.build(config, vision_width=width, decoder_width=DECODER_WIDTH).eval()
+        return Oci.build(config, shapes(width)).eval()
 
 
 def run(module, config, regions):
@@ -160,7 +156,7 @@ def test_without_infusion_it_is_saot_bit_for_bit(use_local, use_global):
     for attention in module.attentions.values():
         nn.init.zeros_(attention.out.weight)
         nn.init.zeros_(attention.out.bias)
-    saot = SAOT.build(SAOT.make_config(), vision_width=WIDTH, decoder_width=DECODER_WIDTH)
+    saot = SAOT.module.build(SAOT.make_config(), shapes())
     saot.load_state_dict(module.saot.state_dict())
     views = encode(batch)
     assert torch.equal(module(views, batch.counts), saot(views[:1], batch.counts))
@@ -187,8 +183,8 @@ def test_what_is_switched_off_is_neither_encoded_nor_built(use_local, use_global
 def test_contexts_are_squares_of_whole_patches(patch_size, grid_multiple, local_side, global_side):
     geometry = PatchGeometry(patch_size, grid_multiple)
     config, (_, mask) = OCI.make_config(), box(0, 60, 20, 66, 25)
-    crop, local_view, global_view = OCI.plan(config, mask, geometry).views
-    (saot_crop,) = SAOT.plan(SAOT.make_config(), mask, geometry).views
+    crop, local_view, global_view = OCI.planner(config).plan(mask, geometry).views
+    (saot_crop,) = SAOT.planner(SAOT.make_config()).plan(mask, geometry).views
     assert (crop.box_xyxy, crop.grid_hw) == (saot_crop.box_xyxy, saot_crop.grid_hw)
     assert np.array_equal(crop.mask, saot_crop.mask)
     assert (local_view.box_xyxy, local_view.grid_hw) == (crop.box_xyxy, (local_side, local_side))
@@ -200,8 +196,8 @@ def test_contexts_are_squares_of_whole_patches(patch_size, grid_multiple, local_
 @pytest.mark.parametrize("num_tokens", [1, 4, 32])
 def test_as_many_tokens_as_saot(num_tokens):
     for _, mask in SEVERAL:
-        promised = SAOT.plan(SAOT.make_config({"num_tokens": num_tokens}), mask, GEOMETRY).num_tokens
-        assert OCI.plan(options(num_tokens=num_tokens), mask, GEOMETRY).num_tokens == promised
+        promised = SAOT.planner(SAOT.make_config({"num_tokens": num_tokens})).plan(mask, GEOMETRY).num_tokens
+        assert OCI.planner(options(num_tokens=num_tokens)).plan(mask, GEOMETRY).num_tokens == promised
 
 
 def test_an_image_is_encoded_once_and_projected_once():
@@ -237,9 +233,9 @@ def test_eager_equals_sdpa():
 
 @pytest.mark.parametrize(("asked", "used"), [("eager", "eager"), ("sdpa", "sdpa")])
 def test_it_attends_as_the_backbone_was_asked_to(asked, used):
-    backbone, _ = get_backbone("videollama3").tiny(0)
+    backbone, native = get_backbone("videollama3").tiny(0)
     backbone.set_attn_implementation(asked)
-    model = RegionModel.attach(backbone, adapter="oci")
+    model, _ = attach(backbone, native, adapter="oci")
     assert {each.attn_implementation for each in model.adapter.attentions.values()} == {used}
     model.detach()
 
@@ -250,15 +246,17 @@ def view_of(grids, grid_of_region):
     features = torch.cat([grid.flatten(0, 1) for grid in grids])
     nothing = torch.zeros(0)
     return EncodedView(
+        regions=tuple(range(len(grid_of_region))),
         grids=FeatureGrids(features, grids_hw),
         grid_of_region=grid_of_region,
-        patch_rows=nothing,
         patch_weights=nothing,
         patch_ij=nothing,
         region_of_patch=nothing,
         patches_per_region=(0,) * len(grid_of_region),
         boxes_xyxy=nothing,
+        region_boxes_xyxy=nothing,
         images_hw=nothing,
+        rows=PatchRows(nothing.long()),
     )
 
 
@@ -388,14 +386,11 @@ def test_nothing_waits_for_the_gpu(num_tokens):
     batch = batch_of(SEVERAL, config)
     with FakeTensorMode(allow_non_fake_inputs=True):
         with torch.device("cuda"):
-            module = OCI.build(config, vision_width=WIDTH, decoder_width=8)
+            module = Oci.build(config, shapes(decoder=8))
         on_gpu = batch.to("cuda")
-        sizes = [sum(h * w for h, w in layout.grids_hw) for layout in on_gpu.views]
-        grids = [
-            FeatureGrids(torch.randn(size, WIDTH, device="cuda"), layout.grids_hw)
-            for size, layout in zip(sizes, on_gpu.views, strict=True)
-        ]
-        views = tuple(layout.encoded(each) for layout, each in zip(on_gpu.views, grids, strict=True))
+        size = sum(h * w for h, w in batch.crop_grids_hw)
+        features = Features(FeatureGrids(torch.randn(size, WIDTH, device="cuda"), batch.crop_grids_hw))
+        views = tuple(layout.encoded(features) for layout in on_gpu.views)
         tokens = module(views, batch.counts)
         assert (tokens.shape, tokens.device.type) == ((sum(batch.counts), 8), "cuda")
         with pytest.raises(DataDependentOutputException):
@@ -470,7 +465,7 @@ def test_a_wrong_option_is_refused(wrong, message):
 
 def test_heads_must_divide_the_towers_width():
     with pytest.raises(PixelReferError, match=r"num_heads must divide the width .* 1152, got 7. Choose a divisor"):
-        OCI.build(options(num_heads=7), vision_width=1152, decoder_width=8)
+        Oci.build(options(num_heads=7), shapes(1152, decoder=8))
 
 
 def test_flash_attention_without_a_gpu_is_refused():
@@ -507,14 +502,14 @@ def test_flash_attention_equals_sdpa(dtype):
 
 
 def plans_of(config, masks):
-    return [OCI.plan(config, mask, GEOMETRY) for mask in masks]
+    return [OCI.planner(config).plan(mask, GEOMETRY) for mask in masks]
 
 
 def test_the_first_regions_surroundings_are_shared():
     masks = [box(0, 60, 20, 66, 25)[1], box(0, 5, 5, 90, 80)[1], box(0, 100, 60, 120, 90)[1]]
     config = OCI.make_config({"share_local_crop": True})
     alone = plans_of(config, masks)
-    together = OCI.plan_together(config, alone)
+    together = OCI.planner(config).together(alone)
     assert {plan.views[1].box_xyxy for plan in together} == {alone[0].views[1].box_xyxy}
     assert len({plan.views[1].box_xyxy for plan in alone}) == 3
     for before, after in zip(alone, together, strict=True):
@@ -526,12 +521,12 @@ def test_the_first_regions_surroundings_are_shared():
 def test_surroundings_are_each_regions_own_unless_shared(options):
     config = OCI.make_config(options)
     plans = plans_of(config, [box(0, 60, 20, 66, 25)[1], box(0, 5, 5, 90, 80)[1]])
-    assert list(OCI.plan_together(config, plans)) == plans
+    assert list(OCI.planner(config).together(plans)) == plans
 
 
 def test_contexts_are_resized_by_area():
     config = OCI.make_config({"context_resample": "opencv_area"})
-    crop, local_view, global_view = OCI.plan(config, box(0, 60, 20, 66, 25)[1], GEOMETRY).views
+    crop, local_view, global_view = OCI.planner(config).plan(box(0, 60, 20, 66, 25)[1], GEOMETRY).views
     assert (crop.resample, local_view.resample, global_view.resample) == ("bicubic", "opencv_area", "opencv_area")
 
 
@@ -545,7 +540,7 @@ def test_contexts_are_resized_by_area():
     ],
 )
 def test_frames_are_labelled(preset, time_s, label):
-    assert OCI.frame_label(OCI.make_config(preset), time_s) == label
+    assert OCI.planner(OCI.make_config(preset)).frame_label(time_s) == label
 
 
 def test_the_preset_is_saots_and_lites_own():

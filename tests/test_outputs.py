@@ -15,17 +15,20 @@ from transformers import BitsAndBytesConfig, DynamicCache, LogitsProcessor, Logi
 
 from pixelrefer_plugin import (
     AttachError,
-    Clips,
-    PredictedMasks,
     PromptError,
     Region,
     RegionModel,
     RegionProcessor,
     SpliceError,
+    TokenIds,
     VideoRegion,
+    attach,
     get_adapter,
     get_backbone,
+    load,
 )
+from pixelrefer_plugin.authoring import Clips, PredictedMasks, Shapes
+from pixelrefer_plugin.errors import PluginCodeError
 from pixelrefer_plugin.masks.hidden_states import GeneratedStates, TaughtStates, captured_hidden
 from pixelrefer_plugin.masks.mask_batch import MaskBatch
 from pixelrefer_plugin.masks.objects import ForcedMask, find_mentions, segmented_objects, used_clips
@@ -60,7 +63,7 @@ class Made:
 
     @property
     def token(self):
-        return self.processor.mask_token_id
+        return self.processor.tokens.mask
 
     def ask(self, *which, **options):
         """Inputs of one question or of several."""
@@ -108,20 +111,20 @@ def made(backbone="videollama3", **options):
     bare, native = get_backbone(backbone).tiny(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = RegionModel.attach(bare, adapter="stencil", adapter_config=options or None).eval()
+        model, processor = attach(bare, native, adapter="stencil", adapter_config=options or None)
     with torch.no_grad():
         model.adapter.judge.bias.copy_(torch.tensor([0.0, 2.0]))  # whatever is named is there
         model.adapter.eye.weight.copy_(torch.tensor([[4.0, -3.0, -1.0]]))
         model.adapter.eye.bias.zero_()
-    return watched(Made(model, model.make_processor(native), native, []))
+    return watched(Made(model.eval(), processor, native, []))
 
 
 def made_unipixel(backbone="videollama3"):
     bare, native = get_backbone(backbone).tiny(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = RegionModel.attach(bare, adapter="unipixel", adapter_config=get_adapter("unipixel").tiny).eval()
-    return watched(Made(model, model.make_processor(native), native, []))
+        model, processor = attach(bare, native, adapter="unipixel", adapter_config=get_adapter("unipixel").tiny)
+    return watched(Made(model.eval(), processor, native, []))
 
 
 def watched(pair):
@@ -145,7 +148,7 @@ def pair():
 def behind_last_layer(pair, inputs, answer):
     """`(length, D)`: what the decoder's last layer gives for one sample's prompt and answer, run as a whole."""
     kept = []
-    decoder = pair.model.backbone.get_submodule(pair.model.backbone_spec.decoder)
+    decoder = pair.model.backbone.get_submodule(pair.model.backbone_spec.parts.decoder)
     hook = decoder.layers[-1].register_forward_hook(
         lambda module, args, output: kept.append(output[0] if isinstance(output, tuple) else output)
     )
@@ -724,17 +727,21 @@ class TestRefusals:
 
         spec = get_backbone("videollama3")
         bare, native = spec.tiny(0)
-        monkeypatch.setattr(model_module, "backbone_for", lambda *_: replace(spec, final_norm="model.last_norm"))
+
+        def serve(**parts):
+            changed = replace(spec, parts=replace(spec.parts, **parts))
+            monkeypatch.setattr(model_module, "backbone_for", lambda *_: changed)
+
+        serve(final_norm="model.last_norm")
         with pytest.raises(AttachError, match="looks for its final_norm at 'model.last_norm'"):
-            RegionModel.attach(bare, adapter="stencil")
-        monkeypatch.setattr(model_module, "backbone_for", lambda *_: replace(spec, decoder="model"))  # norms elsewhere
-        with pytest.raises(AttachError, match=r"final_norm at 'model.norm'.*Set BackboneSpec.final_norm"):
-            RegionModel.attach(bare, adapter="stencil")
-        RegionModel.attach(bare, adapter="maskpool").detach()  # which reads no hidden states
-        unused = "model.vision_model.post_layernorm"
-        monkeypatch.setattr(model_module, "backbone_for", lambda *_: replace(spec, final_norm=unused))
-        model = RegionModel.attach(bare, adapter="stencil").eval()
-        pair = Made(model, model.make_processor(native), native, [])
+            attach(bare, native, adapter="stencil")
+        serve(decoder="model")  # norms elsewhere
+        with pytest.raises(AttachError, match=r"final_norm at 'model.norm'.*Set Parts.final_norm"):
+            attach(bare, native, adapter="stencil")
+        attach(bare, native, adapter="maskpool")[0].detach()  # which reads no hidden states
+        serve(final_norm="model.vision_model.post_layernorm")  # which is not called
+        model, processor = attach(bare, native, adapter="stencil")
+        pair = Made(model.eval(), processor, native, [])
         text = pair.processor([user("segment it")])
         inputs = {**text, "masks": pair.ask(0)["masks"]}
         with pytest.raises(SpliceError, match="final norm was not called.*`final_norm` path must name"):
@@ -766,8 +773,8 @@ class TestNoTrace:
         bare, native = get_backbone("videollama3").tiny(0)
         before, attributes = hooks_of(bare), {name: sorted(vars(each)) for name, each in bare.named_modules()}
         plain = bare.generate(**native(text=["yes no"], return_tensors="pt"), max_new_tokens=4, do_sample=False)
-        model = RegionModel.attach(bare, adapter="stencil")
-        pair = Made(model, model.make_processor(native), native, [])
+        model, processor = attach(bare, native, adapter="stencil")
+        pair = Made(model, processor, native, [])
         model.add_lora(r=2)
         pair.generate(pair.ask(0, 1), "[1] <seg>", "yes")
         model(**lesson(pair)).loss.backward()
@@ -782,14 +789,14 @@ class TestNoTrace:
         before = hooks_of(pair.model.backbone)
 
         def fail(*args, **kwargs):
-            raise RuntimeError("out of memory")
+            raise RuntimeError("shapes do not match")
 
         if where == "head":
             pair.model.adapter.predict_masks = pair.model.adapter.mask_losses = fail
         else:
             monkeypatch.setattr(pair.model.backbone.lm_head, "forward", fail)
         for run in (lambda: pair.generate(pair.ask(0), "<seg>"), lambda: pair.model(**lesson(pair))):
-            with pytest.raises(RuntimeError, match="out of memory"):
+            with pytest.raises((RuntimeError, PluginCodeError), match="shapes do not match"):
                 run()
             assert hooks_of(pair.model.backbone) == before
 
@@ -855,9 +862,8 @@ class TestFolders:
             trained(pair.model)
         before = pair.generate(pair.ask(0, 1), "[1] <seg>", "<seg>")
         pair.model.save_pretrained(tmp_path / "model", pair.processor)
-        loaded = RegionModel.from_pretrained(tmp_path / "model", backbone=get_backbone(backbone).tiny(0)[0])
-        processor = RegionProcessor.from_pretrained(tmp_path / "model")
-        assert processor.mask_token_id == pair.token == loaded._mask_token_id
+        loaded, processor = load(tmp_path / "model", backbone=get_backbone(backbone).tiny(0)[0])
+        assert processor.tokens.mask == pair.token == loaded.tokens.mask
         assert loaded.adapter.started_from is None
         again = Made(loaded, processor, pair.native, [])
         after = again.generate(again.ask(0, 1), "[1] <seg>", "<seg>")
@@ -873,26 +879,10 @@ class TestFolders:
         pair.model.merge_lora()
         torch.testing.assert_close(pair.model(**said).logits, logits, rtol=1e-3, atol=1e-3)
         pair.model.save_pretrained(tmp_path / "model", pair.processor)
-        loaded = RegionModel.from_pretrained(tmp_path / "model")
-        again = Made(loaded, RegionProcessor.from_pretrained(tmp_path / "model"), pair.native, [])
+        again = Made(*load(tmp_path / "model"), pair.native, [])
         ((one,),), ((other,),) = before, again.generate(again.ask(0), "[1] <seg>").objects
         assert other.score == pytest.approx(one.score, abs=1e-3)
         assert iou_of(one.region, other.region, (60, 90)) > 0.99
-
-    def test_a_folder_from_before_masks_loads(self, tmp_path):
-        import json
-
-        from pixelrefer_plugin.testing import make_pair
-
-        other = make_pair("maskpool", "videollama3")
-        other.model.save_pretrained(tmp_path / "model", other.processor)
-        other.model.detach()
-        path = tmp_path / "model" / "pixelrefer.json"
-        manifest = json.loads(path.read_text())
-        assert manifest.pop("mask_token_id", "absent") is None
-        path.write_text(json.dumps(manifest))
-        backbone, _ = get_backbone("videollama3").tiny(0)
-        assert RegionModel.from_pretrained(tmp_path / "model", backbone=backbone)._mask_token_id is None
 
     def test_the_card_says_that_it_gives_masks(self, pair, tmp_path):
         from pixelrefer_plugin.weights.hub import write_card
@@ -930,13 +920,8 @@ class TestTokenRows:
 
     def test_its_id_must_be_known(self):
         bare, _ = get_backbone("videollama3").tiny(0)
-        model = RegionModel.attach(bare, adapter="stencil")
-        with pytest.raises(AttachError, match=r"where '<seg>' is said.*Call make_processor first, or pass token_ids="):
-            model.add_lora(r=2)
-        assert not model.has_lora
-        model.add_lora(r=2, token_ids=[7])
-        assert {shape[0] for shape in self.rows(model)} == {1}
-        model.detach()
+        with pytest.raises(AttachError, match=r"where '<seg>' is said, but `tokens` has no id for it"):
+            RegionModel.attach(bare, adapter="stencil", tokens=TokenIds(placeholder=7))
 
     @pytest.mark.parametrize("backbone", ["videollama3", "qwen2_5_vl"], ids=["tied", "untied"])
     def test_they_may_train_alone(self, backbone, tmp_path):
@@ -960,9 +945,9 @@ class TestTokenRows:
 
 class TestStart:
     def test_an_untrained_adapter_may_start_from_the_projector(self):
-        bare, _ = get_backbone("videollama3").tiny(0)
-        model = RegionModel.attach(bare, adapter="stencil")
-        layers = get_backbone("videollama3").projector_layers
+        bare, native = get_backbone("videollama3").tiny(0)
+        model, _ = attach(bare, native, adapter="stencil")
+        layers = get_backbone("videollama3").parts.projector_layers
         assert layers
         assert [id(each) for each in model.adapter.started_from] == [id(bare.get_submodule(path)) for path in layers]
         model.detach()
@@ -973,14 +958,16 @@ class TestStart:
         """Its weights would be codes: copied, numbers of no meaning."""
         pytest.importorskip("bitsandbytes")
         spec = get_backbone("videollama3")
-        spec.tiny(0)[0].save_pretrained(tmp_path)
+        plain, native = spec.tiny(0)
+        plain.save_pretrained(tmp_path)
         quantization = BitsAndBytesConfig(
-            **{f"load_in_{bits}bit": True}, llm_int8_skip_modules=[*(spec.projector_layers if kept else ()), "lm_head"]
+            **{f"load_in_{bits}bit": True},
+            llm_int8_skip_modules=[*(spec.parts.projector_layers if kept else ()), "lm_head"],
         )
         bare = spec.model_class.from_pretrained(tmp_path, quantization_config=quantization)
         assert bare.is_quantized
-        model = RegionModel.attach(bare, adapter="stencil")
-        layers = spec.projector_layers if kept else ()
+        model, _ = attach(bare, native, adapter="stencil")
+        layers = spec.parts.projector_layers if kept else ()
         assert [id(each) for each in model.adapter.started_from] == [id(bare.get_submodule(path)) for path in layers]
         model.detach()
 
@@ -988,24 +975,43 @@ class TestStart:
         def fail(self, layers):
             raise PromptError("no such checkpoint")
 
-        bare, _ = get_backbone("videollama3").tiny(0)
+        bare, native = get_backbone("videollama3").tiny(0)
         monkeypatch.setattr(stencil.Stencil, "start_from", fail)
         with pytest.raises(PromptError, match="no such checkpoint"):
-            RegionModel.attach(bare, adapter="stencil")
+            attach(bare, native, adapter="stencil")
         assert all(each.requires_grad for each in bare.parameters())
         monkeypatch.undo()
-        RegionModel.attach(bare).detach()
+        attach(bare, native, adapter="saot")[0].detach()
 
-    def test_merged_cells_are_wider(self, monkeypatch):
-        merged = replace(stencil.SPEC, reads_merged=True)
-        monkeypatch.setattr("pixelrefer_plugin.model.get_adapter", lambda name: merged)
-        for name in BACKBONES:
-            spec = get_backbone(name)
-            bare, _ = spec.tiny(0)
-            model = RegionModel.attach(bare, adapter="stencil")
-            side = spec.merged_side(bare.config) if spec.merged_side else 1
-            assert model.adapter.region.in_features == spec.vision_width(bare.config) * side**2
-            model.detach()
+    @pytest.mark.parametrize("scene", ["patches", "cells", "projected"])
+    @pytest.mark.parametrize("backbone", BACKBONES)
+    def test_a_module_is_built_for_what_its_scene_views_hold(self, backbone, scene, monkeypatch):
+        shapes = []
+
+        class Recorded(stencil.Stencil):
+            @classmethod
+            def build(cls, config, given):
+                shapes.append(given)
+                return super().build(config, given)
+
+        changed = replace(stencil.SPEC, scene=scene, module=Recorded)
+        monkeypatch.setattr("pixelrefer_plugin.model.get_adapter", lambda name: changed)
+        spec = get_backbone(backbone)
+        bare, native = spec.tiny(0)
+        attach(bare, native, adapter="stencil")[0].detach()
+        patch = spec.crops.width(bare.config)
+        decoder = bare.get_submodule(spec.parts.token_embedding).embedding_dim
+        layers = [bare.get_submodule(path) for path in spec.parts.projector_layers]
+        assert shapes == [
+            Shapes(
+                crop=patch,
+                scene={"patches": patch, "cells": patch * spec.cell_side(bare.config) ** 2, "projected": decoder}[
+                    scene
+                ],
+                decoder=decoder,
+                projector=tuple((each.out_features, each.in_features) for each in layers),
+            )
+        ]
 
 
 def test_the_example_of_the_docs_runs(pair, tmp_path, monkeypatch):
@@ -1100,8 +1106,8 @@ class TestUniPixel:
     def test_a_backbone_of_half_precision(self, backbone):
         bare, native = get_backbone(backbone).tiny(0)
         options = get_adapter("unipixel").tiny
-        model = RegionModel.attach(bare.bfloat16(), adapter="unipixel", adapter_config=options)
-        pair = watched(Made(model, model.make_processor(native), native, []))
+        model, processor = attach(bare.bfloat16(), native, adapter="unipixel", adapter_config=options)
+        pair = watched(Made(model, processor, native, []))
         output = model(**lesson(pair))
         output.loss.backward()
         assert torch.isfinite(output.mask_loss)
@@ -1113,12 +1119,14 @@ class TestUniPixel:
 
     def test_detaching_leaves_no_trace(self, backbone):
         bare, native = get_backbone(backbone).tiny(0)
-        decoder = bare.get_submodule(get_backbone(backbone).decoder)  # transformers leaves hooks of its own on a tower
+        decoder = bare.get_submodule(
+            get_backbone(backbone).parts.decoder
+        )  # transformers leaves hooks of its own on a tower
         before = hooks_of(decoder)
         text = native(text=["yes no"], return_tensors="pt")
         plain = bare(**text).logits
-        model = RegionModel.attach(bare, adapter="unipixel", adapter_config=get_adapter("unipixel").tiny)
-        pair = Made(model, model.make_processor(native), native, [])
+        model, processor = attach(bare, native, adapter="unipixel", adapter_config=get_adapter("unipixel").tiny)
+        pair = Made(model, processor, native, [])
         model.add_lora(r=2)
         model(**lesson(pair)).loss.backward()
         model.eval()

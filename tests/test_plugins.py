@@ -3,66 +3,127 @@
 import inspect
 import json
 import pickle
+import py_compile
+import re
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from pixelrefer_plugin import (
-    AdapterSpec,
-    BackboneSpec,
+    DataError,
+    PixelReferError,
     PluginError,
+    RegionDataset,
     RegionModel,
     RegionProcessor,
+    attach,
     get_adapter,
     hookspecs,
     list_plugins,
     plugins,
 )
+from pixelrefer_plugin.authoring import AdapterSpec, BackboneSpec
+from pixelrefer_plugin.contracts import checks
 from pixelrefer_plugin.plugins import GROUP, PluginHost, host
+from pixelrefer_plugin.testing import check_backbone
+from pixelrefer_plugin.testing.mask_checks import masks_survive_saving
 
 DOCS = Path(__file__).parent.parent / "docs"
 HOOKS = sorted(name for name, each in inspect.getmembers(hookspecs) if name.startswith("register_") and callable(each))
 
 ADAPTER = """
-from pixelrefer_plugin import AdapterSpec, hookimpl
+from dataclasses import dataclass
+
+from pixelrefer_plugin.authoring import AdapterModule, AdapterSpec, Planner, hookimpl
+
+PLUGIN_API = 1
+
+@dataclass(frozen=True)
+class Config:
+    pass
 
 @hookimpl
 def register_adapters(register):
-    register(AdapterSpec(name={name!r}, config=object, plan=None, build=None))
+    register(AdapterSpec(name={name!r}, config=Config, planner=Planner, module=AdapterModule))
+"""
+
+READER = """
+from dataclasses import dataclass
+
+from pixelrefer_plugin.authoring import AdapterLayout, AdapterModule, AdapterSpec, Planner, hookimpl
+
+PLUGIN_API = 1
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+@hookimpl
+def register_adapters(register):
+    layout = AdapterLayout(model="Acme", prefix="acme.", recognises=bool, weights=dict, options=dict)
+    register(
+        AdapterSpec(
+            name={name!r}, config=Config, planner=Planner, module=AdapterModule, layouts={{"acme_7b": layout}}
+        )
+    )
 """
 
 BACKBONE = """
-from pixelrefer_plugin import BackboneSpec, hookimpl
+from pixelrefer_plugin.authoring import BackboneSpec, Crops, Parts, Scene, hookimpl
 
-REST = (
-    "model_class vision_tower projector decoder token_embedding geometry vision_width encode_crops "
-    "scene_grids scene_grids_hw lora_targets tiny"
+PLUGIN_API = 1
+PARTS = dict(
+    model_class=object,
+    parts=Parts(vision_tower="v", projector="p", decoder="d", token_embedding="e"),
+    crops=Crops(geometry=print, width=print, encode=print),
+    images=Scene(grids_hw=print, grids=print),
+    lora_targets=dict(decoder="d"),
+    tiny=print,
 )
 
 @hookimpl
 def register_backbones(register):
-    register(BackboneSpec(name={name!r}, model_types=({model_type!r},), **dict.fromkeys(REST.split())))
+    register(BackboneSpec(name={name!r}, model_types=({model_type!r},), **PARTS))
 """
 
-SOURCE = """
-from pixelrefer_plugin import RegionSourceSpec, hookimpl
+CONFIG = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Config:
+    size: int = 1
+"""
+
+SOURCE = (
+    CONFIG
+    + """
+from pixelrefer_plugin.authoring import RegionSourceSpec, hookimpl
+
+PLUGIN_API = 1
 
 @hookimpl
 def register_region_sources(register):
-    register(RegionSourceSpec(name={name!r}, config=object, build=None))
+    register(RegionSourceSpec(name={name!r}, config=Config, build=object))
 """
+)
 
 
-FORMAT = """
-from pixelrefer_plugin import DataFormatSpec, hookimpl
+FORMAT = (
+    CONFIG
+    + """
+from pixelrefer_plugin.authoring import DataFormatSpec, hookimpl
+
+PLUGIN_API = 1
 
 @hookimpl
 def register_data_formats(register):
-    register(DataFormatSpec(name={name!r}, config=object, recognises=None, open_file=object))
+    register(DataFormatSpec(name={name!r}, config=Config, recognises=bool, open_file=object))
 """
+)
 
 
 class Site:
@@ -150,7 +211,7 @@ def test_listing_says_name_kind_module_distribution_version_status(site):
         (SOURCE.format(name="s"), "region source"),
         (FORMAT.format(name="f"), "data format"),
         (ADAPTER.format(name="a") + BACKBONE.format(name="b", model_type="m"), "adapter+backbone"),
-        ("from plug_elsewhere import register_adapters", "unknown"),
+        ("from plug_elsewhere import PLUGIN_API, register_adapters", "unknown"),
     ],
     ids=["adapter", "backbone", "region source", "data format", "both", "hook defined elsewhere"],
 )
@@ -160,7 +221,7 @@ def test_kind_is_read_from_the_source(site, source, kind):
 
 
 def test_listing_imports_nothing_in_a_fresh_process(site):
-    site.install("boom", name="boom", module="plug_boom.deep", source="raise RuntimeError('imported')")
+    site.install("boom", name="boom", module="plug_boom.deep", source="PLUGIN_API = 1\nraise RuntimeError('imported')")
     site.write_module("plug_boom.__init__", "raise RuntimeError('imported')")
     code = """
 import json, sys
@@ -196,17 +257,46 @@ def test_plugin_info_is_plain_data(site):
 
 # -- broken plugins ----------------------------------------------------------------------------------------
 
-NOT_A_SPEC = ADAPTER.replace("AdapterSpec(name={name!r}, config=object, plan=None, build=None)", "{name!r}")
+API = "PLUGIN_API = 1\n"
+NOT_A_SPEC = ADAPTER.replace(
+    "AdapterSpec(name={name!r}, config=Config, planner=Planner, module=AdapterModule)", "{name!r}"
+)
 BROKEN = {
-    "raises at import": ("raise RuntimeError('no luck')", "fails to load: RuntimeError: no luck"),
-    "exits at import": ("import sys\nsys.exit('bye')", "fails to load: SystemExit: bye"),
-    "missing module": ("import plug_not_there", "No module named 'plug_not_there'"),
+    "raises at import": (f"{API}raise RuntimeError('no luck')", "fails to load: RuntimeError: no luck"),
+    "exits at import": (f"{API}import sys\nsys.exit('bye')", "fails to load: SystemExit: bye"),
+    "stops generating at import": (f"{API}raise GeneratorExit('odd')", "fails to load: GeneratorExit: odd"),
+    "raises what cannot be shown": (
+        f"{API}class Odd(Exception):\n    __str__ = None\nraise Odd",
+        "fails to load: Odd: (Odd, which cannot be shown)",
+    ),
+    "missing module": (f"{API}import plug_not_there", "No module named 'plug_not_there'"),
     "syntax error": ("def broken(:", "SyntaxError: invalid syntax"),
     "misspelt hook": (ADAPTER.replace("register_adapters", "register_adaptors"), "register_adaptors"),
     "wrong arguments": (ADAPTER.replace("(register)", "(registry)"), "registry"),
-    "no hooks": ("x = 1", "implements none of the hooks register_adapters, register_backbones"),
+    "no hooks": (f"{API}x = 1", "implements none of the hooks register_adapters, register_backbones"),
     "hook without mark": (ADAPTER.replace("@hookimpl", ""), "implements none of the hooks"),
-    "hook raises": (ADAPTER.replace("register(Ad", "1 / 0; register(Ad"), "fails to load: ZeroDivisionError"),
+    "hook raises": (
+        ADAPTER.replace("register(Ad", "1 / 0; register(Ad"),
+        "fails in its hook register_adapters: ZeroDivisionError",
+    ),
+    "hook exits": (
+        ADAPTER.replace("register(Ad", "raise SystemExit(3); register(Ad"),
+        "fails in its hook register_adapters: SystemExit: 3",
+    ),
+    "unknown field": (
+        ADAPTER.replace("planner=Planner", "plannner=Planner"),
+        "fails in its hook register_adapters: TypeError: AdapterSpec.__init__() got an unexpected keyword argument",
+    ),
+    "a class for a spec": (
+        ADAPTER.replace(
+            "AdapterSpec(name={name!r}, config=Config, planner=Planner, module=AdapterModule)", "AdapterSpec"
+        ),
+        "must register AdapterSpec objects as adapters, got the class AdapterSpec itself",
+    ),
+    "what cannot be shown for a spec": (
+        f"{ADAPTER}    class Odd:\n        __repr__ = None\n    register(Odd())",
+        "must register AdapterSpec objects as adapters, got (Odd, which cannot be shown)",
+    ),
     "registers nothing": (ADAPTER.replace("register(Ad", "(Ad"), "registers nothing"),
     "not a spec": (NOT_A_SPEC, "must register AdapterSpec objects as adapters, got 'acme'"),
     "spec of the other kind": (
@@ -222,7 +312,7 @@ BROKEN = {
         "must register AdapterSpec objects as adapters",
     ),
     "registers a name twice": (
-        ADAPTER + "    register(AdapterSpec(name={name!r}, config=object, plan=None, build=None))",
+        ADAPTER + "    register(AdapterSpec(name={name!r}, config=Config, planner=Planner, module=AdapterModule))",
         "registers the adapter 'acme' twice",
     ),
 }
@@ -247,12 +337,12 @@ def test_a_broken_plugin_is_reported_and_harms_no_other(site, source, problem):
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("import plug_not_there.deep", "it imports 'plug_not_there', which is not installed"),
+        ("PLUGIN_API = 1\nimport plug_not_there.deep", "it imports 'plug_not_there', which is not installed"),
         ("def broken(:", "SyntaxError"),
-        (ADAPTER.replace("register_adapters", "register_adaptors"), "did you mean 'register_adapters'"),
+        (ADAPTER.replace("register_adapters", "register_adaptors"), "Did you mean 'register_adapters'?"),
         (
             ADAPTER.replace("register_adapters", "frobnicate"),
-            "hooks are register_adapters, register_backbones",
+            "Hooks are register_adapters, register_backbones",
         ),
     ],
     ids=["missing module", "syntax error", "misspelt hook", "made-up hook"],
@@ -276,7 +366,7 @@ def test_a_module_that_is_not_there_is_reported(site, module):
 
 
 def test_a_broken_plugin_is_logged_when_another_was_asked_for(site, caplog):
-    site.install("broken", name="broken", source="raise RuntimeError('no luck')")
+    site.install("broken", name="broken", source=f"{API}raise RuntimeError('no luck')")
     site.install("fine", name="fine", source=BACKBONE.format(name="fine", model_type="fine_vl"))
     assert site.host().backbone_for("fine_vl").name == "fine"
     assert "from broken 1.0) fails to load: RuntimeError: no luck." in caplog.text
@@ -285,6 +375,237 @@ def test_a_broken_plugin_is_logged_when_another_was_asked_for(site, caplog):
 def test_optional_imports_are_no_defect(site):
     source = "try:\n    import plug_not_there\nexcept ImportError:\n    pass\n" + ADAPTER.format(name="acme")
     site.install("acme", name="acme", source=source)
+    assert only(site.host().plugins()).status == "ready"
+
+
+# -- the contract's version --------------------------------------------------------------------------------
+
+VERSIONS = {
+    "none": ("", r"expected the line PLUGIN_API = 1 in plug_acme, got none.*pip install --upgrade acme\. .*docs/plug"),
+    "newer": ("PLUGIN_API = 2", r"for PLUGIN_API 2, pixelrefer-plugin has 1\. .* --upgrade pixelrefer-plugin$"),
+    "older": ("PLUGIN_API = 0", r"for PLUGIN_API 0, pixelrefer-plugin has 1\. .* --upgrade acme$"),
+    "annotated": ("PLUGIN_API: int = 2", r"for PLUGIN_API 2, "),
+    "a text": ("PLUGIN_API = '1'", r"has PLUGIN_API = '1' in plug_acme, expected a whole number: 1"),
+    "a boolean": ("PLUGIN_API = True", r"has PLUGIN_API = True in plug_acme, expected a whole number: 1"),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), VERSIONS.values(), ids=VERSIONS)
+def test_a_plugin_of_another_contract_is_refused_without_being_imported(site, line, message):
+    module = site.install("acme", name="acme", source=ADAPTER.format(name="acme").replace("PLUGIN_API = 1", line))
+    served = site.host()
+    assert re.search(message, only(served.plugins()).status)
+    with pytest.raises(PluginError, match=r"^Plugin 'acme' \(plug_acme, from acme 1\.0\) is installed but ") as error:
+        served.adapter("acme")
+    assert re.search(message, str(error.value).rstrip("."))
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("line", "is_fine"),
+    [
+        ("PLUGIN_API = int('1')", True),
+        ("PLUGIN_API = int('2')", False),
+        ("from plug_numbers import *", True),
+        ("from plug_numbers import PLUGIN_API_2 as PLUGIN_API", False),
+        ("# PLUGIN_API", False),
+    ],
+)
+def test_a_number_that_the_source_does_not_tell_is_read_from_the_module(site, line, is_fine):
+    site.write_module("plug_numbers", "PLUGIN_API, PLUGIN_API_2 = 1, 2")
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme").replace("PLUGIN_API = 1", line))
+    served = site.host()
+    assert only(served.plugins()).status == "ready"
+    assert only(served.plugins()).api is None
+    assert only(served.plugins(check=True)).is_broken is not is_fine
+    assert is_fine or "PLUGIN_API" in only(served.plugins()).status
+
+
+def test_a_compiled_plugin_tells_its_number_when_it_is_imported(site):
+    module = site.install("acme", name="acme", source=ADAPTER.format(name="acme"))
+    source = site.root / f"{module}.py"
+    py_compile.compile(source, source.with_suffix(".pyc"))
+    source.unlink()
+    served = site.host()
+    assert (only(served.plugins()).kind, only(served.plugins()).api) == ("unknown", None)
+    assert served.adapter("acme").name == "acme"
+
+
+def test_the_number_is_listed(site):
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme"))
+    assert only(site.host().plugins()).api == 1
+
+
+# -- what is registered ------------------------------------------------------------------------------------
+
+SPECS = {
+    "no name": (SOURCE, "name='acme'", "name=None", r"RegionSourceSpec\.name must be a text of .*; got None"),
+    "an empty name": (FORMAT, "name='acme'", "name=''", r"DataFormatSpec\.name must be a text of .*; got ''"),
+    "a name in capitals": (ADAPTER, "name='acme'", "name='Acme'", r"AdapterSpec\.name must be .* lowercase .*'Acme'"),
+    "a name with a blank": (SOURCE, "name='acme'", "name='a b'", r"RegionSourceSpec\.name must be .*; got 'a b'"),
+    "a config object": (
+        SOURCE,
+        "config=Config",
+        "config=Config()",
+        r"RegionSourceSpec\.config of 'acme' must be a frozen dataclass .* Give the class Config itself",
+    ),
+    "a plain class": (FORMAT, "@dataclass(frozen=True)", "", r"config of 'acme' .* the class Config, which is no data"),
+    "a config that changes": (FORMAT, "(frozen=True)", "()", r"got Config, which can be changed\. Write @dataclass\("),
+    "no default": (SOURCE, "size: int = 1", "size: int", r"got Config, which has no default for size"),
+    "no function to build": (
+        SOURCE,
+        "build=object",
+        "build=None",
+        r"build of 'acme' must be a function, got None",
+    ),
+    "no function to read": (
+        FORMAT,
+        "open_file=object",
+        "open_file=3",
+        r"open_file of .* must be a function or None",
+    ),
+    "no way to read": (FORMAT, ", open_file=object", "", r"'acme' must have read_record or open_file, and not both"),
+}
+
+
+@pytest.mark.parametrize(("source", "old", "new", "message"), SPECS.values(), ids=SPECS)
+def test_a_spec_that_breaks_its_contract_says_what_was_expected(site, source, old, new, message):
+    text = source.format(name="acme")
+    assert old in text
+    site.install("acme", name="acme", source=text.replace(old, new))
+    site.install("fine", name="fine", source=SOURCE.format(name="fine"))
+    served = site.host()
+    with pytest.raises(
+        PluginError, match=r"No region source is called 'other'\. Installed region sources: fine\. Plugin 'acme'"
+    ):
+        served.region_source("other")
+    status = served.plugins()[0].status
+    assert re.search(r"^broken: fails in its hook register_\w+: .*" + message, status), status
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the checks of a spec are about."""
+
+    names: object = ("a",)
+    patterns: object = field(default_factory=lambda: {"decoder": "a+"})
+    name: str = "acme"
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (
+            lambda: checks.require_texts(Spec(names="qwen"), "names"),
+            r"Spec\.names of 'acme' .* tuple .* Write \('qwen',\)",
+        ),
+        (lambda: checks.require_texts(Spec(names=("a", 3)), "names"), r"must be a tuple of names, got \('a', 3\)"),
+        (lambda: checks.require_texts(Spec(names=()), "names"), r"must be a tuple of names, got \(\)"),
+        (lambda: checks.require_patterns(Spec(patterns=None), "patterns"), r"must be a mapping .*, got None"),
+        (
+            lambda: checks.require_patterns(Spec(patterns={"decoder": "("}), "patterns"),
+            r"Spec\.patterns\['decoder'\] of 'acme' must be a regular expression, got '\(': missing \)",
+        ),
+        (lambda: checks.require_patterns(Spec(patterns={"decoder": 3}), "patterns"), r"regular expression, got 3"),
+        (
+            lambda: checks.require_known(Spec(patterns={"decodre": "a"}), "patterns", ("decoder", "projector")),
+            r"must be among decoder, projector, got 'decodre'",
+        ),
+    ],
+)
+def test_checks_for_specs(check, message):
+    with pytest.raises(PixelReferError, match=message):
+        check()
+
+
+def test_checks_for_specs_let_sound_ones_pass():
+    checks.require_texts(Spec(), "names")
+    checks.require_patterns(Spec(), "patterns")
+    checks.require_known(Spec(), "patterns", ("decoder",))
+
+
+def test_all_that_one_plugin_registers_is_listed_once_it_is_loaded(site):
+    more = "    register(RegionSourceSpec(name='large', config=Config, build=object))"
+    site.install("pack", name="pack", source=SOURCE.format(name="small") + more)
+    served = site.host()
+    assert only(served.plugins()).specs == ()
+    assert only(served.plugins(check=True)).specs == (("region source", "small"), ("region source", "large"))
+
+
+# -- whatever else is wrong --------------------------------------------------------------------------------
+
+
+def test_ctrl_c_while_a_plugin_loads_is_the_users(site):
+    site.install("acme", name="acme", source="PLUGIN_API = 1\nraise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        site.host().plugins(check=True)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "backbone", "region_source", "data_format"])
+def test_a_misspelt_hook_is_told_wherever_its_plugin_is_asked_for(site, kind):
+    source = BACKBONE.format(name="acme", model_type="acme_vl").replace("register_backbones", "register_backbone")
+    site.install("acme-vl", name="acme", source=source)
+    message = r"from acme-vl 1\.0\) .*has a hook 'register_backbone', which does not exist\. Did you mean 'register_bac"
+    with pytest.raises(PluginError, match=message):
+        getattr(site.host(), kind)("acme")
+    with pytest.raises(PluginError, match=message):
+        site.host().adapter("other")
+    with pytest.raises(PluginError, match=message):
+        site.host().backbone_for("acme_vl")
+
+
+def test_a_misspelt_hook_that_only_importing_shows_is_told_as_well(site):
+    mark = "@hookimpl\ndef"
+    source = ADAPTER.format(name="acme").replace(mark, "@hookimpl(trylast=True)\ndef")
+    site.install("acme", name="acme", source=source.replace("register_adapters", "register_adaptors"))
+    with pytest.raises(PluginError, match=r"'register_adaptors', which does not exist\. Did you mean 'register_adap"):
+        site.host().adapter("acme")
+
+
+def test_a_file_of_no_known_format_tells_of_a_broken_plugin(site, monkeypatch):
+    source = FORMAT.format(name="acme").replace("register_data_formats", "register_data_format")
+    site.install("acme", name="acme", source=source)
+    served = site.host()
+    monkeypatch.setattr(plugins, "host", lambda: served)
+    with pytest.raises(DataError, match=r"No data format recognises rows.* Did you mean 'register_data_formats'\?"):
+        RegionDataset.from_rows([{"acme": 1}], format="auto")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"Version: 1.0\n", b"Name: \xff\xfe\nVersion: 1.0\n", b"", None],
+    ids=["no name", "bytes", "empty", "no file"],
+)
+def test_a_distribution_without_a_name_that_can_be_read_has_its_plugins(site, text):
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme"))
+    file = site.root / "acme-1.0.dist-info" / "METADATA"
+    file.unlink() if text is None else file.write_bytes(text)
+    served = site.host()
+    assert only(served.plugins()).distribution == "unknown"
+    assert served.adapter("acme").name == "acme"
+
+
+def test_a_distribution_that_cannot_be_read_harms_no_other(site, caplog):
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme"))
+    site.install("other", name="other", source=ADAPTER.format(name="other"))
+    (site.root / "acme-1.0.dist-info" / "entry_points.txt").write_bytes(b"[pixelrefer_plugin]\n\xff = x\n")
+    found = [plugin.name for plugin in PluginHost().plugins()]
+    assert "other" in found
+    assert "saot" in found
+    assert "acme" not in found
+    assert "The entry points of distribution acme cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["(" * 3000, "x = '\\0'", "# coding: nonsense\n"], ids=["deep", "null", "encoding"])
+def test_a_source_that_cannot_be_parsed_is_listed_as_broken(site, source):
+    site.install("acme", name="acme", source=source.replace("\\0", "\0"))
+    assert only(site.host().plugins()).is_broken
+    with pytest.raises(PluginError, match=r"from acme 1\.0"):
+        site.host().adapter("acme")
+
+
+def test_what_a_source_warns_of_is_not_the_users(site):
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme") + "\nx = '\\d'\n")
     assert only(site.host().plugins()).status == "ready"
 
 
@@ -333,7 +654,7 @@ def test_one_module_may_register_several(site):
         "pack",
         name="pack",
         source=ADAPTER.format(name="small")
-        + "    register(AdapterSpec(name='large', config=object, plan=None, build=None))",
+        + "    register(AdapterSpec(name='large', config=Config, planner=Planner, module=AdapterModule))",
     )
     served = site.host()
     assert served.adapter("large").name == "large"
@@ -391,6 +712,33 @@ def test_backbone_by_model_type(site):
     assert not {adapter, source} & set(sys.modules)
 
 
+def test_an_adapter_by_the_model_type_of_an_official_checkpoint(site):
+    site.install("acme", name="acme", source=READER.format(name="acme"))
+    site.install("other", name="other", source=READER.format(name="other").replace("acme_7b", "acme_2b"))
+    site.install("broken", name="broken", source="1 / 0")
+    served = site.host()
+    assert served.adapter_for_layout("acme_7b").name == "acme"
+    assert served.adapter_for_layout("acme_3b") is None
+    assert {model_type: layout.model for model_type, layout in served.adapter_layouts().items()} == {
+        "acme_2b": "Acme",
+        "acme_7b": "Acme",
+    }
+
+
+def test_official_checkpoints_that_two_adapters_read_are_refused(site):
+    for name in ("acme", "other"):
+        site.install(name, name=name, source=READER.format(name=name))
+    with pytest.raises(PluginError, match=r"'acme_7b' are read by 'acme' \(plug_acme, .* Uninstall one of them"):
+        site.host().adapter_for_layout("acme_7b")
+
+
+def test_a_layout_names_a_preset_that_there_is(site):
+    source = READER.format(name="acme").replace("options=dict", "preset='best', options=dict")
+    site.install("acme", name="acme", source=source)
+    with pytest.raises(PluginError, match="Adapter 'acme' has no preset 'best'. Its presets: none"):
+        site.host().adapter("acme")
+
+
 def test_an_unserved_model_type_says_how_to_serve_it():
     with pytest.raises(PluginError, match=r"'gpt2'\. Served: .*qwen2_5_vl.*docs/plugins\.md"):
         host().backbone_for("gpt2")
@@ -403,25 +751,40 @@ def test_a_model_type_served_twice_is_refused(site):
         site.host().backbone_for("same_vl")
 
 
-def test_a_model_type_served_twice_is_used_by_name(site, monkeypatch):
-    """As in `RegionModel.attach(..., backbone_plugin=...)`: model and processor follow the choice, not the type."""
+@pytest.fixture
+def served_twice(site, monkeypatch):
+    """Two plugins for the model type of a built-in one."""
     source = "from pixelrefer_videollama3.backbone import SPEC\n" + BACKBONE.replace("BackboneSpec, ", "").replace(
-        "BackboneSpec(name={name!r}, model_types=({model_type!r},), **dict.fromkeys(REST.split()))",
+        "BackboneSpec(name={name!r}, model_types=({model_type!r},), **PARTS)",
         "replace(SPEC, name={name!r})",
-    ).replace("REST", "from dataclasses import replace\nREST")
+    ).replace("PARTS = ", "from dataclasses import replace\nPARTS = ")
     site.install("one", name="one", source=source.format(name="one"))
     site.install("two", name="two", source=source.format(name="two"))
     served = site.host()
     monkeypatch.setattr(served, "adapter", host().adapter)
+    monkeypatch.setattr(served, "distribution_of", lambda kind, name: None)
     monkeypatch.setattr(plugins, "host", lambda: served)
-    backbone, native = served.backbone("two").tiny(0)
+    return served
+
+
+def test_a_model_type_served_twice_is_used_by_name(site, served_twice):
+    """As in `attach(..., backbone_plugin=...)`: model and processor follow the choice, not the type."""
+    backbone, native = served_twice.backbone("two").tiny(0)
     with pytest.raises(PluginError, match="is served by"):
-        RegionModel.attach(backbone)
-    model = RegionModel.attach(backbone, backbone_plugin="two")
-    model.save_pretrained(site.root / "model", model.make_processor(native), include_backbone=True)
+        attach(backbone, native, adapter="saot")
+    model, processor = attach(backbone, native, adapter="saot", backbone_plugin="two")
+    model.save_pretrained(site.root / "model", processor, include_backbone=True)
     model.detach()
     RegionModel.from_pretrained(site.root / "model").detach()
     RegionProcessor.from_pretrained(site.root / "model")
+
+
+def test_the_kit_checks_a_second_plugin_of_a_model_type(served_twice):
+    assert "saving_and_loading_changes_nothing" in check_backbone("two")
+
+
+def test_the_kit_checks_masks_with_a_second_plugin_of_a_model_type(served_twice):
+    masks_survive_saving("unipixel", "two")
 
 
 # -- hooks -------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import assistant, picture, user
 
-from pixelrefer_plugin import Region, RegionModel, get_adapter, get_backbone
+from pixelrefer_plugin import Region, attach, get_adapter, get_backbone
 
 CONFIGURATIONS = [(adapter, options) for adapter in ("saot", "oci") for options in (None, "official")]
 
@@ -31,9 +31,9 @@ def batch_of(processor, regions):
 def test_it_trains(adapter, options, regions):
     backbone, native = get_backbone("videollama3").tiny(0)
     torch.manual_seed(0)
-    model = RegionModel.attach(backbone, adapter=adapter, adapter_config=options)
+    model, processor = attach(backbone, native, adapter=adapter, adapter_config=options)
     model.add_lora()
-    batch = batch_of(model.make_processor(native), regions)
+    batch = batch_of(processor, regions)
     trained = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=3e-3)
     losses = []

@@ -1,6 +1,8 @@
 """RegionProcessor: what it writes into the sequence, which labels it makes, and what it refuses."""
 
+import copy
 import dataclasses
+import functools
 import pickle
 import weakref
 
@@ -13,7 +15,6 @@ from PIL import Image
 
 from pixelrefer_plugin import (
     CheckpointError,
-    CropView,
     ImageError,
     PixelReferError,
     PluginError,
@@ -21,13 +22,14 @@ from pixelrefer_plugin import (
     Region,
     RegionError,
     RegionModel,
-    RegionPlan,
     RegionProcessor,
     SpliceError,
     VideoRegion,
+    attach,
     get_adapter,
     get_backbone,
 )
+from pixelrefer_plugin.authoring import CropView, Planner, PromptView, RegionPlan, SceneView
 from pixelrefer_plugin.contracts.messages import PLACEHOLDER
 from pixelrefer_plugin.testing import make_pair
 
@@ -92,7 +94,7 @@ def test_an_answer_may_point_at_regions(pair):
     inputs = pair.processor(
         [user(IMAGE, "which one is left?"), assistant("<region>, not <region>.")], [BOX, other], labels=True
     )
-    placeholders = inputs["input_ids"] == pair.processor.placeholder_id
+    placeholders = inputs["input_ids"] == pair.processor.tokens.placeholder
     assert int(placeholders.sum()) == sum(inputs["regions"].counts)
     assert (inputs["labels"][placeholders] == -100).all()
     text = supervised_text(pair.processor, inputs["labels"][0])
@@ -140,8 +142,8 @@ def media(image):
 @pytest.mark.parametrize(
     ("conversation", "regions", "message"),
     [
-        ([user(IMAGE, "what is this?")], [BOX], "texts have 0 <region> but 1 regions were given"),
-        ([user(IMAGE, "<region> <region>")], [BOX], "texts have 2 <region> but 1 regions"),
+        ([user(IMAGE, "what is this?")], [BOX], "texts have 0 <region> but 1 region was given"),
+        ([user(IMAGE, "<region> <region>")], [BOX], "texts have 2 <region> but 1 region was"),
         ([user(IMAGE, f"is {PLACEHOLDER} ok?")], [], r"special token '<\|region_pad\|>'"),
         ([user("see <|image_pad|>")], [], r"special token '<\|image_pad\|>'"),
         ([user(IMAGE, "<region>")], [BOX.on_image(1)], "lies on image 1, but the conversation has 1 images"),
@@ -215,7 +217,7 @@ def test_refusals_name_the_sample(pair):
 def with_presets(pair):
     """The pair, whose adapter has a preset `few` of 3 tokens and few patches."""
     few = {"num_tokens": 3, "large_patches": 9}
-    return dataclasses.replace(get_adapter("saot"), presets={"few": few, "default": {}})
+    return dataclasses.replace(get_adapter("saot"), presets={"few": few, "default": {}}, layouts={})
 
 
 def test_a_preset_is_its_options_and_those_beside_it_count(with_presets):
@@ -258,10 +260,8 @@ def test_no_option_may_be_called_preset():
 @pytest.mark.parametrize("name", ["saot", "oci"])
 def test_a_preset_may_be_named_wherever_options_are(name):
     backbone, native = get_backbone("videollama3").tiny(0)
-    model = RegionModel.attach(backbone, adapter=name, adapter_config={"preset": "official", "num_tokens": 4})
-    processor = RegionProcessor(
-        native, backbone.config, adapter=name, adapter_config={"preset": "official", "num_tokens": 4}
-    )
+    options = {"preset": "official", "num_tokens": 4}
+    model, processor = attach(backbone, native, adapter=name, adapter_config=options)
     assert model.adapter_config == get_adapter(name).make_config({"preset": "official", "num_tokens": 4})
     inputs = processor([user(IMAGE, "what is <region>?")], [BOX])
     assert torch.isfinite(model(**inputs).logits).all()
@@ -275,26 +275,32 @@ def own_token_pair(token="<REGION>", **options):
     """A tiny model whose tokenizer has a token for object tokens, and the processor that uses it."""
     backbone, native = get_backbone("videollama3").tiny(0)
     native.tokenizer.add_tokens([token], special_tokens=True)
-    model = RegionModel.attach(backbone, **options).eval()
-    return model, native, model.make_processor(native, region_token=token)
+    model, processor = attach(backbone, native, adapter="saot", region_token=token, **options)
+    return model.eval(), native, processor
 
 
 def test_the_region_token_is_written_for_each_object_token():
     model, native, processor = own_token_pair()
-    ours = model.make_processor(native)
+    ours = RegionProcessor(native, model.backbone.config, adapter="saot")
     assert processor.region_token == "<REGION>"
-    assert processor.placeholder_id == native.tokenizer.convert_tokens_to_ids("<REGION>")
+    assert processor.tokens.placeholder == native.tokenizer.convert_tokens_to_ids("<REGION>")
     assert PLACEHOLDER not in processor.tokenizer.get_vocab()
     conversation = [user(IMAGE, "is <region> red?"), assistant("<region> is, <region> is not")]
     regions = [BOX, BOX, Region.from_box((50, 10, 80, 50))]
     inputs, expected = (each(conversation, regions, labels=True) for each in (processor, ours))
-    same = expected["input_ids"].masked_fill(expected["input_ids"] == ours.placeholder_id, processor.placeholder_id)
+    same = expected["input_ids"].masked_fill(
+        expected["input_ids"] == ours.tokens.placeholder, processor.tokens.placeholder
+    )
     assert torch.equal(inputs["input_ids"], same)
     assert torch.equal(inputs["labels"], expected["labels"])
-    assert int((inputs["input_ids"] == processor.placeholder_id).sum()) == sum(inputs["regions"].counts)
-    assert (inputs["labels"] != processor.placeholder_id).all()
+    assert int((inputs["input_ids"] == processor.tokens.placeholder).sum()) == sum(inputs["regions"].counts)
+    assert (inputs["labels"] != processor.tokens.placeholder).all()
+    other = RegionModel.attach(copy.deepcopy(model.backbone), adapter="saot", tokens=ours.tokens)
+    other.adapter.load_state_dict(model.adapter.state_dict())
     with torch.no_grad():
-        assert torch.equal(model(**expected).logits, model(**inputs).logits)
+        assert torch.equal(other(**expected).logits, model(**inputs).logits)
+    with pytest.raises(SpliceError, match="The batch has object tokens where token .* stands"):
+        model(**expected)
     del inputs["regions"]
     with pytest.raises(SpliceError, match="placeholders for object tokens but no 'regions'"):
         model(**inputs)
@@ -313,9 +319,9 @@ def test_a_region_token_must_be_the_tokenizers_own():
     model, native, _ = own_token_pair()
     for token in ("<OTHER>", "the", ""):
         with pytest.raises(PromptError, match=f"The tokenizer has no token '{token}' of its own for object tokens"):
-            model.make_processor(native, region_token=token)
+            RegionProcessor(native, model.backbone.config, adapter="saot", region_token=token)
     with pytest.raises(PromptError, match=r"'<\|image_pad\|>' stands for pictures or videos"):
-        model.make_processor(native, region_token="<|image_pad|>")
+        RegionProcessor(native, model.backbone.config, adapter="saot", region_token="<|image_pad|>")
     model.detach()
 
 
@@ -336,23 +342,26 @@ def test_a_plain_backbones_region_token_may_be_named(tmp_path):
     native.tokenizer.add_tokens(["<REGION>"], special_tokens=True)
     native.save_pretrained(tmp_path)
     backbone.config.save_pretrained(tmp_path)
-    processor = RegionProcessor.from_pretrained(tmp_path, region_token="<REGION>")
-    assert processor.placeholder_id == native.tokenizer.convert_tokens_to_ids("<REGION>")
-    assert RegionProcessor.from_pretrained(tmp_path).region_token is None
+    processor = RegionProcessor.from_pretrained(tmp_path, adapter="saot", region_token="<REGION>")
+    assert processor.tokens.placeholder == native.tokenizer.convert_tokens_to_ids("<REGION>")
+    assert RegionProcessor.from_pretrained(tmp_path, adapter="saot").region_token is None
 
 
 # -- regions that are planned together ----------------------------------------------------------------------
 
 
-def planned_together(pair, together):
-    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, plan_together=together)
+def replan(processor, **methods):
+    """Have the processor's planner be one of a subclass, with these methods in place of its own."""
+    planner = processor._planner
+    changed = {name: lambda self, *args, _method=method: _method(*args) for name, method in methods.items()}
+    processor._planner = type("Replanned", (type(planner),), changed)(planner.config)
 
 
 def boxes_of(batch):
     return [tuple(map(int, box)) for box in batch.views[0].boxes_xyxy]
 
 
-def first_ones(config, plans):
+def first_ones(plans):
     """All regions of a picture get what the first one asks for."""
     return [plans[0]] * len(plans)
 
@@ -362,7 +371,7 @@ OTHER = Region.from_box((50, 10, 80, 50))
 
 def test_regions_of_one_picture_are_planned_together_in_their_order(pair):
     alone = boxes_of(pair.processor([user(IMAGE, "<region> <region>")], [BOX, OTHER])["regions"])
-    planned_together(pair, first_ones)
+    replan(pair.processor, together=first_ones)
     assert boxes_of(pair.processor([user(IMAGE, "<region> <region>")], [BOX, OTHER])["regions"]) == [alone[0]] * 2
     assert boxes_of(pair.processor([user(IMAGE, "<region> <region>")], [OTHER, BOX])["regions"]) == [alone[1]] * 2
 
@@ -371,7 +380,7 @@ def test_other_pictures_and_conversations_are_planned_apart(pair):
     image = user(IMAGE, picture(60, 90, seed=4), "<region> <region> <region>")
     on_both = [OTHER.on_image(1), BOX, BOX.on_image(1)]
     alone = boxes_of(pair.processor([[image], [user(IMAGE, "<region>")]], [on_both, [OTHER]])["regions"])
-    planned_together(pair, first_ones)
+    replan(pair.processor, together=first_ones)
     batch = pair.processor([[image], [user(IMAGE, "<region>")]], [on_both, [OTHER]])["regions"]
     assert boxes_of(batch) == [alone[0], alone[1], alone[0], alone[3]]
 
@@ -381,7 +390,7 @@ def test_frames_of_a_video_are_planned_apart(pair):
     video = {"type": "video", "video": frames, "fps": 1.0}
     regions = [{1: BOX, 2: BOX}, {2: OTHER, 3: OTHER}]
     alone = boxes_of(pair.processor([user(video, "<region> <region>")], regions)["regions"])
-    planned_together(pair, first_ones)
+    replan(pair.processor, together=first_ones)
     batch = pair.processor([user(video, "<region> <region>")], regions)["regions"]
     assert boxes_of(batch) == [alone[0], alone[0], alone[0], alone[3]]
 
@@ -389,21 +398,21 @@ def test_frames_of_a_video_are_planned_apart(pair):
 @pytest.mark.parametrize(
     ("together", "message"),
     [
-        (lambda config, plans: plans[:1], "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got 1"),
-        (lambda config, plans: None, "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got None"),
-        (lambda config, plans: [None, *plans[1:]], "Sample 0: region 0: Adapter 'saot' must plan a RegionPlan, got No"),
+        (lambda plans: plans[:1], "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got 1"),
+        (lambda plans: None, "Sample 0: Adapter 'saot' must return as many plans .* given, 2, got None"),
+        (lambda plans: [None, *plans[1:]], "Sample 0, region 0: Adapter 'saot' must plan a RegionPlan, got No"),
         (
-            lambda config, plans: [
+            lambda plans: [
                 plans[0],
                 RegionPlan(1, (CropView((0, 0, 200, 20), (2, 2), np.ones((2, 2), np.float32)),)),
             ],
-            r"Sample 0: region 1: Adapter 'saot' asks for the crop \(0, 0, 200, 20\), which is not inside its picture",
+            r"Sample 0, region 1: Adapter 'saot' asks for the crop \(0, 0, 200, 20\), which is not inside its picture",
         ),
     ],
     ids=["fewer", "none", "nothing", "outside"],
 )
 def test_plans_made_together_are_checked(pair, together, message):
-    planned_together(pair, together)
+    replan(pair.processor, together=together)
     with pytest.raises(PluginError, match=message):
         pair.processor([user(IMAGE, "<region> <region>")], [BOX, OTHER])
 
@@ -415,11 +424,12 @@ def test_an_adapter_says_what_stands_before_a_frames_tokens():
     pair = make_pair("oci", "videollama3")
     frames = np.stack([picture(60, 90, seed=seed) for seed in range(4)])
     conversation = [user({"type": "video", "video": frames, "fps": 2.0}, "<region>?")]
-    labels = {None: "[Time 0.0s:,Time 1.5s:]?", (lambda config, time_s: f"at {time_s:.2f} "): "[at 0.00 ,at 1.50 ]?"}
+    plain = functools.partial(Planner.frame_label, pair.processor._planner)
+    labels = {plain: "[Time 0.0s:,Time 1.5s:]?", (lambda time_s: f"at {time_s:.2f} "): "[at 0.00 ,at 1.50 ]?"}
     for frame_label, expected in labels.items():
-        pair.processor._adapter = dataclasses.replace(pair.processor._adapter, frame_label=frame_label)
+        replan(pair.processor, frame_label=frame_label)
         (ids,) = pair.processor(conversation, [{0: BOX, 3: BOX}])["input_ids"]
-        text = pair.processor.tokenizer.decode(ids[ids != pair.processor.placeholder_id])
+        text = pair.processor.tokenizer.decode(ids[ids != pair.processor.tokens.placeholder])
         assert expected in text
     pair.model.detach()
 
@@ -427,9 +437,9 @@ def test_an_adapter_says_what_stands_before_a_frames_tokens():
 @pytest.mark.parametrize("label", ["<|image_pad|>", "<|region_pad|>:", "<|im_end|>", None, 3])
 def test_a_label_that_is_no_plain_text_is_the_adapters_error(label):
     pair = make_pair("oci", "videollama3")
-    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, frame_label=lambda config, time_s: label)
+    replan(pair.processor, frame_label=lambda time_s: label)
     frames = np.stack([picture(60, 90, seed=seed) for seed in range(2)])
-    with pytest.raises(PluginError, match="'oci' must label a frame with text without special tokens, got"):
+    with pytest.raises(PluginError, match="'oci' must return text without special tokens from Planner.frame_label"):
         pair.processor([user({"type": "video", "video": frames, "fps": 2.0}, "<region>?")], [{0: BOX}])
     pair.model.detach()
 
@@ -438,14 +448,14 @@ def test_a_label_that_is_no_plain_text_is_the_adapters_error(label):
 
 
 def test_masks_are_let_go_as_soon_as_they_are_planned(pair):
-    alive, numbers, saot = weakref.WeakSet(), [], pair.processor._adapter
+    alive, numbers, saot = weakref.WeakSet(), [], pair.processor._planner
 
-    def plan(config, mask, geometry):
+    def plan(mask, geometry):
         alive.add(mask)
         numbers.append(len(alive))
-        return saot.plan(config, mask, geometry)
+        return saot.plan(mask, geometry)
 
-    pair.processor._adapter = dataclasses.replace(saot, plan=plan)
+    replan(pair.processor, plan=plan)
     regions = [Region.from_box((x, 5, x + 10, 30)) for x in range(20)]
     batch = pair.processor([user(IMAGE, " ".join(["<region>"] * 20))], regions)["regions"]
     assert len(batch.counts) == len(numbers) == 20
@@ -479,7 +489,7 @@ CROP = CropView((0, 0, 20, 20), (2, 2), np.ones((2, 2)))
 )
 def test_plans_are_checked(pair, plans, message):
     answers = iter(plans)
-    pair.processor._adapter = dataclasses.replace(pair.processor._adapter, plan=lambda *_: next(answers))
+    replan(pair.processor, plan=lambda *_: next(answers))
     with pytest.raises(PluginError, match=message):
         pair.processor([user(IMAGE, " ".join(["<region>"] * len(plans)))], [BOX] * len(plans))
 
@@ -520,14 +530,16 @@ def rendered(processor, inputs):
     return sketch.text_of(processor, inputs["input_ids"][0]).split("<|vision_end|>")[-1]
 
 
+read_as = sketch.read_as
 LIST = "Here is an image with the following highlighted regions:\n"
 
 
 def test_clicks_and_boxes_stand_where_they_are_asked_about(drawing):
     inputs = drawing([user(IMAGE, "is <region> in <region>?")], [CLICKS, BOX])
     assert "is [**] in [*]?" in rendered(drawing, inputs)
-    prompts = inputs["regions"].views[1].prompts
-    assert prompts.kinds == ("points", "box")
+    scene, prompts = inputs["regions"].views[0], inputs["regions"].views[1].prompts
+    assert scene is None
+    assert (prompts.regions, prompts.kinds) == ((0, 1), ("points", "box"))
     assert prompts.points_xy.tolist() == [[20, 20], [30, 25], [5, 5], [40, 30]]
     assert inputs["regions"].counts == (2, 1)
 
@@ -535,7 +547,7 @@ def test_clicks_and_boxes_stand_where_they_are_asked_about(drawing):
 def test_what_is_not_drawn_is_listed_before_the_question_and_called_by_its_number(drawing):
     inputs = drawing([user(IMAGE, "is <region> like <region>, <region>?")], [CIRCLE, CLICKS, BOX])
     assert rendered(drawing, inputs).startswith(f"{LIST}[1]: *\nis [1] like [**], [*]?")
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "points", "box")
+    assert read_as(inputs) == ("mask", "points", "box")
 
 
 def test_object_tokens_are_in_the_order_of_their_placeholders(drawing):
@@ -551,18 +563,18 @@ def test_object_tokens_are_in_the_order_of_their_placeholders(drawing):
     assert f"{LIST}[1]: *\n[2]: *\nto [1], then [*]<|im_end|>" in text
     assert "[2] is like [1]" in text
     assert "and [**]?" in text
-    assert inputs["regions"].views[1].prompts.kinds == ("points", "mask", "mask", "box", "points")
+    assert read_as(inputs) == ("points", "mask", "mask", "box", "points")
     assert inputs["regions"].numbers == (0, 1, 3, 2, 5)
     assert inputs["regions"].counts == (2, 1, 1, 1, 2)
-    placeholders = inputs["input_ids"] == drawing.placeholder_id
+    placeholders = inputs["input_ids"] == drawing.tokens.placeholder
     assert int(placeholders.sum()) == sum(inputs["regions"].counts)
 
 
 def test_where_a_regions_tokens_stand_can_be_asked(drawing, pair):
-    assert [drawing.is_drawn(each) for each in (CLICKS, BOX, CIRCLE)] == [True, True, False]
-    assert drawing.is_drawn(VideoRegion({0: BOX, 3: CLICKS}))
-    assert not drawing.is_drawn(VideoRegion({0: BOX, 3: CIRCLE}))
-    assert pair.processor.is_drawn(BOX) is None
+    assert [drawing.is_listed(each) for each in (CLICKS, BOX, CIRCLE)] == [False, False, True]
+    assert not drawing.is_listed(VideoRegion({0: BOX, 3: CLICKS}))
+    assert drawing.is_listed(VideoRegion({0: BOX, 3: CIRCLE}))
+    assert not pair.processor.is_listed(CIRCLE)
 
 
 def test_an_answer_calls_regions_by_their_numbers(drawing):
@@ -590,7 +602,7 @@ def test_listed_regions_lie_on_one_picture(drawing):
     with pytest.raises(PromptError, match="Sample 0: its regions lie on image 0 and image 1. Adapter 'sketch' lists"):
         drawing([user(IMAGE, IMAGE, "<region> <region>")], both)
     inputs = drawing([user(IMAGE, IMAGE, "<region> <region>")], [BOX, both[1]])
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "box")
+    assert read_as(inputs) == ("mask", "box")
 
 
 def test_drawn_regions_must_lie_on_their_picture(drawing):
@@ -607,23 +619,122 @@ def test_drawn_regions_must_lie_on_their_picture(drawing):
 
 def test_drawn_plans_are_checked_as_others_are(drawing):
     crop = RegionPlan(1, (CropView((0, 0, 200, 20), (2, 2), np.ones((2, 2), np.float32)),))
-    drawing._adapter = dataclasses.replace(drawing._adapter, plan_drawn=lambda config, region: crop)
+    replan(drawing, plan_drawn=lambda region: crop)
     with pytest.raises(PluginError, match=r"Sample 0, region 0: Adapter 'sketch' asks for the crop"):
         drawing([user(IMAGE, "<region>")], [BOX])
-    drawing._adapter = dataclasses.replace(drawing._adapter, plan_drawn=lambda config, region: 3)
+    replan(drawing, plan_drawn=lambda region: 3)
     with pytest.raises(PluginError, match="Adapter 'sketch' must plan a RegionPlan, got 3"):
         drawing([user(IMAGE, "<region>")], [BOX])
 
 
-def test_what_reads_merged_cells_may_not_ask_for_crops(monkeypatch):
+def test_an_adapter_says_what_stands_before_the_list(drawing):
+    class Headed(type(drawing._planner)):
+        def list_heading(self, *, num_frames):
+            return f"of {num_frames}: "
+
+    drawing._planner = Headed(drawing._planner.config)
+    assert rendered(drawing, drawing([user(IMAGE, "what is <region>?")], [CIRCLE])).startswith("of None: [1]: *\nwhat")
+    video = {"type": "video", "video": np.stack([IMAGE] * 3), "fps": 1.0}
+    inputs = drawing([user(video, "what is <region>?")], [{0: CIRCLE, 2: CIRCLE}])
+    assert "of 3: [1]: " in sketch.text_of(drawing, inputs["input_ids"][0])
+
+
+@pytest.mark.parametrize("heading", ["<|image_pad|>", "<|region_pad|>\n", "<|im_end|>", None, 3])
+def test_a_heading_that_is_no_plain_text_is_the_adapters_error(drawing, heading):
+    class Headed(type(drawing._planner)):
+        def list_heading(self, *, num_frames):
+            return heading
+
+    drawing._planner = Headed(drawing._planner.config)
+    with pytest.raises(PluginError, match="'sketch' must return text without special tokens from Planner.list_heading"):
+        drawing([user(IMAGE, "what is <region>?")], [CIRCLE])
+
+
+def failing(*args, **options):
+    return {}["gone"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "method", "region"),
+    [
+        ("sketch", "plan", CIRCLE),
+        ("sketch", "plan_drawn", BOX),
+        ("sketch", "together", CIRCLE),
+        ("sketch", "list_heading", CIRCLE),
+        ("oci", "frame_label", {0: BOX}),
+    ],
+)
+def test_an_exception_of_a_planner_says_whose_it_is(monkeypatch, adapter, method, region):
     sketch.install(monkeypatch)
-    processor = sketch.make_processor("sketch-merged", adapter_config={"crops": True})
-    with pytest.raises(PluginError, match="'sketch-merged' reads the grid of the decoder's scene tokens .* for a crop"):
-        processor([user(IMAGE, "<region>")], [CIRCLE])
+    processor = sketch.make_processor(adapter)
+    monkeypatch.setattr(type(processor._planner), method, failing)
+    media = {"type": "video", "video": np.stack([IMAGE] * 3), "fps": 1.0} if isinstance(region, dict) else IMAGE
+    with pytest.raises(PluginError, match=f"Adapter '{adapter}' failed in {method}: KeyError: 'gone'") as raised:
+        processor([user(media, "what is <region>?")], [region])
+    assert (raised.value.plugin, raised.value.step) == (f"adapter '{adapter}'", method)
+
+
+@pytest.mark.parametrize("field", ["grids_hw", "boxes_xyxy", "frames_per_grid", "resize_frames"])
+def test_an_exception_of_a_scene_says_whose_it_is(field):
+    pair = make_pair("unipixel", "qwen2_5_vl")
+    spec = pair.processor._backbone
+    pair.processor._backbone = dataclasses.replace(spec, videos=dataclasses.replace(spec.videos, **{field: failing}))
+    video = {"type": "video", "video": np.stack([IMAGE] * 4), "fps": 1.0}
+    with pytest.raises(PluginError, match=f"Backbone 'qwen2_5_vl' failed in videos.{field}: KeyError: 'gone'"):
+        pair.processor([user(video, "what is <region>?")], [{0: CIRCLE, 3: CIRCLE}])
+
+
+def test_a_drawn_region_may_read_the_scene_too(drawing):
+    plain = drawing([user(IMAGE, "<region>")], [BOX])["regions"]
+    assert plain.scene is None, "nothing reads it"
+    replan(drawing, plan_drawn=lambda region: RegionPlan(1, (SceneView(), PromptView())))
+    batch = drawing([user(IMAGE, "is <region> like <region>?")], [CIRCLE, BOX])["regions"]
+    scene, drawn = batch.views
+    assert (scene.regions, drawn.prompts.regions) == ((0, 1), (1,))
+    assert scene.region_boxes_xyxy[1].tolist() == [5, 5, 40, 30]
+    assert batch.scene is not None
+
+
+def test_a_kind_that_is_not_drawn_is_read_by_its_mask(drawing):
+    drawing._adapter = dataclasses.replace(drawing._adapter, drawn=("points",))
+    inputs = drawing([user(IMAGE, "is <region> like <region>?")], [BOX, CLICKS])
+    assert read_as(inputs) == ("mask", "points")
+    assert [drawing.is_listed(each) for each in (CLICKS, BOX)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"drawn": "points"}, "AdapterSpec.drawn of 'sketch' must be a tuple of 'points' and 'box', got 'points'"),
+        ({"drawn": ("points", "mask")}, r"AdapterSpec.drawn of 'sketch' must be .* got \('points', 'mask'\)"),
+        (
+            {"scene": "merged"},
+            "scene of 'sketch' must be 'patches' or 'cells' or 'projected', got 'merged'",
+        ),
+        (
+            {"framework": "both"},
+            "framework of 'sketch' must be 'vision-object' or 'object-only', got 'both'",
+        ),
+    ],
+    ids=["a text", "a mask", "scene", "framework"],
+)
+def test_a_spec_that_says_what_there_is_not_is_refused(changes, message):
+    with pytest.raises(PixelReferError, match=message):
+        dataclasses.replace(sketch.SPECS[0], **changes)
+
+
+def test_what_reads_scene_tokens_may_ask_for_crops_too(monkeypatch):
+    sketch.install(monkeypatch)
+    processor = sketch.make_processor("sketch-merged", "qwen2_5_vl", adapter_config={"crops": True})
+    batch = processor([user(IMAGE, "<region>")], [CIRCLE])["regions"]
+    assert batch.scene is None
+    assert batch.crop_grids_hw == ((2, 2),)
+    (view,) = batch.views
+    assert view.patches_per_region == (4,), "patches, not cells"
 
 
 def test_a_text_in_parts_has_its_markers_in_each(pair):
-    with pytest.raises(PromptError, match="texts have 0 <region> but 1 regions"):
+    with pytest.raises(PromptError, match="texts have 0 <region> but 1 region was"):
         pair.processor([user(IMAGE, "what is <reg", "ion>?")], [BOX])
 
 
@@ -644,28 +755,36 @@ def test_the_native_processor_is_given_a_list_of_pictures_for_each_text(adapter,
 
 
 @pytest.mark.parametrize(
-    ("field", "changed", "message"),
+    ("part", "changed", "message"),
     [
-        ("scene_grids_hw", lambda config, inputs: ((4, 6),) * 3, r"scene_grids_hw gives 3 for the batch's 2 images"),
         (
-            "scene_boxes_xyxy",
-            lambda config, inputs: ((0, 0, 60, 110),),
-            r"scene_boxes_xyxy gives 1 for the batch's 2 images",
+            "images",
+            {"grids_hw": lambda call: ((4, 6),) * 3},
+            r"images.grids_hw gives 3 for the batch's 2 images",
         ),
         (
-            "video_scene",
-            lambda config, inputs: ((4, 6),) * 2,
-            r"video_scene.grids_hw gives 2 for the batch's 3 grids of frames",
+            "images",
+            {"boxes_xyxy": lambda call, sizes_hw: ((0, 0, 60, 110),)},
+            r"images.boxes_xyxy gives 1 for the batch's 2 pictures",
+        ),
+        (
+            "videos",
+            {"grids_hw": lambda call: ((4, 6),) * 2},
+            r"videos.grids_hw gives 2 for the batch's 3 grids of frames",
+        ),
+        (
+            "videos",
+            {"boxes_xyxy": lambda call, sizes_hw: ()},
+            r"videos.boxes_xyxy gives 0 for the batch's 1 pictures",
         ),
     ],
-    ids=["images", "boxes", "videos"],
+    ids=["images", "boxes", "videos", "boxes of videos"],
 )
-def test_a_scene_of_another_number_of_grids_is_refused(field, changed, message):
+def test_a_scene_of_another_number_of_grids_is_refused(part, changed, message):
     """Where a processor cuts a picture into several, another's grid would silently be read."""
     pair = make_pair("maskpool", "qwen2_5_vl")
-    spec, sample = pair.processor._backbone, 3
-    if field == "video_scene":
-        changed, sample = dataclasses.replace(spec.video_scene, grids_hw=changed), 4
-    pair.processor._backbone = dataclasses.replace(spec, **{field: changed})
+    spec = pair.processor._backbone
+    scene = dataclasses.replace(getattr(spec, part), **changed)
+    pair.processor._backbone = dataclasses.replace(spec, **{part: scene})
     with pytest.raises(PluginError, match=message):
-        pair.inputs(sample)
+        pair.inputs({"images": 3, "videos": 4}[part])

@@ -12,28 +12,35 @@ from conftest import scene_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
 from torch.nn.functional import interpolate
 
 from pixelrefer_plugin import (
-    AdapterSpec,
-    CropView,
-    FeatureGrids,
-    PatchGeometry,
     PluginError,
-    PromptView,
     Region,
     RegionMask,
     RegionModel,
-    RegionPlan,
-    SceneView,
+    TokenIds,
     get_adapter,
     get_backbone,
     load_video,
 )
-from pixelrefer_plugin.conversation.sample import Sample
+from pixelrefer_plugin.authoring import (
+    AdapterModule,
+    AdapterSpec,
+    Cells,
+    CropView,
+    FeatureGrids,
+    NativeCall,
+    PatchGeometry,
+    Planner,
+    PromptView,
+    RegionPlan,
+    SceneView,
+    Shapes,
+)
+from pixelrefer_plugin.conversation.sample import ReadSample
 from pixelrefer_plugin.tokens.crops import VideoFrame
-from pixelrefer_plugin.tokens.layouts import PlannedRegion, PromptLayout
+from pixelrefer_plugin.tokens.layouts import Features, PlannedRegion, PromptLayout
 from pixelrefer_plugin.tokens.region_batch import make_region_batch
 from pixelrefer_plugin.tokens.scene import plan_scene
 
@@ -56,7 +63,8 @@ def box_mask(box_xyxy, image_hw):
 def make_batch(adapter, regions, images, *, geometry=GEOMETRY, samples=None, scene_grids_hw=None, config=None):
     """The batch of `(image, mask)` regions, by default all of one sample."""
     config = config or adapter.make_config()
-    planned = [[PlannedRegion(mask, adapter.plan(config, mask, geometry), image)] for image, mask in regions]
+    planner = adapter.planner(config)
+    planned = [[PlannedRegion(mask, mask.box_xyxy, planner.plan(mask, geometry), image)] for image, mask in regions]
     starts = np.cumsum([0, *(samples or [len(planned)])])
     return make_region_batch(
         [planned[start:end] for start, end in pairwise(starts)],
@@ -70,12 +78,21 @@ def make_batch(adapter, regions, images, *, geometry=GEOMETRY, samples=None, sce
     )
 
 
+def encoded(layout, grids):
+    """A view with the features of its own grids; the crops of the views before it hold nothing."""
+    if layout.crops is None:
+        return layout.encoded(Features(None, {layout.tiled: grids}))
+    first = layout.crops.start
+    before = FeatureGrids(grids.features.new_full((first, grids.features.shape[1]), math.nan), ((1, 1),) * first)
+    return layout.encoded(Features(FeatureGrids.joined([before, grids])))
+
+
 def deliver(module, batch, generator):
     """What the module makes of random features on the right grids."""
     views = []
     for layout in batch.views:
         patches = sum(h * w for h, w in layout.grids_hw)
-        views.append(layout.encoded(FeatureGrids(torch.randn(patches, WIDTH, generator=generator), layout.grids_hw)))
+        views.append(encoded(layout, FeatureGrids(torch.randn(patches, WIDTH, generator=generator), layout.grids_hw)))
     return module(tuple(views), batch.counts)
 
 
@@ -119,7 +136,7 @@ def masks(draw):
 def test_promised_tokens_are_delivered(name):
     adapter = get_adapter(name)
     config = adapter.make_config()
-    module = adapter.build(config, vision_width=WIDTH, decoder_width=3).eval()
+    module = adapter.module.build(config, Shapes(crop=WIDTH, scene=WIDTH, decoder=3)).eval()
     generator = torch.Generator().manual_seed(0)
 
     @settings(
@@ -133,7 +150,7 @@ def test_promised_tokens_are_delivered(name):
     def check(mask, multiple, merge):
         geometry = PatchGeometry(14, multiple)
         height, width = mask.image_hw
-        plan = adapter.plan(config, mask, geometry)
+        plan = adapter.planner(config).plan(mask, geometry)
         assert plan.num_tokens >= 1
         for view in plan.views:
             if isinstance(view, CropView):
@@ -236,7 +253,9 @@ def test_frames_of_videos_are_cut_as_pictures_are(repeated):
     images = [photo(60, 90, seed=seed) for seed in range(3)]
     video = load_video(np.stack([np.asarray(image) for image in images]), fps=1.0)
     views = [CropView((x, 5, x + 60, 50), (3, 4)) for x in range(repeated)]
-    regions = [[PlannedRegion(None, RegionPlan(1, (view,)), picture)] for picture in range(3) for view in views]
+    regions = [
+        [PlannedRegion(None, view.box_xyxy, RegionPlan(1, (view,)), picture)] for picture in range(3) for view in views
+    ]
     frames = [VideoFrame(video, position) for position in range(3)]
     assert torch.equal(batch_of(regions, frames).pixels, batch_of(regions, images).pixels)
 
@@ -255,7 +274,7 @@ def batch_of(regions, pictures):
 
 def batch_of_views(views, image):
     """The batch of regions on one picture, each planned as one of `views`."""
-    return batch_of([[PlannedRegion(None, RegionPlan(1, (view,)), 0)] for view in views], [image])
+    return batch_of([[PlannedRegion(None, view.box_xyxy, RegionPlan(1, (view,)), 0)] for view in views], [image])
 
 
 def crops_of(views, image):
@@ -289,7 +308,7 @@ def test_identical_crops_are_encoded_once():
     batch = make_batch(adapter, [(0, solid), (0, holed), (1, solid), (0, solid)], images, config=config)
     assert len(batch.crops) == 2
     assert batch.views[0].grid_of_region == (0, 0, 1, 0)
-    inside = batch.views[0].patch_rows.split(batch.views[0].patches_per_region)
+    inside = batch.views[0].rows.index.split(batch.views[0].patches_per_region)
     assert set(inside[1].tolist()) < set(inside[0].tolist()) == set(inside[3].tolist())
     assert inside[2].tolist() == (inside[0] + math.prod(batch.crop_grids_hw[0])).tolist()
 
@@ -367,9 +386,9 @@ def test_stretched_features_are_what_torch_interpolates():
     views, batch = stretched_batch()
     (layout,) = batch.views
     assert batch.crop_grids_hw == layout.grids_hw == tuple(encoded_hw for _, encoded_hw in SHAPES)
-    encoded = layout.encoded(random_grids(layout))
-    expected = [interpolated(encoded.grids[index], view) for index, view in enumerate(views)]
-    torch.testing.assert_close(encoded.patch_features(), torch.cat(expected), atol=1e-6, rtol=0)
+    view = encoded(layout, random_grids(layout))
+    expected = [interpolated(view.grids[index], each) for index, each in enumerate(views)]
+    torch.testing.assert_close(view.patch_features(), torch.cat(expected), atol=1e-6, rtol=0)
     assert layout.patches_per_region == tuple(map(len, expected))
 
 
@@ -378,9 +397,15 @@ def test_positions_are_where_the_stretched_features_are_read():
     (layout,) = batch.views
     rows_and_columns = [torch.cartesian_prod(torch.arange(h), torch.arange(w)) for h, w in layout.grids_hw]
     grids = FeatureGrids(torch.cat(rows_and_columns).float(), layout.grids_hw)
-    torch.testing.assert_close(layout.encoded(grids).patch_features(), layout.patch_ij, atol=1e-5, rtol=0)
-    nearest = grids.features[layout.patch_rows]
-    assert (nearest - layout.patch_ij).abs().max() <= 0.5 + 1e-5
+    torch.testing.assert_close(encoded(layout, grids).patch_features(), layout.patch_ij, atol=1e-5, rtol=0)
+    starts = layout.rows.starts.tolist()
+    for pair, (start, end) in enumerate(pairwise([*starts, len(layout.rows.index)])):
+        corners, shares = grids.features[layout.rows.index[start:end]], layout.rows.weights[start:end]
+        assert 1 <= end - start <= 4
+        assert (shares > 0).all()
+        assert shares.sum().item() == pytest.approx(1, abs=1e-5)
+        assert (corners - layout.patch_ij[pair]).abs().max() < 1, "a patch that is not around the place"
+        assert (corners[shares.argmax()] - layout.patch_ij[pair]).abs().max() <= 0.5 + 1e-5
     assert layout.patch_ij.dtype == torch.float32
 
 
@@ -389,22 +414,23 @@ def test_a_view_that_is_not_stretched_reads_its_patches_bit_by_bit():
     for shapes, index in ((alone, 0), (together, 3)):
         views, batch = stretched_batch(shapes)
         (layout,) = batch.views
-        assert (layout.corners is None) == (shapes is alone)
-        encoded = layout.encoded(random_grids(layout))
+        assert (layout.rows.weights is None) == (layout.rows.starts is None) == (shapes is alone)
+        view = encoded(layout, random_grids(layout))
         own = layout.region_of_patch == index
-        expected = encoded.grids[index][torch.from_numpy(views[index].mask) > 0]
-        assert torch.equal(encoded.patch_features()[own], expected)
-        assert torch.equal(encoded.grids.features[layout.patch_rows[own]], expected)
+        expected = view.grids[index][torch.from_numpy(views[index].mask) > 0]
+        assert torch.equal(view.patch_features()[own], expected)
+        rows = layout.rows.index if shapes is alone else layout.rows.index[layout.rows.starts[own]]
+        assert torch.equal(view.grids.features[rows], expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_stretched_features_keep_their_dtype(dtype):
     _, batch = stretched_batch()
     (layout,) = batch.views
-    encoded = layout.encoded(random_grids(layout, dtype))
-    exact = layout.encoded(FeatureGrids(encoded.grids.features.double(), layout.grids_hw)).patch_features()
-    assert encoded.patch_features().dtype == dtype
-    torch.testing.assert_close(encoded.patch_features().double(), exact, atol=0.02, rtol=0)
+    view = encoded(layout, random_grids(layout, dtype))
+    exact = encoded(layout, FeatureGrids(view.grids.features.double(), layout.grids_hw)).patch_features()
+    assert view.patch_features().dtype == dtype
+    torch.testing.assert_close(view.patch_features().double(), exact, atol=0.02, rtol=0)
 
 
 def test_gradients_flow_through_stretched_features():
@@ -412,7 +438,7 @@ def test_gradients_flow_through_stretched_features():
     (layout,) = batch.views
     features = random_grids(layout, torch.float64).features.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda features: layout.encoded(FeatureGrids(features, layout.grids_hw)).patch_features(), (features,)
+        lambda features: encoded(layout, FeatureGrids(features, layout.grids_hw)).patch_features(), (features,)
     )
 
 
@@ -422,10 +448,10 @@ def test_a_region_without_a_patch_has_no_pairs(encoded_hw):
     something = CropView((0, 0, 50, 40), (2, 2), np.eye(2, dtype=np.float32))
     for views, pairs in (([nothing], (0,)), ([nothing, something], (0, 2)), ([something, nothing], (2, 0))):
         (layout,) = batch_of_views(views, photo(60, 90)).views
-        encoded = layout.encoded(random_grids(layout))
-        assert encoded.patches_per_region == pairs
-        assert encoded.patch_features().shape == (sum(pairs), WIDTH)
-        assert encoded.patch_ij.shape == (sum(pairs), 2)
+        view = encoded(layout, random_grids(layout))
+        assert view.patches_per_region == pairs
+        assert view.patch_features().shape == (sum(pairs), WIDTH)
+        assert view.patch_ij.shape == (sum(pairs), 2)
 
 
 # --- layout -------------------------------------------------------------------------------------------------
@@ -437,27 +463,30 @@ def test_the_layout_is_the_masks_as_coordinates():
     batch = make_batch(adapter, regions, [photo(200, 300), photo(120, 90)], samples=[1, 0, 1])
     (layout,) = batch.views
     for index, (_, mask) in enumerate(regions):
-        plan = adapter.plan(adapter.make_config(), mask, GEOMETRY)
+        plan = adapter.planner(adapter.make_config()).plan(mask, GEOMETRY)
         (view,) = plan.views
         own = layout.region_of_patch == index
         i, j = np.nonzero(view.mask)
         first = math.prod(batch.crop_grids_hw[0]) * index
         assert layout.patch_ij[own].tolist() == np.stack([i, j], axis=1).tolist()
-        assert layout.patch_rows[own].tolist() == (first + i * view.grid_hw[1] + j).tolist()
+        assert layout.rows.index[own].tolist() == (first + i * view.grid_hw[1] + j).tolist()
         assert layout.patch_weights[own].tolist() == view.mask[i, j].tolist()
         assert layout.patches_per_region[index] == len(i)
         assert layout.boxes_xyxy[index].tolist() == list(view.box_xyxy)
+        assert layout.region_boxes_xyxy[index].tolist() == list(mask.box_xyxy)
         assert layout.images_hw[index].tolist() == list(mask.image_hw)
+        assert batch.images_hw[index] == mask.image_hw
+    assert layout.regions == (0, 1)
     assert batch.regions_per_sample == (1, 0, 1)
     assert batch.tokens_per_sample() == [batch.counts[0], 0, batch.counts[1]]
 
 
 def tensors_of(batch):
     layout = batch.views[0]
-    names = ("patch_rows", "patch_weights", "patch_ij", "region_of_patch", "boxes_xyxy", "images_hw")
-    tensors = [*batch.crops, batch.pixels, batch.pixel_mean, batch.pixel_std]
-    if layout.corners is not None:
-        tensors += [layout.corners.rows, layout.corners.weights, layout.corners.starts]
+    names = ("patch_weights", "patch_ij", "region_of_patch", "boxes_xyxy", "region_boxes_xyxy", "images_hw")
+    tensors = [*batch.crops, batch.pixels, batch.pixel_mean, batch.pixel_std, layout.rows.index]
+    if layout.rows.weights is not None:
+        tensors += [layout.rows.weights, layout.rows.starts]
     return [*tensors, *(getattr(layout, name) for name in names)]
 
 
@@ -499,10 +528,12 @@ def drawn_batch(drawn, *, image_hw=(60, 90), **fields):
     """A batch of regions on one picture, each drawn as given, or read by its mask where that is None."""
     planned = []
     for each in drawn:
-        num_tokens = len(each.data[0]) if each is not None and each.kind == "points" else 1
-        plan = RegionPlan(num_tokens, (SceneView(), PromptView()))
-        mask = (each or Region.from_box((4, 5, 9, 9))).to_mask(image_hw)
-        planned.append([PlannedRegion(mask, plan, 0, drawn=each, **fields)])
+        if each is None:
+            mask = Region.from_box((4, 5, 9, 9)).to_mask(image_hw)
+            planned.append([PlannedRegion(mask, mask.box_xyxy, RegionPlan(1, (SceneView(), None)), 0, **fields)])
+            continue
+        num_tokens = len(each.data[0]) if each.kind == "points" else 1
+        planned.append([PlannedRegion(None, None, RegionPlan(num_tokens, (None, PromptView())), 0, each, **fields)])
     return make_region_batch(
         [planned],
         adapter="drawn",
@@ -515,55 +546,177 @@ def drawn_batch(drawn, *, image_hw=(60, 90), **fields):
     )
 
 
+def prompts_in(batch):
+    return batch.views[1].encoded(Features(None))
+
+
 @pytest.mark.parametrize(
-    ("drawn", "kinds", "points", "region_of_point"),
+    ("drawn", "regions", "kinds", "points", "region_of_point"),
     [
-        pytest.param([CLICKS], ("points",), [[3, 4], [20.5, 8]], [0, 0], id="clicks"),
-        pytest.param([BOX], ("box",), [[2, 3], [18.5, 30]], [0, 0], id="a box"),
-        pytest.param([None], ("mask",), [], [], id="a mask"),
+        pytest.param([CLICKS], (0,), ("points",), [[3, 4], [20.5, 8]], [0, 0], id="clicks"),
+        pytest.param([BOX], (0,), ("box",), [[2, 3], [18.5, 30]], [0, 0], id="a box"),
         pytest.param(
             [None, BOX, None, CLICKS],
-            ("mask", "box", "mask", "points"),
+            (1, 3),
+            ("box", "points"),
             [[2, 3], [18.5, 30], [3, 4], [20.5, 8]],
-            [1, 1, 3, 3],
+            [0, 0, 1, 1],
             id="all kinds",
         ),
     ],
 )
-def test_a_prompt_view_holds_the_regions_as_they_were_drawn(drawn, kinds, points, region_of_point):
+def test_a_prompt_view_holds_the_regions_as_they_were_drawn(drawn, regions, kinds, points, region_of_point):
     batch = drawn_batch(drawn, frame_position=2, num_frames=5)
-    scene, layout = batch.views
-    prompts = layout.encoded()
+    _, layout = batch.views
+    prompts = prompts_in(batch)
     assert isinstance(layout, PromptLayout)
-    assert prompts.kinds == kinds
+    assert (prompts.regions, prompts.kinds) == (regions, kinds)
     assert prompts.points_xy.tolist() == points
     assert prompts.points_xy.shape == (len(points), 2)
     assert prompts.region_of_point.tolist() == region_of_point
     assert (prompts.points_xy.dtype, prompts.region_of_point.dtype) == (torch.float32, torch.int64)
-    assert prompts.frame_position.tolist() == [2.0] * len(drawn)
-    assert prompts.num_frames.tolist() == [5.0] * len(drawn)
-    assert torch.equal(layout.images_hw, scene.images_hw)
+    assert prompts.frame_position.tolist() == [2.0] * len(regions)
+    assert prompts.num_frames.tolist() == [5.0] * len(regions)
+    assert prompts.images_hw.tolist() == [[60.0, 90.0]] * len(regions)
+    assert batch.images_hw == ((60, 90),) * len(drawn)
     assert batch.crop_grids_hw == ()
 
 
+@pytest.mark.parametrize(
+    ("drawn", "of_scene", "of_prompts"),
+    [
+        ([None, None], (0, 1), None),
+        ([CLICKS, BOX], None, (0, 1)),
+        ([CLICKS, None, None, BOX, None], (1, 2, 4), (0, 3)),
+    ],
+    ids=["masks", "drawn", "mixed"],
+)
+def test_a_view_is_of_the_regions_that_have_it(drawn, of_scene, of_prompts):
+    scene, prompts = drawn_batch(drawn).views
+    assert (scene and scene.regions) == of_scene
+    assert (prompts and prompts.prompts.regions) == of_prompts
+    if scene is not None:
+        assert len(scene.grid_of_region) == len(scene.patches_per_region) == len(of_scene)
+        assert scene.region_of_patch.unique().tolist() == list(range(len(of_scene)))
+        assert scene.boxes_xyxy.tolist() == [[0, 0, 90, 60]] * len(of_scene)
+        assert scene.region_boxes_xyxy.tolist() == [[4, 5, 9, 9]] * len(of_scene)
+        assert scene.images_hw.tolist() == [[60, 90]] * len(of_scene)
+
+
+def test_crops_are_of_the_regions_that_ask_for_one():
+    """Not every region has a crop, and one has two: each view numbers its own regions and grids."""
+    boxes = [(0, 0, 30, 20), (10, 5, 50, 40), (20, 10, 90, 60)]
+    views = [
+        (None, CropView(boxes[0], (1, 2), np.ones((1, 2), np.float32))),
+        (CropView(boxes[1], (3, 2)), None),
+        (CropView(boxes[2], (2, 2)), CropView(boxes[2], (2, 2), np.eye(2, dtype=np.float32))),
+    ]
+    planned = [
+        [PlannedRegion(None, box, RegionPlan(1, of_region), 0)] for box, of_region in zip(boxes, views, strict=True)
+    ]
+    first, second = batch_of(planned, [photo(60, 90)]).views
+    assert (first.regions, first.grid_of_region, first.crops) == ((1, 2), (0, 1), slice(0, 2))
+    assert (second.regions, second.grid_of_region, second.crops) == ((0, 2), (0, 1), slice(2, 4))
+    assert (first.grids_hw, second.grids_hw) == (((3, 2), (2, 2)), ((1, 2), (2, 2)))
+    assert (first.patches_per_region, second.patches_per_region) == ((0, 0), (2, 2))
+    assert second.region_of_patch.tolist() == [0, 0, 1, 1]
+    assert second.region_boxes_xyxy.tolist() == [list(map(float, boxes[0])), list(map(float, boxes[2]))]
+
+
 def test_regions_on_an_image_lie_on_the_first_of_one_frame():
-    prompts = drawn_batch([CLICKS]).views[1].encoded()
+    prompts = prompts_in(drawn_batch([CLICKS]))
     assert (prompts.frame_position.tolist(), prompts.num_frames.tolist()) == ([0.0], [1.0])
 
 
 def test_prompts_move_and_are_pickled_with_their_batch():
     batch = drawn_batch([CLICKS, None])
     names = ("points_xy", "region_of_point", "images_hw", "frame_position", "num_frames")
-    moved, again = batch.to("meta").views[1].encoded(), pickle.loads(pickle.dumps(batch)).views[1].encoded()
-    prompts = batch.views[1].encoded()
+    moved, again = prompts_in(batch.to("meta")), prompts_in(pickle.loads(pickle.dumps(batch)))
+    prompts = prompts_in(batch)
     assert {getattr(moved, name).device.type for name in names} == {"meta"}
     assert all(torch.equal(getattr(again, name), getattr(prompts, name)) for name in names)
-    assert again.kinds == moved.kinds == ("points", "mask")
+    assert again.kinds == moved.kinds == ("points",)
+    assert again.regions == moved.regions == (0,)
 
 
 def test_a_region_that_is_read_by_neither_clicks_nor_box_cannot_be_drawn():
     with pytest.raises(AssertionError, match="only clicks and boxes are read as they are drawn, got 'polygon'"):
         drawn_batch([Region.from_polygon([1, 1, 20, 1, 20, 20])])
+
+
+# --- one vector for each region -----------------------------------------------------------------------------
+
+POOLED = {
+    "plain": [((3, 4), None), ((2, 5), None), ((1, 1), None)],
+    "stretched": SHAPES,
+}
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64], ids=["own dtype", "float64"])
+@pytest.mark.parametrize(
+    "empty", [None, 0, 1, 2], ids=["all have patches", "first empty", "middle empty", "last empty"]
+)
+@pytest.mark.parametrize("shapes", POOLED.values(), ids=POOLED)
+def test_pooled_is_the_mean_or_the_weighted_sum_of_each_regions_patches(shapes, empty, dtype):
+    views = [
+        CropView((index, 0, index + 50, 40), grid_hw, scattered(grid_hw, index) * (index != empty), encoded_hw=encoded)
+        for index, (grid_hw, encoded) in enumerate(shapes[:3])
+    ]
+    (layout,) = batch_of_views(views, photo(60, 90)).views
+    view = encoded(layout, random_grids(layout))
+    weights = torch.rand(len(view.patch_weights), generator=torch.Generator().manual_seed(1))
+    of_region = [slice(start, end) for start, end in pairwise(np.cumsum([0, *view.patches_per_region]))]
+    features = view.patch_features().to(dtype or torch.float32)
+    means = [features[own].mean(dim=0) if own.stop > own.start else torch.zeros(WIDTH) for own in of_region]
+    sums = [weights[own].to(features.dtype) @ features[own] for own in of_region]
+    pooled, weighted = view.pooled(dtype=dtype), view.pooled(weights, dtype=dtype)
+    assert pooled.dtype == weighted.dtype == features.dtype
+    torch.testing.assert_close(pooled, torch.stack([each.to(features.dtype) for each in means]))
+    torch.testing.assert_close(weighted, torch.stack(sums))
+    torch.testing.assert_close(view.totals(weights), torch.stack([weights[own].sum() for own in of_region]))
+    if empty is not None:
+        assert view.patches_per_region[empty] == 0
+        assert not pooled[empty].any()
+        assert not weighted[empty].any()
+
+
+@pytest.mark.parametrize("shapes", POOLED.values(), ids=POOLED)
+def test_pooled_is_of_all_a_views_regions_when_none_has_a_patch(shapes):
+    views = [
+        CropView((0, 0, 50, 40), grid_hw, np.zeros(grid_hw, np.float32), encoded_hw=encoded)
+        for grid_hw, encoded in shapes[:2]
+    ]
+    (layout,) = batch_of_views(views, photo(60, 90)).views
+    view = encoded(layout, random_grids(layout))
+    assert torch.equal(view.pooled(), torch.zeros(2, WIDTH))
+    assert torch.equal(view.pooled(torch.zeros(0)), torch.zeros(2, WIDTH))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shapes", POOLED.values(), ids=POOLED)
+def test_half_precision_is_pooled_in_the_dtype_that_is_asked_for(shapes, dtype):
+    _, batch = stretched_batch(shapes)
+    (layout,) = batch.views
+    view = encoded(layout, random_grids(layout, dtype))
+    exact = [each.double().mean(dim=0) for each in view.patch_features().split(view.patches_per_region)]
+    assert view.pooled().dtype == dtype
+    assert view.pooled(dtype=torch.float32).dtype == torch.float32
+    torch.testing.assert_close(view.pooled(dtype=torch.float32).double(), torch.stack(exact), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(view.pooled().double(), torch.stack(exact), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("shapes", POOLED.values(), ids=POOLED)
+def test_gradients_flow_through_what_is_pooled(shapes):
+    _, batch = stretched_batch(shapes[:3])
+    (layout,) = batch.views
+    features = random_grids(layout, torch.float64).features.requires_grad_()
+    weights = torch.rand(len(layout.patch_weights), dtype=torch.float64, requires_grad=True)
+
+    def pooled(features, weights):
+        view = encoded(layout, FeatureGrids(features, layout.grids_hw))
+        return view.pooled(), view.pooled(weights), view.totals(weights)
+
+    assert torch.autograd.gradcheck(pooled, (features, weights))
 
 
 # --- merged grids -------------------------------------------------------------------------------------------
@@ -588,24 +741,30 @@ def test_grids_that_are_not_whole_cells_are_not_merged():
         FeatureGrids(torch.zeros(6, WIDTH), ((2, 3),)).merged(2)
 
 
-def planned_scene(grids_hw, *, merged_side):
+def planned_scene(grids_hw, *, cell_side):
     """The scene of one picture that a backbone's own pass sees on a grid of that size."""
-    spec = replace(get_backbone("videollama3"), scene_grids_hw=lambda config, inputs: (grids_hw,))
-    sample = Sample(targets={}, images=[photo(60, 90)], videos=[], shows_media=True)
-    return plan_scene([sample], spec, None, {}, merged_side=merged_side)
+    spec = get_backbone("videollama3")
+    images = replace(spec.images, grids_hw=lambda call: (grids_hw,))
+    spec = replace(spec, images=images, cells=Cells(side=lambda config: cell_side))
+    sample = ReadSample(
+        targets={}, images=[photo(60, 90)], videos=[], messages=[], slots=[], regions=[], shows_media=True
+    )
+    adapter = replace(get_adapter("maskpool"), scene="cells")
+    return plan_scene([sample], spec, adapter, NativeCall(None, {}), readings=frozenset([False]))
 
 
-def test_a_merged_scene_is_planned_on_cells():
-    scene = planned_scene((4, 6), merged_side=2)
-    assert (scene.grids_hw, scene.merged_side) == (((2, 3),), 2)
-    assert scene.boxes_xyxy == ((0, 0, 90, 60),)
-    assert planned_scene((4, 6), merged_side=1).grids_hw == ((4, 6),)
+def test_a_scene_of_cells_is_planned_on_cells():
+    scene = planned_scene((4, 6), cell_side=2)
+    assert (scene.whole.grids_hw, scene.cell_side) == (((2, 3),), 2)
+    assert scene.whole.boxes_xyxy == ((0, 0, 90, 60),)
+    assert scene.tiled is None
+    assert planned_scene((4, 6), cell_side=1).whole.grids_hw == ((4, 6),)
 
 
 def test_a_backbone_that_promises_cells_that_its_grids_do_not_have_is_refused():
-    refusal = r"'videollama3' .* cells of 2x2 patches \(BackboneSpec.merged_side\), but .* has 4x5 patches"
+    refusal = r"'videollama3' .* cells of 2x2 patches \(BackboneSpec.cells\), but .* has 4x5 patches"
     with pytest.raises(PluginError, match=refusal):
-        planned_scene((4, 5), merged_side=2)
+        planned_scene((4, 5), cell_side=2)
 
 
 # --- an adapter with two views ------------------------------------------------------------------------------
@@ -616,31 +775,31 @@ class TwoViewConfig:
     """No options."""
 
 
-def two_view_plan(config, mask, geometry):
-    """The object's own box, and the whole image squashed to 3x3 patches, which all its regions share."""
-    height, width = mask.image_hw
-    whole = mask.coverage((0, 0, width, height), (3, 3))
-    own = CropView(mask.box_xyxy, (2, 2), np.ones((2, 2), np.float32))
-    return RegionPlan(num_tokens=2, views=(own, CropView((0, 0, width, height), (3, 3), whole)))
+class TwoViewPlanner(Planner[TwoViewConfig]):
+    def plan(self, mask, geometry):
+        """The object's own box, and the whole image squashed to 3x3 patches, which all its regions share."""
+        height, width = mask.image_hw
+        whole = mask.coverage((0, 0, width, height), (3, 3))
+        own = CropView(mask.box_xyxy, (2, 2), np.ones((2, 2), np.float32))
+        return RegionPlan(num_tokens=2, views=(own, CropView((0, 0, width, height), (3, 3), whole)))
 
 
-class TwoViewPool(nn.Module):
+class TwoViewPool(AdapterModule):
     """One token per view: the weighted sum of its patches."""
+
+    @classmethod
+    def build(cls, config, shapes):
+        return cls()
 
     def forward(self, views, counts):
         sums = []
         for view in views:
-            rows = view.grids.features[view.patch_rows] * view.patch_weights[:, None]
+            rows = view.patch_features() * view.patch_weights[:, None]
             sums.append(rows.new_zeros(len(counts), rows.shape[1]).index_add(0, view.region_of_patch, rows))
         return torch.stack(sums, dim=1).flatten(0, 1)
 
 
-TWO_VIEWS = AdapterSpec(
-    name="two_views",
-    config=TwoViewConfig,
-    plan=two_view_plan,
-    build=lambda config, *, vision_width, decoder_width: TwoViewPool(),
-)
+TWO_VIEWS = AdapterSpec(name="two_views", config=TwoViewConfig, planner=TwoViewPlanner, module=TwoViewPool)
 IMAGE_HW = ((60, 90), (70, 40))
 TWO_VIEW_REGIONS = [
     (0, box_mask((4, 3, 40, 30), (60, 90))),
@@ -665,10 +824,11 @@ def test_views_share_the_whole_image_among_its_regions():
 def test_each_view_reads_the_features_of_its_own_crops():
     backbone, _ = get_backbone("videollama3").tiny(0)
     spec = get_backbone("videollama3")
-    model = RegionModel(backbone, backbone_spec=spec, adapter_spec=TWO_VIEWS, adapter_config=TwoViewConfig())
+    parts = {"backbone_spec": spec, "adapter_spec": TWO_VIEWS, "adapter_config": TwoViewConfig()}
+    model = RegionModel(backbone, **parts, tokens=TokenIds(placeholder=9))
     batch = make_batch(TWO_VIEWS, TWO_VIEW_REGIONS, [photo(60, 90), photo(70, 40)])
     tokens = model.object_tokens(batch)
-    features = [spec.encode_crops(backbone, [crop]).features for crop in batch.normalised_crops(torch.float32)]
+    features = [spec.crops.encode(backbone, [crop]).features for crop in batch.normalised_crops(torch.float32)]
     expected = []
     for (image, mask), own in zip(TWO_VIEW_REGIONS, (0, 1, 2, 1), strict=True):
         height, width = IMAGE_HW[image]

@@ -8,13 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as coco
 
-from pixelrefer_plugin import ImageError, Region, RegionError, RegionMask, VideoRegion
+from pixelrefer_plugin import ImageError, Region, RegionError, VideoRegion
+from pixelrefer_plugin.authoring import RegionMask
 
 IMAGE_HW = (24, 32)
 SIDES = st.integers(1, 20)
@@ -841,3 +842,71 @@ def test_a_region_as_run_lengths_is_the_same_pixels(region):
     assert Region.from_rle(written).to_mask((23, 31)) == region.to_mask((23, 31))
     with pytest.raises(RegionError):
         region.to_rle((4, 4))
+
+
+# -- checked without pixels --------------------------------------------------------------------------------
+
+COORDINATES = st.one_of(st.integers(-3, 23), st.floats(-3, 23, allow_nan=False).map(lambda each: round(each, 2)))
+PAIRS = st.tuples(COORDINATES, COORDINATES)
+SIZES = st.tuples(st.integers(1, 20), st.integers(1, 20))
+
+
+def some_mask(size_hw):
+    mask = np.zeros(size_hw, dtype=bool)
+    mask[-1, 0] = True
+    return mask
+
+
+@st.composite
+def regions_of_all_kinds(draw):
+    """A region that may lie anywhere; None where its coordinates make none."""
+    kind = draw(st.sampled_from(["mask", "box", "polygon", "points", "scribble", "rle"]))
+    try:
+        if kind == "mask":
+            return Region.from_mask(some_mask(draw(SIZES)))
+        if kind == "rle":
+            return Region.from_rle(RegionMask.from_dense(some_mask(draw(SIZES))).to_rle())
+        if kind == "box":
+            return Region.from_box((*draw(PAIRS), *draw(PAIRS)))
+        if kind == "points":
+            return Region.from_points(draw(st.lists(PAIRS, min_size=1, max_size=3)), radius_px=draw(st.floats(0.1, 30)))
+        if kind == "scribble":
+            return Region.from_scribble(draw(st.lists(PAIRS, min_size=2, max_size=4)), width_px=draw(st.floats(0.1, 9)))
+        return Region.from_polygon(draw(st.lists(st.lists(PAIRS, min_size=3, max_size=5), min_size=1, max_size=2)))
+    except RegionError:
+        return None
+
+
+def outcome(check, image_hw):
+    try:
+        check(image_hw)
+    except RegionError as error:
+        return str(error)
+    return "it fits"
+
+
+@settings(max_examples=400, deadline=None)
+@given(regions_of_all_kinds(), SIZES)
+def test_a_region_is_checked_as_it_is_rasterised(region, image_hw):
+    assume(region is not None)
+    assert outcome(region.require_on, image_hw) == outcome(region.to_mask, image_hw)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        Region.from_box((1, 1, 5, 5)),
+        Region.from_points([(2, 2)]),
+        Region.from_scribble([(2, 2), (4, 4)]),
+        Region.from_mask(some_mask((9, 9))),
+        Region.from_rle(RegionMask.from_dense(some_mask((9, 9))).to_rle()),
+    ],
+    ids=lambda region: region.kind,
+)
+def test_checking_a_region_makes_no_mask(region, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a mask was made")
+
+    monkeypatch.setattr(RegionMask, "__init__", refuse)
+    monkeypatch.setattr("pixelrefer_plugin.regions.rasterize.np", None)
+    region.require_on((9, 9))

@@ -27,6 +27,7 @@ from pixelrefer_plugin import (
     load_region_source,
 )
 from pixelrefer_plugin.plugins import get_region_source
+from pixelrefer_plugin.testing import REGION_SOURCE_CHECKS, check_region_source
 
 SIDE = 128
 HEIGHT, WIDTH = 60, 90
@@ -170,6 +171,15 @@ class Tower:
 
     def _count(self, module, arguments):
         self.images += len(arguments[0])
+
+
+def test_it_conforms(options):
+    assert check_region_source("sam2", **options) == [check.__name__ for check in REGION_SOURCE_CHECKS]
+
+
+def test_it_conforms_where_it_finds_nothing(engine, tmp_path):
+    options = MAKERS[engine](tmp_path / engine, sees=False)
+    assert check_region_source("sam2", **options)
 
 
 # -- pictures ----------------------------------------------------------------------------------------------

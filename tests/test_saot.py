@@ -9,15 +9,9 @@ from pixelrefer_saot.linear import Linear, onednn_is_faster
 from pixelrefer_saot.module import Saot, relative_positions
 from test_kmeans import even_start, plain_kmeans
 
-from pixelrefer_plugin import (
-    EncodedView,
-    FeatureGrids,
-    PatchGeometry,
-    PixelReferError,
-    RegionMask,
-    get_adapter,
-)
-from pixelrefer_plugin.tokens.layouts import PlannedRegion
+from pixelrefer_plugin import PixelReferError, RegionMask, get_adapter
+from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PatchGeometry, Shapes
+from pixelrefer_plugin.tokens.layouts import Features, PlannedRegion
 from pixelrefer_plugin.tokens.region_batch import RegionBatch, make_region_batch
 
 SAOT = get_adapter("saot")
@@ -36,9 +30,10 @@ def batch_of(masks, config=CONFIG, geometry=GEOMETRY) -> RegionBatch:
     """The regions of one blank image, planned and laid out."""
     from PIL import Image
 
+    planner = SAOT.planner(config)
     height, width = masks[0].image_hw
     return make_region_batch(
-        [[[PlannedRegion(mask, SAOT.plan(config, mask, geometry), picture=0)] for mask in masks]],
+        [[[PlannedRegion(mask, mask.box_xyxy, planner.plan(mask, geometry), picture=0)] for mask in masks]],
         adapter="saot",
         placeholder_id=9,
         pictures=[Image.new("RGB", (width, height))],
@@ -51,7 +46,7 @@ def batch_of(masks, config=CONFIG, geometry=GEOMETRY) -> RegionBatch:
 def encode(batch, features) -> tuple[EncodedView]:
     """The batch's only view with these features, one `(h * w, C)` per crop."""
     (layout,) = batch.views
-    return (layout.encoded(FeatureGrids(torch.cat(features), layout.grids_hw)),)
+    return (layout.encoded(Features(FeatureGrids(torch.cat(features), layout.grids_hw))),)
 
 
 def random_features(batch, width, *, seed=0, dtype=torch.float32):
@@ -62,7 +57,7 @@ def random_features(batch, width, *, seed=0, dtype=torch.float32):
 def build(config=CONFIG, *, vision_width=12, decoder_width=10) -> Saot:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return SAOT.build(config, vision_width=vision_width, decoder_width=decoder_width).eval()
+        return Saot.build(config, Shapes(crop=vision_width, scene=vision_width, decoder=decoder_width)).eval()
 
 
 # --- the paper, written out ---------------------------------------------------------------------------------
@@ -155,7 +150,7 @@ def test_an_object_covers_about_as_many_patches_as_equation_2_says(multiple):
     geometry = PatchGeometry(patch_size=14, grid_multiple=multiple)
     for side, expected in [(3, 32), (30, 32), (60, 32), (100, 51), (139, 98.6), (400, 100), (900, 100)]:
         mask = RegionMask(np.ones((side, side), bool), (50, 50, 50 + side, 50 + side), (1000, 1000))
-        patches = SAOT.plan(CONFIG, mask, geometry).views[0].mask.sum()
+        patches = SAOT.planner(CONFIG).plan(mask, geometry).views[0].mask.sum()
         assert patches == pytest.approx(expected, rel=0.35), f"a square of {side} px"
 
 
@@ -164,7 +159,7 @@ def test_few_patches_come_out_as_they_are_in_raster_order():
     module, batch = build(), batch_of([mask])
     features = random_features(batch, 12)
     (view,) = encode(batch, features)
-    rows = np.flatnonzero(SAOT.plan(CONFIG, mask, GEOMETRY).views[0].mask)
+    rows = np.flatnonzero(SAOT.planner(CONFIG).plan(mask, GEOMETRY).views[0].mask)
     assert len(rows) == batch.counts[0] < 32
     expected = module.mlp(features[0][rows] + module.position(relative_positions(view)))
     torch.testing.assert_close(module((view,), batch.counts), expected)
@@ -208,20 +203,20 @@ EXTREMES = {
 @pytest.mark.parametrize("multiple", [1, 2])
 @pytest.mark.parametrize("mask", EXTREMES.values(), ids=EXTREMES)
 def test_a_crop_stays_bounded(mask, multiple):
-    plan = SAOT.plan(CONFIG, mask, PatchGeometry(14, multiple))
+    plan = SAOT.planner(CONFIG).plan(mask, PatchGeometry(14, multiple))
     assert math.prod(plan.views[0].grid_hw) <= CONFIG.max_patches
     assert 1 <= plan.num_tokens <= 32
 
 
 def test_a_crop_that_is_too_large_is_not_shrunk_more_than_it_must():
-    assert math.prod(SAOT.plan(CONFIG, diagonal(2000), GEOMETRY).views[0].grid_hw) > 0.75 * CONFIG.max_patches
+    assert math.prod(SAOT.planner(CONFIG).plan(diagonal(2000), GEOMETRY).views[0].grid_hw) > 0.75 * CONFIG.max_patches
 
 
 def test_bounds_hold_for_the_tightest_config_too():
     config = SAOT.make_config({"num_tokens": 1, "large_patches": 1, "context_patches": 0, "max_patches": 4})
     for mask in EXTREMES.values():
         for multiple in (1, 2, 4):
-            grid = SAOT.plan(config, mask, PatchGeometry(14, multiple)).views[0].grid_hw
+            grid = SAOT.planner(config).plan(mask, PatchGeometry(14, multiple)).views[0].grid_hw
             assert math.prod(grid) <= max(4, multiple**2)
 
 
@@ -477,7 +472,7 @@ def test_gradients_equal_finite_differences():
 
 
 def crop_of(mask, geometry=GEOMETRY, **options):
-    return SAOT.plan(SAOT.make_config(options), mask, geometry).views[0]
+    return SAOT.planner(SAOT.make_config(options)).plan(mask, geometry).views[0]
 
 
 def test_a_growing_scale_is_rounded_up():
@@ -513,7 +508,7 @@ def test_grids_are_rounded_up(multiple, grid_hw):
 @pytest.mark.parametrize("mask_resize", ["coverage", "uint8_linear", "any_linear"])
 @pytest.mark.parametrize("mask", [*OBJECTS.values(), *EXTREMES.values()], ids=[*OBJECTS, *EXTREMES])
 def test_every_way_to_resize_a_mask_promises_what_it_marks(mask, mask_resize):
-    plan = SAOT.plan(SAOT.make_config({"mask_resize": mask_resize}), mask, GEOMETRY)
+    plan = SAOT.planner(SAOT.make_config({"mask_resize": mask_resize})).plan(mask, GEOMETRY)
     marked = plan.views[0].mask
     assert set(np.unique(marked)) <= {0.0, 1.0}
     assert plan.num_tokens == min(32, marked.sum()) >= 1
@@ -521,8 +516,8 @@ def test_every_way_to_resize_a_mask_promises_what_it_marks(mask, mask_resize):
 
 def test_padded_objects_are_promised_all_their_tokens():
     mask = ellipse((150, 200), (70, 60), (40, 38))
-    assert SAOT.plan(SAOT.make_config({"pad_to_num_tokens": True}), mask, GEOMETRY).num_tokens == 32
-    assert SAOT.plan(CONFIG, mask, GEOMETRY).num_tokens < 32
+    assert SAOT.planner(SAOT.make_config({"pad_to_num_tokens": True})).plan(mask, GEOMETRY).num_tokens == 32
+    assert SAOT.planner(CONFIG).plan(mask, GEOMETRY).num_tokens < 32
 
 
 def test_a_large_grid_is_stretched_instead_of_shrunk():

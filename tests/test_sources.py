@@ -16,18 +16,18 @@ from pixelrefer_plugin import (
     PluginError,
     Region,
     RegionError,
-    RegionSourceSpec,
     SourceError,
     Video,
     VideoError,
     VideoRegion,
-    hookimpl,
     load_region_source,
     plugins,
 )
+from pixelrefer_plugin.authoring import RegionSourceSpec, hookimpl
 from pixelrefer_plugin.plugins import GROUP, PluginHost
 from pixelrefer_plugin.sources import CheckedSource
 
+PLUGIN_API = 1
 HEIGHT, WIDTH = 60, 90
 FRAMES = (0, 4, 8, 12)
 BOX, CLICK = Region.from_box((10, 10, 40, 30)), Region.from_points([(50, 20)])
@@ -110,6 +110,12 @@ def test_an_unknown_option_lists_the_known_ones():
         load_region_source("paint", lose=1)
 
 
+def test_a_source_that_lacks_a_method_is_refused_when_it_is_loaded(monkeypatch):
+    monkeypatch.delattr(Paint, "track")
+    with pytest.raises(PluginError, match=r"'paint' must build something with .* track, got a Paint without track\."):
+        load_region_source("paint")
+
+
 # -- pictures ----------------------------------------------------------------------------------------------
 
 
@@ -183,7 +189,7 @@ def test_a_prompt_on_a_frame_that_is_not_sampled_is_refused(video):
 
 @pytest.mark.parametrize(("prompt", "message"), OUTSIDE.values(), ids=OUTSIDE)
 def test_a_video_prompt_outside_the_picture_is_refused_before_the_model_runs(video, prompt, message):
-    with pytest.raises(RegionError, match=f"^object 1: {message}"):
+    with pytest.raises(RegionError, match=f"^object 1, frame 4: {message}"):
         load_region_source("paint").track(video, [VideoRegion({0: BOX}), VideoRegion({0: BOX, 4: prompt})])
     assert Paint.runs == 0
 

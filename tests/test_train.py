@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from rich.console import Console
 from torch import nn
 from training_runs import OWN_RECIPES, install_stencil
 
-from pixelrefer_plugin import AdapterRecipe, AttachError, Region, RegionModel, RegionProcessor, cli
+from pixelrefer_plugin import AttachError, Region, RegionModel, RegionProcessor, cli, load
+from pixelrefer_plugin.authoring import AdapterRecipe
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import RegionDataset
 from pixelrefer_plugin.errors import ConfigError, Defect, SampleError, TrainingError
@@ -37,6 +39,7 @@ from pixelrefer_plugin.training.config import TrainConfig
 from pixelrefer_plugin.training.groups import apply_recipe, parameter_groups, trainable_groups, trained_tokens
 from pixelrefer_plugin.training.recipes import RECIPES, Recipe, linear_layers_outside_decoder
 from pixelrefer_plugin.training.run import run_training
+from pixelrefer_plugin.weights.loading import load_backbone
 from pixelrefer_plugin.weights.model_folder import locate_backbone, read_manifest
 
 BASE = "builtin:tiny_videollama3"
@@ -115,7 +118,7 @@ def data(tmp_path_factory):
 def configured(data, out, /, **sections):
     """The mapping of a short run; sections are merged into it."""
     values = {
-        "model": {"backbone": BASE, "adapter_config": {"num_tokens": 4}},
+        "model": {"backbone": BASE, "adapter": "saot", "adapter_config": {"num_tokens": 4}},
         "data": {"train": str(data / "train.jsonl"), "eval": str(data / "held-out.jsonl"), "workers": 0},
         "optim": {"steps": 4, "batch_size": 2},
         "run": {"out": str(out), "save_every": 2, "log_every": 1, "report_to": []},
@@ -443,7 +446,8 @@ def test_a_trained_backbone_is_saved_and_loads(config, recipe):
     folder = Path(config().run.out) / "model"
     assert result["steps"] == 2
     assert read_manifest(folder).backbone_id == "backbone"
-    trained, base = RegionModel.from_pretrained(folder), RegionModel.from_pretrained(locate_backbone(BASE, Path()))
+    trained = RegionModel.from_pretrained(folder)
+    base = RegionModel.from_pretrained(locate_backbone(BASE, Path()), adapter="saot")
     weights = base.backbone.state_dict()
     changed = {name for name, each in trained.backbone.state_dict().items() if not torch.equal(each, weights[name])}
     assert any(name.startswith("model.projector") for name in changed)
@@ -598,9 +602,11 @@ def test_lora_that_was_made_without_the_token_s_rows_is_told(mask_config, tmp_pa
     bare, native = get_backbone("videollama3").tiny(0)
     bare.save_pretrained(tmp_path / "base")
     native.save_pretrained(tmp_path / "base")
-    model = RegionModel.from_pretrained(tmp_path / "base", adapter="stencil")
+    model, processor = load(tmp_path / "base", adapter="stencil")
+    model.tokens = replace(processor.tokens, mask=None)  # so that LoRA leaves its row alone
     model.add_lora(token_ids=[])
-    model.save_pretrained(tmp_path / "older", model.make_processor(native))
+    model.tokens = processor.tokens
+    model.save_pretrained(tmp_path / "older", processor)
     older = {"backbone": str(tmp_path / "older"), "adapter": None}
     _, printed = quietly(mask_config("lora", model=older), dry_run=True)
     assert "note: masks: LoRA trains, but not the rows of the token" in printed
@@ -616,7 +622,7 @@ def test_from_stage_to_stage_the_token_keeps_its_rows(mask_config, tmp_path):
     assert re.search(r"token_rows +[\d,]+ +[\d,]+ +0\.0002", printed)
     trained = RegionModel.from_pretrained(tmp_path / "second" / "model")
     processor = RegionProcessor.from_pretrained(tmp_path / "second" / "model")
-    assert trained_tokens(trained) == {processor.mask_token_id}
+    assert trained_tokens(trained) == {processor.tokens.mask}
 
 
 def test_masks_want_no_rows_of_their_own_where_the_decoder_trains(mask_config):
@@ -636,7 +642,7 @@ def test_a_recipe_s_targets_are_those_that_the_backbone_has(mask_config, tmp_pat
     layers = {name.rpartition(".")[2] for name in names}
     assert "q_proj" in layers
     assert layers < {"q_proj", "qkv", "out_proj", "proj"}
-    for part in (model.backbone_spec.decoder, model.backbone_spec.vision_tower):
+    for part in (model.backbone_spec.parts.decoder, model.backbone_spec.parts.vision_tower):
         assert any(name.startswith(f"backbone.{part}.") for name in names)
     with pytest.raises(TrainingError, match=r"Recipe 'elsewhere' puts LoRA on qkv, c_attn, none of which is in scope"):
         built_by(mask_config("elsewhere", model=base))
@@ -689,7 +695,7 @@ def test_unipixel_trains_in_its_stages(config, data, clicks_and_masks, tmp_path)
         assert ("eval_mask_loss" in result) == (stage > 1)
         if stage == 3:
             assert "trains on; r, alpha, scopes and targets are its own" in printed
-        model = {"backbone": str(out / "model"), "adapter_config": None}
+        model = {"backbone": str(out / "model"), "adapter": None, "adapter_config": None}
 
 
 def group_of(name):
@@ -725,9 +731,9 @@ def test_only_the_decoder_is_listed_for_quantization(backbone):
     kept = set(linear_layers_outside_decoder(spec, model.config))
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     assert kept < linear
-    assert all(name.startswith(f"{spec.decoder}.") for name in linear - kept)
-    assert not any(name.startswith(f"{spec.decoder}.") for name in kept)
-    assert any(name.startswith(f"{spec.vision_tower}.") for name in kept)
+    assert all(name.startswith(f"{spec.parts.decoder}.") for name in linear - kept)
+    assert not any(name.startswith(f"{spec.parts.decoder}.") for name in kept)
+    assert any(name.startswith(f"{spec.parts.vision_tower}.") for name in kept)
     assert "lm_head" in kept
 
 
@@ -735,17 +741,19 @@ def test_only_the_decoder_is_listed_for_quantization(backbone):
 def test_qlora_quantizes_the_decoder_and_nothing_else(config, kind, layer):
     layers = getattr(pytest.importorskip("bitsandbytes").nn, layer)
     built = build_model(
-        config(model={"backbone": BASE, "quantize": kind}).resolved(has_bf16=False), torch.device("cpu")
+        config(model={"backbone": BASE, "adapter": "saot", "quantize": kind}).resolved(has_bf16=False),
+        torch.device("cpu"),
     )
     backbone, spec = built.model.backbone, built.model.backbone_spec
     quantized = {name for name, module in backbone.named_modules() if isinstance(module, layers)}
-    plain = RegionModel.from_pretrained(locate_backbone(BASE, Path())).backbone
+    plain = load_backbone(BASE)
     linear = {name for name, module in plain.named_modules() if isinstance(module, nn.Linear)}
-    decoder = {f"{name}.base_layer" for name in linear if name.startswith(f"{spec.decoder}.")}
+    decoder = {f"{name}.base_layer" for name in linear if name.startswith(f"{spec.parts.decoder}.")}
     assert quantized == decoder
-    tower = plain.get_submodule(spec.vision_tower).state_dict()
+    tower = plain.get_submodule(spec.parts.vision_tower).state_dict()
     assert all(
-        torch.equal(each, tower[name]) for name, each in backbone.get_submodule(spec.vision_tower).state_dict().items()
+        torch.equal(each, tower[name])
+        for name, each in backbone.get_submodule(spec.parts.vision_tower).state_dict().items()
     )
 
 
@@ -757,7 +765,7 @@ def test_qlora_learns_and_loads_on_the_plain_base(config):
     folder = Path(config().run.out) / "model"
     assert not (folder / "backbone").exists()
     assert "quantization_config" not in json.loads((folder / "processor" / "config.json").read_text())
-    model, processor = RegionModel.from_pretrained(folder), RegionProcessor.from_pretrained(folder)
+    model, processor = load(folder)
     assert not getattr(model.backbone, "is_quantized", False)
     assert held_out_loss(model, processor, config()) < untrained_loss(config()) / 2  # 4 bits of a tiny model say little
 

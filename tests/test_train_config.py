@@ -9,7 +9,8 @@ import pytest
 import yaml
 from training_runs import install_stencil, stencil_with
 
-from pixelrefer_plugin import AdapterRecipe, PluginError, get_adapter
+from pixelrefer_plugin import PluginError, get_adapter
+from pixelrefer_plugin.authoring import AdapterRecipe
 from pixelrefer_plugin.errors import ConfigError
 from pixelrefer_plugin.training.building import choose_recipe
 from pixelrefer_plugin.training.config import TrainConfig, config_keys
@@ -22,6 +23,7 @@ RECIPE_FILES = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
 SMALLEST = """\
 model:
   backbone: builtin:tiny_videollama3
+  adapter: saot
 data:
   train: train.jsonl
 run:
@@ -275,10 +277,19 @@ def test_what_does_not_go_with_the_adapter_s_recipe(refused, own_recipes, settin
 
 
 def test_the_recipe_of_a_hub_model_is_checked_when_it_is_there(load, monkeypatch):
-    config = load(SMALLEST, "model.backbone=somebody/model", "recipe=shapes")
+    config = load(SMALLEST, "model.adapter=null", "model.backbone=somebody/model", "recipe=shapes")
     monkeypatch.setattr("pixelrefer_plugin.weights.hub.find_model_folder", lambda source, options: None)
+    with pytest.raises(PluginError, match=r"Write model\.adapter=NAME with one of .*maskpool, "):
+        choose_recipe(config)
+    monkeypatch.setattr("pixelrefer_plugin.training.building._adapter_name", lambda section: "saot")
     with pytest.raises(ConfigError, match=r"recipe: must be 'lora', .*'full', got 'shapes'"):
         choose_recipe(config)
+
+
+def test_a_plain_backbone_s_adapter_is_named(refused):
+    (line,) = refused(SMALLEST, "model.adapter=null")
+    assert "model.adapter: A plain backbone needs an adapter" in line
+    assert "Write model.adapter=NAME with one of the installed adapters: " in line
 
 
 def test_parts_of_the_adapter_have_rates_of_their_own(load, own_recipes):

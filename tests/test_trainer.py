@@ -28,7 +28,7 @@ from training_runs import (
     weights_of,
 )
 
-from pixelrefer_plugin import RegionModel, SpliceError, TrainingError, get_backbone
+from pixelrefer_plugin import RegionModel, SpliceError, TrainingError, attach, get_backbone
 from pixelrefer_plugin.training import checkpoints
 from pixelrefer_plugin.training.collator import RegionCollator
 from pixelrefer_plugin.training.groups import parameter_groups, trainable_groups, trained_tokens
@@ -48,13 +48,14 @@ def parts():
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_each_parameter_is_in_one_group(backbone):
-    bare, _ = get_backbone(backbone).tiny(0)
+    bare, native = get_backbone(backbone).tiny(0)
+    parts = get_backbone(backbone).parts
     expected = {name: sum(each.numel() for each in bare.get_submodule(path).parameters()) for name, path in (
-        ("vision_tower", get_backbone(backbone).vision_tower), ("projector", get_backbone(backbone).projector),
+        ("vision_tower", parts.vision_tower), ("projector", parts.projector),
     )}  # fmt: skip
-    if get_backbone(backbone).projector.startswith(get_backbone(backbone).vision_tower):
+    if parts.projector.startswith(parts.vision_tower):
         expected["vision_tower"] -= expected["projector"]
-    model = RegionModel.attach(bare)
+    model, _ = attach(bare, native, adapter="saot")
     model.add_lora(scopes=("decoder", "vision_tower"), token_ids=[3, 5])
     groups = parameter_groups(model)
     counted = Counter(name for members in groups.values() for name, _ in members)
@@ -197,10 +198,10 @@ def test_the_log_has_the_pace(parts, tmp_path):
 
 def test_the_backbone_trains_in_full(tmp_path):
     bare, native = get_backbone("videollama3").tiny(0)
-    model = RegionModel.attach(bare, train_backbone=True)
+    model, processor = attach(bare, native, adapter="saot", train_backbone=True)
     before = weights_of(model)
     rates = {"adapter": 1e-3, "vision_tower": 1e-4, "projector": 1e-4, "decoder": 1e-4}
-    trainer = make_trainer((model, model.make_processor(native)), tmp_path, mixed_rows(2), learning_rates=rates)
+    trainer = make_trainer((model, processor), tmp_path, mixed_rows(2), learning_rates=rates)
     trainer.train()
     after = weights_of(model)
     for name, members in trainable_groups(model).items():
@@ -441,7 +442,7 @@ def test_held_out_masks_have_a_loss_of_their_own(mask_parts, tmp_path, batch_siz
 
 def test_masks_for_a_decoder_that_stays_as_it_is_are_refused(mask_parts, tmp_path):
     model, processor = mask_parts
-    assert trained_tokens(model) == {processor.mask_token_id}
+    assert trained_tokens(model) == {processor.tokens.mask}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("adapter."))
     before = weights_of(model)

@@ -13,7 +13,7 @@ from pixelrefer_unipixel.config import OFFICIAL_CHECKPOINTS, UniPixelConfig
 from pixelrefer_unipixel.mask_head import MaskHead
 from pixelrefer_unipixel.memory import MemoryEncoder
 from pixelrefer_unipixel.module import UniPixel
-from pixelrefer_unipixel.plan import plan, plan_drawn
+from pixelrefer_unipixel.plan import UniPixelPlanner
 from pixelrefer_unipixel.prompts import FourierFeatures, SparsePromptEncoder
 from pixelrefer_unipixel.sam2 import sam2_config
 from torch import nn
@@ -21,24 +21,30 @@ from torch.nn.functional import gelu
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoPromptEncoder
 
 from pixelrefer_plugin import (
+    PixelReferError,
+    PluginError,
+    Region,
+    RegionMask,
+    RegionModel,
+    VideoRegion,
+    attach,
+    get_adapter,
+    get_backbone,
+)
+from pixelrefer_plugin.authoring import (
     Clips,
     EncodedPrompts,
     EncodedView,
     FeatureGrids,
     MaskTargets,
+    NativeCall,
     PatchGeometry,
-    PixelReferError,
-    PluginError,
     PromptView,
-    Region,
-    RegionMask,
-    RegionModel,
     RegionPlan,
     SceneView,
-    VideoRegion,
-    get_adapter,
-    get_backbone,
+    Shapes,
 )
+from pixelrefer_plugin.contracts.encoded import PatchRows
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.tokens.scene import captured_scene
 
@@ -106,13 +112,12 @@ MASK[3:9, 5:20] = True
     ids=["click", "clicks", "box", "mask", "polygon", "scribble"],
 )
 def test_clicks_and_boxes_are_drawn_and_all_else_is_memory(region, num_tokens):
-    drawn = plan_drawn(UniPixelConfig(), region)
-    if num_tokens is None:
-        assert drawn is None
-    else:
-        assert drawn == RegionPlan(num_tokens, (SceneView(), PromptView()))
-    by_mask = plan(UniPixelConfig(), region.to_mask((40, 60)), PatchGeometry(14))
-    assert by_mask == RegionPlan(1, (SceneView(), PromptView()))
+    planner = UniPixelPlanner(UniPixelConfig())
+    assert (region.kind in get_adapter("unipixel").drawn) == (num_tokens is not None)
+    if num_tokens is not None:
+        assert planner.plan_drawn(region) == RegionPlan(num_tokens, (None, PromptView()))
+    by_mask = planner.plan(region.to_mask((40, 60)), PatchGeometry(14))
+    assert by_mask == RegionPlan(1, (SceneView(), None))
 
 
 def test_the_recipes_are_the_three_published_stages():
@@ -132,23 +137,24 @@ def test_the_recipes_are_the_three_published_stages():
 
 
 def prompts_of(*drawn, images_hw=(40, 60), position=0, num_frames=1):
-    """`EncodedPrompts` of regions on one frame, and the tokens that each is promised; None is a mask."""
-    kinds, points, regions, counts = [], [], [], []
-    for index, each in enumerate(drawn):
-        kinds.append("mask" if each is None else each.kind)
-        own = [] if each is None else list(each.data[0]) if each.kind == "points" else [each.data[:2], each.data[2:]]
-        points += own
-        regions += [index] * len(own)
-        counts.append(len(own) if kinds[-1] == "points" else 1)
+    """`EncodedPrompts` of regions on one frame, and the tokens that each of them is promised; None is a mask, which is
+    left out."""
+    regions = tuple(index for index, each in enumerate(drawn) if each is not None)
+    kinds = tuple(drawn[index].kind for index in regions)
+    points = [
+        list(data[0]) if kind == "points" else [data[:2], data[2:]]
+        for kind, data in zip(kinds, (drawn[index].data for index in regions), strict=True)
+    ]
     prompts = EncodedPrompts(
-        kinds=tuple(kinds),
-        points_xy=torch.tensor(points).float().view(-1, 2),
-        region_of_point=torch.tensor(regions).long(),
-        images_hw=torch.tensor([images_hw] * len(drawn)).float(),
-        frame_position=torch.full((len(drawn),), float(position)),
-        num_frames=torch.full((len(drawn),), float(num_frames)),
+        regions=regions,
+        kinds=kinds,
+        points_xy=torch.tensor([each for own in points for each in own]).float().view(-1, 2),
+        region_of_point=torch.tensor([place for place, own in enumerate(points) for _ in own]).long(),
+        images_hw=torch.tensor([images_hw] * len(regions)).float(),
+        frame_position=torch.full((len(regions),), float(position)),
+        num_frames=torch.full((len(regions),), float(num_frames)),
     )
-    return prompts, counts
+    return prompts, [len(own) if kind == "points" else 1 for kind, own in zip(kinds, points, strict=True)]
 
 
 @pytest.fixture
@@ -231,9 +237,9 @@ def test_a_batch_has_the_tokens_of_its_regions_in_order(encoder):
     torch.testing.assert_close(together[1], tokens(encoder, CLICK)[0])  # one token for each click
 
 
-@pytest.mark.parametrize("drawn", [(None,), (CLICK,), (BOX,)], ids=["mask", "click", "box"])
+@pytest.mark.parametrize("drawn", [CLICK, BOX], ids=["click", "box"])
 def test_a_batch_of_one_kind_needs_no_other(encoder, drawn):
-    assert encoder(*prompts_of(*drawn)).shape == (len([each for each in drawn if each]), D)
+    assert encoder(*prompts_of(drawn)).shape == (1, D)
 
 
 def test_the_copy_of_sams_encoder_is_its_own(encoder, sam_encoder):
@@ -271,23 +277,25 @@ def test_fourier_features_are_exact_under_autocast():
 # --- masks as memory ----------------------------------------------------------------------------------------
 
 
-def scene_view(pairs, grids_hw=((2, 3), (2, 2)), seed=0):
-    """A scene whose regions each touch `(grid, {cell: share})`."""
+def scene_view(pairs, grids_hw=((2, 3), (2, 2)), seed=0, *, regions=None):
+    """A scene whose regions each touch `(grid, {cell: share})`; by default all regions of the batch."""
     areas = [h * w for h, w in grids_hw]
     features = torch.randn(sum(areas), C, generator=torch.Generator().manual_seed(seed))
     first = np.cumsum([0, *areas])
     rows = [first[grid] + cell for grid, cells in pairs for cell in cells]
     per_region = [len(cells) for _, cells in pairs]
     return EncodedView(
+        regions=tuple(range(len(pairs))) if regions is None else regions,
         grids=FeatureGrids(features, grids_hw),
         grid_of_region=tuple(grid for grid, _ in pairs),
-        patch_rows=torch.tensor(rows, dtype=torch.int64),
         patch_weights=torch.tensor([share for _, cells in pairs for share in cells.values()]),
         patch_ij=torch.zeros(len(rows), 2),
         region_of_patch=torch.arange(len(pairs)).repeat_interleave(torch.tensor(per_region)),
         patches_per_region=tuple(per_region),
         boxes_xyxy=torch.zeros(len(pairs), 4),
+        region_boxes_xyxy=torch.zeros(len(pairs), 4),
         images_hw=torch.full((len(pairs), 2), 28.0),
+        rows=PatchRows(torch.tensor(rows, dtype=torch.int64)),
     )
 
 
@@ -298,17 +306,17 @@ def test_memory_is_the_plain_mean_of_the_touched_cells():
     memory, view = MemoryEncoder(vision_width=C, decoder_width=D), scene_view(PAIRS)
     features = view.grids.features
     means = torch.stack([features[[0, 4]].mean(dim=0), features[9], features[[1, 2, 5]].mean(dim=0)])
-    torch.testing.assert_close(memory(view, [0, 1, 2]), memory.mlp(means))
-    torch.testing.assert_close(memory(view, [2, 0]), memory.mlp(means[[2, 0]]))
+    torch.testing.assert_close(memory(view), memory.mlp(means))
+    torch.testing.assert_close(memory(scene_view([PAIRS[2], PAIRS[0]])), memory.mlp(means[[2, 0]]))
 
 
 def test_memory_takes_over_the_projector_where_it_fits():
     memory = MemoryEncoder(vision_width=C, decoder_width=D)
     layers = [nn.Linear(C, C), nn.Linear(C, D, bias=False)]
     assert memory.start_from(layers)
-    view = scene_view(PAIRS)
+    view = scene_view(PAIRS[1:2])
     means = view.grids.features[[9]]
-    torch.testing.assert_close(memory(view, [1]), layers[1](gelu(layers[0](means))))
+    torch.testing.assert_close(memory(view), layers[1](gelu(layers[0](means))))
     assert memory.mlp[0].weight.data_ptr() != layers[0].weight.data_ptr()
 
 
@@ -346,7 +354,14 @@ TINY = {"sam2": "micro", "sam2_checkpoint": None, "picture_px": PICTURE_PX}
 
 def build(**options):
     torch.manual_seed(0)
-    return UniPixel.build(UniPixelConfig(**{**TINY, **options}), vision_width=C, decoder_width=D)
+    return UniPixel.build(UniPixelConfig(**{**TINY, **options}), Shapes(crop=C + 1, scene=C, decoder=D))
+
+
+def views_of(*drawn):
+    """What the module reads of these regions, each mask as `PAIRS` says in its place; None for what none has."""
+    masks = tuple(index for index, each in enumerate(drawn) if each is None)
+    scene = scene_view([PAIRS[index] for index in masks], regions=masks) if masks else None
+    return scene, prompts_of(*drawn)[0] if len(masks) < len(drawn) else None
 
 
 @pytest.mark.parametrize(
@@ -360,11 +375,11 @@ def build(**options):
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_each_region_goes_to_its_part_and_the_tokens_come_in_order(drawn, dtype):
-    module, view = build().to(dtype), scene_view(PAIRS)
-    prompts, counts = prompts_of(*drawn)
-    made = module((view, prompts), tuple(counts))
+    module = build().to(dtype)
+    counts = [1 if each is None else prompts_of(each)[1][0] for each in drawn]
+    made = module(views_of(*drawn), tuple(counts))
     expected = [
-        module.memory(view, [index]) if each is None else module.prompt_encoder(*prompts_of(each))
+        module.memory(scene_view([PAIRS[index]])) if each is None else module.prompt_encoder(*prompts_of(each))
         for index, each in enumerate(drawn)
     ]
     assert made.dtype == dtype
@@ -378,7 +393,7 @@ def test_a_part_without_work_is_not_run(drawn, idle):
     module = build()
     for part in (idle, "mask_head", "mask_decoder"):
         module.get_submodule(part).register_forward_pre_hook(lambda *_: pytest.fail("it was run"))
-    module((scene_view(PAIRS[:1]), prompts_of(*drawn)[0]), (1,))
+    module(views_of(*drawn), (1,))
 
 
 def test_an_untrained_adapter_takes_over_sam2_and_the_projector(tmp_path):
@@ -402,8 +417,8 @@ def test_a_trained_adapter_needs_no_checkpoint(tmp_path):
     build().mask_decoder.sam2.save_pretrained(tmp_path / "sam2")
     options = {**TINY, "sam2_checkpoint": str(tmp_path / "sam2")}
     bare, native = get_backbone("videollama3").tiny(0)
-    model = RegionModel.attach(bare, adapter="unipixel", adapter_config=options)
-    model.save_pretrained(tmp_path / "model", model.make_processor(native))
+    model, processor = attach(bare, native, adapter="unipixel", adapter_config=options)
+    model.save_pretrained(tmp_path / "model", processor)
     shutil.rmtree(tmp_path / "sam2")
     loaded = RegionModel.from_pretrained(tmp_path / "model", backbone=get_backbone("videollama3").tiny(0)[0])
     assert loaded.adapter_config == model.adapter_config
@@ -466,19 +481,20 @@ def unipixel(backbone):
 
 def object_tokens(pair, inputs):
     """The tokens that the adapter makes in the decoder's place, and the scene that it reads."""
-    spec = pair.model.backbone_spec
-    with torch.no_grad(), captured_scene(pair.model.backbone, spec, inputs["regions"].scene, inputs) as scene:
+    spec, call = pair.model.backbone_spec, NativeCall(pair.model.backbone.config, inputs)
+    with torch.no_grad(), captured_scene(pair.model.backbone, spec, inputs["regions"].scene, call) as scene:
         pair.model(**inputs)
-        return pair.model.object_tokens(inputs["regions"], scene()), scene()
+        return pair.model.object_tokens(inputs["regions"], scene()), scene()[False]
 
 
 def test_a_backbone_plugin_that_says_nothing_new_is_served(monkeypatch):
     """One written before: cells are patches, the memory starts at random, and videos are refused with the reason."""
-    spec = replace(get_backbone("qwen2_5_vl"), merged_side=None, projector_layers=(), video_scene=None)
+    spec = get_backbone("qwen2_5_vl")
+    spec = replace(spec, cells=None, parts=replace(spec.parts, projector_layers=()), videos=None)
     for module in ("model", "processor"):
         monkeypatch.setattr(f"pixelrefer_plugin.{module}.backbone_for", lambda *_: spec)
     pair = make_pair("unipixel", "qwen2_5_vl")
-    assert pair.model.adapter.memory.mlp[0].in_features == spec.vision_width(pair.model.backbone.config)
+    assert pair.model.adapter.memory.mlp[0].in_features == spec.crops.width(pair.model.backbone.config)
     inputs = pair.processor([user(picture(70, 120), "is <region> left of <region>?")], [CLICK, TRIANGLE], segment=True)
     generated = pair.model.generate(**inputs, force_mask=True, max_new_tokens=2, suppress_tokens=pair.media_ids)
     assert [len(row) for row in generated.objects] == [1]
@@ -490,7 +506,7 @@ def test_a_backbone_plugin_that_says_nothing_new_is_served(monkeypatch):
 @on_every_backbone
 def test_attaching_starts_from_the_backbones_projector(unipixel):
     model = unipixel.model
-    layers = [model.backbone.get_submodule(path) for path in model.backbone_spec.projector_layers]
+    layers = [model.backbone.get_submodule(path) for path in model.backbone_spec.parts.projector_layers]
     assert len(layers) == 2
     for layer, source in zip((model.adapter.memory.mlp[0], model.adapter.memory.mlp[2]), layers, strict=True):
         assert torch.equal(layer.weight, source.weight)
@@ -507,7 +523,7 @@ def test_click_box_and_mask_in_one_conversation(unipixel):
     inputs = unipixel.processor([question], regions)
     assert inputs["regions"].counts == (1, 1, 1, 2)
     tokens, scene = object_tokens(unipixel, inputs)
-    box = inputs["regions"].scene.boxes_xyxy[0]
+    box = inputs["regions"].scene.whole.boxes_xyxy[0]
     touched = torch.from_numpy(TRIANGLE.to_mask((70, 120)).coverage(box, scene.grids_hw[0]) > 0).flatten()
     assert scene.features.shape[1] == adapter.memory.mlp[0].in_features
     with torch.no_grad():
@@ -525,11 +541,11 @@ def test_an_object_of_a_video_has_a_token_for_each_grid_that_shows_it(unipixel):
     masks = {frame: shape.to_mask((70, 70)).dense() for frame, shape in shapes.items()}
     region = VideoRegion({frame: Region.from_mask(mask) for frame, mask in masks.items()})
     inputs = unipixel.processor([user(VIDEO, "does <region> follow <region>?")], [region, VideoRegion({3: CLICK})])
-    together = spec.video_scene.frames_per_grid(model.backbone.config)
+    together = spec.videos.frames_per_grid(model.backbone.config)
     seen = {0: masks[0] | masks[1], 2: masks[4]} if together == 2 else masks
     assert inputs["regions"].counts == (1,) * (len(seen) + 1)
     tokens, scene = object_tokens(unipixel, inputs)
-    area, box = np.prod(scene.grids_hw[0]), inputs["regions"].scene.boxes_xyxy[0]
+    area, box = np.prod(scene.grids_hw[0]), inputs["regions"].scene.whole.boxes_xyxy[0]
     touched = [
         np.flatnonzero(RegionMask.from_dense(mask).coverage(box, scene.grids_hw[grid])) + grid * area
         for grid, mask in seen.items()

@@ -15,7 +15,8 @@ from pixelrefer_unipixel.tracking import MaskCandidates, MaskDecoder
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, Sam2Config, Sam2Model, Sam2VideoModel
 
-from pixelrefer_plugin import Clips, MaskTargets, PredictedMasks, SourceError
+from pixelrefer_plugin import SourceError
+from pixelrefer_plugin.authoring import Clips, MaskTargets, PredictedMasks
 
 PX = 64
 SIZES = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}

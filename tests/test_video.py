@@ -290,7 +290,7 @@ MEASURE = """
 import re, sys
 from dataclasses import asdict
 from pathlib import Path
-from pixelrefer_plugin.video import FrameSampling, load_video
+from pixelrefer_plugin.media.video import FrameSampling, load_video
 load_video(sys.argv[1])  # what libraries take once
 # Not getrusage's ru_maxrss: that one starts at the size of the process that started this one.
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])

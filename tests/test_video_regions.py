@@ -21,6 +21,7 @@ from pixelrefer_plugin import (
     get_backbone,
     load_video,
 )
+from pixelrefer_plugin.authoring import NativeCall
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.tokens.scene import captured_scene
 
@@ -50,7 +51,7 @@ def saot(request):
 def prompt_text(pair, inputs):
     """The prompt, each run of placeholders as one `*`."""
     ids = inputs["input_ids"][0].tolist()
-    kept = [each for at, each in enumerate(ids) if each != pair.processor.placeholder_id or ids[at - 1] != each]
+    kept = [each for at, each in enumerate(ids) if each != pair.processor.tokens.placeholder or ids[at - 1] != each]
     return pair.processor.tokenizer.decode(kept).replace("<|region_pad|>", "*")
 
 
@@ -82,12 +83,12 @@ def test_length_does_not_grow_with_video_or_picture(oci):
 
 def test_the_tower_sees_each_frame_once(oci):
     spec = get_backbone(oci.model._backbone_spec.name)
-    tower = oci.model.backbone.get_submodule(spec.vision_tower)
+    tower = oci.model.backbone.get_submodule(spec.parts.vision_tower)
     objects = [VideoRegion(dict.fromkeys((3, 9), box)) for box in (BOX, Region.from_box((50, 10, 80, 50)))]
     inputs = oci.processor([user(clip(), "<region> and <region>")], objects)
     crops = inputs["regions"].crop_grids_hw
     whole = oci.model.adapter_config.global_px
-    side = spec.geometry(oci.model.backbone.config).whole_patches(whole)
+    side = spec.crops.geometry(oci.model.backbone.config).whole_patches(whole)
     assert crops.count((side, side)) == 2  # two frames, whatever the number of objects
     encoded = []
     handle = tower.register_forward_hook(
@@ -108,20 +109,35 @@ def test_tokens_do_not_change_when_another_object_joins(oci):
     assert torch.allclose(tokens[0], tokens[1][-len(tokens[0]) :], atol=1e-5)
 
 
-def test_frames_named_are_sampled_and_recorded(saot):
+@pytest.fixture
+def shown_frames(monkeypatch):
+    """Asks a processor, and returns its inputs and what its native processor is told of the frames of a video."""
+
+    def ask(processor, *args, **options):
+        shown, native = [], type(processor.native)
+        call = native.__call__
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "__call__", lambda self, **given: shown.append(given) or call(self, **given))
+            inputs = processor(*args, **options)
+        ((metadata,),) = (each["video_metadata"] for each in shown)
+        assert len(metadata["frames_indices"]) == len(shown[0]["videos"][0])
+        return inputs, metadata
+
+    return ask
+
+
+def test_frames_named_are_sampled_and_shown_as_what_they_are(saot, shown_frames):
     regions = [VideoRegion({7: BOX}), {13: BOX}]
-    inputs = saot.processor([user(clip(), "<region> <region>")], regions, sampling=FrameSampling(num_frames=4))
-    batch = inputs["regions"]
-    assert {7, 13} <= set(batch.frame_indices[0])
-    assert batch.frame_times_s == (tuple(index / 4.0 for index in batch.frame_indices[0]),)
+    conversation = [user(clip(), "<region> <region>")]
+    _, shown = shown_frames(saot.processor, conversation, regions, sampling=FrameSampling(num_frames=4))
+    assert {7, 13} <= set(shown["frames_indices"])
+    assert shown["fps"] == 4.0
 
 
-def test_named_frames_keep_the_number_of_frames(saot):
-    lengths = [
-        saot.processor([user(clip(), "<region>")], [{frame: BOX}], sampling=FrameSampling(num_frames=5))
-        for frame in (0, 1, 7)
-    ]
-    assert {len(each["regions"].frame_indices[0]) for each in lengths} == {5}
+def test_named_frames_keep_the_number_of_frames(saot, shown_frames):
+    conversation, sampling = [user(clip(), "<region>")], FrameSampling(num_frames=5)
+    shown = [shown_frames(saot.processor, conversation, [{frame: BOX}], sampling=sampling)[1] for frame in (0, 1, 7)]
+    assert {len(each["frames_indices"]) for each in shown} == {5}
 
 
 def test_frames_between_are_seen_by_the_decoder_of_vision_object(saot):
@@ -147,7 +163,9 @@ def test_pooling_reads_the_scene_of_the_frame_named(backbone):
         inputs = pair.processor([user({"type": "video", "video": video}, "<region> <region>")], [{2: BOX}, {12: BOX}])
         with torch.no_grad():
             pair.model(**inputs)
-            with captured_scene(pair.model.backbone, get_backbone(backbone), inputs["regions"].scene, inputs) as scene:
+            call = NativeCall(pair.model.backbone.config, inputs)
+            spec = get_backbone(backbone)
+            with captured_scene(pair.model.backbone, spec, inputs["regions"].scene, call) as scene:
                 pair.model(**inputs)
                 tokens[name] = pair.model.object_tokens(inputs["regions"], scene())
     assert torch.allclose(tokens["same"][0], tokens["changed"][0], atol=1e-5)
@@ -157,7 +175,7 @@ def test_pooling_reads_the_scene_of_the_frame_named(backbone):
 
 def test_a_backbone_that_does_not_tell_how_it_sees_videos():
     pair = make_pair("maskpool", "videollama3")
-    pair.processor._backbone = dataclasses.replace(pair.processor._backbone, video_scene=None)
+    pair.processor._backbone = dataclasses.replace(pair.processor._backbone, videos=None)
     with pytest.raises(PluginError, match="does not say how its own pass sees videos"):
         pair.processor([user(clip(), "<region>")], [{2: BOX}])
     pair.model.detach()
@@ -179,7 +197,7 @@ SMALL = Region.from_mask(np.ones((10, 10)))
 @pytest.mark.parametrize(
     ("parts", "regions", "error", "message"),
     [
-        ([clip(), "<region>"], [{20: BOX}], VideoError, r"Sample 0: region 0: .*20 frames.*no frame 20"),
+        ([clip(), "<region>"], [{20: BOX}], VideoError, r"Sample 0, region 0: .*20 frames.*no frame 20"),
         ([clip(), "<region>"], [BOX], PromptError, r"0 images\. On a video, say on which frame"),
         ([clip(), "<region>"], [VideoRegion({0: BOX}, 1)], PromptError, "lies on video 1, but .* 1 videos"),
         ([clip(), "<region>"], [{3: SMALL}], RegionError, "region 0, frame 3: The mask is of width 10"),
@@ -280,13 +298,14 @@ def test_frames_of_one_grid_are_one_region_with_their_union(merged):
     batch = inputs["regions"]
     assert batch.frames_per_region == (3,)
     assert batch.counts == (1, 1, 1)
-    layout, drawn = batch.views[0], batch.views[1].prompts
+    layout, drawn = batch.views
+    assert drawn is None
+    assert layout.regions == (0, 1, 2)
     assert layout.grid_of_region == (0, 1, 2)
-    cells = batch.scene.grids_hw[0][0] * batch.scene.grids_hw[0][1]
-    assert layout.patches_per_region[0] == cells > layout.patches_per_region[1]
-    assert drawn.frame_position.tolist() == [0, 2, 5]
-    assert drawn.num_frames.tolist() == [6, 6, 6]
-    assert inputs["input_ids"].eq(merged.placeholder_id).sum() == 3
+    assert layout.region_boxes_xyxy.tolist() == [[0, 0, 84, 56], [0, 0, 42, 56], [42, 0, 84, 56]]
+    rows, columns = batch.scene.whole.grids_hw[0]
+    assert layout.patches_per_region[0] == rows * columns > layout.patches_per_region[1]
+    assert inputs["input_ids"].eq(merged.tokens.placeholder).sum() == 3
 
 
 def test_clicks_on_frames_of_one_grid_stay_apart(merged):
@@ -298,12 +317,15 @@ def test_clicks_on_frames_of_one_grid_stay_apart(merged):
     assert inputs["regions"].counts == (1, 2)
     assert prompts.points_xy.tolist() == [[20, 20], [60, 30], [70, 40]]
     assert prompts.frame_position.tolist() == [0, 1]
+    assert prompts.num_frames.tolist() == [6, 6]
 
 
 def test_an_object_that_is_drawn_on_some_frames_only_is_listed(merged):
     frames = {0: Region.from_points([(20, 20)]), 19: left_and_right()[0]}
     inputs = merged([user(clip(), "<region>")], [frames])
-    assert inputs["regions"].views[1].prompts.kinds == ("mask", "mask")
+    scene, prompts = inputs["regions"].views
+    assert prompts is None
+    assert scene.regions == (0, 1)
 
 
 def test_a_frame_that_does_not_fit_is_named_within_its_grid(merged):
@@ -313,11 +335,12 @@ def test_a_frame_that_does_not_fit_is_named_within_its_grid(merged):
         merged([user({"type": "video", "video": video}, "<region>")], [{first: left_and_right()[0], second: SMALL}])
 
 
-def test_absent_frames_say_nothing_of_a_region_in_a_question(saot):
+def test_absent_frames_say_nothing_of_a_region_in_a_question(saot, shown_frames):
     region = {4: BOX, 8: BOX}
-    plain, said = (
-        saot.processor([user(clip(), "what is <region>?")], [each])
+    conversation = [user(clip(), "what is <region>?")]
+    (plain, shown), (said, shown_too) = (
+        shown_frames(saot.processor, conversation, [each])
         for each in (VideoRegion(region), VideoRegion(region, absent=[2, 3]))
     )
-    assert plain["regions"].frame_indices == said["regions"].frame_indices
+    assert shown["frames_indices"] == shown_too["frames_indices"]
     assert torch.equal(plain["input_ids"], said["input_ids"])

@@ -2,7 +2,7 @@
 
 Pictures are tiles and a thumbnail, whose number only the text tells. The thumbnail is the scene. The projector reads
 cells of 2x2 patches, and norms each as a whole. Images and videos go through the tower in one call, so there is no
-`video_scene`.
+scene of `videos`.
 """
 
 from importlib import metadata
@@ -12,9 +12,20 @@ from torch.nn.functional import pad
 from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor, InternVLVideoProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry, hookimpl, plugins
+from pixelrefer_plugin import plugins
+from pixelrefer_plugin.authoring import (
+    BackboneSpec,
+    Cells,
+    Crops,
+    FeatureGrids,
+    Parts,
+    PatchGeometry,
+    Scene,
+    hookimpl,
+)
 from pixelrefer_plugin.testing import CHATML_TEMPLATE, tiny_tokenizer
 
+PLUGIN_API = 1
 NAMED = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
@@ -48,22 +59,20 @@ def patches(output):
     return output.last_hidden_state[:, 1:]  # the first is the class token
 
 
-def tiles_per_image(config, inputs):
+def tiles_per_image(call):
     """From the runs of image tokens, `image_seq_length` for each tile."""
-    if "pixel_values" not in inputs:
-        return []
-    edges = pad((inputs["input_ids"] == config.image_token_id).int(), (1, 1)).flatten().diff()
+    edges = pad((call.inputs["input_ids"] == call.token_ids["image_token"]).int(), (1, 1)).flatten().diff()
     starts, ends = (torch.nonzero(edges == step)[:, 0] for step in (1, -1))
-    return ((ends - starts) // config.image_seq_length).tolist()
+    return ((ends - starts) // call.config.image_seq_length).tolist()
 
 
-def scene_grids_hw(config, inputs):
-    return (side_hw(config),) * len(tiles_per_image(config, inputs))
+def image_grids_hw(call):
+    return (side_hw(call.config),) * len(tiles_per_image(call))
 
 
-def scene_grids(model, inputs, tower_output):
-    images = patches(tower_output).split(tiles_per_image(model.config, inputs))
-    return FeatureGrids(torch.cat([image[-1] for image in images]), scene_grids_hw(model.config, inputs))
+def image_grids(call, outputs):
+    images = patches(outputs[0]).split(tiles_per_image(call))
+    return FeatureGrids(torch.cat([image[-1] for image in images]), image_grids_hw(call))
 
 
 def tiny(seed):
@@ -109,24 +118,26 @@ SPEC = BackboneSpec(
     name="tiled",
     model_types=("internvl",),
     model_class=InternVLForConditionalGeneration,
-    vision_tower="model.vision_tower",
-    projector="model.multi_modal_projector",
-    decoder="model.language_model",
-    token_embedding="model.language_model.embed_tokens",
-    geometry=lambda config: PatchGeometry(patch_size=config.vision_config.patch_size[0]),
-    vision_width=lambda config: config.vision_config.hidden_size,
-    encode_crops=encode_crops,
-    scene_grids=scene_grids,
-    scene_grids_hw=scene_grids_hw,
+    parts=Parts(
+        vision_tower="model.vision_tower",
+        projector="model.multi_modal_projector",
+        decoder="model.language_model",
+        token_embedding="model.language_model.embed_tokens",
+        projector_layers=("model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2"),
+    ),
+    crops=Crops(
+        geometry=lambda config: PatchGeometry(patch_size=config.vision_config.patch_size[0]),
+        width=lambda config: config.vision_config.hidden_size,
+        encode=encode_crops,
+    ),
+    images=Scene(grids_hw=image_grids_hw, grids=image_grids),
+    cells=Cells(side=lambda config: round(1 / config.downsample_ratio), norm="model.multi_modal_projector.layer_norm"),
     lora_targets={
         "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
         "projector": r"model\.multi_modal_projector\.linear_[12]",
         "vision_tower": r"model\.vision_tower\.encoder\.layer\.\d+\.(attention\.[qkv]_proj|mlp\.fc[12])",
     },
     tiny=tiny,
-    merged_side=lambda config: round(1 / config.downsample_ratio),
-    cell_norm="model.multi_modal_projector.layer_norm",
-    projector_layers=("model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2"),
 )
 
 

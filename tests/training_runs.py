@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from transformers import TrainerCallback, TrainingArguments
 
-from pixelrefer_plugin import AdapterRecipe
+from pixelrefer_plugin.authoring import AdapterRecipe
 from pixelrefer_plugin.data.dataset import RegionDataset
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.training.checkpoints import latest_checkpoint

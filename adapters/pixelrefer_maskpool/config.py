@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pixelrefer_plugin import PatchGeometry, RegionMask, RegionPlan, SceneView
+from pixelrefer_plugin.authoring import PatchGeometry, Planner, RegionMask, RegionPlan, SceneView
 
 
 @dataclass(frozen=True)
@@ -10,6 +10,8 @@ class MaskPoolConfig:
     """Mask pooling has no options."""
 
 
-def plan(config: MaskPoolConfig, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
+class MaskPoolPlanner(Planner[MaskPoolConfig]):
     """One token per region, read off the scene's own patches."""
-    return RegionPlan(num_tokens=1, views=(SceneView(),))
+
+    def plan(self, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
+        return RegionPlan(num_tokens=1, views=(SceneView(),))

@@ -1,25 +1,27 @@
 """OCI, the Object-Centric Infusion of PixelRefer-Lite, on SAOT's tokens. Knows features and masks; no backbone."""
 
-from pixelrefer_plugin import hookimpl
+from collections.abc import Callable
+
+from pixelrefer_plugin.authoring import AdapterSpec, hookimpl
+
+PLUGIN_API = 1
 
 
 @hookimpl
-def register_adapters(register):
-    from pixelrefer_plugin import AdapterSpec
-
+def register_adapters(register: Callable[[AdapterSpec], None]) -> None:
     from .config import OFFICIAL, OciConfig
+    from .layouts import LAYOUTS
     from .module import Oci
-    from .plan import plan, share_local_crop
+    from .plan import OciPlanner
 
     register(
         AdapterSpec(
             name="oci",
             config=OciConfig,
-            plan=plan,
-            build=Oci.build,
+            planner=OciPlanner,
+            module=Oci,
             framework="object-only",
             presets={"official": OFFICIAL},
-            plan_together=share_local_crop,
-            frame_label=OciConfig.label_of_frame,
+            layouts=LAYOUTS,
         )
     )

@@ -18,7 +18,7 @@ from pixelrefer_saot.linear import Linear
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from pixelrefer_plugin import EncodedView, FeatureGrids, PixelReferError
+from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, PixelReferError
 
 FLASH = "flash_attention_2"
 

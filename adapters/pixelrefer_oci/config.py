@@ -11,7 +11,7 @@ from typing import Any
 from pixelrefer_saot.config import OFFICIAL as OFFICIAL_SAOT
 from pixelrefer_saot.config import SaotConfig
 
-from pixelrefer_plugin import PixelReferError, check_field
+from pixelrefer_plugin.authoring import PixelReferError, Resample, check_field
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class OciConfig(SaotConfig):
     num_heads: int = 8
     use_local: bool = True
     use_global: bool = True
-    context_resample: str = "bicubic"
+    context_resample: Resample = "bicubic"
     share_local_crop: bool = False
     frame_label: str = "Time {time_s:.1f}s:"
 

@@ -3,19 +3,20 @@
 Shape letters as in `pixelrefer_plugin.contracts.adapter`: C vision width, D decoder width.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from pixelrefer_saot.module import Saot
 from torch import Tensor, nn
 
-from pixelrefer_plugin import EncodedView, PixelReferError
+from pixelrefer_plugin.authoring import AdapterModule, EncodedView, PixelReferError, Shapes
 
 from .attention import ATTEND, FLASH, GridAttention
 from .config import OciConfig
 
 
-class Oci(nn.Module):
+class Oci(AdapterModule):
     """SAOT's object tokens, enriched with context so that the decoder needs no scene tokens.
 
     Args:
@@ -40,27 +41,27 @@ class Oci(nn.Module):
         )
 
     @classmethod
-    def build(cls, config: OciConfig, *, vision_width: int, decoder_width: int) -> "Oci":
+    def build(cls, config: OciConfig, shapes: Shapes) -> "Oci":
         """The module that a config describes.
 
         Raises:
             PixelReferError: the tower's width cannot be split among the heads.
         """
-        if vision_width % config.num_heads:
+        if shapes.crop % config.num_heads:
             raise PixelReferError(
-                f"OciConfig.num_heads must divide the width of the vision tower's features, {vision_width}, "
-                f"got {config.num_heads}. Choose a divisor of {vision_width}."
+                f"OciConfig.num_heads must divide the width of the vision tower's features, {shapes.crop}, "
+                f"got {config.num_heads}. Choose a divisor of {shapes.crop}."
             )
         return cls(
-            Saot.build(config, vision_width=vision_width, decoder_width=decoder_width),
+            Saot.build(config, shapes),
             contexts=config.contexts,
-            vision_width=vision_width,
+            vision_width=shapes.crop,
             num_heads=config.num_heads,
         )
 
     def set_attn_implementation(self, name: str) -> None:
         """Attend as the backbone does: `sdpa`, `eager` or `flash_attention_2`; by `sdpa` where it is another."""
-        for attention in self.attentions.values():
+        for attention in cast("Iterable[GridAttention]", self.attentions.values()):
             attention.attn_implementation = name if name in (*ATTEND, FLASH) else "sdpa"
 
     def compile(self, *args: Any, **options: Any) -> None:

@@ -5,9 +5,22 @@ from dataclasses import replace
 
 from pixelrefer_saot.plan import plan as plan_object
 
-from pixelrefer_plugin import CropView, PatchGeometry, RegionMask, RegionPlan
+from pixelrefer_plugin.authoring import CropView, PatchGeometry, Planner, RegionMask, RegionPlan
 
 from .config import OciConfig
+
+
+class OciPlanner(Planner[OciConfig]):
+    """The crops that the infusion reads, and what stands before a frame's tokens."""
+
+    def plan(self, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
+        return plan(self.config, mask, geometry)
+
+    def together(self, plans: Sequence[RegionPlan]) -> Sequence[RegionPlan]:
+        return share_local_crop(self.config, plans)
+
+    def frame_label(self, time_s: float) -> str:
+        return self.config.label_of_frame(time_s)
 
 
 def plan(config: OciConfig, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
@@ -18,6 +31,7 @@ def plan(config: OciConfig, mask: RegionMask, geometry: PatchGeometry) -> Region
     """
     of_object = plan_object(config, mask, geometry)
     (crop,) = of_object.views
+    assert isinstance(crop, CropView), "SAOT asks for a crop"
     height, width = mask.image_hw
     resample = config.context_resample
     context_views = {

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
-from pixelrefer_plugin import check_field
+from pixelrefer_plugin.authoring import Resample, check_field
 
 _CHOICES = {
     "resample": ("bicubic", "opencv_linear", "opencv_linear_or_area"),
@@ -25,6 +25,9 @@ _SWITCHES = (
     "swap_position_axes",
     "inclusive_position_box",
 )
+
+CropResample = Resample | Literal["opencv_linear_or_area"]
+"""How a crop is resized; `opencv_linear_or_area`: by area where both sides shrink, else linearly."""
 
 FEWEST_ENCODED_PATCHES = 16
 """What the official image processor brings the smallest crops to (its `min_pixels`, 56 x 56)."""
@@ -91,7 +94,7 @@ class SaotConfig:
     context_in_source_pixels: bool = False
     drop_last_row_and_column: bool = False
     round_grid_up: bool = False
-    resample: str = "bicubic"
+    resample: CropResample = "bicubic"
     mask_resize: str = "coverage"
     stretch_large_grids: bool = False
     pad_to_num_tokens: bool = False

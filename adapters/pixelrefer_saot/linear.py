@@ -39,7 +39,7 @@ def onednn_is_faster(x: Tensor, weight: Tensor) -> bool:
         and x.shape[-1] == weight.shape[1]
         and x.numel() * len(weight) >= _MULTIPLICATIONS
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
         and not is_in_torch_dispatch_mode()  # such as one that counts operations

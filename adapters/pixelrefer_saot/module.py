@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pixelrefer_plugin import EncodedView
+from pixelrefer_plugin.authoring import AdapterModule, EncodedView, Shapes
 
 from .config import SaotConfig
 from .kmeans import Group, KMeans, groups_of
 from .linear import Linear
 
 
-class Saot(nn.Module):
+class Saot(AdapterModule):
     """At most n object tokens per region.
 
     Args:
@@ -38,9 +38,9 @@ class Saot(nn.Module):
         self.mlp = nn.Sequential(Linear(vision_width, decoder_width), nn.GELU(), Linear(decoder_width, decoder_width))
 
     @classmethod
-    def build(cls, config: SaotConfig, *, vision_width: int, decoder_width: int) -> "Saot":
+    def build(cls, config: SaotConfig, shapes: Shapes) -> "Saot":
         """The module that a config describes."""
-        return cls(config, vision_width=vision_width, decoder_width=decoder_width)
+        return cls(config, vision_width=shapes.crop, decoder_width=shapes.decoder)
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Compile what works on tensors alone, with the arguments of `torch.compile`.
@@ -88,7 +88,7 @@ class Saot(nn.Module):
         arrays = _order(patches_per_region, counts, groups)
         return _on_device([*arrays, *(each for group in groups for each in group.arrays)], device)
 
-    @torch.compiler.disable(recursive=False)
+    @torch.compiler.disable
     def placed_features(self, crops: EncodedView) -> Tensor:
         """`(M, C)`: features with their positions (eq. 5)."""
         positions = relative_positions(

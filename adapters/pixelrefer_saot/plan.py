@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from pixelrefer_plugin import Box, CropView, PatchGeometry, RegionMask, RegionPlan
+from pixelrefer_plugin.authoring import Box, CropView, PatchGeometry, Planner, RegionMask, RegionPlan, Resample
 
-from .config import FEWEST_ENCODED_PATCHES, SaotConfig
+from .config import FEWEST_ENCODED_PATCHES, CropResample, SaotConfig
 
 # Steps in which a crop beyond the bound is shrunk: it ends within a tenth of the largest allowed scale.
 _SHRINK = 0.9
@@ -14,6 +14,13 @@ _SHRINK = 0.9
 # Most patches of a grid whose features are stretched, more than the official code's one pixel in 32 tokens has
 # (320 x 320). Beyond, the scale is lowered: two pixels at the ends of a 4K frame would cost gigabytes.
 _MOST_STRETCHED_PATCHES = 2**17
+
+
+class SaotPlanner(Planner[SaotConfig]):
+    """One crop for each region, scaled to its size (PixelRefer §4.2.1)."""
+
+    def plan(self, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
+        return plan(self.config, mask, geometry)
 
 
 def plan(config: SaotConfig, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
@@ -122,7 +129,7 @@ def _whole_patches(side_px: float, config: SaotConfig, geometry: PatchGeometry) 
     return max(1, math.ceil(side_px / (geometry.patch_size * geometry.grid_multiple))) * geometry.grid_multiple
 
 
-def _resample_of_crop(resample: str, box: Box, grid_hw: tuple[int, int], geometry: PatchGeometry) -> str:
+def _resample_of_crop(resample: CropResample, box: Box, grid_hw: tuple[int, int], geometry: PatchGeometry) -> Resample:
     """How a crop is resized: `opencv_linear_or_area` means by area where both sides shrink."""
     if resample != "opencv_linear_or_area":
         return resample

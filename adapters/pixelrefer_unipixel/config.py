@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pixelrefer_plugin import check_field
+from pixelrefer_plugin.authoring import check_field
 
 OFFICIAL = "official"
 """As `sam2_checkpoint`: the published SAM 2.1 of the size that `sam2` names."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torch.utils.checkpoint import checkpoint
 
-from pixelrefer_plugin import MaskTargets, PredictedMasks
+from pixelrefer_plugin.authoring import MaskTargets, PredictedMasks
 
 from .tracking import MaskCandidates
 

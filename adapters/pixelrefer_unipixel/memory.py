@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
 
-from pixelrefer_plugin import EncodedView
+from pixelrefer_plugin.authoring import EncodedView
 
 
 class MemoryEncoder(nn.Module):
@@ -25,17 +24,12 @@ class MemoryEncoder(nn.Module):
             nn.Linear(vision_width, vision_width), nn.GELU(), nn.Linear(vision_width, decoder_width)
         )
 
-    def forward(self, scene: EncodedView, regions: Sequence[int]) -> Tensor:
-        """`(len(regions), D)`: the tokens of those regions of the view, by their indices."""
-        device = scene.patch_rows.device
-        features = scene.grids.features.to(self.mlp[0].weight.dtype)
-        ends = torch.tensor(scene.patches_per_region).cumsum(0)
-        starts = torch.cat([ends.new_zeros(1), ends[:-1]]).to(device, non_blocking=True)
-        means = embedding_bag(scene.patch_rows, features, starts, mode="mean")
-        return self.mlp(means[torch.tensor(regions).to(device, non_blocking=True)])
+    def forward(self, scene: EncodedView) -> Tensor:
+        """`(R, D)`: the tokens of the view's regions."""
+        return self.mlp(scene.pooled(dtype=next(self.mlp.parameters()).dtype))
 
     @torch.no_grad()
-    def start_from(self, projector_layers: Sequence[nn.Linear]) -> bool:
+    def start_from(self, projector_layers: Sequence[nn.Module]) -> bool:
         """Take over the backbone's projector, where its linear layers are two of the MLP's own sizes.
 
         Returns:
@@ -45,9 +39,9 @@ class MemoryEncoder(nn.Module):
         if [layer.weight.shape for layer in own] != [layer.weight.shape for layer in projector_layers]:
             return False
         for layer, source in zip(own, projector_layers, strict=True):
-            layer.weight.copy_(source.weight)
+            layer.weight.copy_(source.get_parameter("weight"))
             if source.bias is None:
                 nn.init.zeros_(layer.bias)
             else:
-                layer.bias.copy_(source.bias)
+                layer.bias.copy_(source.get_parameter("bias"))
         return True

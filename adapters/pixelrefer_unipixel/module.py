@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pixelrefer_plugin import Clips, EncodedPrompts, EncodedView, MaskTargets, PredictedMasks
+from pixelrefer_plugin.authoring import (
+    AdapterModule,
+    Clips,
+    EncodedPrompts,
+    EncodedView,
+    MaskTargets,
+    PredictedMasks,
+    Shapes,
+)
 
 from .config import UniPixelConfig
 from .losses import mask_losses
@@ -20,7 +28,7 @@ from .sam2 import load_sam2_weights, sam2_config
 from .tracking import MaskDecoder
 
 
-class UniPixel(nn.Module):
+class UniPixel(AdapterModule):
     """Object tokens of clicks, boxes and masks; masks from the decoder's hidden states.
 
     A part without work in a batch is not run: SAM 2 not without a `<seg>`, the memory not without a mask.
@@ -44,11 +52,11 @@ class UniPixel(nn.Module):
         self.mask_head = MaskHead(decoder_width=decoder_width, sam_width=sam_width, prompt_tokens=config.prompt_tokens)
 
     @classmethod
-    def build(cls, config: UniPixelConfig, *, vision_width: int, decoder_width: int) -> "UniPixel":
+    def build(cls, config: UniPixelConfig, shapes: Shapes) -> "UniPixel":
         """The module that a config describes, with random weights."""
-        return cls(config, vision_width=vision_width, decoder_width=decoder_width)
+        return cls(config, vision_width=shapes.scene, decoder_width=shapes.decoder)
 
-    def start_from(self, projector_layers: Sequence[nn.Linear]) -> None:
+    def start_from(self, projector_layers: Sequence[nn.Module]) -> None:
         """What the parts take over before they are trained: SAM 2's weights, its prompt encoder's for clicks and boxes,
         and the backbone's projector for the memory."""
         if self.config.start_checkpoint is not None:
@@ -56,36 +64,36 @@ class UniPixel(nn.Module):
         self.prompt_encoder.start_from(self.mask_decoder.sam2.prompt_encoder)
         self.memory.start_from(projector_layers)
 
-    def forward(self, views: tuple[EncodedView, EncodedPrompts], counts: tuple[int, ...]) -> Tensor:
+    def forward(self, views: tuple[EncodedView | None, EncodedPrompts | None], counts: tuple[int, ...]) -> Tensor:
         """One token for each click, box, and mask on a picture.
 
         Args:
-            views: the scene, and the regions as they were drawn.
+            views: the scene, of the regions that are masks; and the others as they were drawn.
             counts: tokens promised for each region.
 
         Returns:
             `(sum(counts), D)`, region by region.
         """
         scene, prompts = views
-        masked = [region for region, kind in enumerate(prompts.kinds) if kind == "mask"]
-        if len(masked) == len(counts):
-            return self.memory(scene, masked)
-        drawn = self.prompt_encoder(prompts, counts)
-        if not masked:
+        if prompts is None:
+            assert scene is not None, "a batch has regions"
+            return self.memory(scene)
+        drawn = self.prompt_encoder(prompts, [counts[region] for region in prompts.regions])
+        if scene is None:
             return drawn
-        is_mask = np.repeat(np.array(prompts.kinds) == "mask", counts)
+        is_mask = np.repeat(np.isin(np.arange(len(counts)), scene.regions), counts)
         rows = torch.from_numpy(rows_with_last(is_mask)).to(drawn.device, non_blocking=True)
-        return torch.cat([drawn, self.memory(scene, masked)])[rows]
+        return torch.cat([drawn, self.memory(scene)])[rows]
 
     def predict_masks(self, hidden: Tensor, clips: Clips, clip_of_object: Sequence[int]) -> PredictedMasks:
-        """The mask of each object on every picture of its clip; see `MaskHeadSpec`."""
+        """The mask of each object on every picture of its clip; see `MaskModule`."""
         dtype = next(self.mask_head.parameters()).dtype
         return self.mask_decoder(self.mask_head(hidden.to(dtype)), clips, clip_of_object)
 
     def mask_losses(
         self, hidden: Tensor, clips: Clips, clip_of_object: Sequence[int], targets: MaskTargets
     ) -> dict[str, Tensor]:
-        """Each object's weighted losses, by name; see `MaskHeadSpec`."""
+        """Each object's weighted losses, by name; see `MaskModule`."""
         predicted = self.predict_masks(hidden, clips, clip_of_object)
         frames_per_object = [clips.lengths[clip] for clip in clip_of_object]
         return mask_losses(predicted, targets, frames_per_object, weights=self.config.loss_weights)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoPromptEncoder
 
-from pixelrefer_plugin import EncodedPrompts
+from pixelrefer_plugin.authoring import EncodedPrompts
 
 from .layers import linear
 
@@ -26,6 +27,8 @@ class FourierFeatures(nn.Module):
         dimensions: coordinates of a place.
         width: how many features, half of them sines.
     """
+
+    directions: Tensor
 
     def __init__(self, dimensions: int, width: int) -> None:
         super().__init__()
@@ -64,11 +67,11 @@ class SparsePromptEncoder(nn.Module):
         self.out = nn.Sequential(nn.GELU(), linear(6 * sam_width, decoder_width))
 
     def forward(self, prompts: EncodedPrompts, counts: Sequence[int]) -> Tensor:
-        """The tokens of the regions that were drawn; those of kind `mask` have none here.
+        """The tokens of the regions that were drawn.
 
         Args:
-            prompts: the regions of a batch.
-            counts: tokens of each of its regions.
+            prompts: the regions of a batch that are read so.
+            counts: tokens of each of them.
 
         Returns:
             `(T, D)`, region by region.
@@ -81,8 +84,8 @@ class SparsePromptEncoder(nn.Module):
         return self.out(torch.cat([where, self.frame(self._times(prompts)[region])], dim=-1))
 
     @torch.no_grad()
-    def start_from(self, prompt_encoder: nn.Module) -> None:
-        """Copy the weights of a SAM 2's prompt encoder (transformers' `Sam2VideoPromptEncoder`)."""
+    def start_from(self, prompt_encoder: Sam2VideoPromptEncoder) -> None:
+        """Copy the weights of a SAM 2's prompt encoder."""
         self.place.directions.copy_(prompt_encoder.shared_embedding.positional_embedding)
         self.kind.weight.copy_(prompt_encoder.point_embed.weight)
         self.padding.weight.copy_(prompt_encoder.not_a_point_embed.weight)
@@ -111,7 +114,7 @@ def _rows(prompts: EncodedPrompts, counts: Sequence[int]) -> tuple[np.ndarray, n
     """Which points are clicks, `(clicks,)`, and which the corners of a box, `(boxes, 2)`; which row each token has
     where the clicks' are followed by the boxes', `(T,)`; and its region, `(T,)`."""
     kinds = np.array(prompts.kinds)
-    tokens = np.where(kinds == "mask", 0, np.array(counts, dtype=np.int64))
+    tokens = np.array(counts, dtype=np.int64)
     points = np.where(kinds == "box", 2, tokens)
     region = np.repeat(np.arange(len(kinds)), tokens)
     of_region = np.arange(len(region)) - (tokens.cumsum() - tokens)[region]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from pixelrefer_plugin import AdapterRecipe
+from pixelrefer_plugin.authoring import AdapterRecipe
 
 # The attention's layers, as decoders and vision towers name them; a backbone has some of these.
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "qkv", "proj")

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from pixelrefer_plugin import SourceError
+from pixelrefer_plugin.authoring import SourceError
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ _HIERA = {
 # For `micro`, where the published sizes have transformers' defaults. Its memories must be 64 wide, since transformers'
 # memory attention takes no others, and an object pointer must fill one.
 _MICRO_WIDTH = 64
-_MICRO_START = {"initializer_range": 0.1}  # of 0.02 in so narrow layers hardly any signal would be left
-_MICRO = _MICRO_START | {
+_MICRO_START: dict[str, Any] = {"initializer_range": 0.1}  # of 0.02 in so narrow layers hardly any signal would be left
+_MICRO: dict[str, Any] = _MICRO_START | {
     "memory_attention_hidden_size": _MICRO_WIDTH,
     "memory_attention_num_layers": 1,
     "memory_attention_feed_forward_hidden_size": _MICRO_WIDTH,
@@ -211,7 +212,9 @@ def _meta_weights(checkpoint: str) -> dict[str, Tensor]:
 
 def _transformers_weights(checkpoint: str) -> dict[str, Tensor]:
     with _reported(checkpoint):
-        model, report = Sam2VideoModel.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+        # `output_loading_info` makes a pair of what is annotated as the model alone.
+        loaded: Any = Sam2VideoModel.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+    model, report = loaded
     invented = report["missing_keys"]
     return {name: value for name, value in model.state_dict().items() if name not in invented}
 

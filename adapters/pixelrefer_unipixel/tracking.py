@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from pixelrefer_plugin import Clips, PredictedMasks
+from pixelrefer_plugin.authoring import Clips, PredictedMasks
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _NOWHERE = -1024.0  # logit of every pixel where the object is not on the picture
@@ -73,8 +73,9 @@ class MaskDecoder(nn.Module):
         )
         sam2.mask_decoder.dynamic_multimask_via_stability = False
         self.propagate = propagate
-        self.hidden_size: int = config.mask_decoder_config.hidden_size
-        self.picture_px: int = config.image_size
+        self.hidden_size = sam2.mask_decoder.hidden_size
+        assert isinstance(config.image_size, int), "pictures are square"
+        self.picture_px = config.image_size
 
     def forward(self, prompts: Tensor, clips: Clips, clip_of_object: Sequence[int]) -> MaskCandidates:
         """Makes the masks of all objects; a picture with any object is encoded once.
@@ -101,7 +102,8 @@ class MaskDecoder(nn.Module):
         lengths = [lengths[number] for number in order]
         first = torch.tensor([first_of_clip[clip_of_object[number]] for number in order])
         prompts = prompts[torch.tensor(order).to(prompts.device)]
-        found, memories = [], []
+        found: list[MaskCandidates] = []
+        memories: list[_Memory] = []
         for position in range(lengths[0]):
             there, go_on = (sum(length > later for length in lengths) for later in (position, position + 1))
             pictures = (first[:there] + position).to(prompts.device)
@@ -117,8 +119,8 @@ class MaskDecoder(nn.Module):
 
     def _nothing(self, prompts: Tensor) -> MaskCandidates:
         side = self.picture_px // 4
-        config = self.sam2.config
-        count = config.mask_decoder_config.num_multimask_outputs if config.multimask_output_in_sam else 1
+        sam2 = self.sam2
+        count = sam2.mask_decoder.num_multimask_outputs if sam2.config.multimask_output_in_sam else 1
         candidates = prompts.new_zeros(0, count, side, side, dtype=torch.float32)
         masks, iou = candidates[:, 0], candidates[:, :, 0, 0]
         return MaskCandidates(masks, iou[:, 0], iou[:, 0], candidates, iou)

@@ -1,5 +1,7 @@
 """A LLaVA-OneVision of a few hundred thousand parameters: the real classes, small numbers, random weights."""
 
+from typing import Any
+
 import torch
 from transformers import (
     LlavaOnevisionConfig,
@@ -12,7 +14,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
     LlavaOnevisionImageProcessorPil,
 )
 
-from pixelrefer_plugin.testing.tokenizer import TINY_CORPUS, tiny_tokenizer
+from pixelrefer_plugin.testing import TINY_CORPUS, tiny_tokenizer
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 
@@ -45,7 +47,11 @@ _IMAGE_PX = 90
 _PATCH_PX = 14
 _GRID_SIDE = _IMAGE_PX // _PATCH_PX
 _PINPOINTS = [[rows * _IMAGE_PX, columns * _IMAGE_PX] for rows in (1, 2) for columns in (1, 2)]
-_SIGLIP = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": _IMAGE_PX, "width": _IMAGE_PX}}
+_SIGLIP: dict[str, Any] = {
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "size": {"height": _IMAGE_PX, "width": _IMAGE_PX},
+}
 _SPARE_ROWS = 16
 _HIDDEN = 64
 _HEADS = 4
@@ -65,6 +71,7 @@ def tiny_processor() -> LlavaOnevisionProcessor:
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionConfig:
     """The real config with small numbers; the embedding table is padded and keeps at least 16 spare rows."""
+    token_ids = tokenizer.get_vocab()
     return LlavaOnevisionConfig(
         vision_config={
             "model_type": "siglip_vision_model",
@@ -89,8 +96,8 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionConfig:
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         },
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_token_index=token_ids["<image>"],
+        video_token_index=token_ids["<video>"],
         image_grid_pinpoints=_PINPOINTS,
         tie_word_embeddings=False,
     )

@@ -5,25 +5,43 @@ merger joins, and reorders the cells by attention window. What it returns before
 here both are undone. Features are normalised by the merger's `ln_q`, as its projection reads them.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from einops import repeat
+from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry, VideoScene
+from pixelrefer_plugin.authoring import (
+    BackboneSpec,
+    Cells,
+    Crops,
+    FeatureGrids,
+    GridsHw,
+    NativeCall,
+    Parts,
+    PatchGeometry,
+    Scene,
+)
 
 from .tiny import tiny
 
 
-def geometry(config):
+def geometry(config: Any) -> PatchGeometry:
     vision = config.vision_config
     return PatchGeometry(patch_size=vision.patch_size, grid_multiple=vision.spatial_merge_size)
 
 
-def vision_width(config):
-    return config.vision_config.hidden_size
+def width(config: Any) -> int:
+    return int(config.vision_config.hidden_size)
 
 
-def encode_crops(model, crops):
+def cell_side(config: Any) -> int:
+    return int(config.vision_config.spatial_merge_size)
+
+
+def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
     """All crops in one packed tower call."""
     vision = model.config.vision_config
     patch = vision.patch_size
@@ -46,37 +64,56 @@ def encode_crops(model, crops):
     return _raster_grids(model, output, grids_hw)
 
 
-def scene_grids_hw(config, inputs):
+def image_grids_hw(call: NativeCall) -> GridsHw:
     """The patch grids, before the merger."""
-    return _grids_hw(inputs, "image_grid_thw")
+    return _grids_hw(call, "image_grid_thw")
 
 
-def scene_grids(model, inputs, tower_output):
-    return _raster_grids(model, tower_output, scene_grids_hw(model.config, inputs))
+def image_grids(call: NativeCall, outputs: Sequence[Any]) -> FeatureGrids:
+    return _raster_grids(call.model, outputs[0], image_grids_hw(call))
 
 
-def video_grids_hw(config, inputs):
+def projected_images(call: NativeCall, outputs: Sequence[Tensor]) -> FeatureGrids:
+    return _raster_cells(call.model, outputs[0], image_grids_hw(call))
+
+
+def video_grids_hw(call: NativeCall) -> GridsHw:
     """One grid for every two frames, which the tower takes together."""
-    return _grids_hw(inputs, "video_grid_thw")
+    return _grids_hw(call, "video_grid_thw")
 
 
-def video_grids(model, inputs, tower_output):
-    return _raster_grids(model, tower_output, video_grids_hw(model.config, inputs))
+def video_grids(call: NativeCall, outputs: Sequence[Any]) -> FeatureGrids:
+    return _raster_grids(call.model, outputs[-1], video_grids_hw(call))
 
 
-def _grids_hw(inputs, name):
-    if name not in inputs:
-        return ()
-    return tuple((h, w) for t, h, w in inputs[name].tolist() for _ in range(t))
+def projected_videos(call: NativeCall, outputs: Sequence[Tensor]) -> FeatureGrids:
+    return _raster_cells(call.model, outputs[-1], video_grids_hw(call))
 
 
-def _raster_grids(model, tower_output, grids_hw):
-    features = model.model.visual.merger.ln_q(tower_output.last_hidden_state)
+def frames_per_grid(config: Any) -> int:
+    return int(config.vision_config.temporal_patch_size)
+
+
+def _grids_hw(call: NativeCall, name: str) -> GridsHw:
+    return tuple((h, w) for t, h, w in call.inputs[name].tolist() for _ in range(t))
+
+
+def _raster_grids(model: Any, output: Any, grids_hw: GridsHw) -> FeatureGrids:
+    features = model.model.visual.merger.ln_q(output.last_hidden_state)
     rows = _rows_in_raster_order(model.config.vision_config, grids_hw)
     return FeatureGrids(features[rows.to(features.device)], grids_hw)
 
 
-def _rows_in_raster_order(vision, grids_hw):
+def _raster_cells(model: Any, merged: Tensor, grids_hw: GridsHw) -> FeatureGrids:
+    """What the merger returned, cells sorted by window, as grids of cells in raster order."""
+    side = cell_side(model.config)
+    rows = _rows_in_raster_order(model.config.vision_config, grids_hw).split([h * w for h, w in grids_hw])
+    first_patches = [rows.view(hw)[::side, ::side].flatten() for rows, hw in zip(rows, grids_hw, strict=True)]
+    cells = torch.cat(first_patches).to(merged.device) // side**2
+    return FeatureGrids(merged[cells], tuple((h // side, w // side) for h, w in grids_hw))
+
+
+def _rows_in_raster_order(vision: Any, grids_hw: GridsHw) -> Tensor:
     """For each patch, grid after grid in raster order, the row of the tower's output that holds it.
 
     Shape `(P,)`. The tower is fed cell by cell and sorts the cells stably by window.
@@ -94,7 +131,7 @@ def _rows_in_raster_order(vision, grids_hw):
     return torch.cat(rows)
 
 
-def _cell_by_cell(grid, merge):
+def _cell_by_cell(grid: Tensor, merge: int) -> Tensor:
     h, w = grid.shape
     return grid.view(h // merge, merge, w // merge, merge).transpose(1, 2).flatten()
 
@@ -103,26 +140,23 @@ SPEC = BackboneSpec(
     name="qwen2_5_vl",
     model_types=("qwen2_5_vl",),
     model_class=Qwen2_5_VLForConditionalGeneration,
-    vision_tower="model.visual",
-    projector="model.visual.merger",
-    decoder="model.language_model",
-    token_embedding="model.language_model.embed_tokens",
-    geometry=geometry,
-    vision_width=vision_width,
-    encode_crops=encode_crops,
-    scene_grids=scene_grids,
-    scene_grids_hw=scene_grids_hw,
+    parts=Parts(
+        vision_tower="model.visual",
+        projector="model.visual.merger",
+        decoder="model.language_model",
+        token_embedding="model.language_model.embed_tokens",
+        projector_layers=("model.visual.merger.mlp.0", "model.visual.merger.mlp.2"),
+    ),
+    crops=Crops(geometry=geometry, width=width, encode=encode),
+    images=Scene(grids_hw=image_grids_hw, grids=image_grids, projected=projected_images),
+    videos=Scene(
+        grids_hw=video_grids_hw, grids=video_grids, projected=projected_videos, frames_per_grid=frames_per_grid
+    ),
+    cells=Cells(side=cell_side),
     lora_targets={
         "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
         "projector": r"model\.visual\.merger\.mlp\.[02]",
         "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)",
     },
     tiny=tiny,
-    video_scene=VideoScene(
-        grids=video_grids,
-        grids_hw=video_grids_hw,
-        frames_per_grid=lambda config: config.vision_config.temporal_patch_size,
-    ),
-    merged_side=lambda config: config.vision_config.spatial_merge_size,
-    projector_layers=("model.visual.merger.mlp.0", "model.visual.merger.mlp.2"),
 )

@@ -1,5 +1,7 @@
 """A Qwen2.5-VL of a few hundred thousand parameters: the real classes, small numbers, random weights."""
 
+from typing import Any
+
 import torch
 from transformers import (
     PreTrainedTokenizerFast,
@@ -10,7 +12,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pixelrefer_plugin.testing.tokenizer import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
+from pixelrefer_plugin.testing import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
 
 _PATCH_PX = 14
 _MERGE = 2
@@ -23,7 +25,7 @@ _HEADS = 4
 
 def tiny_processor() -> Qwen2_5_VLProcessor:
     """The real processor around a tiny tokenizer; images go through PIL, not torchvision."""
-    patches = {"patch_size": _PATCH_PX, "merge_size": _MERGE}
+    patches: dict[str, Any] = {"patch_size": _PATCH_PX, "merge_size": _MERGE}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessorPil(size=_IMAGE_AREA_PX, **patches),
         video_processor=Qwen2VLVideoProcessor(size=_FRAME_AREA_PX, cap_pixels_per_frame=True, **patches),
@@ -34,7 +36,7 @@ def tiny_processor() -> Qwen2_5_VLProcessor:
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """The real config with small numbers; windows of 4x4 cells, as the real ones, and both attentions."""
-    token_id = tokenizer.convert_tokens_to_ids
+    token_ids = tokenizer.get_vocab()
     return Qwen2_5_VLConfig(
         vision_config={
             "depth": 2,
@@ -61,10 +63,10 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         },
-        image_token_id=token_id("<|image_pad|>"),
-        video_token_id=token_id("<|video_pad|>"),
-        vision_start_token_id=token_id("<|vision_start|>"),
-        vision_end_token_id=token_id("<|vision_end|>"),
+        image_token_id=token_ids["<|image_pad|>"],
+        video_token_id=token_ids["<|video_pad|>"],
+        vision_start_token_id=token_ids["<|vision_start|>"],
+        vision_end_token_id=token_ids["<|vision_end|>"],
         tie_word_embeddings=False,  # as in the 7B model
     )
 

@@ -4,28 +4,41 @@ Its tower (SigLIP-NaViT) takes any number of images of any size in one packed ca
 `merge_sizes` itself, so crops use 1. Features are taken after its last norm, as the projector reads them.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
+from torch import Tensor
 from transformers import VideoLlama3ForConditionalGeneration
 from transformers.models.video_llama_3.video_processing_video_llama_3 import smart_resize
 
-from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry, VideoScene
+from pixelrefer_plugin.authoring import (
+    BackboneSpec,
+    Crops,
+    FeatureGrids,
+    GridsHw,
+    NativeCall,
+    Parts,
+    PatchGeometry,
+    Scene,
+)
 
 from .layouts import LAYOUTS
 from .tiny import tiny
 
 
-def geometry(config):
+def geometry(config: Any) -> PatchGeometry:
     return PatchGeometry(patch_size=config.vision_config.patch_size)
 
 
-def vision_width(config):
-    return config.vision_config.hidden_size
+def width(config: Any) -> int:
+    return int(config.vision_config.hidden_size)
 
 
-def encode_crops(model, crops):
+def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
     """All crops in one packed tower call."""
     patch = model.config.vision_config.patch_size
     grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
@@ -38,33 +51,40 @@ def encode_crops(model, crops):
     return FeatureGrids(output.last_hidden_state, grids_hw)
 
 
-def scene_grids_hw(config, inputs):
-    return _merged_grids_hw(inputs, "image")
+def image_grids_hw(call: NativeCall) -> GridsHw:
+    return _merged_grids_hw(call, "image")
 
 
-def scene_grids(model, inputs, tower_output):
+def image_grids(call: NativeCall, outputs: Sequence[Any]) -> FeatureGrids:
     """The tower's output is in raster order after its own downsampling."""
-    return FeatureGrids(tower_output.last_hidden_state, scene_grids_hw(model.config, inputs))
+    return FeatureGrids(outputs[0].last_hidden_state, image_grids_hw(call))
 
 
-def video_grids_hw(config, inputs):
-    return _merged_grids_hw(inputs, "video")
+def projected_images(call: NativeCall, outputs: Sequence[Tensor]) -> FeatureGrids:
+    return FeatureGrids(outputs[0], image_grids_hw(call))
 
 
-def video_grids(model, inputs, tower_output):
+def video_grids_hw(call: NativeCall) -> GridsHw:
+    return _merged_grids_hw(call, "video")
+
+
+def video_grids(call: NativeCall, outputs: Sequence[Any]) -> FeatureGrids:
     """Every frame's grid, also of those whose tokens the native pass then drops as repetitions."""
-    return FeatureGrids(tower_output.last_hidden_state, video_grids_hw(model.config, inputs))
+    return FeatureGrids(outputs[-1].last_hidden_state, video_grids_hw(call))
 
 
-def _merged_grids_hw(inputs, kind):
+def projected_videos(call: NativeCall, outputs: Sequence[Tensor]) -> FeatureGrids:
+    return FeatureGrids(outputs[-1], video_grids_hw(call))
+
+
+def _merged_grids_hw(call: NativeCall, kind: str) -> GridsHw:
     """One grid per image or frame, after the tower's downsampling."""
-    if f"{kind}_grid_thw" not in inputs:
-        return ()
-    merged = zip(inputs[f"{kind}_grid_thw"].tolist(), inputs[f"{kind}_merge_sizes"].tolist(), strict=True)
+    sizes, sides = call.inputs[f"{kind}_grid_thw"].tolist(), call.inputs[f"{kind}_merge_sizes"].tolist()
+    merged = zip(sizes, sides, strict=True)
     return tuple((h // merge, w // merge) for (t, h, w), merge in merged for _ in range(t))
 
 
-def resize_frames(video_processor, frames_nhwc):
+def resize_frames(video_processor: Any, frames_nhwc: np.ndarray) -> np.ndarray:
     """A video's frames as Pillow resizes them, which the authors' code uses, where the processor is one made for their
     weights: torchvision's bicubic, which transformers uses, differs by a grey level here and there."""
     if getattr(video_processor, "frame_backend", None) != "pil":
@@ -85,23 +105,21 @@ SPEC = BackboneSpec(
     name="videollama3",
     model_types=("video_llama_3",),
     model_class=VideoLlama3ForConditionalGeneration,
-    vision_tower="model.vision_model",
-    projector="model.projector",
-    decoder="model.language_model",
-    token_embedding="model.language_model.embed_tokens",
-    geometry=geometry,
-    vision_width=vision_width,
-    encode_crops=encode_crops,
-    scene_grids=scene_grids,
-    scene_grids_hw=scene_grids_hw,
+    parts=Parts(
+        vision_tower="model.vision_model",
+        projector="model.projector",
+        decoder="model.language_model",
+        token_embedding="model.language_model.embed_tokens",
+        projector_layers=("model.projector.readout.0", "model.projector.readout.2"),
+    ),
+    crops=Crops(geometry=geometry, width=width, encode=encode),
+    images=Scene(grids_hw=image_grids_hw, grids=image_grids, projected=projected_images),
+    videos=Scene(grids_hw=video_grids_hw, grids=video_grids, projected=projected_videos, resize_frames=resize_frames),
     lora_targets={
         "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
         "projector": r"model\.projector\.readout\.[02]",
         "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc\d)",
     },
-    tiny=tiny,
-    video_scene=VideoScene(grids=video_grids, grids_hw=video_grids_hw, frames_per_grid=lambda config: 1),
     layouts=LAYOUTS,
-    resize_frames=resize_frames,
-    projector_layers=("model.projector.readout.0", "model.projector.readout.2"),
+    tiny=tiny,
 )

@@ -10,8 +10,12 @@ Facts are from https://github.com/DAMO-NLP-SG/VideoLLaMA3 and https://github.com
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from transformers import (
+    PreTrainedConfig,
     Qwen2Config,
     Qwen2Tokenizer,
     VideoLlama3Config,
@@ -21,7 +25,7 @@ from transformers import (
 )
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
-from pixelrefer_plugin import CheckpointError, CheckpointLayout
+from pixelrefer_plugin.authoring import CheckpointError, CheckpointLayout
 
 KEY_MAPPING = (
     (r"model\.vision_encoder\.(vision_encoder\.)?", "model.vision_model."),
@@ -35,6 +39,9 @@ EMBEDDING = f"{DECODER}.embed_tokens.weight"
 
 # Attention heads, which no weight's shape tells, by the tower's width: SigLIP so400m's.
 HEADS_OF_WIDTH = {1152: 16}
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of the weights, by their native keys."""
 
 MEDIA_TOKEN = "<image>"
 """What these layouts write for pictures and for the frames of a video alike."""
@@ -68,7 +75,7 @@ VIDEO_MERGE = 2
 MEAN_AND_STD = [0.5, 0.5, 0.5]
 
 
-def vision_tower(data):
+def vision_tower(data: Mapping[str, Any]) -> str | None:
     """The training layout names it, the published one holds its config."""
     if data.get("vision_encoder_config"):
         return None
@@ -77,7 +84,9 @@ def vision_tower(data):
     return named
 
 
-def make_config(data, shapes, tower, processor):
+def make_config(
+    data: Mapping[str, Any], shapes: Shapes, tower: Mapping[str, Any] | None, processor: VideoLlama3Processor
+) -> VideoLlama3Config:
     """The native config: sizes are read from the weights, the rest from `config.json` and the tower's own."""
     rows, used = _shape(shapes, EMBEDDING)[0], len(processor.tokenizer)
     if used > rows:
@@ -100,7 +109,7 @@ def make_config(data, shapes, tower, processor):
     )
 
 
-def _require_fitting(data, shapes):
+def _require_fitting(data: Mapping[str, Any], shapes: Shapes) -> None:
     """Refuse a decoder larger than its weights, which would be built before they are compared with it."""
     held = {"hidden_size": _shape(shapes, EMBEDDING)[-1], "num_hidden_layers": len(_layers(shapes, DECODER))}
     for name, value in held.items():
@@ -112,12 +121,12 @@ def _require_fitting(data, shapes):
             )
 
 
-def _layers(shapes, part):
+def _layers(shapes: Shapes, part: str) -> set[str]:
     """The numbers of the layers that there are weights of."""
     return {number.group(1) for key in shapes if (number := re.match(rf"{re.escape(part)}\.layers\.(\d+)\.", key))}
 
 
-def _known(config_class, data):
+def _known(config_class: type[PreTrainedConfig], data: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that a config of this class has."""
     names = {field.name for field in dataclasses.fields(config_class)} - {
         "architectures",
@@ -127,7 +136,7 @@ def _known(config_class, data):
     return {name: value for name, value in data.items() if name in names}
 
 
-def _rope_parameters(data):
+def _rope_parameters(data: Mapping[str, Any]) -> dict[str, Any]:
     theta = data.get("rope_theta", 10000.0)
     _require(_is_number(theta) and theta > 0, "rope_theta", "a number > 0", theta)
     scaling = dict(data.get("rope_scaling") or {})
@@ -135,7 +144,7 @@ def _rope_parameters(data):
     return {**scaling, "rope_type": kind, "rope_theta": theta}
 
 
-def _tower_config(tower, shapes, *, patch_px):
+def _tower_config(tower: Mapping[str, Any], shapes: Shapes, *, patch_px: int) -> dict[str, Any]:
     width, channels, patch_size, _ = _shape(shapes, f"{TOWER}.embeddings.patch_embedding.weight")
     _require(patch_px == patch_size, "patch_size", f"that of the vision tower's weights, {patch_size}", patch_px)
     heads = tower.get("num_attention_heads") or HEADS_OF_WIDTH.get(width)
@@ -155,13 +164,13 @@ def _tower_config(tower, shapes, *, patch_px):
     }
 
 
-def _shape(shapes, key):
+def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
     if key not in shapes:
         raise CheckpointError(f"The checkpoint holds no weights for '{key}'. Is it complete, vision tower included?")
     return shapes[key]
 
 
-def make_processor(folder, data, preprocessing):
+def make_processor(folder: Path, data: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> VideoLlama3Processor:
     """The native processor as the authors' code prepares pictures and videos."""
     tokenizer = _tokenizer(folder, *_media_tokens(folder, data))
     patch_px = _count(preprocessing, "patch_size", 14)
@@ -169,7 +178,7 @@ def make_processor(folder, data, preprocessing):
     for name, values in (("image_mean", mean), ("image_std", std)):
         is_colour = isinstance(values, list) and len(values) == 3 and all(map(_is_number, values))
         _require(is_colour and (name == "image_mean" or min(values) > 0), name, "three numbers", values)
-    shared = {"patch_size": patch_px, "image_mean": mean, "image_std": std}
+    shared: dict[str, Any] = {"patch_size": patch_px, "image_mean": mean, "image_std": std}
     min_pixels = _count(preprocessing, "min_pixels", MIN_PIXELS)
     max_tokens, merge = _budget(data, preprocessing)
     return VideoLlama3Processor(
@@ -180,15 +189,14 @@ def make_processor(folder, data, preprocessing):
             merge_size=merge,
             size=_size(min_pixels, max_tokens * (merge * patch_px) ** 2),
             use_token_compression=data.get("use_token_compression", True),
-            frame_backend="pil",
-            **shared,
+            **shared | {"frame_backend": "pil"},
         ),
         tokenizer=tokenizer,
         chat_template=CHAT_TEMPLATE % (tokenizer.image_token, tokenizer.video_token),
     )
 
 
-def _budget(data, preprocessing):
+def _budget(data: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens that a picture, or a video in all, may have; patches on a side that make one token of a video.
 
     PixelRefer's code has both from `config.json`, whatever the tower's own file says.
@@ -199,26 +207,26 @@ def _budget(data, preprocessing):
     return _count(data, "mm_max_length", MAX_PATCHES_IN_TRAINING // merge**2), merge
 
 
-def _count(values, name, default):
+def _count(values: Mapping[str, Any], name: str, default: int) -> int:
     value = default if values.get(name) is None else values[name]
     _require(type(value) is int and value >= 1, name, "an integer >= 1", value)
     return value
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _require(condition, name, rule, got):
+def _require(condition: bool, name: str, rule: str, got: Any) -> None:
     if not condition:
         raise CheckpointError(f"The checkpoint's '{name}' must be {rule}, got {got!r}. Are its files damaged?")
 
 
-def _size(min_pixels, max_pixels):
+def _size(min_pixels: int, max_pixels: int) -> dict[str, int]:
     return {"shortest_edge": min_pixels, "longest_edge": max_pixels}
 
 
-def _media_tokens(folder, data):
+def _media_tokens(folder: Path, data: Mapping[str, Any]) -> tuple[str, str]:
     """PixelRefer's one, as its prompts have it; else Qwen2's own two, so that a batch may hold both kinds. No weight
     depends on it: what the decoder reads in their places is never their embedding."""
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
@@ -237,7 +245,7 @@ def _media_tokens(folder, data):
     return MEDIA_TOKEN, MEDIA_TOKEN
 
 
-def _tokenizer(folder, image_token, video_token):
+def _tokenizer(folder: Path, image_token: str, video_token: str) -> Qwen2Tokenizer:
     return Qwen2Tokenizer.from_pretrained(folder, image_token=image_token, video_token=video_token)
 
 

@@ -4,6 +4,7 @@ Used by the tests with random weights and by `scripts/pretrain_tiny.py`, which t
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from transformers import (
@@ -15,7 +16,7 @@ from transformers import (
 )
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
-from pixelrefer_plugin.testing.tokenizer import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
+from pixelrefer_plugin.testing import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
 
 _PATCH_PX = 14
 _IMAGE_AREA_PX = {"shortest_edge": (2 * _PATCH_PX) ** 2, "longest_edge": 336 * 336}
@@ -24,7 +25,7 @@ _VIDEO_AREA_PX = {
     "longest_edge": 16 * 168 * 168,
 }  # of all frames together
 _SPARE_ROWS = 16
-_INITIALIZER_RANGE = 0.08  # the usual 0.02 leaves so narrow a model at a standstill
+_START: dict[str, Any] = {"initializer_range": 0.08}  # the usual 0.02 leaves so narrow a model at a standstill
 
 
 def tiny_processor(corpus: Iterable[str] = TINY_CORPUS) -> VideoLlama3Processor:
@@ -48,7 +49,7 @@ def tiny_config(
     heads: int = 4,
 ) -> VideoLlama3Config:
     """The real config with small numbers; the embedding table is padded and keeps at least 16 spare rows."""
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    eos, pad, token_ids = tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.get_vocab()
     return VideoLlama3Config(
         vision_config={
             "hidden_size": vision_hidden,
@@ -56,7 +57,7 @@ def tiny_config(
             "num_hidden_layers": vision_layers,
             "num_attention_heads": heads,
             "patch_size": _PATCH_PX,
-            "initializer_range": _INITIALIZER_RANGE,
+            **_START,
         },
         text_config={
             "model_type": "qwen2",
@@ -68,15 +69,15 @@ def tiny_config(
             "num_key_value_heads": heads,
             "max_position_embeddings": 8192,
             "tie_word_embeddings": True,
-            "initializer_range": _INITIALIZER_RANGE,
+            **_START,
             "bos_token_id": None,
             "eos_token_id": eos,
             "pad_token_id": pad,
         },
-        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        image_token_id=token_ids["<|image_pad|>"],
+        video_token_id=token_ids["<|video_pad|>"],
         tie_word_embeddings=True,
-        initializer_range=_INITIALIZER_RANGE,
+        **_START,
     )
 
 

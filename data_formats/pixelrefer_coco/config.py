@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Literal
 
-from pixelrefer_plugin import check_field
-from pixelrefer_plugin.contracts.messages import MASK_MARKER
-from pixelrefer_plugin.data.questions import (
+from pixelrefer_plugin.authoring import (
     CAPTION_QUESTIONS,
+    MASK_MARKER,
     PHRASE_QUESTIONS,
     RECOGNITION_QUESTIONS,
     SEGMENT_EVERY_QUESTIONS,
     SEGMENT_QUESTIONS,
+    check_field,
     checked_questions,
 )
 

@@ -10,13 +10,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pixelrefer_plugin import DataError, RegionError, RegionSample
-from pixelrefer_plugin.contracts.messages import MASK_MARKER, REGION_MARKER
-from pixelrefer_plugin.contracts.samples import RecordPlace
-from pixelrefer_plugin.data.conversation import collecting, read_sample, read_segmentation, size_of
-from pixelrefer_plugin.data.questions import choose
-from pixelrefer_plugin.errors import Defect
-from pixelrefer_plugin.regions.region import Region
+from pixelrefer_plugin.authoring import (
+    MASK_MARKER,
+    REGION_MARKER,
+    DataError,
+    Defect,
+    RecordPlace,
+    Region,
+    RegionError,
+    RegionSample,
+    choose,
+    collecting,
+    read_sample,
+    read_segmentation,
+    size_of,
+)
 
 from .config import CocoConfig
 from .tables import CocoTables, Id, hashable
@@ -203,7 +211,7 @@ class InstanceSamples:
             "size": size_of(image),
             "messages": messages,
         }
-        return read_sample(translated, regions, place, defects=defects)
+        return read_sample(translated, place, regions=regions, defects=defects)
 
     def _id(self, position: int, image: Mapping[str, Any]) -> str:
         """That of the first annotation; behind the picture's where several make a sample."""

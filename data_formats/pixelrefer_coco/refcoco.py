@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelrefer_plugin import DataError
-from pixelrefer_plugin.data.plain_pickle import read_plain_pickle
+from pixelrefer_plugin.authoring import DataError, read_plain_pickle
 
 from .config import RefCocoConfig
 from .instances import InstanceSamples, file_name, grouped

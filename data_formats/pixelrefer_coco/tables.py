@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelrefer_plugin import DataError
-from pixelrefer_plugin.data.json_object import Element, read_span, scan_object
+from pixelrefer_plugin.authoring import DataError, Element, read_span, scan_object
 
 Id = int | float | str | None
 """Of an annotation, an image or a category; None where it has none that can be used."""

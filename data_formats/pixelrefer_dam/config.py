@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pixelrefer_plugin import check_field
-from pixelrefer_plugin.data.questions import CAPTION_QUESTIONS, checked_questions
+from pixelrefer_plugin.authoring import CAPTION_QUESTIONS, check_field, checked_questions
 
 Images = Literal["source", "shards"]
 _IMAGES = ("source", "shards")

@@ -12,13 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from pixelrefer_plugin import DataError, RegionError, RegionSample
-from pixelrefer_plugin.contracts.samples import RecordPlace
-from pixelrefer_plugin.data.conversation import collecting, read_sample, read_segmentation
-from pixelrefer_plugin.data.json_object import read_span, scan_object
-from pixelrefer_plugin.data.questions import choose
-from pixelrefer_plugin.errors import Defect
-from pixelrefer_plugin.regions.region import Region
+from pixelrefer_plugin.authoring import (
+    DataError,
+    Defect,
+    RecordPlace,
+    Region,
+    RegionError,
+    RegionSample,
+    choose,
+    collecting,
+    read_sample,
+    read_segmentation,
+    read_span,
+    scan_object,
+)
 
 from .config import DamConfig
 
@@ -55,7 +62,7 @@ def read_region(config: DamConfig, record: Mapping[str, Any], place: RecordPlace
             {"role": "assistant", "content": caption if isinstance(caption, str) else "?"},
         ],
     }
-    return read_sample(translated, [region], place, defects=defects)
+    return read_sample(translated, place, regions=[region], defects=defects)
 
 
 @dataclass(frozen=True, eq=False)

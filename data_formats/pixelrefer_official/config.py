@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pixelrefer_plugin import check_field
+from pixelrefer_plugin.authoring import check_field
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import dropwhile
 from typing import Any
 
-from pixelrefer_plugin import RegionError, RegionSample
-from pixelrefer_plugin.contracts.samples import RecordPlace
-from pixelrefer_plugin.data.conversation import collecting, read_sample, read_segmentation, read_turns, size_of
-from pixelrefer_plugin.errors import Defect
-from pixelrefer_plugin.regions.region import Region, VideoRegion
+from pixelrefer_plugin.authoring import (
+    Defect,
+    RecordPlace,
+    Region,
+    RegionError,
+    RegionSample,
+    VideoRegion,
+    collecting,
+    read_sample,
+    read_segmentation,
+    read_turns,
+    size_of,
+)
 
 from .config import OfficialConfig
 
@@ -56,7 +64,7 @@ def read_record(config: OfficialConfig, record: Mapping[str, Any], place: Record
             if region is None:
                 raise RegionError(f"it has no mask{' on any frame' if 'video' in translated else ''}.")
         regions.append(region)
-    return read_sample(translated, regions, place, defects=defects)
+    return read_sample(translated, place, regions=regions, defects=defects)
 
 
 def _media(config: OfficialConfig, record: Mapping[str, Any], place: RecordPlace) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pixelrefer_plugin import check_field
+from pixelrefer_plugin.authoring import check_field
 
 Mention = Literal["auto", "inline", "list"]
 _MENTIONS = ("auto", "inline", "list")

@@ -8,12 +8,20 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from pixelrefer_plugin import RegionError, RegionSample
-from pixelrefer_plugin.contracts.samples import RecordPlace
-from pixelrefer_plugin.data.conversation import collecting, read_sample, read_segmentation, read_turns, size_of
-from pixelrefer_plugin.data.questions import CAPTION_QUESTIONS, choose
-from pixelrefer_plugin.errors import Defect
-from pixelrefer_plugin.regions.region import Region
+from pixelrefer_plugin.authoring import (
+    CAPTION_QUESTIONS,
+    Defect,
+    RecordPlace,
+    Region,
+    RegionError,
+    RegionSample,
+    choose,
+    collecting,
+    read_sample,
+    read_segmentation,
+    read_turns,
+    size_of,
+)
 
 from .config import OspreyConfig
 
@@ -46,7 +54,7 @@ def read_record(config: OspreyConfig, record: Mapping[str, Any], place: RecordPl
     if config.coco_2017_names and isinstance(name, str):
         name = _COCO_2014_NAME.sub("", name)
     translated = {"id": record.get("id"), "images": [name], "size": size_of(record), "messages": messages}
-    return read_sample(translated, [regions[index] for index in order], place, defects=defects)
+    return read_sample(translated, place, regions=[regions[index] for index in order], defects=defects)
 
 
 def _regions(record: Mapping[str, Any], defects: list[Defect]) -> list[Region | None]:

@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pixelrefer_plugin import check_field
-from pixelrefer_plugin.data.questions import SEGMENT_QUESTIONS, checked_questions
+from pixelrefer_plugin.authoring import SEGMENT_QUESTIONS, check_field, checked_questions
 
 _PHRASE, _MASK = "{phrase}", "<seg>"
 

@@ -15,12 +15,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixelrefer_plugin import DataError, ImageError, PixelReferError, RegionSample
-from pixelrefer_plugin.contracts.samples import RecordPlace
-from pixelrefer_plugin.data.conversation import read_sample
-from pixelrefer_plugin.data.questions import choose
-from pixelrefer_plugin.errors import Defect
-from pixelrefer_plugin.regions.region import VideoRegion
+from pixelrefer_plugin.authoring import (
+    DataError,
+    Defect,
+    ImageError,
+    PixelReferError,
+    RecordPlace,
+    RegionSample,
+    VideoRegion,
+    choose,
+    read_sample,
+)
 
 from .config import RefVosConfig
 from .masks import Known, LabelMaps, Masks, RunLengths
@@ -79,7 +84,7 @@ class ExpressionSamples:
             "video": {"path": [str(self._picture(video, name)) for name in names] or "?", "fps": self.config.fps},
             "messages": messages,
         }
-        return read_sample(translated, self._targets(turns, names, defects), place, defects=defects)
+        return read_sample(translated, place, regions=self._targets(turns, names, defects), defects=defects)
 
     def _names(self, video: str, defects: list[Defect]) -> list[str]:
         """Of its frames."""

@@ -8,12 +8,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pixelrefer_plugin import DataError, RegionError
-from pixelrefer_plugin.data.conversation import read_segmentation
-from pixelrefer_plugin.data.json_object import read_span, scan_object
-from pixelrefer_plugin.media.images import read_picture
-from pixelrefer_plugin.regions.mask import RegionMask
-from pixelrefer_plugin.regions.region import Region
+from pixelrefer_plugin.authoring import (
+    DataError,
+    Region,
+    RegionError,
+    RegionMask,
+    read_picture,
+    read_segmentation,
+    read_span,
+    scan_object,
+)
 
 Known = dict[int, Region | None]
 """Frame -> the object's mask, None where it is known to be absent; frames about which nothing is known are left out."""

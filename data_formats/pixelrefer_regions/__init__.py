@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pixelrefer_plugin import DataFormatSpec, RegionSample, hookimpl
-from pixelrefer_plugin.contracts.samples import RecordPlace
-from pixelrefer_plugin.data import schema
+from pixelrefer_plugin.authoring import DataFormatSpec, RecordPlace, RegionSample, hookimpl, is_record, read_sample
+
+from .tiny import tiny
+
+PLUGIN_API = 1
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,11 @@ class RegionsConfig:
 
 
 def read_record(config: RegionsConfig, record: Mapping[str, Any], place: RecordPlace) -> RegionSample:
-    return schema.read_record(record, place)
+    return read_sample(record, place)
 
 
 @hookimpl
 def register_data_formats(register: Callable[[DataFormatSpec], None]) -> None:
-    register(DataFormatSpec(name="regions", config=RegionsConfig, recognises=schema.is_record, read_record=read_record))
+    register(
+        DataFormatSpec(name="regions", config=RegionsConfig, recognises=is_record, read_record=read_record, tiny=tiny)
+    )

@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from .. import __version__
 from .chatting import chat
 from .checking import validate
 from .data import convert, preview
@@ -38,6 +37,7 @@ from .segmenting import segment
 from .training import merge, train
 
 if TYPE_CHECKING:
+    from ..plugins import PluginInfo
     from .asking import LoadedModel
     from .subject import Request, Subject
 
@@ -46,7 +46,7 @@ _EXTRA_MODULES = ("matplotlib", "skimage", "sklearn")
 
 
 @click.group(cls=ReportingGroup, context_settings={"max_content_width": 100})
-@click.version_option(__version__, prog_name="pixelrefer")
+@click.version_option(package_name="pixelrefer-plugin", prog_name="pixelrefer")
 def main() -> None:
     """Region referring for the multimodal LLM you already have.
 
@@ -63,6 +63,8 @@ def main() -> None:
 def plugins(as_json: bool, check: bool) -> None:
     """List the installed adapters, backbones, region sources and data formats. Without --check none is imported.
 
+    With --check whatever else a plugin registers follows it, under its own name.
+
     \b
     Example:
       pixelrefer plugins --check
@@ -71,9 +73,18 @@ def plugins(as_json: bool, check: bool) -> None:
 
     found = list_plugins(check=check)
     rows = [dataclasses.asdict(plugin) for plugin in found]
-    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
+    click.echo(json.dumps(rows, indent=2) if as_json else _table([row for each in found for row in _rows(each)]))
     if check and any(plugin.is_broken for plugin in found):
         raise SystemExit(1)
+
+
+def _rows(plugin: PluginInfo) -> Iterator[dict[str, str]]:
+    """A row for the plugin, and one for each thing that it registers under another name."""
+    row = dataclasses.asdict(plugin)
+    yield row
+    for kind, name in plugin.specs:
+        if name != plugin.name and not plugin.is_broken:
+            yield {**row, "name": name, "kind": kind, "status": f"loaded with {plugin.name}"}
 
 
 def _table(rows: Sequence[dict[str, str]]) -> str:
@@ -91,7 +102,11 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
 @region_options
 @click.option("--prompt", help="What to ask, with one <region> for each region. By default each is described.")
 @click.option("--track", is_flag=True, help="Follow each region through the sampled frames.")
-@click.option("--source", metavar="NAME", help="Region source that finds the objects' masks. [sam2 with --track]")
+@click.option(
+    "--source",
+    metavar="NAME",
+    help="Region source of the objects' masks. [with --track the only one installed]",
+)
 @setting_option(
     "--source-option",
     "source_options",
@@ -136,12 +151,12 @@ def describe(
     \b
     Example:
       pixelrefer describe street.jpg --model runs/quickstart/model --box 40,30,120,180
-      pixelrefer describe street.jpg --model Qwen/Qwen2.5-VL-3B-Instruct --adapter saot \\
+      pixelrefer describe street.jpg --model OWNER/BACKBONE --adapter NAME \\
           --points 80,100 --mask car.png --prompt "Is <region> left of <region>?"
       pixelrefer describe street.mp4 --model runs/street/model --track --save-overlay asked.mp4 \\
           --box 40,30,120,180 --at 3.5s --points 80,100 --at 12 --prompt "Does <region> pass <region>?"
     """
-    from .asking import LoadedModel, require_model
+    from .asking import LoadedModel, require_adapter, require_model
     from .subject import Request, prepare
 
     started = time.perf_counter()
@@ -160,6 +175,7 @@ def describe(
         overlay=overlay,
     )
     require_model(model)
+    require_adapter(model, adapter)
     subject = prepare(request)
     loaded = LoadedModel.open(
         model,

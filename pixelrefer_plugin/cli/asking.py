@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import CheckpointError
-from ..plugins import get_adapter
+from ..plugins import get_adapter, require_adapter_name
 from ..weights.hub import find_model_folder, is_path
-from ..weights.model_folder import is_model_folder, read_manifest
+from ..weights.model_folder import BUILTIN_PREFIX, is_model_folder, read_manifest
 from .reporting import Failure, quiet_libraries
 
 if TYPE_CHECKING:
@@ -22,21 +22,35 @@ if TYPE_CHECKING:
     from ..regions.region import Region, VideoRegion
     from ..tokens.region_batch import RegionBatch
 
-_DEFAULT_ADAPTER = "saot"
-
 
 def require_model(source: str) -> None:
     """Refuse the path of a folder that is not there; whether the hub has an id is known when it is loaded."""
-    if is_path(source) and not Path(source).is_dir():
+    if is_path(source) and not is_model_folder(source) and not Path(source).is_dir():
         raise CheckpointError(f"Expected a model folder at '{source}', found none.")
+
+
+def require_adapter(source: str, adapter: str | None) -> None:
+    """Refuse a plain backbone here without `--adapter`; what the hub has is known when it is loaded."""
+    if Path(source).exists() or source.startswith(BUILTIN_PREFIX):
+        _require_adapter(source, adapter)
+
+
+def _require_adapter(source: str, adapter: str | None) -> None:
+    if adapter is None and find_model_folder(source, {}) is None:
+        from ..weights.opening import require_backbone  # with torch, which only a refusal costs
+
+        require_backbone(source)
+        require_adapter_name(None, write="--adapter ")
 
 
 def require_mask_head(source: str, adapter: str | None) -> None:
     """Refuse a model folder or a backbone here that gives no masks; the hub's tell when they are loaded."""
+    require_adapter(source, adapter)
     if not Path(source).exists():
         return
-    name = read_manifest(source).adapter if is_model_folder(source) else adapter or _DEFAULT_ADAPTER
-    if get_adapter(name).mask_head is None:
+    name = read_manifest(source).adapter if is_model_folder(source) else adapter
+    assert name is not None, "a plain backbone needs one"
+    if get_adapter(name).masks is None:
         raise Failure(
             f"'{source}' gives no masks: its adapter '{name}' has no mask head. Take a model that was trained with an "
             "adapter that has one."
@@ -68,7 +82,7 @@ class LoadedModel:
         model, processor = _load(source, backbone, adapter, adapter_options)
         if find_model_folder(source, {}) is None:
             click.echo(
-                f"Warning: '{source}' is a plain backbone; its adapter '{adapter or _DEFAULT_ADAPTER}' is untrained: "
+                f"Warning: '{source}' is a plain backbone; its adapter '{adapter}' is untrained: "
                 "what it says about regions means nothing yet.",
                 err=True,
             )
@@ -113,15 +127,13 @@ def _tokens_of(regions: Sequence[Region | VideoRegion], inputs: Mapping[str, Any
 def _load(
     source: str, backbone: str | None, adapter: str | None, adapter_options: Mapping[str, Any]
 ) -> tuple[RegionModel, RegionProcessor]:
-    from ..model import RegionModel
-    from ..processor import RegionProcessor
+    from ..entry import load
 
     if backbone and find_model_folder(source, {}) is None:
         raise click.UsageError(f"--backbone is for model folders, but '{source}' is a plain backbone itself.")
     try:
-        chosen: dict[str, Any] = {"adapter": adapter, "adapter_config": adapter_options or None}
-        model = RegionModel.from_pretrained(source, backbone=backbone, **chosen)
-        return model.eval(), RegionProcessor.from_pretrained(source, **chosen)
+        _require_adapter(source, adapter)
+        return load(source, adapter=adapter, adapter_config=adapter_options or None, backbone=backbone)
     except (OSError, CheckpointError) as error:  # what the hub's client raises for networks, and what we make of it
         here = "" if Path(source).exists() else f" (There is no folder '{source}' here.)"
         raise Failure(f"'{source}' cannot be loaded: {error}{here}") from error

@@ -19,7 +19,7 @@ import click
 
 from ..errors import PixelReferError, PromptError
 from .options import device_option, frames_options, loading_options, model_option
-from .reporting import plain
+from .reporting import plain, told
 from .segmenting import REQUEST
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def chat(
     """
     from ..chat import Chat
     from ..conversation.memory import ObjectMemory
-    from .asking import LoadedModel, require_model
+    from .asking import LoadedModel, require_adapter, require_model
     from .subject import Request, prepare
 
     request = Request(
@@ -100,6 +100,7 @@ def chat(
         named_frames=() if memory is None else ObjectMemory.saved_frames(memory),
     )
     require_model(model)
+    require_adapter(model, adapter)
     subject = prepare(request)
     known = ObjectMemory(subject.media) if memory is None else ObjectMemory.load(memory, subject.media)
     loaded = LoadedModel.open(
@@ -163,7 +164,7 @@ class Terminal:
         self._request = request
         self._times_s = times_s
         self._force_mask = force_mask
-        self._gives_masks = loaded.model.adapter_spec.mask_head is not None
+        self._gives_masks = loaded.model.adapter_spec.masks is not None
         self._commands: dict[str, Callable[[str], None]] = {
             "/click": self._click,
             "/box": self._box,
@@ -190,7 +191,7 @@ class Terminal:
             elif command:
                 self._ask(line.strip(), force_mask=False)
         except PixelReferError as error:
-            click.echo(f"Error: {plain(str(error))}", err=True)
+            click.echo(f"Error: {told(error)}", err=True)
         return True
 
     def _command(self, name: str) -> Callable[[str], None]:
@@ -264,7 +265,7 @@ class Terminal:
         from ..media.video import Video
 
         added: Any = region
-        region.to_mask(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
+        region.require_on(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
         if isinstance(self._memory.media, Video):
             frame = self._frame(given)
             self._chat.resample(self._sampled([frame]))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.argument("files", metavar="FILE | [KEY=VALUE]...", nargs=-1)
 @data_options
 @click.option("--model", metavar="DIR_OR_ID", help="Also try each sample on the processor of this model or backbone.")
-@click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own.")
+@click.option("--adapter", help="Adapter, which a plain backbone needs; a model folder names its own.")
 @adapter_option
 @click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens a sample may have; needs --model.")
 @click.option(
@@ -210,9 +210,10 @@ def _fixed_file(path: Path | None) -> Iterator[IO[bytes] | None]:
 
 
 def _load_processor(model: str, adapter: str | None, adapter_options: Mapping[str, Any]) -> RegionProcessor:
-    from .asking import require_model
+    from .asking import require_adapter, require_model
 
     require_model(model)
+    require_adapter(model, adapter)
     quiet_libraries()
     from ..processor import RegionProcessor
 

@@ -222,7 +222,12 @@ def open_dataset(
 ) -> RegionDataset:
     from ..data import RegionDataset
 
-    return RegionDataset.open(path, format=format_name, media_root=media_root, options=dict(options))
+    level = logging.root.manager.disable
+    logging.disable(logging.NOTSET)  # which plugins fail is for the user
+    try:
+        return RegionDataset.open(path, format=format_name, media_root=media_root, options=dict(options))
+    finally:
+        logging.disable(level)
 
 
 def require_other_file(option: str, path: Path | None, read: Path) -> None:

@@ -18,7 +18,7 @@ from .reporting import quiet_libraries
 @setting_option(
     "--adapter-option",
     "adapter_options",
-    help="An option of the adapter in place of the official one, such as kmeans_start=even.",
+    help="An option of the adapter, in place of the official one.",
 )
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Of the backbone's weights. [as they are]"
@@ -28,15 +28,15 @@ from .reporting import quiet_libraries
 def import_official(
     src: str, out: Path, adapter_options: tuple[tuple[str, Any], ...], revision: str | None, **options: Any
 ) -> None:
-    """Make a model folder of an official PixelRefer or PixelRefer-Lite checkpoint.
+    """Make a model folder of a checkpoint that an adapter's authors published.
 
-    The result holds backbone, adapter and processor, and loads anywhere by its path. Nothing in the checkpoint is
-    executed.
+    The adapter is the one whose plugin reads checkpoints of that type. The result holds backbone, adapter and
+    processor, and loads anywhere by its path. Nothing in the checkpoint is executed.
 
     \b
     Example:
-      pixelrefer import-official Alibaba-DAMO-Academy/PixelRefer-2B models/pixelrefer-2b
-      pixelrefer describe street.jpg --model models/pixelrefer-2b --box 40,30,120,180
+      pixelrefer import-official OWNER/CHECKPOINT models/official
+      pixelrefer describe street.jpg --model models/official --box 40,30,120,180
     """
     from ..official import import_official as imported
 

@@ -202,7 +202,7 @@ def setting_option(name: str, variable: str, *, help: str) -> Callable[[Function
 adapter_option = setting_option(
     "--adapter-option",
     "adapter_options",
-    help="An option of the adapter, such as num_tokens=16, or preset=official; for a plain backbone.",
+    help="An option of the adapter, or preset=NAME for a set of them; for a plain backbone.",
 )
 
 
@@ -237,7 +237,7 @@ def loading_options(command: FunctionT) -> FunctionT:
     for option in (
         click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True),
         adapter_option,
-        click.option("--adapter", help="Adapter for a plain backbone [saot]; a model folder names its own."),
+        click.option("--adapter", help="Adapter, which a plain backbone needs; a model folder names its own."),
         click.option(
             "--backbone", metavar="DIR_OR_ID", help="Where the backbone of a model folder is, if it has moved."
         ),

@@ -3,26 +3,75 @@
 from __future__ import annotations
 
 import json
+import os
+import traceback
 import warnings
 from collections.abc import Mapping
 from logging import ERROR, getLogger
-from typing import Any
+from typing import IO, Any
 
 import click
 
-from ..errors import ConfigError, PixelReferError
+from ..errors import ConfigError, PixelReferError, PluginCodeError, PluginError, SampleError, SpliceError, sample_name
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it: 128 and the number of the signal."""
 
 
+TRACEBACK = "PIXELREFER_TRACEBACK"
+"""Environment variable: where it is set and not empty, an error is shown with its traceback."""
+
+
 class Failure(click.ClickException):
-    """An error of the user's: one line on stderr, of a configuration one for each wrong key; exit code 2."""
+    """An error of the user's: one line on stderr, of a configuration one for each wrong key; exit code 2.
+
+    Where the code of a plugin failed, three lines: which plugin in which step; at which place; why.
+    """
 
     exit_code = 2
 
     def __init__(self, error: Exception | str) -> None:
-        super().__init__(str(error) if isinstance(error, ConfigError) else plain(str(error)))
+        super().__init__(told(error))
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        if os.environ.get(TRACEBACK) and self.__cause__ is not None:
+            click.echo("".join(traceback.format_exception(self.__cause__)), file=file, err=file is None, nl=False)
+        super().show(file)
+
+
+def told(error: Exception | str) -> str:
+    """The text of an error, as the command line shows it."""
+    if isinstance(error, ConfigError):
+        return str(error)
+    failure = _plugins_failure(error)
+    if failure is None or failure.plugin is None:
+        return "\n".join([plain(str(error)), *_of_plugin(error)])
+    origin = f" ({failure.distribution})" if failure.distribution else ""
+    lines = [f"{failure.plugin[0].upper()}{failure.plugin[1:]}{origin} failed in {failure.step}."]
+    if place := _place(error, failure):
+        lines.append(f"Where: {place}.")
+    return "\n".join(map(plain, [*lines, f"Why: {failure.cause}"]))
+
+
+def _of_plugin(error: object) -> list[str]:
+    """A line with the distribution of a plugin that breaks its contract, where it is known."""
+    fault = error.__cause__ if isinstance(error, SampleError) else error
+    if not isinstance(fault, PluginError | SpliceError) or fault.distribution is None:
+        return []
+    return [plain(f"The {fault.plugin} is from {fault.distribution}.")]
+
+
+def _plugins_failure(error: object) -> PluginCodeError | None:
+    """The exception of a plugin's code that an error is, or that a sample's error comes from."""
+    failure = error.__cause__ if isinstance(error, SampleError) else error
+    return failure if isinstance(failure, PluginCodeError) else None
+
+
+def _place(error: object, failure: PluginCodeError) -> str:
+    """The sample by its name where it is known, else by its index; and the place in it."""
+    if not isinstance(error, SampleError):
+        return failure.place
+    return ", ".join(filter(None, (sample_name(error.sample_id, error.where), failure.place_in_sample)))
 
 
 class ReportingGroup(click.Group):

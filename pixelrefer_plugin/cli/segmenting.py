@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import about
+from ..errors import placed
 from ..files import require_writable_folder, written_folder
 from .options import (
     GivenRegion,
@@ -189,7 +189,7 @@ def _require_known_numbers(question: str) -> None:
 
 def _require_free(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that cannot be made, or with anything in it but, where that may be replaced, earlier results."""
-    with about("--out"):
+    with placed(subject="--out"):
         require_writable_folder(out)
     if not out.is_dir() or not any(out.iterdir()):
         return

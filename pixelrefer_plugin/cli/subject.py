@@ -17,19 +17,17 @@ from typing import Any
 import click
 from PIL import Image
 
-from ..contracts.messages import MASK_MARKER, REGION_MARKER
-from ..errors import PromptError, SourceError, VideoError, about
+from ..contracts.messages import MASK_MARKER, REGION_MARKER, asked, marker_kinds, marker_mismatch
+from ..errors import PromptError, SourceError, VideoError, placed
 from ..media.images import load_image
 from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
 from ..overlay import require_overlay_path, save_overlay
-from ..plugins import get_region_source
+from ..plugins import get_region_source, installed
 from ..regions.region import Region, VideoRegion
 from ..sources import CheckedSource, load_region_source
 from ..weights.model_folder import is_model_folder, read_manifest
 from .options import GivenRegion
 from .reporting import quiet_libraries
-
-_DEFAULT_SOURCE = "sam2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +74,8 @@ class Request:
             _refuse({"--source-option": self.source_options}, "needs --source or --track.")
         if self.frames:
             _refuse({"--fps": self.fps}, "and --frames exclude each other.")
-        if self.prompt is not None and self.prompt.count("<region>") != len(self.given):
-            raise PromptError(
-                f"The prompt has {self.prompt.count('<region>')} <region> but {len(self.given)} regions were given. "
-                "Each <region> stands for one region, in order."
-            )
-        if MASK_MARKER in (self.prompt or ""):
-            raise PromptError(
-                f"The prompt holds {MASK_MARKER}, which stands for a mask in an answer. Write {REGION_MARKER} for a "
-                "region."
-            )
+        if self.prompt is not None:
+            _require_as_many_markers(self.prompt, len(self.given))
 
     @cached_property
     def is_video(self) -> bool:
@@ -116,6 +106,15 @@ class Request:
             return read_manifest(self.model).frame_sampling
         most = max(self.frames or 0, FrameSampling.max_frames)
         return FrameSampling(num_frames=self.frames, fps=self.fps, max_frames=most)
+
+
+def _require_as_many_markers(prompt: str, num_regions: int) -> None:
+    if MASK_MARKER in prompt:
+        raise PromptError(
+            f"The prompt holds {MASK_MARKER}, which stands for a mask in an answer. Write {REGION_MARKER} for a region."
+        )
+    if mismatch := marker_mismatch(marker_kinds([asked(prompt)]), num_regions, where="The prompt has"):
+        raise PromptError(mismatch)
 
 
 def _refuse(options: Mapping[str, Any], why: str) -> None:
@@ -231,7 +230,7 @@ def _frame_rate(request: Request) -> float | None:
 def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
     if given.at is None:
         return 0
-    with about(given.option):
+    with placed(subject=given.option):
         if given.at.index is None:
             return frame_at(times_s, given.at.time_s)
         if not 0 <= given.at.index < len(times_s):
@@ -242,20 +241,29 @@ def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
 
 
 def _require_inside(given: Sequence[GivenRegion], image_hw: tuple[int, int]) -> None:
-    for each in given:
-        with about(each.option):
-            each.region.to_mask(image_hw)
+    for number, each in enumerate(given):
+        with placed(region=number, subject=each.option):
+            each.region.require_on(image_hw)
 
 
 # -- regions from a source ---------------------------------------------------------------------------------
 
 
 def _load_source(request: Request) -> CheckedSource:
-    name = request.source or _DEFAULT_SOURCE
+    name = request.source or _only_source()
     options = dict(request.source_options)
     if "device" in {item.name for item in fields(get_region_source(name).config)}:
         options.setdefault("device", request.device)
     return load_region_source(name, **options)
+
+
+def _only_source() -> str:
+    """The region source, where one is installed and no other."""
+    names = installed("region source")
+    if len(names) != 1:
+        there = f"Installed: {', '.join(names)}." if names else "None is installed."
+        raise click.UsageError(f"--track needs to know the region source: write --source NAME. {there}")
+    return names[0]
 
 
 def _found(subject: Subject, request: Request, source: CheckedSource) -> Sequence[Region | VideoRegion]:
@@ -295,4 +303,5 @@ def _listing(given: Sequence[GivenRegion]) -> Iterator[None]:
         yield
     except SourceError as error:
         options = ", ".join(f"{number}: {each.option}" for number, each in enumerate(given))
-        raise SourceError(f"{error} (Objects: {options}.)") from error
+        error.message += f" (Objects: {options}.)"
+        raise

@@ -88,10 +88,9 @@ def merge(folder: str, out: Path, backbone: str | None, dtype: str) -> None:
         raise Failure(f"'{out}' exists. Choose another folder.")
     require_writable_folder(out)
     quiet_libraries()
-    from ..model import RegionModel
-    from ..processor import RegionProcessor
+    from ..entry import load
 
-    model = RegionModel.from_pretrained(folder, backbone=backbone, dtype=dtype)
+    model, processor = load(folder, backbone=backbone, dtype=dtype)
     model.merge_lora()
-    model.save_pretrained(out, RegionProcessor.from_pretrained(folder))
+    model.save_pretrained(out, processor)
     click.echo(f"written to {out}")

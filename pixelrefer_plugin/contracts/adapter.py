@@ -1,36 +1,98 @@
-"""What an adapter and a backbone promise: the two specs that plugins register, and the values in between.
+"""An adapter's contract: how a region becomes object tokens. It knows no backbone.
 
-The host speaks to plugins only in these terms. An adapter never sees a backbone, a backbone never an adapter.
-
-Shape letters: R regions of a batch, P patches of a view (all its grids, concatenated), M (region, patch)
-pairs inside a mask, C vision width, D decoder width.
+An adapter is a planner, which says on the CPU what must be encoded for a region and how many tokens it yields, and a
+module (`contracts.module`), which makes those tokens of what was encoded.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ..errors import PixelReferError
 from ..regions.mask import RegionMask
 from ..regions.region import Region
-from .masks import MaskHeadSpec
+from .checks import require_callables, require_config, require_kinds, require_name, require_subclass
+from .masks import Masks
 from .options import make_config
 from .views import PatchGeometry, RegionPlan
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
+    from .module import AdapterModule
 
 Framework = Literal["vision-object", "object-only"]
 """What the decoder sees: scene tokens and object tokens, or object tokens alone."""
 
 _FRAMEWORKS = ("vision-object", "object-only")
 
+SceneFeatures = Literal["patches", "cells", "projected"]
+"""What the features of a `SceneView` are: the vision tower's patches, the cells that the projector's first layer reads
+(one for each scene token), or what the projector makes of them."""
+
+_SCENES = ("patches", "cells", "projected")
+
+_DRAWN_KINDS = ("points", "box")
 
 _PRESET = "preset"
+
+Config = TypeVar("Config")
+
+
+class Planner(ABC, Generic[Config]):
+    """Says what each region costs, and how it is worded. One is made for a processor; all methods are pure.
+
+    Args:
+        config: the adapter's options.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @abstractmethod
+    def plan(self, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
+        """The plan of one region on one picture, by its mask.
+
+        Args:
+            mask: its pixels.
+            geometry: the backbone's patches.
+        """
+
+    def plan_drawn(self, region: Region) -> RegionPlan:
+        """The plan of a region that is read as it was drawn: one of a kind that `AdapterSpec.drawn` lists."""
+        raise NotImplementedError("an adapter whose spec lists kinds in `drawn` plans them here")
+
+    def together(self, plans: Sequence[RegionPlan]) -> Sequence[RegionPlan]:
+        """The plans of one conversation's regions on one picture or video frame, where they depend on each other.
+
+        Args:
+            plans: in the order of their regions.
+
+        Returns:
+            As many, of the same kinds of views.
+        """
+        return plans
+
+    def frame_label(self, time_s: float) -> str:
+        """What stands before a frame's object tokens in an Object-Only video."""
+        return f"Time {time_s:.1f}s:"
+
+    def list_heading(self, *, num_frames: int | None) -> str:
+        """What stands before the list of a conversation's objects, where the decoder sees what they lie on.
+
+        Args:
+            num_frames: sampled frames of their video; None where they lie on an image.
+        """
+        if num_frames is None:
+            return "Here is an image with the following highlighted regions:\n"
+        return (
+            f"Here is a video with {num_frames} frames denoted as <1> to <{num_frames}>. "
+            "The highlighted regions are as follows:\n"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +113,36 @@ class AdapterRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterLayout:
+    """How a checkpoint that an adapter's authors published holds the adapter. The rest of it is a backbone's.
+
+    The backbone's part is read by the `CheckpointLayout` for the same `model_type`.
+
+    Attributes:
+        model: what the authors call the model.
+        prefix: what stands before the keys of the adapter's weights.
+        recognises: `recognises(keys) -> bool`: whether weights are of this model, and not of another that is laid out
+            alike. Keys are those of the adapter, without `prefix`.
+        weights: `weights(state) -> dict`: the state dict of the adapter's module from weights under their own keys,
+            without `prefix`. Raises `CheckpointError` where one is not the adapter's.
+        options: `options(data) -> Mapping`: options of the adapter that `config.json` says, whose content `data` is.
+        preset: the one of `AdapterSpec.presets` that these weights were trained with; `options` override it. None: the
+            adapter's defaults.
+        region_token: the token of the checkpoint's tokenizer that stands for an object token. None: one is added.
+        is_greedy: whether the authors' code takes the likeliest token, whatever the checkpoint says of sampling.
+    """
+
+    model: str
+    prefix: str
+    recognises: Callable[[Collection[str]], bool]
+    weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    options: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    preset: str | None = None
+    region_token: str | None = None
+    is_greedy: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdapterSpec:
     """An adapter: how a region becomes object tokens.
 
@@ -59,58 +151,76 @@ class AdapterSpec:
     Attributes:
         name: what users call it.
         config: frozen dataclass of its options, each with a default; checks itself in `__post_init__`.
-        plan: `plan(config, mask, geometry) -> RegionPlan`. Pure, on the CPU, one region at a time.
-        build: `build(config, vision_width=C, decoder_width=D) -> nn.Module`. The module is called with one
-            `EncodedView` per view and `counts`, the tokens promised per region, and returns `(sum(counts), D)`.
-            A module with a method `set_attn_implementation(name)` is told what the backbone was loaded with; one with
-            `start_from(projector_layers)` is given, when it is attached untrained, the linear layers of the backbone's
-            projector, none where its plugin does not name them or they are quantized.
+        planner: `planner(config) -> Planner`, usually the class.
+        module: the `AdapterModule` class.
         framework: `vision-object` when scene tokens stay in the sequence. `object-only` when the decoder sees
             object tokens and text alone: the backbone's own image path is not run, so no view may be a
             `SceneView`.
+        scene: what the features of its scene views are. `cells` and `projected` are on the grid of the decoder's scene
+            tokens; frames of an object that share one such grid are planned together, by the union of their masks.
+        drawn: kinds of regions that are planned as they were drawn, with `Planner.plan_drawn`: `points`, `box`. Their
+            tokens stand where their `<region>` does; every other region is then an object of the conversation's
+            memory, introduced by a number before the first question. Empty: all regions are planned by their masks and
+            stand where their `<region>` does.
+        masks: what it reads in the decoder to give masks. None: it gives text alone.
         presets: named sets of options, such as those of published weights. Options beside a preset override it.
-        plan_together: `plan_together(config, plans) -> plans`, for adapters whose regions on one picture depend on
-            each other: the plans of one conversation's regions on one picture or video frame, in their order;
-            as many come back. Pure. None: each region's plan stands.
-        frame_label: `frame_label(config, time_s) -> str`, what stands before a frame's object tokens in an
-            Object-Only video. None: `Time 1.0s:`.
-        plan_drawn: `plan_drawn(config, region) -> RegionPlan | None`, for adapters that read clicks and boxes as they
-            were drawn: the plan of a region whose tokens stand where its `<region>` does. None for one that is read by
-            its mask, with `plan`: an object of the conversation's memory, introduced by a number before the first
-            question. Without `plan_drawn` all regions are planned by their masks and stand where their `<region>` does.
-        reads_merged: its scene views are on the grid of the decoder's scene tokens
-            (`BackboneSpec.merged_side`), and `vision_width` is that of a merged cell. Frames of an object that share
-            one such grid are planned together, by the union of their masks. No view may be a `CropView`.
-        mask_head: what it reads in the decoder to give masks. None: it gives text alone.
         recipes: recipes of its own for `pixelrefer train`, by name.
+        layouts: checkpoints that its authors published, by the `model_type` of their `config.json`.
         tiny: options that make it small, for tests and the conformance kit, as `BackboneSpec.tiny` makes a backbone.
     """
 
     name: str
     config: type[Any]
-    plan: Callable[[Any, RegionMask, PatchGeometry], RegionPlan]
-    build: Callable[..., nn.Module]
+    planner: Callable[[Any], Planner[Any]]
+    module: type[AdapterModule]
     framework: Framework = "vision-object"
+    scene: SceneFeatures = "patches"
+    drawn: tuple[str, ...] = ()
+    masks: Masks | None = None
     presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    plan_together: Callable[[Any, Sequence[RegionPlan]], Sequence[RegionPlan]] | None = None
-    frame_label: Callable[[Any, float], str] | None = None
-    plan_drawn: Callable[[Any, Region], RegionPlan | None] | None = None
-    reads_merged: bool = False
-    mask_head: MaskHeadSpec | None = None
     recipes: Mapping[str, AdapterRecipe] = dataclasses.field(default_factory=dict)
+    layouts: Mapping[str, AdapterLayout] = dataclasses.field(default_factory=dict)
     tiny: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.framework not in _FRAMEWORKS:
+        from .module import AdapterModule, MaskModule  # with torch, which whoever has a module has imported
+
+        require_name(self)
+        require_config(self)
+        require_callables(self, "planner")
+        require_subclass(self, "module", AdapterModule)
+        require_kinds(self, masks=(Masks, type(None)), presets=Mapping, recipes=Mapping, layouts=Mapping, tiny=Mapping)
+        if self.masks is not None and not issubclass(self.module, MaskModule):
             raise PixelReferError(
-                f"AdapterSpec.framework of '{self.name}' must be {' or '.join(map(repr, _FRAMEWORKS))}, "
-                f"got {self.framework!r}."
+                f"AdapterSpec.module of '{self.name}' must have the methods predict_masks and mask_losses, since "
+                f"`masks` is given; {self.module.__name__} does not."
             )
-        if _PRESET in getattr(self.config, "__dataclass_fields__", {}):
+        self._require_one_of("framework", self.framework, _FRAMEWORKS)
+        self._require_one_of("scene", self.scene, _SCENES)
+        if not isinstance(self.drawn, tuple) or not all(each in _DRAWN_KINDS for each in self.drawn):
+            raise PixelReferError(
+                f"AdapterSpec.drawn of '{self.name}' must be a tuple of {' and '.join(map(repr, _DRAWN_KINDS))}, "
+                f"got {self.drawn!r}."
+            )
+        if _PRESET in self.config.__dataclass_fields__:
             raise PixelReferError(
                 f"{self.config.__name__} has an option '{_PRESET}', the word that names one of AdapterSpec.presets "
                 "among an adapter's options. Call it something else."
             )
+        for layout in self.layouts.values():
+            if layout.preset is not None:
+                self._preset(layout.preset)
+
+    def _require_one_of(self, field: str, value: Any, allowed: Sequence[str]) -> None:
+        if value not in allowed:
+            raise PixelReferError(
+                f"AdapterSpec.{field} of '{self.name}' must be {' or '.join(map(repr, allowed))}, got {value!r}."
+            )
+
+    @property
+    def on_scene_tokens(self) -> bool:
+        """Whether its scene views are on the grid of the decoder's scene tokens."""
+        return self.scene != "patches"
 
     def make_config(self, options: Mapping[str, Any] | Any | None = None) -> Any:
         """A checked config from keyword options, from a preset, from a config object, or the default one.

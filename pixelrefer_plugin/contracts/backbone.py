@@ -1,42 +1,157 @@
-"""A backbone's contract: how one family of multimodal LLMs is read and fed. It knows no adapter."""
+"""A backbone's contract: how one family of multimodal LLMs is read and fed. It knows no adapter.
+
+A spec is made of parts, mostly data: where the modules are (`Parts`), how crops are encoded (`Crops`), how the
+backbone's own pass sees pictures and videos (`Scene`), what its projector reads (`Cells`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import PixelReferError
 from ..regions.mask import FloatBox
-from .views import FeatureGrids, PatchGeometry
+from .checks import require_callables, require_kinds, require_known, require_name, require_patterns, require_texts
+from .views import PatchGeometry
 
 if TYPE_CHECKING:
     import torch
 
+    from .encoded import FeatureGrids
+
+LORA_SCOPES = ("decoder", "projector", "vision_tower")
+"""Parts of a backbone whose linear layers LoRA may adapt."""
+
+GridsHw = tuple[tuple[int, int], ...]
+"""Rows and columns of several grids."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class VideoScene:
-    """How a backbone's own vision pass sees videos, for adapters that read its features (`SceneView`).
-
-    The tower is called once for all videos of a batch, after its call for the images where there are any.
+class Parts:
+    """Where the parts of a backbone are in its model: dotted paths, looked up when it is attached.
 
     Attributes:
-        grids: `grids(model, inputs, tower_output) -> FeatureGrids`, video after video in the order of time.
-        grids_hw: `grids_hw(config, inputs) -> ((h, w), ...)`, those grids' sizes, known beforehand.
-        frames_per_grid: `frames_per_grid(config) -> int`, consecutive frames that one grid stands for; a last
-            grid may stand for fewer.
-        box_xyxy: `box_xyxy(config, frame_hw) -> (x0, y0, x1, y1)`, what a grid spans, in pixels of its frame.
-            None: the whole frame.
+        vision_tower: the module whose call encodes images.
+        projector: the module that maps vision features to the decoder.
+        decoder: the text decoder, where object tokens are spliced in.
+        token_embedding: the decoder's token embedding.
+        projector_layers: the projector's linear layers, first to last.
+        final_norm: the norm behind the decoder's last layer. None: `norm` in the decoder.
     """
 
-    grids: Callable[[Any, Mapping[str, Any], Any], FeatureGrids]
-    grids_hw: Callable[[Any, Mapping[str, Any]], tuple[tuple[int, int], ...]]
-    frames_per_grid: Callable[[Any], int]
-    box_xyxy: Callable[[Any, tuple[int, int]], FloatBox] | None = None
+    vision_tower: str
+    projector: str
+    decoder: str
+    token_embedding: str
+    projector_layers: tuple[str, ...] = ()
+    final_norm: str | None = None
+
+    def __post_init__(self) -> None:
+        require_kinds(self, vision_tower=str, projector=str, decoder=str, token_embedding=str)
+        require_kinds(self, final_norm=(str, type(None)))
+        require_texts(self, "projector_layers", optional=True)
+
+    @property
+    def norm(self) -> str:
+        """Path of the norm behind the decoder's last layer."""
+        return self.final_norm or f"{self.decoder}.norm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """How crops of any size go through the vision tower.
+
+    Attributes:
+        geometry: `geometry(config) -> PatchGeometry`.
+        width: `width(config) -> C`, the width of what `encode` returns.
+        encode: `encode(model, crops) -> FeatureGrids`. `crops` are `(3, H, W)` float tensors, normalised as the
+            backbone's image processor does, sides whole multiples of the grid. One packed tower call where the tower
+            allows.
+    """
+
+    geometry: Callable[[Any], PatchGeometry]
+    width: Callable[[Any], int]
+    encode: Callable[[Any, list[torch.Tensor]], FeatureGrids]
+
+    def __post_init__(self) -> None:
+        require_callables(self, "geometry", "width", "encode")
+
+
+@dataclass(frozen=True, eq=False)
+class NativeCall:
+    """A call of the backbone, as the functions of a `Scene` are told of it.
+
+    Attributes:
+        config: the backbone's config.
+        inputs: the native processor's tensors.
+        token_ids: ids of the tokens that the native processor and its tokenizer name, by attribute: `image_token`,
+            `video_token`, ...; for families whose config does not have them.
+        model: the backbone, while it is called; None where grids are only planned.
+    """
+
+    config: Any
+    inputs: Mapping[str, Any]
+    token_ids: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    model: Any = None
+
+
+def _one_frame(config: Any) -> int:
+    return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """How a backbone's own vision pass sees pictures, or videos, for adapters that read its features (`SceneView`).
+
+    One grid for each picture in its order, or for each run of frames, video after video in the order of time.
+
+    Attributes:
+        grids_hw: `grids_hw(call) -> ((h, w), ...)`, the grids' sizes, known beforehand.
+        grids: `grids(call, outputs) -> FeatureGrids`, from what each call of the vision tower in this pass returned,
+            in their order: the first is the images', where there are any, unless one call takes all media. The same
+            features as `Crops.encode` gives: an adapter may read both.
+        boxes_xyxy: `boxes_xyxy(call, sizes_hw) -> ((x0, y0, x1, y1), ...)`, what a grid spans of each picture, or of
+            the frames of each video, whose sizes in original pixels are given; beyond it where the backbone pads.
+            None: the whole of it.
+        frames_per_grid: `frames_per_grid(config) -> int`, of videos: consecutive frames that one grid stands for; a
+            last grid may stand for fewer.
+        projected: `projected(call, outputs) -> FeatureGrids`, from what each call of the projector returned: the
+            features of the decoder's scene tokens, on the grid of `Cells`. None: adapters cannot read them.
+        resize_frames: `resize_frames(video_processor, frames_nhwc) -> frames_nhwc`, a video's frames at the size that
+            its video processor brings them to, where that is to be done otherwise than the processor does it.
+    """
+
+    grids_hw: Callable[[NativeCall], GridsHw]
+    grids: Callable[[NativeCall, Sequence[Any]], FeatureGrids]
+    boxes_xyxy: Callable[[NativeCall, Sequence[tuple[int, int]]], Sequence[FloatBox]] | None = None
+    frames_per_grid: Callable[[Any], int] = _one_frame
+    projected: Callable[[NativeCall, Sequence[Any]], FeatureGrids] | None = None
+    resize_frames: Callable[[Any, np.ndarray], np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        optional = ("boxes_xyxy", "projected", "resize_frames")
+        require_callables(self, "grids_hw", "grids", "frames_per_grid", optional=optional)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """What the projector reads, where it joins square cells of patches, each as one vector, its patches in a row.
+
+    Attributes:
+        side: `side(config) -> int`, rows and columns of patches in a cell.
+        norm: path of a norm of the projector's that such a cell goes through whole before the first linear layer.
+    """
+
+    side: Callable[[Any], int]
+    norm: str | None = None
+
+    def __post_init__(self) -> None:
+        require_callables(self, "side")
+        require_kinds(self, norm=(str, type(None)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,69 +184,49 @@ class CheckpointLayout:
 class BackboneSpec:
     """A backbone: how one family of multimodal LLMs is read and fed. Mostly data.
 
-    Dotted paths are looked up on the live model when it is attached, so a renamed module fails loudly.
-
     Attributes:
         name: what users call it.
         model_types: the Hugging Face `config.model_type`s it serves.
         model_class: the native transformers class, for loading checkpoints.
-        vision_tower: path of the module whose call encodes images.
-        projector: path of the module that maps vision features to the decoder.
-        decoder: path of the text decoder, where object tokens are spliced in.
-        token_embedding: path of the decoder's token embedding.
-        geometry: `geometry(config) -> PatchGeometry`.
-        vision_width: `vision_width(config) -> C`, the width of what `encode_crops` returns.
-        encode_crops: `encode_crops(model, crops) -> FeatureGrids`. `crops` are `(3, H, W)` float tensors,
-            normalised as the backbone's image processor does, sides whole multiples of the grid. One packed
-            tower call where the tower allows.
-        scene_grids: `scene_grids(model, inputs, tower_output) -> FeatureGrids`, one grid per image, from what
-            the tower returned in the native pass; `inputs` are the native processor's tensors. The same
-            features as `encode_crops` gives: an adapter may read both.
-        scene_grids_hw: `scene_grids_hw(config, inputs) -> ((h, w), ...)`, those grids' sizes, known beforehand.
-        scene_boxes_xyxy: `scene_boxes_xyxy(config, inputs) -> ((x0, y0, x1, y1), ...)`, what each of those
-            grids spans, in pixels of its original image; beyond it where the backbone pads. None: the whole
-            image.
+        parts: where its modules are.
+        crops: how crops go through its vision tower.
+        images: how its own pass sees images.
+        videos: how its own pass sees videos. None: it takes none, or adapters cannot read its features of them; those
+            that read crops only do not need it.
+        tiles: where it cuts an image into tiles and shows it as a whole besides: the tiles, joined to one grid of each
+            image. `images` is then the whole. None: it cuts none.
+        cells: what its projector reads. None: patches, or what the tower joined itself.
+        mixes_media: whether a batch may hold pictures and videos.
         lora_targets: regular expressions of the linear layers that LoRA may adapt, per scope: `decoder`,
             and where wanted `projector`, `vision_tower`.
-        video_scene: how its own pass sees videos. None: it takes none, or adapters cannot read its features of
-            them; those that read crops only do not need it.
-        tiny: `tiny(seed) -> (model, processor)`: the real classes with a tiny random config, made in memory.
         layouts: other layouts of its checkpoints, by the `model_type` of their `config.json`.
-        resize_frames: `resize_frames(video_processor, frames_nhwc) -> frames_nhwc`, a video's frames at the size that
-            its video processor brings them to, where that is to be done otherwise than the processor does it.
-        merged_side: `merged_side(config) -> int`, where the projector reads square cells of patches, each as one
-            vector, the patches of such a cell in a row. None: it reads patches, or what the tower merged itself.
-        cell_norm: path of a norm of the projector's that such a cell goes through whole before the first linear layer.
-        projector_layers: paths of the projector's linear layers, first to last.
-        final_norm: path of the norm behind the decoder's last layer. None: `norm` in the decoder.
+        tiny: `tiny(seed) -> (model, processor)`: the real classes with a tiny random config, made in memory.
     """
 
     name: str
     model_types: tuple[str, ...]
     model_class: type[Any]
-    vision_tower: str
-    projector: str
-    decoder: str
-    token_embedding: str
-    geometry: Callable[[Any], PatchGeometry]
-    vision_width: Callable[[Any], int]
-    encode_crops: Callable[[Any, list[torch.Tensor]], FeatureGrids]
-    scene_grids: Callable[[Any, Mapping[str, Any], Any], FeatureGrids]
-    scene_grids_hw: Callable[[Any, Mapping[str, Any]], tuple[tuple[int, int], ...]]
+    parts: Parts
+    crops: Crops
+    images: Scene
     lora_targets: Mapping[str, str]
     tiny: Callable[[int], tuple[Any, Any]]
-    scene_boxes_xyxy: Callable[[Any, Mapping[str, Any]], tuple[FloatBox, ...]] | None = None
-    video_scene: VideoScene | None = None
+    videos: Scene | None = None
+    tiles: Scene | None = None
+    cells: Cells | None = None
+    mixes_media: bool = True
     layouts: Mapping[str, CheckpointLayout] = dataclasses.field(default_factory=dict)
-    resize_frames: Callable[[Any, np.ndarray], np.ndarray] | None = None
-    merged_side: Callable[[Any], int] | None = None
-    cell_norm: str | None = None
-    projector_layers: tuple[str, ...] = ()
-    final_norm: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.model_types, str):  # ("qwen2_vl") is no tuple, and `in` would match parts of it
-            raise PixelReferError(
-                f"BackboneSpec.model_types must be a tuple of names, got '{self.model_types}'. "
-                f"Write ('{self.model_types}',)."
-            )
+        require_name(self)
+        require_texts(self, "model_types")
+        require_kinds(self, model_class=type, parts=Parts, crops=Crops, images=Scene, mixes_media=bool, layouts=Mapping)
+        scene = (Scene, type(None))
+        require_kinds(self, videos=scene, tiles=scene, cells=(Cells, type(None)))
+        require_patterns(self, "lora_targets")
+        require_known(self, "lora_targets", LORA_SCOPES)
+        require_callables(self, "tiny")
+
+    def cell_side(self, config: Any) -> int:
+        """Rows and columns of patches that a scene token stands for in the tower's grids; 1 where it is one patch."""
+        return 1 if self.cells is None else self.cells.side(config)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import PixelReferError
+from .checks import require_callables, require_config, require_name
 from .options import make_config
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class DataFormatSpec:
         read_record: `read_record(config, record, place) -> RegionSample`; raises `SampleError`
             (`place.error(id, defects)`) with everything that is wrong with the record.
         open_file: `open_file(config, path, media_root) -> SampleFile`.
+        tiny: `tiny(folder) -> path`: writes a small file of this format into an empty folder, and the pictures and
+            videos that it names, for the conformance kit. None: the kit has to be given a file.
     """
 
     name: str
@@ -49,8 +52,12 @@ class DataFormatSpec:
     recognises: Callable[[Mapping[str, Any]], bool]
     read_record: Callable[[Any, Mapping[str, Any], RecordPlace], RegionSample] | None = None
     open_file: Callable[[Any, Path, Path], SampleFile] | None = None
+    tiny: Callable[[Path], Path] | None = None
 
     def __post_init__(self) -> None:
+        require_name(self)
+        require_config(self)
+        require_callables(self, "recognises", optional=("read_record", "open_file", "tiny"))
         if (self.read_record is None) == (self.open_file is None):
             raise PixelReferError(f"DataFormatSpec '{self.name}' must have read_record or open_file, and not both.")
 

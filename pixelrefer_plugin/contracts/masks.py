@@ -1,6 +1,7 @@
 """What an adapter that gives masks is handed, and what it returns.
 
-Shape letters: N pictures, K (object, picture) pairs, S objects, D decoder width."""
+Shape letters: N pictures, K (object, picture) pairs, S objects, D decoder width.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..regions.region import Region, VideoRegion
+from .checks import require_callables, require_kinds
 
 if TYPE_CHECKING:
     import torch
@@ -61,28 +63,27 @@ class PredictedMasks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskHeadSpec:
-    """Masks beside text: what an adapter's module reads in the decoder, and where.
+class Masks:
+    """Masks beside text: what an adapter's module reads in the decoder, and where. The module is a `MaskModule`.
 
     In an answer, the token stands for an object; its mask is made from the hidden state that predicts it: that of the
     position before, behind the decoder's last layer and before its final norm. It is captured by a hook of one call.
 
-    The adapter's module has two methods. S counts the objects of a batch.
-
-        predict_masks(hidden (S, D), clips, clip_of_object) -> PredictedMasks
-        mask_losses(hidden (S, D), clips, clip_of_object, targets) -> {name: (S,) weighted loss of each object}
-
-    `clip_of_object` is a sequence of S indices into the clips. Both encode each picture once, whatever the objects.
-
     Attributes:
-        token: what stands for a mask in an answer, such as `<seg>`. Its rows of the embedding and of the head train.
+        token: what stands for a mask in an answer. Its rows of the embedding and of the head train.
         picture_px: `picture_px(config) -> int`, side of the square that pictures are squeezed to.
         max_objects: `max_objects(config) -> int`, of one training sample.
+        localize: how the model is asked for masks of the objects that a question is about, `{}` for the question.
     """
 
     token: str
     picture_px: Callable[[Any], int]
     max_objects: Callable[[Any], int]
+    localize: str = "{} Please segment the objects that this is about."
+
+    def __post_init__(self) -> None:
+        require_kinds(self, token=str, localize=str)
+        require_callables(self, "picture_px", "max_objects")
 
 
 @dataclass(frozen=True)

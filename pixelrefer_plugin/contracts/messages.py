@@ -7,7 +7,7 @@ say which is which, in order. It knows no tokenizer and no model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,33 @@ class Turn:
         """Its markers in order, each with the number in brackets before it, where there is one."""
         texts = [self.text()] if self.is_answer else [part["text"] for part in self.parts if part["type"] == "text"]
         return (found for text in texts for found in MARKER.finditer(text))
+
+
+def asked(text: str) -> Turn:
+    """A user's message that is a text alone."""
+    return Turn("user", [{"type": "text", "text": text}])
+
+
+def marker_kinds(turns: Iterable[Turn]) -> list[str]:
+    """The markers of messages in order, `<region>` or `<seg>` each."""
+    return [marker["kind"] for turn in turns for marker in turn.markers()]
+
+
+def marker_mismatch(kinds: Sequence[str], num_regions: int, *, where: str = "its texts have") -> str:
+    """What is wrong where there are more or fewer markers than regions; empty where there are as many.
+
+    Args:
+        kinds: the markers, as `marker_kinds` gives them.
+        num_regions: how many regions were given with them.
+        where: what has them, the beginning of the sentence.
+    """
+    if len(kinds) == num_regions:
+        return ""
+    num_masks = kinds.count(MASK_MARKER)
+    found = f"{len(kinds) - num_masks} {REGION_MARKER}" + (f" and {num_masks} {MASK_MARKER}" if num_masks else "")
+    given = f"{num_regions} {'region was' if num_regions == 1 else 'regions were'} given"
+    each = f"{REGION_MARKER} and {MASK_MARKER}" if num_masks else REGION_MARKER
+    return f"{where} {found} but {given}. Each {each} stands for one region, in order."
 
 
 def require_unicode(text: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..regions.region import Region, VideoRegion
+from .checks import require_callables, require_config, require_name
 from .options import make_config
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class RegionSource(Protocol):
     """Turns prompts (boxes, clicks, rough masks) into masks. What a `RegionSourceSpec` builds.
 
     Prompts lie inside their pictures and on sampled frames: the host sees to that, and names an object for which
-    None is returned.
+    None is returned. Without prompts nothing is returned.
     """
 
     def segment(self, image: Image.Image, prompts: Sequence[Region]) -> Sequence[Region | None]:
@@ -45,6 +46,11 @@ class RegionSourceSpec:
     name: str
     config: type[Any]
     build: Callable[[Any], RegionSource]
+
+    def __post_init__(self) -> None:
+        require_name(self)
+        require_config(self)
+        require_callables(self, "build")
 
     def make_config(self, options: Mapping[str, Any] | Any | None = None) -> Any:
         """As `AdapterSpec.make_config`."""

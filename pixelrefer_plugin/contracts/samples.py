@@ -6,7 +6,6 @@ It knows no file format and no model; data formats make it, the collator reads i
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..errors import (
     DefectKind,
     ImageError,
     PixelReferError,
+    PluginCodeError,
     PromptError,
     RegionError,
     SampleError,
@@ -24,10 +24,7 @@ from ..errors import (
     sample_name,
 )
 from ..regions.region import Region, VideoRegion
-from .messages import MASK_MARKER, REGION_MARKER, read_texts
-
-MARKER = re.compile(f"({REGION_MARKER}|{MASK_MARKER})")
-"""What stands for the next region in a text: one that is shown, or one whose mask is the answer."""
+from .messages import MASK_MARKER, REGION_MARKER, Turn, marker_kinds, marker_mismatch, read_turns
 
 MediaKind = Literal["image", "video"]
 
@@ -40,15 +37,16 @@ _KIND_OF_FAULT: Mapping[type[PixelReferError], DefectKind] = {
     VideoError: "media",
     RegionError: "region",
     PromptError: "format",
+    PluginCodeError: "plugin",
 }
 SAMPLE_FAULTS = tuple(_KIND_OF_FAULT)
-"""What the processor raises where a sample is to blame, not an adapter or a backbone's plugin."""
+"""What is raised where one sample is to blame, or where the code of a plugin fails on it."""
 
 
 def defect_of(fault: PixelReferError) -> Defect:
-    """What the processor says, by one of `SAMPLE_FAULTS`, of a sample that it was given alone."""
+    """What one of `SAMPLE_FAULTS` says of its sample."""
     kind = next(kind for error_type, kind in _KIND_OF_FAULT.items() if isinstance(fault, error_type))
-    return Defect(kind, re.sub(r"^Sample 0(: |, )", "", str(fault)))
+    return Defect(kind, fault.in_sample)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +78,10 @@ class RegionSample:
         """The error that says what is wrong with this sample."""
         return SampleError(self.id, self.where, defects)
 
+    def blamed(self, fault: PixelReferError) -> SampleError:
+        """The error that says what one of `SAMPLE_FAULTS` says of this sample."""
+        return _caused(self.error(defect_of(fault)), fault)
+
     @property
     def targets(self) -> tuple[int, ...]:
         """Which of its regions are targets, by number.
@@ -87,8 +89,8 @@ class RegionSample:
         Raises:
             PromptError: its messages are malformed.
         """
-        markers = [marker for _, text in read_texts(self.messages) for marker in MARKER.findall(text)]
-        return tuple(number for number, marker in enumerate(markers) if marker == MASK_MARKER)
+        kinds = marker_kinds(read_turns(self.messages))
+        return tuple(number for number, kind in enumerate(kinds) if kind == MASK_MARKER)
 
     def media(self, kind: MediaKind) -> list[Mapping[str, Any]]:
         """Its content parts of one kind, in order."""
@@ -123,37 +125,40 @@ class RecordPlace:
         """The error that says what is wrong with the record here."""
         return SampleError(id, self.where, defects)
 
+    def blamed(self, fault: PixelReferError) -> SampleError:
+        """The error that says what one of `SAMPLE_FAULTS` says of the record here, whose id is not known."""
+        return _caused(self.error(str(self.index), [defect_of(fault)]), fault)
+
+
+def _caused(error: SampleError, fault: PixelReferError) -> SampleError:
+    error.plugin, error.step, error.__cause__ = fault.plugin, fault.step, fault
+    return error
+
 
 def medium_of(region: Region | VideoRegion) -> Medium:
     """What a region lies on: of which kind, and which of them."""
     return ("image", region.image_index) if isinstance(region, Region) else ("video", region.video_index)
 
 
-def marker_defects(
-    texts: Sequence[tuple[str, str]], regions: Sequence[Region | VideoRegion | None]
-) -> Iterator[Defect]:
+def marker_defects(turns: Sequence[Turn], regions: Sequence[Region | VideoRegion | None]) -> Iterator[Defect]:
     """What is wrong with the markers of a sample.
 
     Args:
-        texts: role and text of each of its messages.
+        turns: its messages.
         regions: its regions, in the order of their markers; None for one that is known to be defective.
     """
-    markers = [marker for _, text in texts for marker in MARKER.findall(text)]
-    if len(markers) != len(regions):
-        num_masks = markers.count(MASK_MARKER)
-        found = f"{len(markers) - num_masks} {REGION_MARKER}" + (f" and {num_masks} {MASK_MARKER}" if num_masks else "")
-        has = f"{len(regions)} region{'s' * (len(regions) != 1)}"
-        each = "Each of them" if num_masks else f"Each {REGION_MARKER}"
-        yield Defect("markers", f"its texts have {found} but it has {has}. {each} stands for one region, in order.")
-    for index, (role, text) in enumerate(texts):
-        if role != "assistant" and MASK_MARKER in text:
+    kinds = marker_kinds(turns)
+    if mismatch := marker_mismatch(kinds, len(regions)):
+        yield Defect("markers", mismatch)
+    for index, turn in enumerate(turns):
+        if not turn.is_answer and MASK_MARKER in turn.text():
             yield Defect(
                 "markers",
-                f"message {index}: {MASK_MARKER} stands for a mask in answers only, here is one of the {role}. "
+                f"message {index}: {MASK_MARKER} stands for a mask in answers only, here is one of the {turn.role}. "
                 f"Write {REGION_MARKER} for a region that is shown.",
             )
-    if len(markers) == len(regions):  # else which region a marker stands for is not known
-        targets = {number: regions[number] for number, marker in enumerate(markers) if marker == MASK_MARKER}
+    if not mismatch:  # else which region a marker stands for is not known
+        targets = {number: regions[number] for number, kind in enumerate(kinds) if kind == MASK_MARKER}
         yield from _target_defects({number: region for number, region in targets.items() if region is not None})
 
 

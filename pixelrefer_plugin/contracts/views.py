@@ -1,32 +1,25 @@
-"""What an adapter asks to be encoded for a region, and what its module reads once that is done.
+"""What an adapter asks to be encoded for a region: views, and the plan that names them.
 
-Shape letters: R regions of a batch, P patches of a view (all its grids, concatenated), M (region, patch) pairs inside
-a mask, C vision width."""
+A view lays itself out: it says which of the things that a batch offers (`BatchLayout`) it is read from. A new kind of
+view is one class here or in a plugin. It knows boxes and patches; no tensor and no backbone.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from ..errors import PixelReferError
 from ..regions.mask import Box
 
-if TYPE_CHECKING:
-    import torch
-
-
 Resample = Literal["bicubic", "opencv_linear", "opencv_area"]
 """How a part of a picture is resized: antialiased bicubic, or `cv2.resize` with INTER_LINEAR or INTER_AREA."""
 
-
 _RESAMPLES = ("bicubic", "opencv_linear", "opencv_area")
-
-
-PromptKind = Literal["points", "box", "mask"]
-"""How a region was drawn: clicks, a box, or anything that is read by its pixels."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,71 @@ class PatchGeometry:
         return max(1, round(side_px / step)) * self.grid_multiple
 
 
+class BatchLayout(Protocol):
+    """What a batch offers to the views of its regions.
+
+    `numbers` are the regions of the batch that have the view, ascending; `views` their views, one each.
+    """
+
+    def on_crops(self, numbers: Sequence[int], views: Sequence[CropView]) -> Any:
+        """Regions that each read a crop of their own; equal crops of one picture are encoded once."""
+        ...
+
+    def on_scene(self, numbers: Sequence[int], *, tiled: bool) -> Any:
+        """Regions that read the backbone's own pass over their pictures."""
+        ...
+
+    def as_drawn(self, numbers: Sequence[int]) -> Any:
+        """Regions that are read as they were drawn: nothing is encoded."""
+        ...
+
+
+class View(ABC):
+    """Something that is encoded for a region, or read of it.
+
+    Attributes:
+        reads_pixels: whether its layout needs the region's box.
+        reads_scene: whether its layout needs the backbone's own pass, and the region's mask.
+    """
+
+    reads_pixels: ClassVar[bool] = True
+    reads_scene: ClassVar[bool] = False
+
+    @property
+    def kind(self) -> str:
+        """What it is, for comparison: in one place of their plans, all regions of a batch have views of one kind."""
+        return type(self).__name__
+
+    def refusal(
+        self, geometry: PatchGeometry, image_hw: tuple[int, int], *, framework: str, backbone: str
+    ) -> str | None:
+        """Why an adapter must not ask for it; None where it may.
+
+        Args:
+            geometry: the backbone's patches.
+            image_hw: size of the region's picture.
+            framework: the adapter's.
+            backbone: the backbone's name, for the text.
+        """
+        return None
+
+    @classmethod
+    @abstractmethod
+    def lay_out(cls, batch: BatchLayout, numbers: Sequence[int], views: Sequence[Any]) -> Any:
+        """Lay the views of a batch out.
+
+        Args:
+            batch: what it offers.
+            numbers: the regions that have the view, ascending.
+            views: their views, all of one kind.
+
+        Returns:
+            What one of the batch's methods returned.
+        """
+
+
 @dataclass(frozen=True, eq=False)
-class CropView:
+class CropView(View):
     """A part of the image, resized to whole patches, that the vision tower shall encode.
 
     Attributes:
@@ -90,6 +146,31 @@ class CropView:
         """Rows and columns of patches that the tower is given: `encoded_hw`, or else `grid_hw`."""
         return self.encoded_hw or self.grid_hw
 
+    @property
+    def kind(self) -> str:
+        """A crop that is read whole is of another kind than one with a mask."""
+        return "whole crop" if self.mask is None else type(self).__name__
+
+    def refusal(
+        self, geometry: PatchGeometry, image_hw: tuple[int, int], *, framework: str, backbone: str
+    ) -> str | None:
+        multiple, (height, width), (x0, y0, x1, y1) = geometry.grid_multiple, image_hw, self.box_xyxy
+        if min(self.grid_hw) < 1 or any(side < 1 or side % multiple for side in self.tower_hw):
+            return (
+                f"a crop of {self.tower_hw[0]}x{self.tower_hw[1]} patches, but backbone '{backbone}' takes "
+                f"multiples of {multiple}. Its plan should size crops with geometry.whole_patches()."
+            )
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            return (
+                f"the crop {tuple(self.box_xyxy)}, which is not inside its picture of width {width} and height "
+                f"{height}."
+            )
+        return None
+
+    @classmethod
+    def lay_out(cls, batch: BatchLayout, numbers: Sequence[int], views: Sequence[CropView]) -> Any:
+        return batch.on_crops(numbers, views)
+
 
 def _require_integers(name: str, value: Any, *, length: int) -> None:
     if not isinstance(value, tuple) or len(value) != length or any(int(each) != each for each in value):
@@ -97,20 +178,51 @@ def _require_integers(name: str, value: Any, *, length: int) -> None:
 
 
 @dataclass(frozen=True)
-class SceneView:
+class SceneView(View):
     """The image as the backbone's own vision pass encodes it: captured there, never computed twice.
 
-    Its mask is the share of each patch that the region covers (`RegionMask.coverage`).
+    Its mask is the share of each patch that the region covers (`RegionMask.coverage`). What its features are, patches
+    of the tower, cells of the projector or projected scene tokens, `AdapterSpec.scene` says.
+
+    Attributes:
+        tiled: where the backbone cuts an image into tiles and shows it as a whole besides: read the tiles, joined to
+            one grid of the image, rather than the whole. The same as the whole where it cuts none.
     """
+
+    tiled: bool = False
+
+    reads_scene: ClassVar[bool] = True
+
+    @property
+    def kind(self) -> str:
+        """The whole and its tiles are two kinds."""
+        return "tiled scene" if self.tiled else type(self).__name__
+
+    def refusal(
+        self, geometry: PatchGeometry, image_hw: tuple[int, int], *, framework: str, backbone: str
+    ) -> str | None:
+        if framework == "object-only":
+            return (
+                "a SceneView, but it is Object-Only: the backbone's own image path is not run. Its plan should ask for "
+                "crops."
+            )
+        return None
+
+    @classmethod
+    def lay_out(cls, batch: BatchLayout, numbers: Sequence[int], views: Sequence[SceneView]) -> Any:
+        return batch.on_scene(numbers, tiled=views[0].tiled)
 
 
 @dataclass(frozen=True)
-class PromptView:
+class PromptView(View):
     """The region as it was drawn, clicks or a box, rather than its pixels. Nothing is encoded for it; the module is
-    given an `EncodedPrompts` in its place."""
+    given an `EncodedPrompts` in its place. Only a region that is planned as it was drawn has one."""
 
+    reads_pixels: ClassVar[bool] = False
 
-View = CropView | SceneView | PromptView
+    @classmethod
+    def lay_out(cls, batch: BatchLayout, numbers: Sequence[int], views: Sequence[PromptView]) -> Any:
+        return batch.as_drawn(numbers)
 
 
 @dataclass(frozen=True)
@@ -119,170 +231,21 @@ class RegionPlan:
 
     Attributes:
         num_tokens: object tokens that the adapter will return for it; as many placeholders are written.
-        views: what must be encoded. All regions of one adapter have the same views in the same order.
+        views: what must be encoded. All regions of one adapter have as many, in the same order; None where this
+            region does not need one that others have.
     """
 
     num_tokens: int
-    views: tuple[View, ...]
+    views: tuple[View | None, ...]
 
     def __post_init__(self) -> None:
         if not isinstance(self.num_tokens, int | np.integer) or self.num_tokens < 1:
             raise PixelReferError(f"RegionPlan.num_tokens must be an integer >= 1, got {self.num_tokens!r}.")
-        is_tuple = isinstance(self.views, tuple) and bool(self.views)
-        if not is_tuple or not all(isinstance(view, CropView | SceneView | PromptView) for view in self.views):
+        is_tuple = isinstance(self.views, tuple) and any(view is not None for view in self.views)
+        if not is_tuple or not all(view is None or isinstance(view, View) for view in self.views):
             raise PixelReferError(f"RegionPlan.views must be a tuple of views, at least one, got {self.views!r}.")
 
     @property
-    def view_kinds(self) -> tuple[str, ...]:
-        """What its views are, for comparison: a crop that is read whole is of another kind than one with a mask."""
-        return tuple(
-            "whole crop" if isinstance(view, CropView) and view.mask is None else type(view).__name__
-            for view in self.views
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureGrids:
-    """Patch features of several images or crops, concatenated.
-
-    Attributes:
-        features: `(P, C)`, grid after grid, each in raster order (row by row, left to right).
-        grids_hw: rows and columns of each grid; their areas add up to P.
-    """
-
-    features: torch.Tensor
-    grids_hw: tuple[tuple[int, int], ...]
-
-    def __post_init__(self) -> None:
-        total = sum(h * w for h, w in self.grids_hw)
-        assert tuple(self.features.shape[:-1]) == (total,), (
-            f"FeatureGrids.features must be (P, C) with P = {total} for grids {self.grids_hw}, "
-            f"got {tuple(self.features.shape)}"
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[FeatureGrids]) -> FeatureGrids:
-        """The grids of several, one after another."""
-        if len(parts) == 1:
-            return parts[0]
-        import torch
-
-        return cls(torch.cat([part.features for part in parts]), sum((part.grids_hw for part in parts), ()))
-
-    def __len__(self) -> int:
-        return len(self.grids_hw)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        """Grid `index` as `(h, w, C)`."""
-        start = sum(h * w for h, w in self.grids_hw[:index])
-        h, w = self.grids_hw[index]
-        return self.features[start : start + h * w].view(h, w, -1)
-
-    def merged(self, side: int) -> FeatureGrids:
-        """Cells of `side * side` patches, each as one vector: its patches row by row.
-
-        Returns:
-            Grids of `(h / side, w / side)` cells of width `side**2 * C`; these grids themselves where `side` is 1.
-        """
-        if side == 1:
-            return self
-        assert all(h % side == w % side == 0 for h, w in self.grids_hw), f"no cells of {side}x{side} in {self.grids_hw}"
-        import torch
-
-        rows, first = [], 0
-        for h, w in self.grids_hw:
-            patches = torch.arange(first, first + h * w).view(h // side, side, w // side, side)
-            rows.append(patches.transpose(1, 2).flatten())
-            first += h * w
-        cells = self.features[torch.cat(rows).to(self.features.device)].view(first // side**2, -1)
-        return FeatureGrids(cells, tuple((h // side, w // side) for h, w in self.grids_hw))
-
-
-@dataclass(frozen=True, eq=False)
-class Corners:
-    """The patches that each (region, patch) pair is blended of, where the features of a view are stretched.
-
-    Attributes:
-        rows: `(K,)` int64, rows of the features: four for a pair that lies between patches, else one.
-        weights: `(K,)` float32, each row's share; those of a pair add up to 1.
-        starts: `(M,)` int64, where the rows of each pair begin.
-    """
-
-    rows: torch.Tensor
-    weights: torch.Tensor
-    starts: torch.Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedView:
-    """One view of all regions of a batch, encoded: what an adapter's module reads.
-
-    The masks come as coordinates, so that selecting inside them is one gather and needs no device sync.
-
-    Attributes:
-        grids: the patch features of this view as the tower made them; `grids.features` is `(P, C)`.
-        grid_of_region: for each region, which grid it reads; regions may share one.
-        patch_rows: `(M,)` int64, rows of `grids.features` inside each region's mask, region by region; the nearest
-            ones where the features are stretched (`CropView.encoded_hw`). `patch_features` reads both.
-        patch_weights: `(M,)` float32, that mask's weight there.
-        patch_ij: `(M, 2)` float32, row and column of the patch in its grid; between patches where the features
-            are stretched.
-        region_of_patch: `(M,)` int64, the region of each pair, ascending.
-        patches_per_region: for each region how many pairs are its own; sums to M.
-        boxes_xyxy: `(R, 4)` float32, the part of the image that each region's grid spans.
-        images_hw: `(R, 2)` float32, the size of each region's image.
-        corners: what stretched features are blended of; None where no grid of the view is stretched.
-    """
-
-    grids: FeatureGrids
-    grid_of_region: tuple[int, ...]
-    patch_rows: torch.Tensor
-    patch_weights: torch.Tensor
-    patch_ij: torch.Tensor
-    region_of_patch: torch.Tensor
-    patches_per_region: tuple[int, ...]
-    boxes_xyxy: torch.Tensor
-    images_hw: torch.Tensor
-    corners: Corners | None = None
-
-    def patch_features(self) -> torch.Tensor:
-        """The features inside the masks, stretched where the tower was given fewer patches than the mask has.
-
-        Returns:
-            `(M, C)`, a copy in the features' dtype, region by region.
-        """
-        features = self.grids.features
-        if self.corners is None:
-            return features[self.patch_rows]
-        import torch
-        from torch.nn.functional import embedding_bag
-
-        # A weighted sum of rows: no (K, C) copy. As `interpolate` does, in float32 where the features are of half.
-        exact = features.to(torch.promote_types(features.dtype, torch.float32))
-        weights = self.corners.weights.to(exact.dtype)
-        blended = embedding_bag(self.corners.rows, exact, self.corners.starts, mode="sum", per_sample_weights=weights)
-        return blended.to(features.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedPrompts:
-    """The regions of a batch as they were drawn: what a `PromptView` becomes.
-
-    Attributes:
-        kinds: of each region: `points` for clicks, `box`, or `mask` for one that is read by its pixels, of which
-            there are no points here.
-        points_xy: `(Q, 2)` float32, region by region, in original pixels: the clicks, or the upper left and the lower
-            right corner of a box.
-        region_of_point: `(Q,)` int64, ascending.
-        images_hw: `(R, 2)` float32, the size of each region's picture.
-        frame_position: `(R,)` float32, which of the sampled frames of its video each region lies on, from 0; 0 on an
-            image.
-        num_frames: `(R,)` float32, how many frames of that video are sampled; 1 for an image.
-    """
-
-    kinds: tuple[PromptKind, ...]
-    points_xy: torch.Tensor
-    region_of_point: torch.Tensor
-    images_hw: torch.Tensor
-    frame_position: torch.Tensor
-    num_frames: torch.Tensor
+    def view_kinds(self) -> tuple[str | None, ...]:
+        """What its views are, for comparison; None where it has none."""
+        return tuple(None if view is None else view.kind for view in self.views)

@@ -79,9 +79,7 @@ class Expansion:
         input_ids = tokens["input_ids"]
         at = [position for position, token in enumerate(input_ids) if token == self._placeholder_id]
         if len(at) != len(slots):
-            raise PromptError(
-                f"Sample {row}: the chat template rendered {len(at)} of {len(slots)} regions and answers."
-            )
+            raise PromptError(f"the chat template rendered {len(at)} of {len(slots)} regions and answers.", sample=row)
         out: dict[str, list[int]] = {name: [] for name in [*per_token, "labels"]}
         start = 0
         for position, slot in zip(at, slots, strict=True):

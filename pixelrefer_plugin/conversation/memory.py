@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..contracts.messages import MOST_DIGITS
-from ..errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, about
+from ..errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, SourceError, placed
 from ..files import written_whole
 from ..media.images import load_image
 from ..media.video import Video
@@ -28,7 +28,7 @@ from ..regions.region import Region, VideoRegion
 
 if TYPE_CHECKING:
     from ..contracts.masks import SegmentedObject
-    from ..sources import CheckedSource
+    from ..contracts.region_source import RegionSource
 
 _FRAME_INDEX = re.compile(rf"0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}}")
 _FORMAT = "pixelrefer-memory"
@@ -109,7 +109,7 @@ class ObjectMemory:
         *,
         id: int | None = None,
         name: str | None = None,
-        source: CheckedSource | None = None,
+        source: RegionSource | None = None,
     ) -> int:
         """Remember an object.
 
@@ -179,10 +179,9 @@ class ObjectMemory:
                     f"A region of a video is a VideoRegion or {{frame index: region}}, got {type(region).__name__}: "
                     "say on which frame it lies."
                 )
-            for frame, each in region.frames.items():
+            for frame in region.frames:
                 self.media.position(frame)
-                with about(f"frame {frame}"):
-                    each.to_mask(self.image_hw)
+            region.require_on(self.image_hw)
             beyond = [frame for frame in region.absent if frame >= self.media.num_source_frames]
             if beyond:
                 raise FrameError(
@@ -192,7 +191,7 @@ class ObjectMemory:
             return region.on_video(0)
         if not isinstance(region, Region):
             raise RegionError(f"A region of an image is a Region, got {type(region).__name__}.")
-        region.to_mask(self.image_hw)
+        region.require_on(self.image_hw)
         return region.on_image(0)
 
     def rename(self, id: int, name: str | None) -> None:
@@ -266,7 +265,7 @@ class ObjectMemory:
             listed = _field(data, "objects", list)
             given = []
             for number, each in enumerate(listed):
-                with about(f"object {number}"):
+                with placed(subject=f"object {number}"):
                     given.append((memory._read(each), _field(each, "id", int), each.get("name")))
             memory._objects.update({each.id: each for each in memory._added(given)})
         return memory
@@ -287,7 +286,7 @@ class ObjectMemory:
                 return []
             frames: set[int] = set()
             for number, each in enumerate(_field(data, "objects", list)):
-                with about(f"object {number}"):
+                with placed(subject=f"object {number}"):
                     frames.update(_read_frames(each))
         return sorted(frames)
 
@@ -309,17 +308,22 @@ class ObjectMemory:
             if id in taken:
                 raise PromptError(f"{which}The id {id} is taken: two objects cannot have one id. Leave it out.")
             taken.add(id)
-            with about(f"Object {id}"):
+            with placed(object_id=id):
                 added.append(MemoryObject(int(id), _checked_name(name), self.checked(region)))
         return added
 
-    def _found(self, region: Region | VideoRegion, source: CheckedSource) -> Region | VideoRegion:
+    def _found(self, region: Region | VideoRegion, source: RegionSource) -> Region | VideoRegion:
         """What a region source makes of clicks or a box."""
+        found: Region | VideoRegion | None
         if isinstance(self.media, Video):
             assert isinstance(region, VideoRegion), "checked"
-            return source.track(self.media, [region])[0]
-        assert isinstance(region, Region), "checked"
-        return source.segment(self.media, [region])[0]
+            [found] = source.track(self.media, [region])
+        else:
+            assert isinstance(region, Region), "checked"
+            [found] = source.segment(self.media, [region])
+        if found is None:
+            raise SourceError("The region source finds the object nowhere. Move the box or clicks, or add clicks.")
+        return self.checked(found)
 
     def _written(self, each: MemoryObject) -> dict[str, Any]:
         region = each.region
@@ -333,7 +337,7 @@ class ObjectMemory:
             return _read_shape(_field(_object(written), "rle", dict))
         regions = {}
         for frame, shape in _read_frames(written).items():
-            with about(f"frame {frame}"):
+            with placed(frame=frame):
                 regions[frame] = _read_shape(shape)
         return VideoRegion(regions, absent=tuple(_field(written, "absent", list)))
 

@@ -6,20 +6,30 @@ It knows messages, regions and media; no tokenizer and no model. How it is worde
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
-from ..contracts.messages import CALLED_ID, MASK_MARKER, REGION_MARKER, Conversation, Turn, meant_itself, read_turns
-from ..errors import FrameError, PromptError, VideoError, about
+from ..contracts.messages import (
+    CALLED_ID,
+    MASK_MARKER,
+    REGION_MARKER,
+    Conversation,
+    Turn,
+    marker_kinds,
+    marker_mismatch,
+    meant_itself,
+    read_turns,
+)
+from ..contracts.samples import Medium, medium_of
+from ..errors import FrameError, Place, PromptError, placed
 from ..media.images import load_image
 from ..media.video import FrameSampling, Video, VideoSource, frame_times, load_video
 from ..regions.region import Region, VideoRegion
 from .memory import MemoryObject, ObjectMemory
-from .sample import PromptStyle, Sample, WrittenRegion
+from .sample import PromptStyle, ReadSample, WrittenRegion
 from .writing import PromptWriter
 
 
@@ -45,7 +55,7 @@ def read_conversation(
     style: PromptStyle,
     read_image: ImageReader,
     memory: ObjectMemory | None = None,
-) -> Sample:
+) -> ReadSample:
     """Check one conversation against its regions.
 
     Args:
@@ -61,7 +71,7 @@ def read_conversation(
         ImageError: a picture cannot be read.
         VideoError: a video cannot be read, or has no such frame as a region names.
     """
-    with about(f"Sample {index}"):
+    with placed(sample=index):
         turns = read_turns(conversation)
         _refuse_misplaced_masks(turns, style)
         given = [_as_region(region, number) for number, region in enumerate(regions)]
@@ -69,20 +79,27 @@ def read_conversation(
         objects = _Objects.of(turns, given, style, memory)
         _require_known_ids(turns, objects, memory)
         _require_own_ids(turns, objects)
-        sample, objects = _with_media(turns, objects, style, read_image, memory)
-        PromptWriter(sample, objects.listed, objects.at_marker, style).write(turns)
-        return sample
+        images, videos = _read_media(turns, objects, style, read_image, memory)
+        shows_media = not (style.object_only and objects.written)
+        if not shows_media:
+            _require_regions_everywhere(objects.written, num_images=len(images), num_videos=len(videos))
+        objects = objects.with_frames(videos, style)
+        writer = PromptWriter(
+            videos, shows_media=shows_media, listed=objects.listed, at_marker=objects.at_marker, style=style
+        )
+        return ReadSample(objects.targets, images, videos, *writer.write(turns), shows_media=shows_media)
 
 
 def _as_region(region: Any, number: int) -> Region | VideoRegion:
     if isinstance(region, Region | VideoRegion):
         return region
     if isinstance(region, Mapping):
-        with about(f"region {number}"):
+        with placed(region=number):
             return VideoRegion(region)
     raise PromptError(
-        f"region {number}: expected a Region, or {{frame index: Region}} on a video, got {region!r}. "
-        "Make one with Region.from_box, from_mask, from_polygon, from_points, from_rle or from_scribble."
+        f"expected a Region, or {{frame index: Region}} on a video, got {region!r}. "
+        "Make one with Region.from_box, from_mask, from_polygon, from_points, from_rle or from_scribble.",
+        region=number,
     )
 
 
@@ -103,14 +120,8 @@ def _refuse_misplaced_masks(turns: Sequence[Turn], style: PromptStyle) -> None:
 
 
 def _require_as_many_markers(turns: Sequence[Turn], regions: Sequence[Any]) -> None:
-    markers = Counter(marker["kind"] for turn in turns for marker in turn.markers())
-    if markers.total() != len(regions):
-        with_masks = f" and {markers[MASK_MARKER]} {MASK_MARKER}" if markers[MASK_MARKER] else ""
-        raise PromptError(
-            f"its texts have {markers[REGION_MARKER]} {REGION_MARKER}{with_masks} but {len(regions)} regions were "
-            f"given. Each {f'{REGION_MARKER} and {MASK_MARKER}' if with_masks else REGION_MARKER} stands for one "
-            "region, in order."
-        )
+    if mismatch := marker_mismatch(marker_kinds(turns), len(regions)):
+        raise PromptError(mismatch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +150,7 @@ class _Objects:
         markers = [(marker, turn.is_answer) for turn in turns for marker in turn.markers()]
         drawn = [
             # What an answer says must be words: it calls its regions by their ids.
-            marker["kind"] == REGION_MARKER and not in_answer and style.is_drawn is not None and style.is_drawn(region)
+            marker["kind"] == REGION_MARKER and not in_answer and style.is_drawn(region)
             for (marker, in_answer), region in zip(markers, given, strict=True)
         ]
         ids = [None if marker["id"] is None else int(marker["id"]) for marker, _ in markers]
@@ -147,14 +158,13 @@ class _Objects:
         at_marker: list[WrittenRegion | None] = []
         targets = {}
         for number, ((marker, _), region) in enumerate(zip(markers, given, strict=True)):
-            name = f"region {number}"
             if marker["kind"] == MASK_MARKER:
                 targets[number] = region
                 at_marker.append(None)
-            elif style.is_drawn is None or drawn[number]:
-                at_marker.append(WrittenRegion(region, name, number, None, is_drawn=drawn[number]))
+            elif drawn[number] or not style.drawn:
+                at_marker.append(WrittenRegion(region, number, None, is_drawn=drawn[number]))
             else:
-                at_marker.append(listing.object_of(region, name=name, number=number, id=ids[number]))
+                at_marker.append(listing.object_of(region, number=number, id=ids[number]))
         return cls(tuple(listing.objects), tuple(at_marker), targets)
 
     @property
@@ -187,31 +197,32 @@ class _Listing:
     """
 
     def __init__(self, memory: Iterable[MemoryObject], *, taken: Set[int]) -> None:
-        self.objects = [WrittenRegion(each.region, f"object {each.id} of the memory", None, each.id) for each in memory]
+        self.objects = [WrittenRegion(each.region, None, each.id) for each in memory]
         self._known = {each.region: each for each in reversed(self.objects)}
         self._taken = {*taken, *(each.id for each in self.objects if each.id is not None)}
 
-    def object_of(self, region: Region | VideoRegion, *, name: str, number: int, id: int | None) -> WrittenRegion:
+    def object_of(self, region: Region | VideoRegion, *, number: int, id: int | None) -> WrittenRegion:
         """The object that a region is, `id` where it is given one; equal regions are one object."""
         known = self._known.get(region)
         if known is None:
             free = max(self._taken, default=0) + 1 if id is None else id
             if free in self._taken or free == 0:
-                raise _taken(name, free)
+                raise _taken(free).set_place(region=number)
             self._taken.add(free)
-            self._known[region] = known = WrittenRegion(region, name, number, free)
+            self._known[region] = known = WrittenRegion(region, number, free)
             self.objects.append(known)
         elif id not in (None, known.id):
             raise PromptError(
-                f"{name} is called [{id}], but is object [{known.id}] already. Write [{known.id}], or no number."
+                f"it is called [{id}], but is object [{known.id}] already. Write [{known.id}], or no number.",
+                region=number,
             )
         return known
 
 
-def _taken(name: str, id: int) -> PromptError:
+def _taken(id: int) -> PromptError:
     if id == 0:
-        return PromptError(f"{name}: ids count from 1, got 0.")
-    return PromptError(f"{name}: the id {id} is taken: two objects cannot have one id. Leave it out.")
+        return PromptError("ids count from 1, got 0.")
+    return PromptError(f"the id {id} is taken: two objects cannot have one id. Leave it out.")
 
 
 def _frames_together(region: VideoRegion, video: Video, together: int) -> tuple[tuple[int, ...], ...]:
@@ -262,7 +273,7 @@ def _require_own_ids(turns: Sequence[Turn], objects: _Objects) -> None:
             id = int(marker["id"])
             is_asked = any(turn is each for each in asked)
             if is_asked and (id == 0 or id in listed or named.setdefault(id, written.region) != written.region):
-                raise _taken(written.name, id)
+                raise _taken(id).set_place(**written.place)
 
 
 def _open_questions(turns: Sequence[Turn]) -> list[Turn]:
@@ -272,22 +283,22 @@ def _open_questions(turns: Sequence[Turn]) -> list[Turn]:
     return [turn for turn in turns[first:] if not turn.is_answer]
 
 
-def _with_media(
+def _read_media(
     turns: Sequence[Turn],
     objects: _Objects,
     style: PromptStyle,
     read_image: ImageReader,
     memory: ObjectMemory | None,
-) -> tuple[Sample, _Objects]:
-    """The sample with its pictures read, each video's frames sampled so that its regions lie on them."""
+) -> tuple[list[Image.Image], list[Video]]:
+    """Its pictures, and its videos, whose frames are sampled so that its regions lie on them."""
     parts = [part for turn in turns for part in turn.parts]
     given_images = [part for part in parts if part["type"] == "image"]
     given_videos = [part for part in parts if part["type"] == "video"]
     if memory:
         _require_only_medium(memory, num_images=len(given_images), num_videos=len(given_videos))
-    named = {each.name: each.region for each in objects.written}
-    targets = {f"region {number}": region for number, region in objects.targets.items()}
-    _require_on_media({**named, **targets}, num_images=len(given_images), num_videos=len(given_videos))
+    named = [(each.place, each.region) for each in objects.written]
+    targets = [(Place(region=number), region) for number, region in objects.targets.items()]
+    _require_on_media([*named, *targets], num_images=len(given_images), num_videos=len(given_videos))
     images = [read_image(part["image"]) for part in given_images]
     videos = [
         _read_video(part, _on_video(named, index), _on_video(targets, index), style)
@@ -295,10 +306,7 @@ def _with_media(
     ]
     if memory:
         _require_memorys_size(memory, images, videos)
-    shows_media = not (style.object_only and named)
-    if not shows_media:
-        _require_regions_everywhere(list(named.values()), num_images=len(images), num_videos=len(videos))
-    return Sample(objects.targets, images, videos, shows_media), objects.with_frames(videos, style)
+    return images, videos
 
 
 def _require_only_medium(memory: ObjectMemory, *, num_images: int, num_videos: int) -> None:
@@ -319,19 +327,17 @@ def _require_memorys_size(memory: ObjectMemory, images: Sequence[Image.Image], v
         )
 
 
-def _on_video(regions: Mapping[str, Region | VideoRegion], index: int) -> dict[str, VideoRegion]:
-    """Those that lie on one video, by name."""
-    return {
-        name: region
-        for name, region in regions.items()
-        if isinstance(region, VideoRegion) and region.video_index == index
-    }
+def _on_video(regions: Sequence[tuple[Place, Region | VideoRegion]], index: int) -> list[tuple[Place, VideoRegion]]:
+    """Those that lie on one video."""
+    return [
+        (place, region) for place, region in regions if isinstance(region, VideoRegion) and region.video_index == index
+    ]
 
 
 def _read_video(
     part: Mapping[str, Any],
-    regions: Mapping[str, VideoRegion],
-    targets: Mapping[str, VideoRegion],
+    regions: Sequence[tuple[Place, VideoRegion]],
+    targets: Sequence[tuple[Place, VideoRegion]],
     style: PromptStyle,
 ) -> Video:
     """The video of a content part, with the frames that its regions name, and those of its targets that there is
@@ -339,14 +345,20 @@ def _read_video(
     times = {key: part[key] for key in ("fps", "times_s") if key in part}
     source, sampling = part["video"], style.sampling
     try:
-        named = named_frames(source, list(regions.values()), list(targets.values()), sampling=sampling, times=times)
+        named = named_frames(
+            source,
+            [region for _, region in regions],
+            [region for _, region in targets],
+            sampling=sampling,
+            times=times,
+        )
         video = load_video(source, sampling=sampling, frames=named, **times)
-        _require_in_video(targets, video)
+        _require_in_video([region for _, region in targets], video)
         return video
     except FrameError as error:
-        frames_of = {name: {*region.frames, *region.absent} for name, region in {**regions, **targets}.items()}
-        name = next(name for name, frames in frames_of.items() if error.frame in frames)
-        raise VideoError(f"{name}: {error}") from error
+        naming = (place for place, region in [*regions, *targets] if error.frame in {*region.frames, *region.absent})
+        error.set_place(**next(naming, Place()))
+        raise
 
 
 def named_frames(
@@ -399,8 +411,8 @@ def _target_frames(targets: Sequence[VideoRegion], named: Set[int], num_frames: 
     return chosen
 
 
-def _require_in_video(targets: Mapping[str, VideoRegion], video: Video) -> None:
-    for region in targets.values():
+def _require_in_video(targets: Sequence[VideoRegion], video: Video) -> None:
+    for region in targets:
         last = max((*region.frames, *region.absent))
         if last >= video.num_source_frames:
             raise FrameError(
@@ -409,25 +421,28 @@ def _require_in_video(targets: Mapping[str, VideoRegion], video: Video) -> None:
             )
 
 
-def _require_on_media(regions: Mapping[str, Region | VideoRegion], *, num_images: int, num_videos: int) -> None:
-    for name, region in regions.items():
-        if isinstance(region, VideoRegion):
-            kind, at, there = "video", region.video_index, num_videos
-        else:
-            kind, at, there = "image", region.image_index, num_images
+def _require_on_media(
+    regions: Sequence[tuple[Place, Region | VideoRegion]], *, num_images: int, num_videos: int
+) -> None:
+    for place, region in regions:
+        kind, at = medium_of(region)
+        there = num_images if kind == "image" else num_videos
         if at >= there:
             hint = ""
             if kind == "image" and num_videos and not num_images:
                 hint = " On a video, say on which frame: {frame index: region}."
-            raise PromptError(f"{name} lies on {kind} {at}, but the conversation has {there} {kind}s.{hint}")
+            raise PromptError(f"it lies on {kind} {at}, but the conversation has {there} {kind}s.{hint}").set_place(
+                **place
+            )
 
 
-def _require_regions_everywhere(regions: Sequence[Region | VideoRegion], *, num_images: int, num_videos: int) -> None:
+def _require_regions_everywhere(written: Sequence[WrittenRegion], *, num_images: int, num_videos: int) -> None:
     """In the Object-Only framework, what has no region is not seen at all."""
-    seen_images = {each.image_index for each in regions if isinstance(each, Region)}
-    seen_videos = {each.video_index for each in regions if isinstance(each, VideoRegion)}
-    for kind, there, seen in (("image", num_images, seen_images), ("video", num_videos, seen_videos)):
-        for index in sorted(set(range(there)) - seen):
+    seen = {medium_of(each.region) for each in written}
+    media: list[Medium] = [("image", index) for index in range(num_images)]
+    media += [("video", index) for index in range(num_videos)]
+    for kind, index in media:
+        if (kind, index) not in seen:
             raise PromptError(
                 f"{kind} {index} has no region. With an Object-Only adapter the decoder sees pictures through their "
                 f"regions alone: give it one (a box of the whole picture will do), or leave it out."

@@ -6,11 +6,12 @@ say which is which, in order. It knows no tokenizer and no model."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from ..errors import Place
 from ..media.video import FrameSampling, Video
 from ..regions.region import Region, VideoRegion
 
@@ -28,9 +29,10 @@ class PromptStyle:
         sampling: which frames of a video are read; those that regions name are always among them.
         placeholder: the token that stands for the regions and answers in the rendered texts.
         frame_label: what stands before a frame's object tokens, of its time in seconds, where regions tell it.
+        list_heading: what stands before the list of objects, told the `num_frames` of their video, None on an image.
         mask_token: the token that is written for a mask in an answer; None where the adapter gives none.
-        is_drawn: whether a region's tokens, made of its clicks or its box, stand where its `<region>` does. The others
-            are objects of the conversation's memory. None: all stand where their `<region>` does.
+        drawn: kinds of regions whose tokens, made of their clicks or their box, stand where their `<region>` does. The
+            others are objects of the conversation's memory. Empty: all stand where their `<region>` does.
         frames_together: consecutive sampled frames whose pixels of one region are planned together.
     """
 
@@ -40,9 +42,19 @@ class PromptStyle:
     sampling: FrameSampling
     placeholder: str
     frame_label: Callable[[float], str]
+    list_heading: Callable[..., str]
     mask_token: str | None = None
-    is_drawn: Callable[[Region | VideoRegion], bool] | None = None
+    drawn: tuple[str, ...] = ()
     frames_together: int = 1
+
+    def is_drawn(self, region: Region | VideoRegion) -> bool:
+        """Whether a region is read as it was drawn, on each of its frames."""
+        shapes = region.frames.values() if isinstance(region, VideoRegion) else (region,)
+        return all(each.kind in self.drawn for each in shapes)
+
+    def is_listed(self, region: Region | VideoRegion) -> bool:
+        """Whether a region is an object of the conversation's memory, listed before the first question."""
+        return bool(self.drawn) and not self.is_drawn(region)
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,6 @@ class WrittenRegion:
 
     Attributes:
         region: that region.
-        name: what to call it in messages, such as `region 2`.
         number: which of the conversation's regions it is, in the order of all its markers; None for an object of an
             `ObjectMemory`.
         id: the number under which it is listed before the first question; None where its tokens stand at its
@@ -69,15 +80,19 @@ class WrittenRegion:
     """
 
     region: Region | VideoRegion
-    name: str
     number: int | None
     id: int | None
     is_drawn: bool = False
     frames: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def place(self) -> Place:
+        """How errors call it."""
+        return Place(object_id=self.id) if self.number is None else Place(region=self.number)
+
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class ReadSample:
     """One conversation, read.
 
     Attributes:
@@ -94,7 +109,7 @@ class Sample:
     targets: Mapping[int, Region | VideoRegion]
     images: list[Image.Image]
     videos: list[Video]
+    messages: list[dict[str, Any]]
+    slots: list[Slot]
+    regions: list[WrittenRegion]
     shows_media: bool
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    slots: list[Slot] = field(default_factory=list)
-    regions: list[WrittenRegion] = field(default_factory=list)

@@ -7,28 +7,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..contracts.messages import MARKER, MASK_MARKER, REGION_MARKER, Turn
+from ..contracts.samples import Medium, medium_of
 from ..errors import PromptError
+from ..media.video import Video
 from ..regions.region import Region
-from .sample import PromptStyle, Sample, Slot, WrittenRegion
+from .sample import PromptStyle, Slot, WrittenRegion
 
-OBJECTS_ON_IMAGE = "Here is an image with the following highlighted regions:\n"
-OBJECTS_ON_VIDEO = (
-    "Here is a video with {num_frames} frames denoted as <1> to <{num_frames}>. "
-    "The highlighted regions are as follows:\n"
-)
 OBJECTS_ALONE = "The highlighted regions are as follows:\n"
-"""What stands before the list of a memory's objects: on an image and on a video, in the words that released weights
-were trained with, and where the decoder sees neither."""
+"""What stands before the list of a memory's objects where the decoder sees nothing of what they lie on."""
+
+
+class Written(NamedTuple):
+    """A conversation as `PromptWriter` words it; see `ReadSample`."""
+
+    messages: list[dict[str, Any]]
+    slots: list[Slot]
+    regions: list[WrittenRegion]
 
 
 class PromptWriter:
-    """Writes a sample's messages, its slots, and its regions in the order in which their placeholders stand.
+    """Writes a conversation's messages, its slots, and its regions in the order in which their placeholders stand.
 
     Args:
-        sample: the conversation, its pictures read; it is written to.
+        videos: those of the conversation, sampled.
+        shows_media: whether the backbone itself is shown the pictures and videos.
         listed: the regions that are listed before the first question.
         at_marker: for each marker in order the region that is written there; None for an `<seg>`.
         style: how it is worded.
@@ -36,35 +41,38 @@ class PromptWriter:
 
     def __init__(
         self,
-        sample: Sample,
+        videos: Sequence[Video],
+        *,
+        shows_media: bool,
         listed: Sequence[WrittenRegion],
         at_marker: Sequence[WrittenRegion | None],
         style: PromptStyle,
     ) -> None:
-        self._sample = sample
+        self._videos = videos
+        self._shows_media = shows_media
         self._listed = listed
         self._at_marker = iter(at_marker)
         self._style = style
+        self._slots: list[Slot] = []
+        self._regions: list[WrittenRegion] = []
 
-    def write(self, turns: Sequence[Turn]) -> None:
-        """Word the conversation.
+    def write(self, turns: Sequence[Turn]) -> Written:
+        """Word the conversation; once, as the writer goes through its markers.
 
         Raises:
             PromptError: a text holds a special token, or the listed regions lie on several images or videos.
         """
-        listing = _turn_with(turns, *self._medium_of_listed()) if self._listed else None
+        listing = _turn_with(turns, *self._listed_medium()) if self._listed else None
+        messages = []
         for turn in turns:
             _refuse_special_tokens(turn.text(), self._style)
             content = list(self._answer(turn) if turn.is_answer else self._question(turn, lists=turn is listing))
-            self._sample.messages.append({"role": turn.role, "content": content})
+            messages.append({"role": turn.role, "content": content})
+        return Written(messages, self._slots, self._regions)
 
-    def _medium_of_listed(self) -> tuple[str, int]:
-        """What the listed objects lie on: an image or a video, and which."""
-        regions = [each.region for each in self._listed]
-        media = {
-            ("image", region.image_index) if isinstance(region, Region) else ("video", region.video_index): None
-            for region in regions
-        }
+    def _listed_medium(self) -> Medium:
+        """What the listed objects lie on."""
+        media = {medium_of(each.region): None for each in self._listed}
         if len(media) > 1:
             names = " and ".join(f"{kind} {index}" for kind, index in media)
             raise PromptError(
@@ -80,17 +88,17 @@ class PromptWriter:
             if part["type"] == "text":
                 opens = lists and index == last_medium + 1
                 yield self._text((self._list() if opens else "") + self._with_regions(part["text"]))
-            elif self._sample.shows_media:
+            elif self._shows_media:
                 yield {"type": part["type"]}
         if lists and last_medium + 1 == len(turn.parts):
             yield self._text(self._list())
 
     def _text(self, text: str) -> dict[str, Any]:
-        self._sample.slots.extend(Slot() for _ in range(text.count(self._style.placeholder)))
+        self._slots.extend(Slot() for _ in range(text.count(self._style.placeholder)))
         return {"type": "text", "text": text}
 
     def _answer(self, turn: Turn) -> Iterator[dict[str, Any]]:
-        self._sample.slots.append(Slot(self._with_regions(turn.text())))
+        self._slots.append(Slot(self._with_regions(turn.text())))
         yield {"type": "text", "text": self._style.placeholder}
 
     def _with_regions(self, text: str) -> str:
@@ -105,7 +113,7 @@ class PromptWriter:
             return before + self._style.mask_token
         if written.id is not None:
             return f"[{written.id}]"
-        self._sample.regions.append(written)
+        self._regions.append(written)
         return before + self._bracket(written)
 
     def _bracket(self, written: WrittenRegion) -> str:
@@ -115,13 +123,13 @@ class PromptWriter:
             return f"[{placeholder}]"
         if not self._style.object_only:
             return f"[{placeholder * len(written.frames)}]"
-        video = self._sample.videos[written.region.video_index]
+        video = self._videos[written.region.video_index]
         times_s = [video.times_s[video.position(frames[0])] for frames in written.frames]
         return "[" + ",".join(self._style.frame_label(time_s) + placeholder for time_s in times_s) + "]"
 
     def _list(self) -> str:
         """The objects of the conversation's memory, each under its number."""
-        self._sample.regions.extend(self._listed)
+        self._regions.extend(self._listed)
         return self._introduction() + "".join(f"[{each.id}]: {self._entry(each)}\n" for each in self._listed)
 
     def _introduction(self) -> str:
@@ -129,15 +137,15 @@ class PromptWriter:
             return OBJECTS_ALONE
         region = self._listed[0].region
         if isinstance(region, Region):
-            return OBJECTS_ON_IMAGE
-        return OBJECTS_ON_VIDEO.format(num_frames=len(self._sample.videos[region.video_index]))
+            return self._style.list_heading(num_frames=None)
+        return self._style.list_heading(num_frames=len(self._videos[region.video_index]))
 
     def _entry(self, written: WrittenRegion) -> str:
         if self._style.object_only:
             return self._bracket(written)
         if isinstance(written.region, Region):
             return self._style.placeholder
-        video, together = self._sample.videos[written.region.video_index], self._style.frames_together
+        video, together = self._videos[written.region.video_index], self._style.frames_together
         entries = []
         for frames in written.frames:
             first = video.position(frames[0]) // together * together + 1

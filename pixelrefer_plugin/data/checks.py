@@ -11,9 +11,9 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Se
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..contracts.messages import PLACEHOLDER, REGION_MARKER, read_texts
+from ..contracts.messages import PLACEHOLDER, REGION_MARKER, Turn, read_turns
 from ..contracts.samples import SAMPLE_FAULTS, RegionSample, defect_of, marker_defects, medium_of
 from ..conversation.reading import named_frames
 from ..errors import (
@@ -35,8 +35,23 @@ from .schema import write_record
 from .workers import run_in_order
 
 if TYPE_CHECKING:
-    from ..processor import RegionProcessor
+    from ..contracts.messages import Conversation
     from .dataset import RegionDataset
+
+
+class Processor(Protocol):
+    """What a check needs of a processor; `RegionProcessor` is one."""
+
+    @property
+    def sampling(self) -> FrameSampling:
+        """Which frames of videos are read."""
+        ...
+
+    def __call__(
+        self, conversations: Conversation, regions: Sequence[Region | VideoRegion], /, *, labels: bool
+    ) -> Mapping[str, Any]:
+        """The tensors of a conversation."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ class CheckedSample:
 def defects_of(
     sample: RegionSample | SampleError,
     *,
-    processor: RegionProcessor | None = None,
+    processor: Processor | None = None,
     max_tokens: int | None = None,
     quick: bool = False,
 ) -> list[Defect]:
@@ -99,7 +114,7 @@ def defects_of(
 def check_dataset(
     dataset: RegionDataset,
     *,
-    processor: RegionProcessor | None = None,
+    processor: Processor | None = None,
     max_tokens: int | None = None,
     quick: bool = False,
     limit: int | None = None,
@@ -263,7 +278,7 @@ _UNREADABLE = _Opened(None)
 class SampleCheck:
     """How samples are checked; see `defects_of` and `check_dataset`."""
 
-    processor: RegionProcessor | None = None
+    processor: Processor | None = None
     max_tokens: int | None = None
     quick: bool = False
     media_root: Path | None = None
@@ -277,11 +292,11 @@ class SampleCheck:
         if isinstance(sample, SampleError):
             return CheckedSample(index, sample.sample_id, sample.where, sample.defects)
         try:
-            texts = read_texts(sample.messages)
+            turns = read_turns(sample.messages)
         except PromptError as error:
             return CheckedSample(index, sample.id, sample.where, (Defect("format", str(error)),))
         reading = _Reading(sample, self)
-        defects = [*marker_defects(texts, sample.regions), *_text_defects(texts), *reading.defects]
+        defects = [*marker_defects(turns, sample.regions), *_text_defects(turns), *reading.defects]
         num_tokens = None
         if self.processor is not None and not defects:
             num_tokens, defects = self._tried(self.processor, sample, reading)
@@ -303,9 +318,7 @@ class SampleCheck:
         """Which frames of videos training reads."""
         return FrameSampling() if self.processor is None else self.processor.sampling
 
-    def _tried(
-        self, processor: RegionProcessor, sample: RegionSample, reading: _Reading
-    ) -> tuple[int | None, list[Defect]]:
+    def _tried(self, processor: Processor, sample: RegionSample, reading: _Reading) -> tuple[int | None, list[Defect]]:
         """The sample's tokens, or what the processor has against it."""
         try:
             inputs = processor(reading.messages(), sample.regions, labels=True)
@@ -317,16 +330,15 @@ class SampleCheck:
         return None, [Defect("too long", f"it has {num_tokens} tokens, at most {self.max_tokens} are allowed.")]
 
 
-def _text_defects(texts: Sequence[tuple[str, str]]) -> Iterator[Defect]:
-    if any(PLACEHOLDER in text for _, text in texts):
+def _text_defects(turns: Sequence[Turn]) -> Iterator[Defect]:
+    if any(PLACEHOLDER in turn.text() for turn in turns):
         yield Defect(
             "markers", f"its texts hold the special token {PLACEHOLDER!r}. Write {REGION_MARKER} for a region."
         )
-    last_role, _ = texts[-1]
-    if last_role != "assistant":
-        yield Defect("answer", f"it ends without an answer: its last message is of the {last_role}.")
-    for index, (role, text) in enumerate(texts):
-        if role == "assistant" and not text.strip():
+    if not turns[-1].is_answer:
+        yield Defect("answer", f"it ends without an answer: its last message is of the {turns[-1].role}.")
+    for index, turn in enumerate(turns):
+        if turn.is_answer and not turn.text().strip():
             yield Defect("answer", f"message {index}: the answer is empty.")
 
 
@@ -448,7 +460,7 @@ def times_of(part: Mapping[str, Any]) -> dict[str, Any]:
 def _misfit(region: Region, hw: tuple[int, int]) -> str:
     """Why a region does not lie on a picture; nothing where it does."""
     try:
-        region.to_mask(hw)
+        region.require_on(hw)
     except RegionError as error:
         return str(error)
     return ""

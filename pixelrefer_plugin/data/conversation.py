@@ -1,4 +1,4 @@
-"""What foreign data formats share: their turns and masks become a record of our own schema, which is then read.
+"""What foreign data formats share: their turns and masks become messages and regions for `schema.read_sample`.
 
 It knows no file format; each format reads its own keys and hands over what it found.
 """
@@ -11,14 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..contracts.samples import RecordPlace, RegionSample
-from ..errors import Defect, DefectKind, PixelReferError, SampleError
-from ..regions.region import Region, VideoRegion
-from . import schema
+from ..errors import Defect, DefectKind, PixelReferError
+from ..regions.region import Region
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _MEDIA_MARKER_AND_SPACE = re.compile(r"\s*(<image>|<video>)\s*")
-_ANY_REGION = Region.from_box((0, 0, 1, 1))
 
 
 @contextmanager
@@ -27,7 +24,7 @@ def collecting(defects: list[Defect], kind: DefectKind, subject: str) -> Iterato
     try:
         yield
     except PixelReferError as error:
-        defects.append(Defect(kind, f"{subject}: {error}"))
+        defects.append(Defect(kind, error.set_place(subject=subject).in_sample))
 
 
 def read_turns(turns: Any, defects: list[Defect]) -> list[dict[str, str]]:
@@ -76,35 +73,6 @@ def _is_blank(counts: Any) -> bool:
 
 
 def size_of(record: Mapping[str, Any]) -> list[Any] | None:
-    """`[height, width]` of a record that says either, unchecked; `schema.read_record` checks it."""
+    """`[height, width]` of a record that says either, unchecked; `read_sample` checks it."""
     sides = [record.get("height"), record.get("width")]
     return None if sides == [None, None] else sides
-
-
-def read_sample(
-    record: Mapping[str, Any],
-    regions: Sequence[Region | VideoRegion | None],
-    place: RecordPlace,
-    *,
-    defects: Sequence[Defect] = (),
-) -> RegionSample:
-    """The sample of a record that was translated to our own schema.
-
-    Args:
-        record: without its regions.
-        regions: in the order of their `<region>`s; None for one that is among the defects.
-        place: where the foreign record stands.
-        defects: what was found wrong while it was translated.
-
-    Raises:
-        SampleError: with these defects and those that our schema finds.
-    """
-    any_region = VideoRegion({0: _ANY_REGION}) if record.get("video") is not None else _ANY_REGION
-    try:
-        # One that is defective is counted all the same, so that its marker is not reported too.
-        sample = schema.read_record({**record, "regions": [region or any_region for region in regions]}, place)
-    except SampleError as error:
-        raise place.error(error.sample_id, [*defects, *error.defects]) from error
-    if defects:
-        raise place.error(sample.id, defects)
-    return sample

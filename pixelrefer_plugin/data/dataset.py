@@ -5,10 +5,12 @@ They know data formats by name only, and neither pictures nor models.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ import numpy as np
 
 from .. import plugins
 from ..contracts.data_format import DataFormatSpec, SampleFile
-from ..contracts.samples import RecordPlace, RegionSample
-from ..errors import DataError, Defect, PluginError, SampleError
+from ..contracts.samples import SAMPLE_FAULTS, RecordPlace, RegionSample
+from ..errors import DataError, Defect, PixelReferError, PluginError, SampleError
 from .records import JsonRecords, peek
+
+logger = logging.getLogger(__name__)
 
 
 class _SamplesByIndex:
@@ -99,7 +103,9 @@ class RegionDataset(_SamplesByIndex):
         config = spec.make_config(options)
         root = _media_root(path.parent if media_root is None else media_root)
         if spec.open_file is not None:
-            return cls(spec.open_file(config, path, root), format=spec.name, name=path.name)
+            with _in_format(spec.name, "open_file"):
+                file = spec.open_file(config, path, root)
+            return cls(_CheckedFile(file, spec.name, path.name), format=spec.name, name=path.name)
         return cls(_Records(JsonRecords(path), spec, config, root), format=spec.name, name=path.name)
 
     @classmethod
@@ -255,10 +261,8 @@ class _Records:
             kind = type(record).__name__
             raise place.error(str(index), [Defect("format", f"it must be a JSON object, got a {kind}.")])
         assert self._spec.read_record is not None
-        sample = self._spec.read_record(self._config, record, place)
-        if not isinstance(sample, RegionSample):
-            raise PluginError(f"Data format '{self._spec.name}' must read a RegionSample, got {sample!r}.")
-        return sample
+        with _as_defects(place, self._spec.name, "read_record"):
+            return _checked_sample(self._spec.read_record(self._config, record, place), self._spec.name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_spec": self._spec.name}  # a spec may hold functions that cannot be pickled
@@ -267,10 +271,50 @@ class _Records:
         self.__dict__.update(state, _spec=plugins.get_data_format(state["_spec"]))
 
 
+class _CheckedFile:
+    """A `SampleFile` of a data format, whatever its code raises."""
+
+    def __init__(self, file: SampleFile, format: str, name: str) -> None:
+        self._file = file
+        self._format = format
+        self._name = name
+
+    def __len__(self) -> int:
+        with _in_format(self._format, "__len__"):
+            return len(self._file)
+
+    def __getitem__(self, index: int) -> RegionSample:
+        with _as_defects(RecordPlace(self._name, index, Path()), self._format, "__getitem__"):
+            return _checked_sample(self._file[index], self._format)
+
+
+def _in_format(name: str, step: str) -> AbstractContextManager[None]:
+    return plugins.in_plugin(f"data format '{name}'", step)
+
+
+@contextmanager
+def _as_defects(place: RecordPlace, format: str, step: str) -> Iterator[None]:
+    """Makes a `SampleError` of what a data format says of one sample, and of an exception of its code."""
+    try:
+        with _in_format(format, step):
+            yield
+    except SAMPLE_FAULTS as fault:
+        raise place.blamed(fault) from fault
+
+
+def _checked_sample(sample: Any, format: str) -> RegionSample:
+    if not isinstance(sample, RegionSample):
+        raise PluginError(f"Data format '{format}' must read a RegionSample, got {sample!r}.")
+    return sample
+
+
 def _recognised(first: Any, subject: str) -> DataFormatSpec:
     """The one installed format that recognises a record."""
     installed = plugins.list_data_formats()
-    found = [spec for spec in installed if isinstance(first, Mapping) and spec.recognises(first)]
+    failures: list[PixelReferError] = []
+    found = [spec for spec in installed if isinstance(first, Mapping) and _recognises(spec, first, failures)]
+    for failure in failures:
+        logger.warning("%s The format is passed over; to use it, name it.", failure)
     if len(found) == 1:
         return found[0]
     names = ", ".join(spec.name for spec in found or installed) or "none"
@@ -279,7 +323,19 @@ def _recognised(first: Any, subject: str) -> DataFormatSpec:
     raise DataError(
         f"{how_many}: {names}{'' if found else ' are installed'}. The keys of its first record: {keys}. "
         "Say which it is with format=... (--format), or write the format down in a plugin: docs/plugins.md."
+        + "".join(f" {failure}" for failure in failures)
+        + plugins.failure_notes()
     )
+
+
+def _recognises(spec: DataFormatSpec, first: Mapping[str, Any], failures: list[PixelReferError]) -> bool:
+    """Whether a format takes a record for its own; one whose code fails on it, which is noted, does not."""
+    try:
+        with _in_format(spec.name, "recognises"):
+            return bool(spec.recognises(first))
+    except PixelReferError as error:
+        failures.append(error)
+        return False
 
 
 def _media_root(folder: str | os.PathLike[str]) -> Path:

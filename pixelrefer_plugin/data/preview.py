@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..contracts.messages import MASK_MARKER, read_texts
-from ..contracts.samples import MARKER, RegionSample
+from ..contracts.messages import MARKER, MASK_MARKER, read_texts
+from ..contracts.samples import RegionSample
 from ..errors import DataError, RegionError, SampleError
 from ..files import require_writable, written_whole
 from ..media.images import load_image
@@ -162,15 +162,18 @@ def _texts(sample: RegionSample, pen: _Pen) -> Iterator[list[_Run]]:
     plates = _plates(_labels(texts))
     for role, text in texts:
         runs = [_Run(_ROLES.get(role, f"{role}: "), _PALE)]
-        runs += [next(plates) if MARKER.fullmatch(part) else _Run(part) for part in MARKER.split(text)]
-        yield from pen.wrapped(runs)
+        end = 0
+        for marker in MARKER.finditer(text):
+            runs += [_Run(text[end : marker.start("kind")]), next(plates)]
+            end = marker.end()
+        yield from pen.wrapped([*runs, _Run(text[end:])])
 
 
 def _labels(texts: Iterable[tuple[str, str]]) -> list[str]:
     """What each region is called, in order: `1`, `2`, ... if it is shown, `seg 1`, `seg 2`, ... if it is a target."""
     seen: Counter[str] = Counter()
     labels = []
-    for marker in (found for _, text in texts for found in MARKER.findall(text)):
+    for marker in (found["kind"] for _, text in texts for found in MARKER.finditer(text)):
         seen[marker] += 1
         labels.append(f"{'seg ' if marker == MASK_MARKER else ''}{seen[marker]}")
     return labels

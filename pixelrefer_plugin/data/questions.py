@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from ..contracts.messages import MASK_MARKER, REGION_MARKER
+from ..contracts.messages import MASK_MARKER, REGION_MARKER, asked, marker_kinds
 from ..contracts.options import check_field
 
 RECOGNITION_QUESTIONS = (
@@ -74,8 +74,7 @@ def checked_questions(config: Any, name: str, *, num_shown: int = 1) -> tuple[st
     given = getattr(config, name)
     questions = (given,) if isinstance(given, str) else tuple(given)
     is_sound = bool(questions) and all(
-        isinstance(each, str) and each.count(REGION_MARKER) == num_shown and MASK_MARKER not in each
-        for each in questions
+        isinstance(each, str) and marker_kinds([asked(each)]) == [REGION_MARKER] * num_shown for each in questions
     )
     rule = f"with one {REGION_MARKER}" if num_shown else f"without {REGION_MARKER} and {MASK_MARKER}"
     check_field(is_sound, config, name, f"a question {rule}, or several such")

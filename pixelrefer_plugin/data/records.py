@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
+from .. import plugins
 from ..errors import DataError, Defect, SampleError
 
 _CHUNK_BYTES = 1 << 20
@@ -208,7 +209,7 @@ def _refuse_one_object(file: BinaryIO, start: int, path: Path) -> None:
     if found is not None and found[1] > len(line):
         raise DataError(
             f"'{path}' is one JSON object over several lines, expected one record a line, or an array of records. "
-            "Is it of another format, such as coco?"
+            f"Is it of another format? Installed are {', '.join(plugins.installed('data format'))}."
         )
 
 

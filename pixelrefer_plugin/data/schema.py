@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..contracts.messages import Turn
 from ..contracts.samples import MediaKind, RecordPlace, RegionSample, marker_defects
-from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, about
+from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, placed
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
 
@@ -53,19 +54,28 @@ def is_record(record: Mapping[str, Any]) -> bool:
     return isinstance(record.get("messages"), list) and not {"conversations", "annotation", "annotations"} & set(record)
 
 
-def read_record(record: Mapping[str, Any], place: RecordPlace) -> RegionSample:
-    """The sample of a record.
+def read_sample(
+    record: Mapping[str, Any],
+    place: RecordPlace,
+    *,
+    regions: Sequence[Region | VideoRegion | None] | None = None,
+    defects: Sequence[Defect] = (),
+) -> RegionSample:
+    """The sample of a record of this schema, or of a foreign record that was translated to it.
 
     Args:
         record: one object of the file, or a row of a table. Keys that begin with `_` and values that are None count as
             absent. A row may hold pictures for paths, and `Region`s.
         place: where it stands.
+        regions: those of a foreign record, in place of the record's own, in the order of their `<region>`s; None for
+            one that is among the defects.
+        defects: what was found wrong with a foreign record while it was translated.
 
     Raises:
-        SampleError: with every defect of the record.
+        SampleError: with these defects and all others of the record.
     """
-    reading = _Reading(place)
-    sample = reading.sample(_present(record))
+    reading = _Reading(place, defects)
+    sample = reading.sample(_present(record), regions)
     if reading.defects:
         raise place.error(sample.id, reading.defects)
     return sample
@@ -74,31 +84,32 @@ def read_record(record: Mapping[str, Any], place: RecordPlace) -> RegionSample:
 class _Reading:
     """One record being read; goes on after a defect, so that all of them are found."""
 
-    def __init__(self, place: RecordPlace) -> None:
+    def __init__(self, place: RecordPlace, defects: Sequence[Defect]) -> None:
         self.place = place
-        self.defects: list[Defect] = []
+        self.defects = list(defects)
 
     def attempt(
-        self, kind: DefectKind, subject: str, read: Callable[..., Any], *values: Any, otherwise: Any = None
+        self, kind: DefectKind, subject: str | None, read: Callable[..., Any], *values: Any, otherwise: Any = None
     ) -> Any:
         """What `read(*values)` returns; a defect, and `otherwise`, where it refuses them."""
         try:
             return read(*values)
         except PixelReferError as error:
             found: DefectKind = "media" if isinstance(error, ImageError) else kind
-            self.defects.append(Defect(found, f"{subject}: {error}" if subject else str(error)))
+            self.defects.append(Defect(found, error.set_place(subject=subject).in_sample))
             return otherwise
 
-    def sample(self, record: Mapping[str, Any]) -> RegionSample:
-        self.attempt("format", "", _require_known, record, _KEYS, "A sample")
+    def sample(self, record: Mapping[str, Any], made: Sequence[Region | VideoRegion | None] | None) -> RegionSample:
+        self.attempt("format", None, _require_known, record, _KEYS, "A sample")
         media: dict[MediaKind, list[Any]] = {kind: self.media(record, kind) for kind in _MEDIA_KINDS}
         num_media = sum(map(len, media.values()))
-        given_regions = self.list_of(record, "regions")
+        given_regions = self.list_of(record, "regions") if made is None else made
         if given_regions and not set(_MEDIA_KEYS) & set(record):
             message = f"it has regions but no picture or video: expected one of {', '.join(_MEDIA_KEYS)}."
             self.defects.append(Defect("media", message))
         id = self.attempt("format", "id", _id, record, self.place, otherwise=str(self.place.index))
-        regions = self.regions(given_regions or (), media)
+        read = self.given_regions(given_regions or ()) if made is None else made
+        regions = self.placed(read, media)
         return RegionSample(
             id=id,
             regions=regions,
@@ -127,11 +138,21 @@ class _Reading:
             for index, value in enumerate(given)
         ]
 
-    def regions(self, given: Sequence[Any], media: Mapping[MediaKind, Sequence[Any]]) -> tuple[Any, ...]:
+    def given_regions(self, given: Sequence[Any]) -> list[Region | VideoRegion | None]:
+        """The record's own regions; None for a defective one."""
+        return [
+            self.attempt("region", f"region {number}", _read_region, value, self.place)
+            for number, value in enumerate(given)
+        ]
+
+    def placed(
+        self, regions: Sequence[Region | VideoRegion | None], media: Mapping[MediaKind, Sequence[Any]]
+    ) -> tuple[Any, ...]:
+        """The regions; None, and a defect, for one that lies on a picture or video that the sample does not have."""
         counts = {kind: len(values) for kind, values in media.items()}
         return tuple(
-            self.attempt("region", f"region {number}", _region, value, self.place, counts)
-            for number, value in enumerate(given)
+            None if region is None else self.attempt("region", f"region {number}", _on_medium, region, counts)
+            for number, region in enumerate(regions)
         )
 
     def messages(
@@ -144,10 +165,10 @@ class _Reading:
         if not turns or None in turns:
             return ()
         if regions is not None:
-            self.defects += marker_defects([(turn.role, turn.text) for turn in turns], regions)
-        self.attempt("answer", "", _require_answers, turns)
+            self.defects += marker_defects([Turn(*each) for each in turns], regions)
+        self.attempt("answer", None, _require_answers, turns)
         for kind in ("video", "image"):  # pictures are put in front of the videos
-            self.attempt("markers", "", _place_media, turns, kind, media[kind])
+            self.attempt("markers", None, _place_media, turns, kind, media[kind])
         return tuple({"role": turn.role, "content": _content(turn.parts)} for turn in turns)
 
 
@@ -237,9 +258,8 @@ def _size_hw(given: Any) -> tuple[int, int]:
 # -- regions -----------------------------------------------------------------------------------------------
 
 
-def _region(value: Any, place: RecordPlace, counts: Mapping[MediaKind, int]) -> Region | VideoRegion:
+def _on_medium(region: Region | VideoRegion, counts: Mapping[MediaKind, int]) -> Region | VideoRegion:
     """A region, known to lie on a picture or video that the sample has (or the sample has none at all)."""
-    region = value if isinstance(value, Region | VideoRegion) else _read_region(value, place)
     kind: MediaKind = "image" if isinstance(region, Region) else "video"
     index = region.image_index if isinstance(region, Region) else region.video_index
     if index >= counts[kind] and any(counts.values()):
@@ -249,6 +269,8 @@ def _region(value: Any, place: RecordPlace, counts: Mapping[MediaKind, int]) -> 
 
 
 def _read_region(value: Any, place: RecordPlace) -> Region | VideoRegion:
+    if isinstance(value, Region | VideoRegion):
+        return value
     if not isinstance(value, Mapping):
         raise RegionError(f'must be an object such as {{"box": [x1, y1, x2, y2]}}, got {reprlib.repr(value)}.')
     given = _present(value)
@@ -266,7 +288,7 @@ def _read_video_region(given: Mapping[str, Any], place: RecordPlace) -> VideoReg
     regions: dict[int, Region] = {}
     for name, value in _present(frames).items():
         frame = _frame(name, "the keys of 'frames'")
-        with about(f"frame {frame}"):
+        with placed(frame=frame):
             if frame in regions:
                 raise RegionError("is named twice.")
             if not isinstance(value, Mapping):
@@ -314,7 +336,7 @@ def _read_shape(given: Mapping[str, Any], place: RecordPlace) -> Region:
 # -- messages ----------------------------------------------------------------------------------------------
 
 
-class _Turn(NamedTuple):
+class _Message(NamedTuple):
     """One message: content parts, of which `{"type": "image"}` and `{"type": "video"}` are yet to be filled."""
 
     role: str
@@ -325,7 +347,7 @@ class _Turn(NamedTuple):
         return "".join(part["text"] for part in self.parts if part["type"] == "text")
 
 
-def _turn(message: Any) -> _Turn:
+def _turn(message: Any) -> _Message:
     if not isinstance(message, Mapping):
         raise DataError(f"must be an object with 'role' and 'content', got {reprlib.repr(message)}.")
     given = _present(message)
@@ -341,7 +363,7 @@ def _turn(message: Any) -> _Turn:
         raise DataError(f"'content' must be a text or a list of parts, got {reprlib.repr(content)}.")
     if role == "assistant" and any(part["type"] != "text" for part in parts):
         raise DataError("an answer must be text: put pictures and videos into a message of the user.")
-    return _Turn(role, parts)
+    return _Message(role, parts)
 
 
 def _parts_of_text(text: str, role: str) -> list[dict[str, Any]]:
@@ -367,7 +389,7 @@ def _part(part: Any) -> dict[str, Any]:
     )
 
 
-def _require_answers(turns: Sequence[_Turn]) -> None:
+def _require_answers(turns: Sequence[_Message]) -> None:
     if turns[-1].role != "assistant":
         raise DataError(f"it has no answer to learn: its last message is of the {turns[-1].role}, not the assistant.")
     for index, turn in enumerate(turns):
@@ -375,7 +397,7 @@ def _require_answers(turns: Sequence[_Turn]) -> None:
             raise DataError(f"message {index}: the answer is empty.")
 
 
-def _place_media(turns: Sequence[_Turn], kind: MediaKind, media: Sequence[Any]) -> None:
+def _place_media(turns: Sequence[_Message], kind: MediaKind, media: Sequence[Any]) -> None:
     """Fill the parts that stand for media of one kind; without such, put them before the user's first text."""
     marked = [part for turn in turns for part in turn.parts if part["type"] == kind]
     if not marked and media:
@@ -402,7 +424,7 @@ def _content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
 
 
 def write_record(sample: RegionSample, media_root: str | os.PathLike[str]) -> dict[str, Any]:
-    """The record that `read_record` reads as this sample.
+    """The record that `read_sample` reads as this sample.
 
     Masks become run lengths. Media paths below `media_root` are written relative to it, others from the root.
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
-from ..contracts.messages import Message, read_texts
-from ..contracts.samples import MARKER, Medium, RegionSample, medium_of
+from ..contracts.messages import Message, marker_kinds, read_turns
+from ..contracts.samples import Medium, RegionSample, medium_of
 from ..regions.region import Region, VideoRegion
 
 _MEDIA_KINDS: tuple[Literal["image", "video"], ...] = ("image", "video")
@@ -28,7 +28,7 @@ def first_turns(sample: RegionSample, ends: Sequence[int]) -> RegionSample:
 
     A turn without regions may be about any of the pictures: with one, all of them stay.
     """
-    counts = [len(MARKER.findall(text)) for _, text in read_texts(sample.messages)]
+    counts = [len(marker_kinds([turn])) for turn in read_turns(sample.messages)]
     regions = sample.regions[: sum(counts[: ends[-1]])]
     every_turn_has_one = all(sum(counts[start:end]) for start, end in pairwise([0, *ends]))
     gone = {medium_of(each) for each in sample.regions[len(regions) :]} - {medium_of(each) for each in regions}

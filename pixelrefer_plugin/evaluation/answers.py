@@ -18,11 +18,11 @@ from accelerate.utils import gather_object
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from ..contracts.messages import MASK_MARKER, REGION_MARKER, Message, read_texts
-from ..contracts.samples import MARKER, RegionSample
+from ..contracts.messages import MASK_MARKER, REGION_MARKER, Message, marker_kinds, read_turns
+from ..contracts.samples import RegionSample
 from ..conversation.reading import named_frames
 from ..data.turns import first_turns
-from ..errors import PixelReferError, PromptError, SampleError, about
+from ..errors import PixelReferError, PromptError, SampleError, placed
 from ..media.video import FrameSampling, Video, load_video
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
@@ -111,15 +111,15 @@ def questions(sample: RegionSample) -> Iterator[Question]:
 
     Answers that point by `<region>` are passed over: no text that a model gives could be compared with them.
     """
-    texts = read_texts(sample.messages)
-    ends = [index + 1 for index, (role, _) in enumerate(texts) if role == "assistant"]
-    for turn, end in enumerate(ends):
-        expected = texts[end - 1][1]
+    turns = read_turns(sample.messages)
+    ends = [index + 1 for index, turn in enumerate(turns) if turn.is_answer]
+    for number, end in enumerate(ends):
+        expected = turns[end - 1].text()
         if end > 1 and REGION_MARKER not in expected:
-            answered = first_turns(sample, ends[: turn + 1])
-            before = sum(len(MARKER.findall(text)) for _, text in texts[: end - 1])
+            answered = first_turns(sample, ends[: number + 1])
+            before = len(marker_kinds(turns[: end - 1]))
             asked = replace(answered, messages=answered.messages[:-1], regions=answered.regions[:before])
-            yield Question(asked, turn, texts[end - 2][1], expected.strip(), answered.regions[before:])
+            yield Question(asked, number, turns[end - 2].text(), expected.strip(), answered.regions[before:])
 
 
 class HeldOutAnswers:
@@ -238,7 +238,7 @@ class HeldOutAnswers:
                 return [answer for each in batch for answer in self._ask(model, [each])]
             if self._on_bad_sample == "skip":
                 return []
-            with about(batch[0][1].asked.name):
+            with placed(sample=0, subject=batch[0][1].asked.name):
                 raise
 
     @torch.no_grad()

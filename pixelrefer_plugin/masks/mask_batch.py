@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from ..contracts.masks import Clips, MaskHeadSpec, MaskTargets
+from ..contracts.masks import Clips, Masks, MaskTargets
 from ..contracts.messages import MASK_MARKER
-from ..conversation.sample import Sample
-from ..errors import PromptError, about
+from ..contracts.samples import MediaKind, Medium, medium_of
+from ..conversation.sample import ReadSample
+from ..errors import Place, PromptError, placed
 from ..media.video import Video
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
@@ -73,10 +74,10 @@ class MaskBatch:
 
 
 def make_mask_batch(
-    samples: Sequence[Sample],
+    samples: Sequence[ReadSample],
     *,
     adapter: str,
-    head: MaskHeadSpec,
+    head: Masks,
     config: Any,
     token_id: int,
     id_texts: Mapping[int, str],
@@ -98,10 +99,10 @@ def make_mask_batch(
             sampled frame of one, or shows more or fewer than one where masks are asked for.
         RegionError: a target does not fit its picture.
     """
-    clips = _Clips(head.picture_px(config))
+    clips = _ClipBuilder(head.picture_px(config))
     clip_of_sample = []
     for index, sample in enumerate(samples):
-        with about(f"Sample {index}"):
+        with placed(sample=index):
             if learn:
                 _require_few_enough(sample, head.max_objects(config), adapter)
             medium = _medium_of_targets(sample) if learn else _only_medium(sample)
@@ -120,15 +121,7 @@ def make_mask_batch(
     )
 
 
-Medium = tuple[type[Region] | type[VideoRegion], int]
-"""Whether images or videos are meant, by the kind of region that lies on them, and which of the sample's."""
-
-
-def _medium_of(region: Region | VideoRegion) -> Medium:
-    return (Region, region.image_index) if isinstance(region, Region) else (VideoRegion, region.video_index)
-
-
-def _require_few_enough(sample: Sample, most: int, adapter: str) -> None:
+def _require_few_enough(sample: ReadSample, most: int, adapter: str) -> None:
     if len(sample.targets) > most:
         raise PromptError(
             f"its answers have {len(sample.targets)} {MASK_MARKER}, more objects than adapter '{adapter}' takes of one "
@@ -136,26 +129,23 @@ def _require_few_enough(sample: Sample, most: int, adapter: str) -> None:
         )
 
 
-def _medium_of_targets(sample: Sample) -> Medium | None:
-    media = sorted({_medium_of(region) for region in sample.targets.values()}, key=str)
+def _medium_of_targets(sample: ReadSample) -> Medium | None:
+    media = sorted({medium_of(region) for region in sample.targets.values()})
     if len(media) > 1:
-        names = " and ".join(f"{_KINDS[kind]} {index}" for kind, index in media)
+        names = " and ".join(f"{kind} {index}" for kind, index in media)
         raise PromptError(
             f"its {MASK_MARKER} lie on {names}; all of one conversation must lie on one image or video. Split it."
         )
     return media[0] if media else None
 
 
-def _only_medium(sample: Sample) -> Medium:
+def _only_medium(sample: ReadSample) -> Medium:
     if len(sample.images) + len(sample.videos) != 1:
         raise PromptError(
             "masks are made on the conversation's only image or video, but it has "
             f"{len(sample.images)} images and {len(sample.videos)} videos."
         )
-    return (Region, 0) if sample.images else (VideoRegion, 0)
-
-
-_KINDS = {Region: "image", VideoRegion: "video"}
+    return ("image", 0) if sample.images else ("video", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +174,7 @@ class _Clip:
             yield np.array(self.source)
 
 
-class _Clips:
+class _ClipBuilder:
     """The clips of a batch, each once, squeezed to squares of `side_px`."""
 
     def __init__(self, side_px: int) -> None:
@@ -192,8 +182,8 @@ class _Clips:
         self.found: list[_Clip] = []
         self._index_of: dict[tuple[int, int], int] = {}
 
-    def index_of(self, sample: Sample, kind: type[Region] | type[VideoRegion], media_index: int) -> int:
-        source = sample.images[media_index] if kind is Region else sample.videos[media_index]
+    def index_of(self, sample: ReadSample, kind: MediaKind, media_index: int) -> int:
+        source = sample.images[media_index] if kind == "image" else sample.videos[media_index]
         key = (id(source), media_index)
         if key not in self._index_of:
             self._index_of[key] = len(self.found)
@@ -211,14 +201,14 @@ class _Clips:
         return Clips(pixels, tuple(map(len, self.found)))
 
 
-def _targets(samples: Sequence[Sample], clip_of_sample: Sequence[int | None], clips: _Clips) -> MaskTargets:
+def _targets(samples: Sequence[ReadSample], clip_of_sample: Sequence[int | None], clips: _ClipBuilder) -> MaskTargets:
     masks: list[np.ndarray] = []
     row_of_pair: list[int] = []
     for index, (sample, at) in enumerate(zip(samples, clip_of_sample, strict=True)):
         if at is None:
             continue
         for number, region in sample.targets.items():
-            for known in _on_pictures(region, clips.found[at], f"Sample {index}, region {number}"):
+            for known in _on_pictures(region, clips.found[at], Place(sample=index, region=number)):
                 if isinstance(known, RegionMask):
                     masks.append(squeezed_mask(known, clips.side_px))
                     row_of_pair.append(len(masks) - 1)
@@ -228,22 +218,22 @@ def _targets(samples: Sequence[Sample], clip_of_sample: Sequence[int | None], cl
     return MaskTargets(torch.from_numpy(stacked), torch.tensor(row_of_pair, dtype=torch.int64))
 
 
-def _on_pictures(region: Region | VideoRegion, clip: _Clip, where: str) -> list[RegionMask | int]:
+def _on_pictures(region: Region | VideoRegion, clip: _Clip, place: Place) -> list[RegionMask | int]:
     """What is known of an object on each picture of a clip: its mask, `ABSENT` or `UNKNOWN`."""
     if isinstance(region, Region):
-        with about(where):
+        with placed(**place):
             return [region.to_mask(clip.image_hw)]
     frames = clip.frame_indices or ()
     named = sorted({*region.frames, *region.absent})
     if not set(named).intersection(frames):
         raise PromptError(
-            f"{where} names the frames {reprlib.repr(named)}, none of which is among the sampled ones, "
+            f"it names the frames {reprlib.repr(named)}, none of which is among the sampled ones, "
             f"{reprlib.repr(list(frames))}: there is nothing to learn. Name one in load_video(..., frames=...)."
-        )
+        ).set_place(**place)
     known: list[RegionMask | int] = []
     for frame in frames:
         if frame in region.frames:
-            with about(f"{where}, frame {frame}"):
+            with placed(**place), placed(frame=frame):
                 known.append(region.frames[frame].to_mask(clip.image_hw))
         else:
             known.append(MaskTargets.ABSENT if frame in region.absent else MaskTargets.UNKNOWN)

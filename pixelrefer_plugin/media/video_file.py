@@ -225,15 +225,15 @@ def _decoded(
     codec = stream.codec_context
     codec.thread_count = 1  # each thread would hold frames of its own
     codec.options = {"max_pixels": str(Image.MAX_IMAGE_PIXELS or _MAX_PIXELS)}
-    turn: _Turn | None = None
+    orientation: _Orientation | None = None
     for key, run in groupby(indices, start_of):
         packets = container.demux(stream) if key is None else _packets_from(container, stream, key)
         frames = chain.from_iterable(packet.decode() for packet in packets)
         for index in run:
             frame = _frame_of(frames, timeline, index, name)
             # Asked for once: a frame and its side data hold each other in memory until the garbage collector runs.
-            turn = turn or _Turn.of(frame)
-            picture = turn.upright(_rgb(frame))
+            orientation = orientation or _Orientation.of(frame)
+            picture = orientation.upright(_rgb(frame))
             del frame  # not to be held while the next one is decoded
             yield picture
             del picture
@@ -276,7 +276,7 @@ def _rgb(frame: Any) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _Orientation:
     """How players turn or mirror a video's frames before they show them."""
 
     swaps_axes: bool = False
@@ -284,7 +284,7 @@ class _Turn:
     column_step: int = 1
 
     @classmethod
-    def of(cls, frame: Any) -> _Turn:
+    def of(cls, frame: Any) -> _Orientation:
         """What a frame's display matrix says, quarter turns and reflections.
 
         The matrix `a b u, c d v, x y w` shows the pixel of column p and row q at column ap + cq + x and row

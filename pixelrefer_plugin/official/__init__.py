@@ -1,4 +1,4 @@
-"""The PixelRefer and PixelRefer-Lite checkpoints that the papers' authors published, made into model folders."""
+"""Official checkpoints, those that adapters' authors published, made into model folders."""
 
 from .importing import import_official
 

@@ -1,7 +1,7 @@
-"""`import_official`: an official PixelRefer or PixelRefer-Lite checkpoint becomes a model folder.
+"""`import_official`: a checkpoint that an adapter's authors published becomes a model folder.
 
-The backbone's part is read as any checkpoint in a foreign layout is (`..foreign`); the region encoder's goes to the
-adapter. It knows both adapters and the backbone by name only.
+The backbone's part is read as any checkpoint in a foreign layout is (`..weights.foreign`), the adapter's as the
+adapter's `layouts` say. It knows no adapter and no backbone.
 """
 
 from __future__ import annotations
@@ -9,32 +9,55 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..errors import CheckpointError, PixelReferError
-from ..model import RegionModel
-from ..processor import RegionProcessor
+from ..contracts.adapter import AdapterLayout, AdapterSpec
+from ..entry import attach
+from ..errors import CheckpointError, PromptError
+from ..plugins import adapter_for_layout, adapter_layouts, in_plugin
 from ..weights import model_folder
 from ..weights.foreign import ForeignCheckpoint, find_foreign
 from ..weights.hub import without_where
-from .keys import REGION_ENCODER, adapter_of, adapter_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-REGION_TOKEN = "<REGION>"
-"""What the official prompts write for each object token."""
+    from ..model import RegionModel
+    from ..processor import RegionProcessor
 
-_PRESET = "official"
-_ADAPTER_OF_TYPE = {"pixelrefer_qwen2": "saot", "pixelreferlite_qwen2": "oci"}
-_MODEL_OF_ADAPTER = {"saot": "PixelRefer", "oci": "PixelRefer-Lite"}
-_OPTION_OF = {"mask_num": "num_tokens", "mm_max_length": "max_patches"}
 _SAMPLING = (
     "temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"
 )  # fmt: skip
 _DTYPES = ("float32", "float16", "bfloat16")
+
+
+class _Official(NamedTuple):
+    """An official checkpoint and the adapter that reads it."""
+
+    checkpoint: ForeignCheckpoint
+    adapter: AdapterSpec
+
+    @property
+    def name(self) -> str:
+        """What the user called the checkpoint."""
+        return self.checkpoint.name
+
+    @property
+    def model_type(self) -> str:
+        """What its `config.json` calls it."""
+        return str(self.checkpoint.data["model_type"])
+
+    @property
+    def layout(self) -> AdapterLayout:
+        """How it holds the adapter."""
+        return self.adapter.layouts[self.model_type]
+
+    @property
+    def plugin(self) -> str:
+        """The adapter's plugin, for messages."""
+        return f"adapter '{self.adapter.name}'"
 
 
 def import_official(
@@ -53,10 +76,11 @@ def import_official(
     everything else takes the result like any other folder.
 
     Args:
-        src: the checkpoint: a folder or hub id, with `pytorch_model.bin` or safetensors, whole or in shards.
+        src: the checkpoint, of a `model_type` that the `layouts` of an installed adapter name: a folder or hub id, with
+            `pytorch_model.bin` or safetensors, whole or in shards.
         out: the folder to write; it appears whole or not at all.
         vision_tower: the vision tower's own folder or hub id, where it is not where the checkpoint says.
-        adapter_options: options of the adapter that replace those of its preset `official`.
+        adapter_options: options of the adapter that replace those that the checkpoint was trained with.
         dtype: of the backbone's weights, `float32`, `float16` or `bfloat16`; by default as they are. The adapter's
             are float32.
         overwrite: replace an earlier model folder.
@@ -74,91 +98,113 @@ def import_official(
     if unknown := without_where(where):
         raise CheckpointError(f"import_official takes no option {', '.join(map(repr, unknown))}.")
     model_folder.require_free(out, overwrite=overwrite)
-    found = _find(src, vision_tower, where)
-    encoder = _region_encoder(found)
-    adapter = _adapter_name(found, encoder)
-    options = {"preset": _PRESET, **_trained_options(found), **(adapter_options or {})}
-    _write(found, out, adapter, options, encoder=encoder, dtype=dtype, overwrite=overwrite)
+    official = _find(src, vision_tower, where)
+    weights = _adapter_weights(official)
+    options = {**_trained_options(official), **(adapter_options or {})}
+    _write(official, out, weights, options, dtype=dtype, overwrite=overwrite)
     return Path(out)
 
 
 def _find(
     src: str | os.PathLike[str], vision_tower: str | os.PathLike[str] | None, where: Mapping[str, Any]
-) -> ForeignCheckpoint:
+) -> _Official:
     found = find_foreign(src, vision_tower=vision_tower, where=where) if not model_folder.is_model_folder(src) else None
-    if found is None or found.data["model_type"] not in _ADAPTER_OF_TYPE:
+    adapter = adapter_for_layout(found.data["model_type"]) if found else None
+    if found is None or adapter is None:
         got = f", got '{found.data['model_type']}'" if found else ""
+        layouts = adapter_layouts()
+        models = dict.fromkeys(layout.model for layout in layouts.values())
         raise CheckpointError(
-            f"'{src}' is not an official PixelRefer checkpoint: expected a config.json with the model_type "
-            f"{' or '.join(map(repr, _ADAPTER_OF_TYPE))}{got}."
+            f"'{src}' is not an official {' or '.join(models)} checkpoint: expected a config.json with the model_type "
+            f"{' or '.join(map(repr, layouts))}{got}."
         )
-    return found
+    return _Official(found, adapter)
 
 
-def _region_encoder(found: ForeignCheckpoint) -> dict[str, Tensor]:
-    """The region encoder's weights without their prefix; every other weight must be the backbone's."""
-    left_over = sorted(key for key in found.others if not key.startswith(REGION_ENCODER))
-    if left_over:
+def _adapter_weights(official: _Official) -> dict[str, Tensor]:
+    """The adapter's weights under its module's names; every other weight must be the backbone's."""
+    model, prefix = official.layout.model, official.layout.prefix
+    others = official.checkpoint.others
+    if left_over := sorted(key for key in others if not key.startswith(prefix)):
         raise CheckpointError(
-            f"'{found.name}' holds weights that belong to no part of PixelRefer: {model_folder.some(left_over)}."
+            f"'{official.name}' holds weights that belong to no part of {model}: {model_folder.some(left_over)}."
         )
-    encoder = {key.removeprefix(REGION_ENCODER): tensor for key, tensor in found.others.items()}
-    if not encoder:
+    state = {key.removeprefix(prefix): tensor for key, tensor in others.items()}
+    if not state:
         raise CheckpointError(
-            f"'{found.name}' has no region encoder: no key begins with '{REGION_ENCODER}'. Is it a checkpoint from "
-            "before it was trained?"
+            f"'{official.name}' holds no weights of {model}'s adapter: no key begins with '{prefix}'. Is it a "
+            "checkpoint from before it was trained?"
         )
-    return encoder
+    with in_plugin(official.plugin, "layouts"):
+        _require_recognised(official, state)
+        return official.layout.weights(state)
 
 
-def _adapter_name(found: ForeignCheckpoint, encoder: Mapping[str, Tensor]) -> str:
-    said, holds = _ADAPTER_OF_TYPE[found.data["model_type"]], adapter_of(encoder)
-    if said != holds:
+def _require_recognised(official: _Official, state: Mapping[str, Tensor]) -> None:
+    """Refuse the weights of another official model than `config.json` says."""
+    if official.layout.recognises(state):
+        return
+    holds = [each.model for each in adapter_layouts().values() if each.recognises(state)]
+    if holds:
         raise CheckpointError(
-            f"'{found.name}' is given as {_MODEL_OF_ADAPTER[said]} (model_type '{found.data['model_type']}'), but its "
-            f"region encoder is that of {_MODEL_OF_ADAPTER[holds]}. Are config.json and the weights of one checkpoint?"
+            f"'{official.name}' is given as {official.layout.model} (model_type '{official.model_type}'), but its "
+            f"adapter is that of {holds[0]}. Are config.json and the weights of one checkpoint?"
         )
-    return said
 
 
-def _trained_options(found: ForeignCheckpoint) -> dict[str, int]:
-    """What the checkpoint was trained with: the most tokens of an object, and the most patches of its crop."""
-    return {option: found.data[name] for name, option in _OPTION_OF.items() if found.data.get(name) is not None}
+def _trained_options(official: _Official) -> dict[str, Any]:
+    """The options that the checkpoint's adapter was trained with."""
+    preset = official.layout.preset
+    with in_plugin(official.plugin, "layouts"):
+        said = official.layout.options(official.checkpoint.data)
+    return {**({"preset": preset} if preset else {}), **said}
 
 
 def _write(
-    found: ForeignCheckpoint,
+    official: _Official,
     out: str | os.PathLike[str],
-    adapter: str,
+    adapter_weights: Mapping[str, Tensor],
     options: Mapping[str, Any],
     *,
-    encoder: Mapping[str, Tensor],
     dtype: str | None,
     overwrite: bool,
 ) -> None:
     """The folder, by way of a model without memory of its own: weights stay in their files until they are written."""
+    found = official.checkpoint
     if dtype is not None:
         found.set_dtype(getattr(torch, dtype))
     backbone_weights = found.weights()
-    with torch.device("meta"):
-        backbone = found.spec.model_class(found.config).to(found.config.dtype)
-    found.set_generation(backbone)
-    backbone.generation_config.update(do_sample=False, **dict.fromkeys(_SAMPLING))  # greedy, as the official code
-    model = RegionModel.attach(backbone, adapter=adapter, adapter_config=options, backbone_plugin=found.spec.name)
+    model, processor = _attached(official, options)
     try:
-        ours = adapter_weights(encoder)
-        model_folder.require_same_tensors(ours, model.adapter.state_dict(), source=found.folder)
-        weights = {f"adapter.{key}": tensor for key, tensor in ours.items()}
+        model_folder.require_same_tensors(adapter_weights, model.adapter.state_dict(), source=found.folder)
+        weights = {f"adapter.{key}": tensor for key, tensor in adapter_weights.items()}
         weights |= {f"backbone.{key}": tensor for key, tensor in backbone_weights.items()}
-        model.save_pretrained(
-            out, _processor(found, model), overwrite=overwrite, include_backbone=True, state_dict=weights
-        )
+        model.save_pretrained(out, processor, overwrite=overwrite, include_backbone=True, state_dict=weights)
     finally:
         model.detach()
 
 
-def _processor(found: ForeignCheckpoint, model: RegionModel) -> RegionProcessor:
+def _attached(official: _Official, options: Mapping[str, Any]) -> tuple[RegionModel, RegionProcessor]:
+    found = official.checkpoint
     try:
-        return model.make_processor(found.processor, region_token=REGION_TOKEN)
-    except PixelReferError as error:
-        raise CheckpointError(f"'{found.name}' cannot be imported: {error}") from error
+        return attach(
+            _hollow(official),
+            found.processor,
+            adapter=official.adapter.name,
+            adapter_config=options,
+            backbone_plugin=found.spec.name,
+            region_token=official.layout.region_token,
+        )
+    except PromptError as error:
+        raise CheckpointError(f"'{official.name}' cannot be imported: {error}") from error
+
+
+def _hollow(official: _Official) -> Any:
+    """The backbone without its weights, which generates as its authors' code does."""
+    found = official.checkpoint
+    with torch.device("meta"):
+        backbone = found.spec.model_class(found.config).to(found.config.dtype)
+    found.set_generation(backbone)
+    if official.layout.is_greedy:
+        backbone.generation_config.update(do_sample=False, **dict.fromkeys(_SAMPLING))
+    return backbone

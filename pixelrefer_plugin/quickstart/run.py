@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..contracts.options import check_field
+from ..entry import attach, load
 from ..errors import CheckpointError, PluginError
 from ..files import require_writable_folder
 from ..model import RegionModel
@@ -90,7 +91,7 @@ class QuickstartOptions:
         Raises:
             PluginError: there is no such adapter, or none of its tasks is about clips.
         """
-        if get_adapter(self.adapter).mask_head is not None:
+        if get_adapter(self.adapter).masks is not None:
             if self.video:
                 raise PluginError(f"The quickstart of adapter '{self.adapter}' is about pictures; leave out --video.")
             return FindAndName()
@@ -99,7 +100,7 @@ class QuickstartOptions:
     @property
     def base(self) -> tuple[str, str | None]:
         """The backbone, and the pre-trained base; None for random weights."""
-        suits = "videollama3" if get_adapter(self.adapter).mask_head is None else "llava_onevision"
+        suits = "videollama3" if get_adapter(self.adapter).masks is None else "llava_onevision"
         backbone = self.backbone or suits
         return backbone, BASES[suits] if backbone == suits and not self.from_scratch else None
 
@@ -153,7 +154,7 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
     model.save_pretrained(out / "model", processor, overwrite=options.overwrite)
     metrics["reloaded_answers_identical"] = reload_and_ask(out / "model", examples).given == after.given
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    if get_adapter(options.adapter).mask_head is None:
+    if get_adapter(options.adapter).masks is None:
         title = f"{task.title}   held-out {task.about}: {task.scores(after)['all']:.1%}"
         draw_answers(after, title, out / "answers.png")
     else:
@@ -170,14 +171,9 @@ def make_model(options: QuickstartOptions) -> tuple[RegionModel, RegionProcessor
     name, base = options.base
     if base is None:
         backbone, native = get_backbone(name).tiny(options.seed)
-        model = RegionModel.attach(
-            backbone, adapter=options.adapter, adapter_config=adapter_config, train_backbone=True
-        )
-        return model, model.make_processor(native)
-    processor = RegionProcessor.from_pretrained(base, adapter=options.adapter, adapter_config=adapter_config)
-    model = RegionModel.from_pretrained(base, adapter=options.adapter, adapter_config=adapter_config)
-    mask_token = processor.mask_token_id
-    model.add_lora(r=16, alpha=32, token_ids=None if mask_token is None else [mask_token])
+        return attach(backbone, native, adapter=options.adapter, adapter_config=adapter_config, train_backbone=True)
+    model, processor = load(base, adapter=options.adapter, adapter_config=adapter_config)
+    model.add_lora(r=16, alpha=32)
     return model, processor
 
 
@@ -282,7 +278,7 @@ def _ask_together(
 
 def reload_and_ask(folder: Path, examples: Sequence[Example]) -> Answers:
     """Load the saved folder, as its user would, and ask the same again."""
-    return ask(RegionModel.from_pretrained(folder), RegionProcessor.from_pretrained(folder), examples)
+    return ask(*load(folder), examples)
 
 
 def _turn(question: str, answer: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Every kind of region as a mask: boxes, polygons, clicks, scribbles, run lengths."""
+"""Every kind of region as a mask, or only checked to fit: boxes, polygons, clicks, scribbles, run lengths."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ import numpy as np
 
 from ..errors import RegionError
 from .given import decompress_rle, shortened
-from .mask import RegionMask, trimmed_mask
+from .mask import Box, RegionMask, trimmed_mask
 
 # How far a coordinate may lie outside its image before the region is refused: annotation tools round.
 OUTSIDE_TOLERANCE_PX = 1.0
 
 
-def _mask_to_mask(mask: RegionMask, image_hw: tuple[int, int]) -> RegionMask:
+def _check_mask(mask: RegionMask, image_hw: tuple[int, int]) -> None:
     _require_size(mask.image_hw, image_hw, what="The mask")
+
+
+def _mask_to_mask(mask: RegionMask, image_hw: tuple[int, int]) -> RegionMask:
+    _check_mask(mask, image_hw)
     return mask
 
 
 def _box_to_mask(box: tuple[float, ...], image_hw: tuple[int, int]) -> RegionMask:
+    return RegionMask(None, _box_in_pixels(box, image_hw), image_hw)
+
+
+def _box_in_pixels(box: tuple[float, ...], image_hw: tuple[int, int]) -> Box:
     x1, y1, x2, y2 = box
     _require_inside([(x1, y1), (x2, y2)], image_hw, what=f"The box {box}")
     left, right = _pixels_touched(x1, x2, image_hw[1])
     top, bottom = _pixels_touched(y1, y2, image_hw[0])
     if left >= right or top >= bottom:
         raise RegionError(f"The box {box} lies outside its image of {_size(image_hw)}.")
-    return RegionMask(None, (left, top, right, bottom), image_hw)
+    return left, top, right, bottom
 
 
 def _pixels_touched(start: float, stop: float, side: int) -> tuple[int, int]:
@@ -42,6 +50,10 @@ def _pixels_touched(start: float, stop: float, side: int) -> tuple[int, int]:
 
 
 def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> RegionMask:
+    return _runs_to_mask(_polygon_runs(rings, image_hw), image_hw)
+
+
+def _polygon_runs(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> tuple[int, ...]:
     from pycocotools import mask as coco
 
     for ring in rings:
@@ -50,18 +62,26 @@ def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, 
     runs = decompress_rle(encoded["counts"])
     if not any(runs[1::2]):
         raise RegionError(f"The polygon {shortened(rings)} covers no pixel's centre of the image: is it flat?")
-    return _runs_to_mask(runs, image_hw)
+    return runs
+
+
+def _check_points(data: tuple[Any, float], image_hw: tuple[int, int]) -> None:
+    _require_inside(data[0], image_hw, what="The point", slack=0.0)
 
 
 def _points_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
+    _check_points(data, image_hw)
     points, radius = data
-    _require_inside(points, image_hw, what="The point", slack=0.0)
     return _strokes([(point, point) for point in points], radius, image_hw)
 
 
+def _check_scribble(data: tuple[Any, float], image_hw: tuple[int, int]) -> None:
+    _require_inside(data[0], image_hw, what="The scribble", slack=0.0)
+
+
 def _scribble_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
+    _check_scribble(data, image_hw)
     points, line_width = data
-    _require_inside(points, image_hw, what="The scribble", slack=0.0)
     return _strokes(list(pairwise(points)), line_width / 2, image_hw)
 
 
@@ -104,10 +124,13 @@ def _draw_line(part: np.ndarray, origin_xy: tuple[int, int], line: tuple[Any, An
         part[top - y0 : bottom - y0, left - x0 : right - x0] |= distance_2 <= radius**2
 
 
+def _check_rle(data: tuple[Any, tuple[int, int]], image_hw: tuple[int, int]) -> None:
+    _require_size(data[1], image_hw, what="The RLE")
+
+
 def _rle_to_mask(data: tuple[Any, tuple[int, int]], image_hw: tuple[int, int]) -> RegionMask:
-    runs, size_hw = data
-    _require_size(size_hw, image_hw, what="The RLE")
-    return _runs_to_mask(runs, image_hw)
+    _check_rle(data, image_hw)
+    return _runs_to_mask(data[0], image_hw)
 
 
 def _runs_to_mask(runs: Sequence[int], image_hw: tuple[int, int]) -> RegionMask:
@@ -123,6 +146,16 @@ def _runs_to_mask(runs: Sequence[int], image_hw: tuple[int, int]) -> RegionMask:
     assert mask is not None, "a run of the foreground is not empty"
     return mask
 
+
+CHECKS: dict[str, Callable[[Any, tuple[int, int]], Any]] = {
+    "mask": _check_mask,
+    "box": _box_in_pixels,
+    "polygon": _polygon_runs,
+    "points": _check_points,
+    "rle": _check_rle,
+    "scribble": _check_scribble,
+}
+"""For each kind what raises where a region does not fit its image: what rasterising it would raise, at less cost."""
 
 RASTERIZERS: dict[str, Callable[[Any, tuple[int, int]], RegionMask]] = {
     "mask": _mask_to_mask,

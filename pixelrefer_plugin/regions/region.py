@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RegionError
+from ..errors import RegionError, placed
 from ..media.images import read_picture
 from .given import (
     finite_numbers,
@@ -31,7 +31,7 @@ from .given import (
     whole_numbers,
 )
 from .mask import RegionMask
-from .rasterize import RASTERIZERS
+from .rasterize import CHECKS, RASTERIZERS
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,10 @@ class Region:
         """
         return RASTERIZERS[self.kind](self.data, image_hw)
 
+    def require_on(self, image_hw: tuple[int, int]) -> None:
+        """Check that it fits an image of `image_hw`, without its pixels; raises as `to_mask`."""
+        CHECKS[self.kind](self.data, image_hw)
+
     def to_rle(self, image_hw: tuple[int, int]) -> dict[str, Any]:
         """Its pixels as COCO's compressed run-length encoding; raises as `to_mask`."""
         return self.to_mask(image_hw).to_rle()
@@ -262,6 +266,12 @@ class VideoRegion:
             kept[0] = min(self.frames, key=lambda frame: abs(frame - kept[0]))
         frames = {frame: self.frames[frame] for frame in kept if frame in self.frames}
         return replace(self, frames=frames, absent=tuple(frame for frame in kept if frame not in frames))
+
+    def require_on(self, image_hw: tuple[int, int]) -> None:
+        """Check that it fits a video of frames of `image_hw`; raises as `Region.require_on`, with the frame."""
+        for frame, region in self.frames.items():
+            with placed(frame=frame):
+                region.require_on(image_hw)
 
     def on_video(self, video_index: int) -> VideoRegion:
         """The same object on another video of the sample."""

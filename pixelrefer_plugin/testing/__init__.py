@@ -1,4 +1,4 @@
-"""The conformance kit: what every adapter, every backbone and every pair of them must do.
+"""The conformance kit: what every plugin must do, of each kind, and every pair of an adapter and a backbone.
 
 For plugin authors, and for this project's own tests:
 
@@ -8,21 +8,29 @@ For plugin authors, and for this project's own tests:
         check_backbone("my_backbone")
 """
 
-from .adapter_checks import ADAPTER_CHECKS
-from .backbone_checks import BACKBONE_CHECKS
-from .conformance import PAIR_CHECKS, check_adapter, check_backbone
-from .pairs import Pair, make_pair
-from .tokenizer import CHATML_TEMPLATE, CHATML_TOKENS, tiny_tokenizer
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ADAPTER_CHECKS",
-    "BACKBONE_CHECKS",
-    "CHATML_TEMPLATE",
-    "CHATML_TOKENS",
-    "PAIR_CHECKS",
-    "Pair",
-    "check_adapter",
-    "check_backbone",
-    "make_pair",
-    "tiny_tokenizer",
-]
+from ..exports import lazy_exports
+
+if TYPE_CHECKING:
+    from .adapter_checks import ADAPTER_CHECKS as ADAPTER_CHECKS
+    from .backbone_checks import BACKBONE_CHECKS as BACKBONE_CHECKS
+    from .conformance import PAIR_CHECKS as PAIR_CHECKS
+    from .conformance import check_adapter as check_adapter
+    from .conformance import check_backbone as check_backbone
+    from .data_format_checks import DATA_FORMAT_CHECKS as DATA_FORMAT_CHECKS
+    from .data_format_checks import FormatCase as FormatCase
+    from .data_format_checks import check_data_format as check_data_format
+    from .pairs import Pair as Pair
+    from .pairs import make_pair as make_pair
+    from .pictures import TINY_HW as TINY_HW
+    from .pictures import write_tiny_picture as write_tiny_picture
+    from .region_source_checks import REGION_SOURCE_CHECKS as REGION_SOURCE_CHECKS
+    from .region_source_checks import SourceCase as SourceCase
+    from .region_source_checks import check_region_source as check_region_source
+    from .tokenizer import CHATML_TEMPLATE as CHATML_TEMPLATE
+    from .tokenizer import CHATML_TOKENS as CHATML_TOKENS
+    from .tokenizer import TINY_CORPUS as TINY_CORPUS
+    from .tokenizer import tiny_tokenizer as tiny_tokenizer
+
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from ..contracts.adapter import AdapterSpec
+from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.views import CropView, PatchGeometry, RegionPlan
-from ..errors import PixelReferError
 from ..regions.mask import RegionMask
 from .pairs import awkward_masks, drawn_regions
+from .running import require_strict_config
 
 # That the tower is given for one crop. With a preset as many as image processors let one picture have: weights may have
 # been trained so.
@@ -20,16 +20,7 @@ _MOST_PATCHES, _MOST_PATCHES_OF_PRESETS = 4096, 8192
 
 def config_is_frozen_and_strict(spec: AdapterSpec) -> None:
     """The config is a frozen dataclass with defaults, and unknown options are refused by name."""
-    assert dataclasses.is_dataclass(spec.config), f"{spec.name}: config must be a dataclass"
-    assert spec.config.__dataclass_params__.frozen, f"{spec.name}: config must be frozen"  # type: ignore[attr-defined]
-    spec.make_config(None)
-    try:
-        spec.make_config({"no_such_option": 1})
-    except PixelReferError as error:
-        if "no_such_option" in str(error):
-            return
-        raise AssertionError(f"{spec.name}: the refusal of an unknown option does not name it: {error}") from error
-    raise AssertionError(f"{spec.name}: an unknown option was accepted")
+    require_strict_config(spec)
 
 
 def presets_are_options(spec: AdapterSpec) -> None:
@@ -53,7 +44,7 @@ def plan_is_pure_and_bounded(spec: AdapterSpec) -> None:
         for multiple in (1, 2):
             geometry = PatchGeometry(patch_size=14, grid_multiple=multiple)
             for mask in awkward_masks():
-                first, second = (spec.plan(spec.make_config(preset), mask, geometry) for _ in range(2))
+                first, second = (_planner(spec, preset).plan(mask, geometry) for _ in range(2))
                 _check_same_plan(spec.name, first, second, "planned twice")
                 usual = usual or first.view_kinds
                 _check_plan(spec, first, mask=mask, usual=usual, multiple=multiple, most_patches=most_patches)
@@ -67,12 +58,13 @@ def _check_plan(
     plan: RegionPlan,
     *,
     mask: RegionMask,
-    usual: tuple[str, ...],
+    usual: tuple[str | None, ...],
     multiple: int,
     most_patches: int,
 ) -> None:
     kinds = plan.view_kinds
-    hidden = spec.framework == "object-only" and "SceneView" in kinds
+    reads_scene = any(view is not None and view.reads_scene for view in plan.views)
+    hidden = spec.framework == "object-only" and reads_scene
     assert not hidden, f"{spec.name}: Object-Only, yet it asks for the scene, which is not run"
     assert kinds == usual, f"{spec.name}: views {kinds} for one mask, {usual} for another"
     for view in plan.views:
@@ -102,44 +94,42 @@ def _check_crop(name: str, crop: CropView, *, mask: RegionMask, multiple: int, m
 
 
 def drawn_regions_are_planned_purely(spec: AdapterSpec) -> None:
-    """Where there is `plan_drawn`: a click or a box gets a plan, planning a region twice gives the same, and its views
-    are of the kinds that `plan` asks for, by default and with each preset."""
-    if spec.plan_drawn is None:
-        return
+    """Where kinds are listed in `drawn`: a region of such a kind gets a plan, planning it twice gives the same, and its
+    views are of the kinds that `plan` asks for, or none in their place, by default and with each preset."""
     geometry, mask = PatchGeometry(patch_size=14), awkward_masks()[0]
     for preset in (None, *spec.presets):
-        config = spec.make_config(preset)
-        usual = spec.plan(config, mask, geometry).view_kinds
-        plans = []
+        usual = _planner(spec, preset).plan(mask, geometry).view_kinds
         for region in drawn_regions():
-            first, second = (spec.plan_drawn(config, region) for _ in range(2))
-            if first is None or second is None:
-                assert first is second, f"{spec.name}: a region of kind '{region.kind}' is drawn once and once not"
+            if region.kind not in spec.drawn:
                 continue
+            first, second = (_planner(spec, preset).plan_drawn(region) for _ in range(2))
             _check_same_plan(spec.name, first, second, f"a region of kind '{region.kind}' planned twice")
             kinds = first.view_kinds
-            assert kinds == usual, f"{spec.name}: views {kinds} for a drawn '{region.kind}', {usual} for a mask"
-            plans.append(first)
-        assert plans, f"{spec.name}: plan_drawn gives None for clicks and boxes alike; leave it out"
+            alike = len(kinds) == len(usual) and all(
+                None in pair or pair[0] == pair[1] for pair in zip(kinds, usual, strict=True)
+            )
+            assert alike, f"{spec.name}: views {kinds} for a drawn '{region.kind}', {usual} for a mask"
 
 
 def plans_together_are_as_many(spec: AdapterSpec) -> None:
-    """`plan_together` gives back a plan for each it is given, the same ones each time, for one region as for several,
-    by default and with each preset."""
-    if spec.plan_together is None:
-        return
+    """`Planner.together` gives back a plan for each it is given, the same ones each time, for one region as for
+    several, by default and with each preset."""
     geometry = PatchGeometry(patch_size=14, grid_multiple=2)
     masks = [mask for mask in awkward_masks() if mask.image_hw == (90, 130)]
     for preset in (None, *spec.presets):
-        config = spec.make_config(preset)
-        alone = [spec.plan(config, mask, geometry) for mask in masks]
+        planner = _planner(spec, preset)
+        alone = [planner.plan(mask, geometry) for mask in masks]
         for plans in (alone[:1], alone, alone[::-1]):
-            first, second = (list(spec.plan_together(config, plans)) for _ in range(2))
+            first, second = (list(planner.together(plans)) for _ in range(2))
             assert len(first) == len(plans), f"{spec.name}: {len(first)} plans for {len(plans)} regions"
             for one, other, given in zip(first, second, plans, strict=True):
                 _check_same_plan(spec.name, one, other, "planned together twice")
                 same = one.view_kinds == given.view_kinds
                 assert same, f"{spec.name}: views {one.view_kinds} planned together, {given.view_kinds} alone"
+
+
+def _planner(spec: AdapterSpec, preset: str | None) -> Planner[Any]:
+    return spec.planner(spec.make_config(preset))
 
 
 ADAPTER_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..contracts.backbone import BackboneSpec, VideoScene
-from ..contracts.views import FeatureGrids
+from ..contracts.backbone import BackboneSpec, NativeCall, Scene
+from ..contracts.encoded import FeatureGrids
+from ..conversation.token_ids import native_token_ids
 from ..regions.mask import FloatBox
 from ..tokens.scene import merged_cells
 from .pairs import blots_of, user_message
@@ -27,17 +28,18 @@ def modules_are_where_the_spec_says(spec: BackboneSpec) -> None:
         "checkpoints are loaded"
     )
     for part in ("vision_tower", "projector", "decoder", "token_embedding"):
-        path = getattr(spec, part)
+        path = getattr(spec.parts, part)
         try:
             model.get_submodule(path)
         except AttributeError as error:
             raise AssertionError(f"{spec.name}: no {part} at '{path}': {error}") from error
-    embedding = model.get_submodule(spec.token_embedding)
+    path = spec.parts.token_embedding
+    embedding = model.get_submodule(path)
     assert isinstance(embedding, nn.Embedding), (
-        f"{spec.name}: token_embedding '{spec.token_embedding}' is a {type(embedding).__name__}, not an nn.Embedding"
+        f"{spec.name}: token_embedding '{path}' is a {type(embedding).__name__}, not an nn.Embedding"
     )
     assert embedding is model.get_input_embeddings(), (
-        f"{spec.name}: token_embedding '{spec.token_embedding}' is not what the model's get_input_embeddings() gives"
+        f"{spec.name}: token_embedding '{path}' is not what the model's get_input_embeddings() gives"
     )
     assert "decoder" in spec.lora_targets, f"{spec.name}: lora_targets must have the scope 'decoder'"
     for scope, pattern in spec.lora_targets.items():
@@ -58,7 +60,7 @@ def lora_scopes_are_parts_of_the_model(spec: BackboneSpec) -> None:
     scope_of: dict[str, str] = {}
     for scope, pattern in spec.lora_targets.items():
         own = scope in ("decoder", "vision_tower")
-        part = getattr(spec, scope) if own else spec.decoder
+        part = getattr(spec.parts, scope) if own else spec.parts.decoder
         for name in _matched(model, pattern):
             inside = name.startswith(f"{part}.")
             assert inside == own, (
@@ -89,7 +91,7 @@ def _same_weights(one: nn.Module, other: nn.Module) -> bool:
 def crops_come_back_in_raster_order(spec: BackboneSpec) -> None:
     """A crop with one bright patch lights up that cell of its grid, from the smallest grid of `geometry` on."""
     model, _ = spec.tiny(0)
-    geometry = spec.geometry(model.config)
+    geometry = spec.crops.geometry(model.config)
     for shape in ((1, 3), (4, 2), (5, 6), (10, 12)):
         h, w = grid_hw = (shape[0] * geometry.grid_multiple, shape[1] * geometry.grid_multiple)
         for cell in ((0, 0), (0, w - 1), (h - 1, 0), (h // 2, w // 3), (h - 1, w - 1)):
@@ -99,10 +101,10 @@ def crops_come_back_in_raster_order(spec: BackboneSpec) -> None:
             rows, columns = (slice(at * geometry.patch_size, (at + 1) * geometry.patch_size) for at in cell)
             bright[:, rows, columns] = 2.0
             with torch.no_grad():
-                grids = spec.encode_crops(model, [plain, bright])
+                grids = spec.crops.encode(model, [plain, bright])
             assert grids.grids_hw == (grid_hw, grid_hw), f"{spec.name}: asked {grid_hw}, got {grids.grids_hw}"
-            width, promised = grids.features.shape[1], spec.vision_width(model.config)
-            assert width == promised, f"{spec.name}: vision_width is {promised}, encode_crops returns {width}"
+            width, promised = grids.features.shape[1], spec.crops.width(model.config)
+            assert width == promised, f"{spec.name}: crops.width is {promised}, crops.encode returns {width}"
             change = (grids[1] - grids[0]).norm(dim=-1)
             found = divmod(int(change.argmax()), grid_hw[1])
             assert found == cell, f"{spec.name}: patch {cell} of {grid_hw} lights up {found}"
@@ -111,13 +113,13 @@ def crops_come_back_in_raster_order(spec: BackboneSpec) -> None:
 def crops_do_not_see_each_other(spec: BackboneSpec) -> None:
     """Crops encoded together equal crops encoded alone."""
     model, _ = spec.tiny(0)
-    patch = spec.geometry(model.config).patch_size
+    patch = spec.crops.geometry(model.config).patch_size
     generator = torch.Generator().manual_seed(0)
     shapes = ((4, 6), (2, 2), (6, 4), (4, 6))
     crops = [torch.randn(3, h * patch, w * patch, generator=generator) for h, w in shapes]
     with torch.no_grad():
-        together = spec.encode_crops(model, crops)
-        alone = [spec.encode_crops(model, [crop])[0] for crop in crops]
+        together = spec.crops.encode(model, crops)
+        alone = [spec.crops.encode(model, [crop])[0] for crop in crops]
     for index, grid in enumerate(alone):
         assert torch.allclose(together[index], grid, atol=1e-5), f"{spec.name}: crop {index} depends on the others"
 
@@ -126,11 +128,11 @@ def crops_and_scene_are_the_same_features(spec: BackboneSpec) -> None:
     """An image encoded as one crop has the features that the native pass gives it, patch by patch: nearly, where the
     native processor resizes it, and to rounding where it takes it as it is."""
     model, native = spec.tiny(0)
-    patch = spec.geometry(model.config).patch_size
+    patch = spec.crops.geometry(model.config).patch_size
     views = _seen_both_ways(spec, model, native, [blots_of((90, 130), seed=1), blots_of((130, 90), seed=2)])
     _check_same_features(spec, views, most=0.1)
     # Small random weights hardly attend, so hardly show where the tower believes patches are.
-    for parameter in model.get_submodule(spec.vision_tower).parameters():
+    for parameter in model.get_submodule(spec.parts.vision_tower).parameters():
         if parameter.dim() > 1:
             parameter.data.mul_(8)
     for view in views:
@@ -153,7 +155,7 @@ class _SeenBothWays:
 def _check_same_features(spec: BackboneSpec, views: Sequence[_SeenBothWays], *, most: float) -> None:
     for view in views:
         assert view.apart < most, (
-            f"{spec.name}: encode_crops and scene_grids see one picture differently (by {view.apart:.2f} of what "
+            f"{spec.name}: crops.encode and images.grids see one picture differently (by {view.apart:.2f} of what "
             "its patches differ by; equal is 0). Is one of them in another order than raster order, taken at "
             "another layer, told other rows and columns, or fed in another way?"
         )
@@ -162,15 +164,14 @@ def _check_same_features(spec: BackboneSpec, views: Sequence[_SeenBothWays], *, 
 def _seen_both_ways(
     spec: BackboneSpec, model: Any, native: Any, pictures: list[Image.Image]
 ) -> tuple[_SeenBothWays, ...]:
-    patch = spec.geometry(model.config).patch_size
+    patch = spec.crops.geometry(model.config).patch_size
     with torch.no_grad():
         scene, inputs = _native_scene(spec, model, native, pictures)
-    promised, got = spec.scene_grids_hw(model.config, inputs), scene.grids_hw
-    assert promised == got, f"{spec.name}: scene_grids_hw says {promised}, scene_grids {got}"
-    assert len(got) == len(pictures), f"{spec.name}: scene_grids gives {len(got)} grids for {len(pictures)} images"
-    boxes: Sequence[FloatBox] = [(0, 0, *each.size) for each in pictures]
-    if spec.scene_boxes_xyxy:
-        boxes = spec.scene_boxes_xyxy(model.config, inputs)
+    promised, got = spec.images.grids_hw(native_call(model, native, inputs)), scene.grids_hw
+    assert promised == got, f"{spec.name}: images.grids_hw says {promised}, images.grids {got}"
+    assert len(got) == len(pictures), f"{spec.name}: images.grids gives {len(got)} grids for {len(pictures)} images"
+    sizes_hw = [(each.height, each.width) for each in pictures]
+    boxes = _boxes(spec.images, native_call(model, native, inputs), sizes_hw)
     images = native.image_processor
     mean, std = (torch.tensor(each)[:, None, None] for each in (images.image_mean, images.image_std))
     sizes = [(w * patch, h * patch) for h, w in scene.grids_hw]
@@ -179,7 +180,7 @@ def _seen_both_ways(
         crop = picture.resize(size, Image.Resampling.BICUBIC, box=box)
         crops.append((torch.from_numpy(np.array(crop)).permute(2, 0, 1) / 255 - mean) / std)
     with torch.no_grad():
-        grids = spec.encode_crops(model, crops)
+        grids = spec.crops.encode(model, crops)
     return tuple(
         _SeenBothWays(
             grid_hw=scene.grids_hw[index],
@@ -193,8 +194,8 @@ def _seen_both_ways(
 def gradients_reach_the_tower(spec: BackboneSpec) -> None:
     """Features of crops and of the scene carry gradients back to the vision tower, so that it can be trained."""
     model, native = spec.tiny(0)
-    patch = spec.geometry(model.config).patch_size * spec.geometry(model.config).grid_multiple
-    tower = model.get_submodule(spec.vision_tower)
+    patch = spec.crops.geometry(model.config).patch_size * spec.crops.geometry(model.config).grid_multiple
+    tower = model.get_submodule(spec.parts.vision_tower)
 
     def reached(grids: FeatureGrids) -> bool:
         model.zero_grad()
@@ -204,37 +205,53 @@ def gradients_reach_the_tower(spec: BackboneSpec) -> None:
 
     model.requires_grad_(True)
     crop = torch.randn(3, 2 * patch, 3 * patch, generator=torch.Generator().manual_seed(0))
-    assert reached(spec.encode_crops(model, [crop])), f"{spec.name}: no gradient goes through encode_crops"
+    assert reached(spec.crops.encode(model, [crop])), f"{spec.name}: no gradient goes through crops.encode"
     scene, _ = _native_scene(spec, model, native, [blots_of((90, 130), seed=1)])
-    assert reached(scene), f"{spec.name}: no gradient goes through scene_grids"
+    assert reached(scene), f"{spec.name}: no gradient goes through images.grids"
 
 
 def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Image.Image]) -> tuple[FeatureGrids, Any]:
     """The scene's grids of several samples of one image each, captured from the native pass."""
+    inputs = _native_images(native, pictures)
+    outputs = _outputs(spec, model, inputs, spec.parts.vision_tower)
+    try:
+        return spec.images.grids(native_call(model, native, inputs), outputs), inputs
+    except Exception as error:
+        raise AssertionError(
+            f"{spec.name}: images.grids fails on what the vision_tower '{spec.parts.vision_tower}' returned, a "
+            f"{type(outputs[0]).__name__}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _native_images(native: Any, pictures: Sequence[Image.Image]) -> Any:
+    """Several samples of one image each."""
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}
     text = native.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     images = [[each] for each in pictures]
-    inputs = native(text=[text] * len(images), images=images, padding=True, return_tensors="pt")
-    output = _tower_output(spec, model, inputs)
-    try:
-        return spec.scene_grids(model, inputs, output), inputs
-    except Exception as error:
-        raise AssertionError(
-            f"{spec.name}: scene_grids fails on what the vision_tower '{spec.vision_tower}' returned, a "
-            f"{type(output).__name__}: {type(error).__name__}: {error}"
-        ) from error
+    return native(text=[text] * len(images), images=images, padding=True, return_tensors="pt")
+
+
+def native_call(model: Any, native: Any, inputs: Any) -> NativeCall:
+    """A call of the bare backbone."""
+    return NativeCall(model.config, inputs, native_token_ids(native), model)
+
+
+def _boxes(scene: Scene, call: NativeCall, sizes_hw: Sequence[tuple[int, int]]) -> Sequence[FloatBox]:
+    if scene.boxes_xyxy is not None:
+        return scene.boxes_xyxy(call, sizes_hw)
+    return [(0, 0, width, height) for height, width in sizes_hw]
 
 
 def final_norm_is_behind_the_last_layer(spec: BackboneSpec) -> None:
     """The norm behind the decoder's last layer is where the spec says: what it is given, normed, are the last hidden
     states. Adapters with a mask head read them there."""
     model, native = spec.tiny(0)
-    path = spec.final_norm or f"{spec.decoder}.norm"
+    path = spec.parts.norm
     try:
         norm = model.get_submodule(path)
     except AttributeError as error:
         raise AssertionError(
-            f"{spec.name}: no norm at '{path}': {error}. Say BackboneSpec.final_norm, if '{spec.decoder}' is the "
+            f"{spec.name}: no norm at '{path}': {error}. Say Parts.final_norm, if '{spec.parts.decoder}' is the "
             "module that is called with inputs_embeds, as `decoder` must be."
         ) from error
     text = native.apply_chat_template([user_message("what is it?")], add_generation_prompt=True, tokenize=False)
@@ -246,113 +263,182 @@ def final_norm_is_behind_the_last_layer(spec: BackboneSpec) -> None:
         same = [each.shape == states[-1].shape and torch.allclose(norm(each), states[-1], atol=1e-5) for each in read]
     assert same == [True], (
         f"{spec.name}: '{path}' is run {len(same)} times in a forward and does not give the last hidden states. Say "
-        "BackboneSpec.final_norm."
+        "Parts.final_norm."
     )
 
 
 def projector_reads_the_scenes_cells(spec: BackboneSpec) -> None:
     """Where `projector_layers` are named: they are linear layers of the projector that lead from the width of a cell of
-    the scene, `merged_side` patches squared, to the decoder's, and the first of them reads those very cells."""
-    if not spec.projector_layers:
+    the scene, `cells.side` patches squared, to the decoder's, and the first of them reads those very cells."""
+    parts = spec.parts
+    if not parts.projector_layers:
         return
     model, native = spec.tiny(0)
-    side = spec.merged_side(model.config) if spec.merged_side else 1
-    width = side**2 * spec.vision_width(model.config)
-    for path in spec.projector_layers:
+    width = spec.cell_side(model.config) ** 2 * spec.crops.width(model.config)
+    for path in parts.projector_layers:
         layer = model.get_submodule(path)
-        inside = isinstance(layer, nn.Linear) and path.startswith(spec.projector)
-        assert inside, f"{spec.name}: '{path}' is not a linear layer of the projector '{spec.projector}'"
+        inside = isinstance(layer, nn.Linear) and path.startswith(parts.projector)
+        assert inside, f"{spec.name}: '{path}' is not a linear layer of the projector '{parts.projector}'"
         assert layer.in_features == width, f"{spec.name}: '{path}' reads width {layer.in_features}, is given {width}"
         width = layer.out_features
-    decoder_width = model.get_submodule(spec.token_embedding).embedding_dim
+    decoder_width = model.get_submodule(parts.token_embedding).embedding_dim
     assert width == decoder_width, f"{spec.name}: the projector ends in width {width}, the decoder's is {decoder_width}"
     read: list[Tensor] = []
-    first = model.get_submodule(spec.projector_layers[0])
+    first = model.get_submodule(parts.projector_layers[0])
     handle = first.register_forward_pre_hook(lambda module, args: read.append(args[0].flatten(0, -2)))
     with torch.no_grad():
         scene, _ = _native_scene(spec, model, native, [blots_of((90, 130), seed=1), blots_of((130, 90), seed=2)])
     handle.remove()
-    cells = merged_cells(model, spec, scene, side).features
+    cells = merged_cells(model, spec, scene).features
     apart = torch.cdist(cells, read[0], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
     assert apart.max() < 1e-3 * cells.norm(dim=1).mean(), (
-        f"{spec.name}: the projector's first layer '{spec.projector_layers[0]}' does not read the cells of the scene. "
-        "Is merged_side wrong, or a norm left out (of cells: cell_norm)?"
+        f"{spec.name}: the projector's first layer '{parts.projector_layers[0]}' does not read the cells of the scene. "
+        "Is cells.side wrong, or a norm left out (of whole cells: cells.norm)?"
     )
 
 
-def frames_are_where_video_scene_says(spec: BackboneSpec) -> None:
-    """Where there is a `video_scene`: a frame with one bright cell lights up that cell of its own grid, in the first
-    as in the second of two videos."""
-    if spec.video_scene is None:
+_PLACES = ((0, 0), (1, 0), (0.5, 0.4), (1, 1))  # shares of a grid's rows and columns
+
+
+def scenes_are_where_they_say(spec: BackboneSpec) -> None:
+    """A picture with one bright cell lights up that cell of its grid, and no other's, in each way that the spec says of
+    images: whole, in `tiles`, and as the projector makes them (`projected`)."""
+    model, native = spec.tiny(0)
+    for field, scene in (("images", spec.images), ("tiles", spec.tiles)):
+        if scene is None:
+            continue
+        for projected in (False, True) if scene.projected else (False,):
+            _check_images(spec, field, scene, model, native, projected=projected)
+
+
+def _check_images(spec: BackboneSpec, field: str, scene: Scene, model: Any, native: Any, *, projected: bool) -> None:
+    plain = [np.full((112, 168, 3), 100, dtype=np.uint8), np.full((168, 112, 3), 100, dtype=np.uint8)]
+
+    def seen(pictures: Sequence[np.ndarray]) -> tuple[FeatureGrids, NativeCall]:
+        inputs = _native_images(native, [Image.fromarray(each) for each in pictures])
+        return _seen(spec, field, scene, model, native, inputs, projected=projected)
+
+    still, call = seen(plain)
+    assert len(still) == len(plain), f"{spec.name}: {field} has {len(still)} grids for {len(plain)} images"
+    boxes = _boxes(scene, call, [(each.shape[0], each.shape[1]) for each in plain])
+    for index in range(len(plain)):
+        h, w = still.grids_hw[index]
+        for down, across in _PLACES:
+            cell = (round(down * (h - 1)), round(across * (w - 1)))
+            pixels = _pixels_of_cell(*cell, (h, w), boxes[index], inset=0.25)  # tiles may lose pixels at their ends
+            if not all(
+                0 <= each.start < each.stop <= side for each, side in zip(pixels, plain[index].shape[:2], strict=True)
+            ):
+                continue  # where the backbone pads
+            bright = [each.copy() for each in plain]
+            bright[index][pixels] = 255
+            moved, _ = seen(bright)
+            found = _most_changed(still, moved)
+            assert found == (index, *cell), (
+                f"{spec.name}: cell {cell} of image {index} lights up grid, row, column {found} of "
+                f"{field}.{'projected' if projected else 'grids'}"
+            )
+
+
+def frames_are_where_videos_says(spec: BackboneSpec) -> None:
+    """Where there is a scene of `videos`: a frame with one bright cell lights up that cell of its own grid, in the
+    first as in the second of two videos, also as the projector makes them (`projected`)."""
+    scene = spec.videos
+    if scene is None:
         return
     model, native = spec.tiny(0)
-    frames_per_grid = spec.video_scene.frames_per_grid(model.config)
+    for projected in (False, True) if scene.projected else (False,):
+        _check_frames(spec, scene, model, native, projected=projected)
+
+
+def _check_frames(spec: BackboneSpec, scene: Scene, model: Any, native: Any, *, projected: bool) -> None:
+    frames_per_grid = scene.frames_per_grid(model.config)
     plain = [np.full((4, 112, 168, 3), 100, dtype=np.uint8) for _ in range(2)]
-    still = _video_scene_grids(spec, spec.video_scene, model, native, plain)
+
+    def seen(videos: Sequence[np.ndarray]) -> tuple[FeatureGrids, NativeCall]:
+        inputs = _native_videos(native, videos)
+        return _seen(spec, "videos", scene, model, native, inputs, projected=projected)
+
+    still, call = seen(plain)
     grids_per_video = -(-len(plain[0]) // frames_per_grid)
     assert len(still) == 2 * grids_per_video, (
         f"{spec.name}: {len(still)} grids for two videos of {len(plain[0])} frames, {frames_per_grid} frames a grid"
     )
-    height, width = plain[0].shape[1:3]
-    box = spec.video_scene.box_xyxy(model.config, (height, width)) if spec.video_scene.box_xyxy else None
+    boxes = _boxes(scene, call, [each.shape[1:3] for each in plain])
     for video, frame in ((0, 0), (0, 1), (0, 3), (1, 0), (1, 2)):
         grid = video * grids_per_video + frame // frames_per_grid
         h, w = still.grids_hw[grid]
         for row, column in ((0, 0), (h - 1, 0), (h // 2, w // 3), (h - 1, w - 1)):
-            cell = _pixels_of_cell(row, column, (h, w), box or (0, 0, width, height))
             bright = [each.copy() for each in plain]
-            bright[video][frame][cell] = 255
-            moved = _video_scene_grids(spec, spec.video_scene, model, native, bright)
-            change = [(moved[index] - still[index]).norm(dim=-1) for index in range(len(still))]
-            most = max(range(len(change)), key=lambda index: change[index].max().item())
-            found = (most, *divmod(int(change[most].argmax()), w))
+            bright[video][frame][_pixels_of_cell(row, column, (h, w), boxes[video])] = 255
+            found = _most_changed(still, seen(bright)[0])
             assert found == (grid, row, column), (
                 f"{spec.name}: cell {(row, column)} of frame {frame} of video {video} lights up grid, row, column "
                 f"{found}, expected {(grid, row, column)}"
             )
 
 
-def _pixels_of_cell(row: int, column: int, grid_hw: tuple[int, int], box: FloatBox) -> tuple[slice, slice]:
-    """Where one cell of a grid over `box` lies in its frame."""
+def _most_changed(one: FeatureGrids, other: FeatureGrids) -> tuple[int, int, int]:
+    """Grid, row and column of the cell that differs most."""
+    change = [(other[index] - one[index]).norm(dim=-1) for index in range(len(one))]
+    most = max(range(len(change)), key=lambda index: change[index].max().item())
+    return (most, *divmod(int(change[most].argmax()), one.grids_hw[most][1]))
+
+
+def _pixels_of_cell(
+    row: int, column: int, grid_hw: tuple[int, int], box: FloatBox, *, inset: float = 0.0
+) -> tuple[slice, slice]:
+    """Where one cell of a grid over `box` lies in its picture, less a share of it at each end."""
     x0, y0, x1, y1 = box
-    rows = slice(*(round(y0 + at * (y1 - y0) / grid_hw[0]) for at in (row, row + 1)))
-    columns = slice(*(round(x0 + at * (x1 - x0) / grid_hw[1]) for at in (column, column + 1)))
+    rows = slice(*(round(y0 + at * (y1 - y0) / grid_hw[0]) for at in (row + inset, row + 1 - inset)))
+    columns = slice(*(round(x0 + at * (x1 - x0) / grid_hw[1]) for at in (column + inset, column + 1 - inset)))
     return rows, columns
 
 
-def _video_scene_grids(
-    spec: BackboneSpec, scene: VideoScene, model: Any, native: Any, videos: list[np.ndarray]
-) -> FeatureGrids:
-    """The grids of several samples of one video each, from the native pass."""
+def _native_videos(native: Any, videos: Sequence[np.ndarray]) -> Any:
+    """Several samples of one video each."""
     message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "what is it?"}]}
     text = native.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     metadata = [
         {"fps": 1.0, "total_num_frames": len(each), "frames_indices": list(range(len(each)))} for each in videos
     ]
-    inputs = native(
+    return native(
         text=[text] * len(videos),
-        videos=videos,
+        videos=list(videos),
         video_metadata=metadata,
         do_sample_frames=False,
         padding=True,
         return_tensors="pt",
     )
+
+
+def _seen(
+    spec: BackboneSpec, field: str, scene: Scene, model: Any, native: Any, inputs: Any, *, projected: bool
+) -> tuple[FeatureGrids, NativeCall]:
+    """What the native pass shows of its media, and the call."""
+    call, side = native_call(model, native, inputs), spec.cell_side(model.config) if projected else 1
+    read = scene.projected if projected else scene.grids
+    assert read is not None
     with torch.no_grad():
-        grids = scene.grids(model, inputs, _tower_output(spec, model, inputs))
-    promised, got = scene.grids_hw(model.config, inputs), grids.grids_hw
-    assert promised == got, f"{spec.name}: video_scene.grids_hw says {promised}, grids {got}"
-    return grids
+        outputs = _outputs(spec, model, inputs, spec.parts.projector if projected else spec.parts.vision_tower)
+        grids = read(call, outputs)
+    promised, got = tuple((h // side, w // side) for h, w in scene.grids_hw(call)), grids.grids_hw
+    assert promised == got, (
+        f"{spec.name}: {field}.grids_hw says {promised}, {field}.{'projected' if projected else 'grids'} gives {got}"
+    )
+    return grids, call
 
 
-def _tower_output(spec: BackboneSpec, model: Any, inputs: Any) -> Any:
-    """What the vision tower returns in the native pass."""
+def _outputs(spec: BackboneSpec, model: Any, inputs: Any, path: str) -> tuple[Any, ...]:
+    """What the module at `path` returns in the native pass, call by call."""
     outputs: list[Any] = []
-    tower = model.get_submodule(spec.vision_tower)
-    handle = tower.register_forward_hook(lambda module, args, output: outputs.append(output))
-    model(**inputs)
-    handle.remove()
-    assert outputs, f"{spec.name}: a picture's native pass does not call the vision_tower '{spec.vision_tower}'"
-    return outputs[-1]
+    handle = model.get_submodule(path).register_forward_hook(lambda module, args, output: outputs.append(output))
+    try:
+        model(**inputs)
+    finally:
+        handle.remove()
+    assert outputs, f"{spec.name}: the native pass of a picture does not call '{path}'"
+    return tuple(outputs)
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
@@ -370,5 +456,6 @@ BACKBONE_CHECKS: tuple[Callable[[BackboneSpec], None], ...] = (
     projector_reads_the_scenes_cells,
     final_norm_is_behind_the_last_layer,
     lora_scopes_are_parts_of_the_model,
-    frames_are_where_video_scene_says,
+    scenes_are_where_they_say,
+    frames_are_where_videos_says,
 )

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..contracts.adapter import AdapterSpec
-from ..contracts.views import CropView, EncodedView, FeatureGrids, PatchGeometry, RegionPlan, View
-from ..errors import SpliceError
-from ..model import RegionModel
+from ..contracts.adapter import AdapterSpec, Planner
+from ..contracts.encoded import EncodedView, FeatureGrids, PatchRows
+from ..contracts.views import CropView, PatchGeometry, RegionPlan, View
+from ..entry import attach, load
+from ..errors import PromptError, SpliceError
 from ..plugins import get_adapter, get_backbone
-from ..processor import RegionProcessor
+from ..regions.mask import RegionMask
 from ..regions.region import Region
+from ..tokens.layouts import Features
 from .adapter_checks import ADAPTER_CHECKS
 from .backbone_checks import BACKBONE_CHECKS
 from .mask_checks import masks_come_where_they_are_asked_for, masks_do_not_depend_on_company, masks_survive_saving
@@ -29,6 +31,7 @@ from .pairs import (
     Pair,
     Recorder,
     as_image,
+    asks_about_videos,
     awkward_masks,
     make_pair,
     noise_picture,
@@ -38,6 +41,7 @@ from .pairs import (
     video_part,
     with_answers,
 )
+from .running import run_check
 
 DEFAULT_ADAPTER = "maskpool"
 DEFAULT_BACKBONE = "videollama3"
@@ -59,8 +63,8 @@ def check_backbone(name: str, *, adapter: str = DEFAULT_ADAPTER) -> list[str]:
         AssertionError: the first check that fails, and what is wrong.
     """
     spec = get_backbone(name)
-    passed = [_run(check, spec) for check in BACKBONE_CHECKS]
-    return passed + [_run(check, adapter, name) for check in PAIR_CHECKS]
+    passed = [run_check(check, spec) for check in BACKBONE_CHECKS]
+    return passed + [run_check(check, adapter, name) for check in PAIR_CHECKS]
 
 
 def check_adapter(name: str, *, backbone: str = DEFAULT_BACKBONE) -> list[str]:
@@ -77,25 +81,8 @@ def check_adapter(name: str, *, backbone: str = DEFAULT_BACKBONE) -> list[str]:
         AssertionError: the first check that fails, and what is wrong.
     """
     spec = get_adapter(name)
-    passed = [_run(check, spec) for check in ADAPTER_CHECKS]
-    return passed + [_run(check, name, backbone) for check in PAIR_CHECKS]
-
-
-def _run(check: Callable[..., None], *subject: Any) -> str:
-    """Run one check; whatever it raises is reported with the check's name and what it demands."""
-    try:
-        check(*subject)
-    except Exception as error:
-        detail = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-        demand = " ".join((check.__doc__ or "").split())
-        raise AssertionError(f"{check.__name__}: {detail}\nThe check demands: {demand}") from error
-    return check.__name__
-
-
-# --- an adapter alone ---------------------------------------------------------------------------------------
-
-
-# --- a backbone alone ---------------------------------------------------------------------------------------
+    passed = [run_check(check, spec) for check in ADAPTER_CHECKS]
+    return passed + [run_check(check, name, backbone) for check in PAIR_CHECKS]
 
 
 # --- a pair -------------------------------------------------------------------------------------------------
@@ -149,7 +136,7 @@ def regions_reach_the_decoder(adapter: str, backbone: str) -> None:
         with torch.no_grad():
             logits = [pair.model(**each).logits[0] for each in inputs]
         assert all(torch.isfinite(each).all() for each in logits), f"{dtype}: logits are not finite"
-        first = (inputs[0]["input_ids"][0] == pair.processor.placeholder_id).nonzero()[0].item()
+        first = (inputs[0]["input_ids"][0] == pair.processor.tokens.placeholder).nonzero()[0].item()
         assert torch.equal(logits[0][:first], logits[1][:first]), "a region changes logits before it"
         assert not torch.equal(logits[0][-1], logits[1][-1]), "a region does not change the last logits"
         pair.model.detach()
@@ -163,8 +150,8 @@ def detach_leaves_no_trace(adapter: str, backbone: str) -> None:
     with torch.no_grad():
         logits = bare(**inputs).logits  # before the portrait: transformers adds hooks of its own at first use
     before = portrait_of(bare)
-    model = RegionModel.attach(bare, adapter=adapter, adapter_config=get_adapter(adapter).tiny)
-    model.make_processor(pair.native)
+    tiny = get_adapter(adapter).tiny
+    model, _ = attach(bare, pair.native, adapter=adapter, adapter_config=tiny, backbone_plugin=backbone)
     model.add_lora(scopes=tuple(get_backbone(backbone).lora_targets))
     model(**with_answers(pair)).loss.backward()
     model.generate(**pair.inputs(0), max_new_tokens=2)
@@ -184,6 +171,26 @@ def a_batch_answers_as_its_samples_do(adapter: str, backbone: str) -> None:
         alone = pair.answer(pair.inputs(index))[0]
         assert torch.equal(together[index], alone), f"sample {index}: {together[index]} in a batch, {alone} alone"
     pair.model.detach()
+
+
+def media_are_mixed_as_the_spec_says(adapter: str, backbone: str) -> None:
+    """Where a batch may not mix pictures and videos (`mixes_media`): one of videos answers as its samples do, and a
+    mixed one is refused."""
+    pair = make_pair(adapter, backbone)
+    if pair.processor.mixes_media or not asks_about_videos(adapter, backbone, pair.native):
+        return
+    asked = [user_message(video_part(), "what does <region> do?")]
+    regions = [[{0: Region.from_box((8, 8, 30, 40))}], [{4: Region.from_box((40, 10, 62, 40))}]]
+    batch = pair.answer(pair.processor([asked, asked], regions))
+    for answer, own in zip(batch, regions, strict=True):
+        alone = pair.answer(pair.processor(asked, own))
+        assert torch.equal(answer[None], alone), "a question about a video is answered otherwise in a batch"
+    try:
+        pair.processor([asked, pair.conversations[0]], [regions[0], pair.regions[0]])
+    except PromptError:
+        pair.model.detach()
+        return
+    raise AssertionError("a batch of a picture and a video was accepted")
 
 
 def generation_works_as_usual(adapter: str, backbone: str) -> None:
@@ -238,7 +245,7 @@ def promised_is_delivered(adapter: str, backbone: str) -> None:
         with torch.no_grad():
             assert torch.isfinite(pair.model(**inputs).logits).all(), f"mask of {mask.area} px in {mask.image_hw}"
     inputs = pair.inputs(0)
-    at = (inputs["input_ids"][0] == pair.processor.placeholder_id).nonzero()[0].item()
+    at = (inputs["input_ids"][0] == pair.processor.tokens.placeholder).nonzero()[0].item()
     inputs["input_ids"][0, at] = pair.processor.tokenizer.eos_token_id
     try:
         pair.model(**inputs)
@@ -273,20 +280,18 @@ def stretched_features_are_read(adapter: str, backbone: str) -> None:
     if not _asks_for_stretched_features(spec):
         return
     pair = make_pair(adapter, backbone)
-    width = get_backbone(backbone).vision_width(pair.model.backbone.config)
-    pair.processor._adapter = dataclasses.replace(spec, plan=lambda *planned: _half_encoded(spec.plan(*planned)))
+    width = get_backbone(backbone).crops.width(pair.model.backbone.config)
+    pair.processor._planner = _HalfEncoding(pair.processor._planner)
     batch = pair.inputs(0)["regions"]
     generator = torch.Generator().manual_seed(0)
-    views = []
-    for layout in batch.views:
-        features = torch.randn(sum(h * w for h, w in layout.grids_hw), width, generator=generator)
-        views.append(layout.encoded(FeatureGrids(features, layout.grids_hw)))
+    total = sum(h * w for h, w in batch.crop_grids_hw)
+    crops = FeatureGrids(torch.randn(total, width, generator=generator), batch.crop_grids_hw)
+    views = [layout.encoded(Features(crops)) for layout in batch.views]
     with torch.no_grad():
         tokens = pair.model.adapter(tuple(views), batch.counts)
         expected = pair.model.adapter(tuple(map(_beforehand, views)), batch.counts)
     assert torch.allclose(tokens, expected, atol=1e-5), (
-        "the adapter does not read the features stretched; where it selects grids.features[patch_rows] it should call "
-        "patch_features()"
+        "the adapter does not read the features stretched; it should select them with patch_features() or pooled()"
     )
     pair.model.detach()
 
@@ -294,18 +299,28 @@ def stretched_features_are_read(adapter: str, backbone: str) -> None:
 def _asks_for_stretched_features(spec: AdapterSpec) -> bool:
     """Whether a plan of it does, by default or with a preset."""
     geometry = PatchGeometry(patch_size=14, grid_multiple=2)
-    configs = [spec.make_config(preset) for preset in (None, *spec.presets)]
-    plans = [spec.plan(config, mask, geometry) for config in configs for mask in awkward_masks()]
+    planners = [spec.planner(spec.make_config(preset)) for preset in (None, *spec.presets)]
+    plans = [planner.plan(mask, geometry) for planner in planners for mask in awkward_masks()]
     crops = [view for plan in plans for view in plan.views if isinstance(view, CropView)]
     return any(crop.tower_hw != crop.grid_hw for crop in crops)
 
 
-def _half_encoded(plan: RegionPlan) -> RegionPlan:
-    """The plan with the crops of its masks encoded in half as many rows and columns, still of even number."""
-    return dataclasses.replace(plan, views=tuple(map(_half_encoded_view, plan.views)))
+class _HalfEncoding(Planner[Any]):
+    """Plans as another does, with the crops of masks encoded in half as many rows and columns, still of even number."""
+
+    def __init__(self, planner: Planner[Any]) -> None:
+        super().__init__(planner.config)
+        self._planner = planner
+
+    def plan(self, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
+        plan = self._planner.plan(mask, geometry)
+        return dataclasses.replace(plan, views=tuple(map(_half_encoded_view, plan.views)))
+
+    def together(self, plans: Sequence[RegionPlan]) -> Sequence[RegionPlan]:
+        return self._planner.together(plans)
 
 
-def _half_encoded_view(view: View) -> View:
+def _half_encoded_view(view: View | None) -> View | None:
     if not isinstance(view, CropView) or view.mask is None:
         return view
     rows, columns = (max(2, side // 4 * 2) for side in view.grid_hw)
@@ -314,15 +329,14 @@ def _half_encoded_view(view: View) -> View:
 
 def _beforehand(view: EncodedView) -> EncodedView:
     """The view with its stretched features as rows of a further grid, where plain selecting finds them."""
-    if view.corners is None:
+    if view.rows.weights is None:
         return view
     stretched = view.patch_features()
     first = len(view.grids.features)
     return dataclasses.replace(
         view,
         grids=FeatureGrids(torch.cat([view.grids.features, stretched]), (*view.grids.grids_hw, (1, len(stretched)))),
-        patch_rows=torch.arange(first, first + len(stretched)),
-        corners=None,
+        rows=PatchRows(torch.arange(first, first + len(stretched))),
     )
 
 
@@ -357,7 +371,7 @@ def _gradients(pair: Pair) -> Iterator[tuple[str, list[Tensor]]]:
     """What must not be zero: the gradient of each of the adapter's parameters. A mask head may have some that this
     batch does not need; then those of each child of its module together."""
     parts: Any = pair.model.adapter.named_parameters()
-    if pair.model.adapter_spec.mask_head is not None:
+    if pair.model.adapter_spec.masks is not None:
         parts = pair.model.adapter.named_children()
     for name, part in parts:
         parameters = part.parameters() if isinstance(part, nn.Module) else (part,)
@@ -379,8 +393,7 @@ def saving_and_loading_changes_nothing(adapter: str, backbone: str) -> None:
         files = [each.suffix for each in folder.rglob("*") if each.is_file()]
         assert not {".bin", ".pt", ".pth", ".pkl"} & set(files), f"the folder holds pickles: {files}"
         fresh, _ = get_backbone(backbone).tiny(0)
-        loaded = RegionModel.from_pretrained(folder, backbone=fresh)
-        processor = RegionProcessor.from_pretrained(folder)
+        loaded, processor = load(folder, backbone=fresh)
         with torch.no_grad():
             got = loaded(**processor(pair.conversations, pair.regions)).logits
     assert torch.equal(expected, got), "logits differ after saving and loading"
@@ -396,6 +409,7 @@ PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
     a_region_is_the_same_in_company,
     stretched_features_are_read,
     a_batch_answers_as_its_samples_do,
+    media_are_mixed_as_the_spec_says,
     generation_works_as_usual,
     gradients_reach_what_trains,
     detach_leaves_no_trace,

@@ -22,7 +22,7 @@ def masks_come_where_they_are_asked_for(adapter: str, backbone: str) -> None:
     """Where the adapter gives masks: an answer that is made to give one has an object with a presence for the picture,
     or for each sampled frame, and masks at the original size; an answer that gives none has no objects, and the head is
     not run."""
-    if get_adapter(adapter).mask_head is None:
+    if get_adapter(adapter).masks is None:
         return
     pair = make_pair(adapter, backbone)
     predicted = _recorded_masks(pair.model)
@@ -51,7 +51,7 @@ def _segmentations(pair: Pair) -> Iterator[tuple[tuple[int, int], list[int], Any
 
 def _masks(pair: Pair, inputs: Any, *, model: RegionModel | None = None, silent: bool = False) -> GeneratedMasks:
     """Answers that give a mask at their end, or, `silent`, none."""
-    unwanted = [*pair.media_ids, pair.processor.mask_token_id] if silent else pair.media_ids
+    unwanted = [*pair.media_ids, pair.processor.tokens.mask] if silent else pair.media_ids
     options: dict[str, Any] = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "suppress_tokens": unwanted}
     generated: GeneratedMasks = (model or pair.model).generate(**inputs, force_mask=not silent, **options)
     return generated
@@ -87,12 +87,12 @@ def masks_do_not_depend_on_company(adapter: str, backbone: str) -> None:
     of its clip in order, and so are their losses; they are logits, also of hidden states in bfloat16; what nothing is
     known of costs nothing."""
     spec = get_adapter(adapter)
-    if spec.mask_head is None:
+    if spec.masks is None:
         return
     pair = make_pair(adapter, backbone)
     head: Any = pair.model.adapter
-    px = spec.mask_head.picture_px(spec.make_config(spec.tiny))
-    width = pair.model.backbone.get_submodule(get_backbone(backbone).token_embedding).embedding_dim
+    px = spec.masks.picture_px(spec.make_config(spec.tiny))
+    width = pair.model.backbone.get_submodule(get_backbone(backbone).parts.token_embedding).embedding_dim
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, width, generator=generator)
     pixels = torch.randint(0, 256, (4, 3, px, px), generator=generator, dtype=torch.uint8)
@@ -132,7 +132,7 @@ def masks_do_not_depend_on_company(adapter: str, backbone: str) -> None:
 
 def masks_survive_saving(adapter: str, backbone: str) -> None:
     """Where the adapter gives masks: a saved folder predicts equal ones, and equal objects, on a fresh backbone."""
-    if get_adapter(adapter).mask_head is None:
+    if get_adapter(adapter).masks is None:
         return
     pair = make_pair(adapter, backbone)
     predicted = _recorded_masks(pair.model)

@@ -14,7 +14,8 @@ from transformers import TextStreamer
 
 from ..contracts.adapter import AdapterSpec
 from ..contracts.messages import MASK_MARKER
-from ..contracts.views import PatchGeometry, SceneView
+from ..contracts.views import PatchGeometry
+from ..entry import attach
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
@@ -38,8 +39,8 @@ class Pair:
         processor: its processor.
         native: the backbone's own processor, untouched.
         conversations: a batch of mixed kinds: two regions on one image, text only, an image without regions,
-            regions on two images and, where the backbone takes videos, two objects in different spans of one. For an
-            adapter that reads clicks and boxes as they are drawn also a mask and a click on one image.
+            regions on two images and, where the backbone takes videos beside pictures, two objects in different spans
+            of one. For an adapter that reads clicks and boxes as they are drawn also a mask and a click on one image.
         regions: the regions of each.
     """
 
@@ -79,7 +80,9 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
     spec = get_adapter(adapter)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = RegionModel.attach(bare.to(dtype), adapter=adapter, adapter_config=spec.tiny).eval()
+        model, processor = attach(
+            bare.to(dtype), native, adapter=adapter, adapter_config=spec.tiny, backbone_plugin=backbone
+        )
     wide, tall = noise_picture((70, 120), seed=1), noise_picture((110, 60), seed=2)
     conversations = [
         [user_message(wide, "what is <region>, and what is <region>?")],
@@ -93,13 +96,20 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
         [],
         [Region.from_box((30, 20, 34, 23)), Region.from_box((5, 5, 55, 100), image_index=1)],
     ]
-    if takes_videos(native) and (get_backbone(backbone).video_scene or not _reads_scene(spec)):
+    if processor.mixes_media and asks_about_videos(adapter, backbone, native):
         conversations.append([user_message(video_part(), "what does <region> do, and <region>?")])
         regions.append([VideoRegion(_VIDEO_BOXES), VideoRegion({3: Region.from_points([(50, 30)])})])
-    if spec.plan_drawn is not None:
+    if spec.drawn:
         conversations.append([user_message(tall, "is <region> part of <region>?")])
         regions.append([Region.from_points([(20, 30)]), _TRIANGLE])
-    return Pair(model, model.make_processor(native), native, conversations, regions)
+    return Pair(model.eval(), processor, native, conversations, regions)
+
+
+def asks_about_videos(adapter: str, backbone: str, native: Any) -> bool:
+    """Whether regions of videos can be asked about."""
+    return takes_videos(native) and (
+        get_backbone(backbone).videos is not None or not _reads_scene(get_adapter(adapter))
+    )
 
 
 def takes_videos(native: Any) -> bool:
@@ -108,8 +118,9 @@ def takes_videos(native: Any) -> bool:
 
 def _reads_scene(spec: AdapterSpec) -> bool:
     """Whether an adapter's plans ask for features of the backbone's own pass."""
-    plan = spec.plan(spec.make_config(None), awkward_masks()[0], PatchGeometry(patch_size=14, grid_multiple=2))
-    return any(isinstance(view, SceneView) for view in plan.views)
+    geometry = PatchGeometry(patch_size=14, grid_multiple=2)
+    plan = spec.planner(spec.make_config(None)).plan(awkward_masks()[0], geometry)
+    return any(view is not None and view.reads_scene for view in plan.views)
 
 
 class Recorder(TextStreamer):
@@ -150,7 +161,7 @@ def video_part() -> dict[str, Any]:
 
 def with_answers(pair: Pair) -> Any:
     """Something to learn of each conversation; where the adapter gives masks, a mask wherever there are regions."""
-    gives_masks = pair.model.adapter_spec.mask_head is not None
+    gives_masks = pair.model.adapter_spec.masks is not None
     conversations, regions = [], []
     for conversation, own in zip(pair.conversations, pair.regions, strict=True):
         on_video = bool(own) and isinstance(own[0], VideoRegion)

@@ -69,7 +69,7 @@ def cut_crops(crops: Sequence[Crop], pictures: Sequence[Picture], patch_size: in
         part = _part_hwc(sources[crop.picture], crop.box_xyxy)
         height, width = (side * patch_size for side in crop.grid_hw)
         resized = _resized(part, (height, width), crop.resample)
-        if crop.tower_hw != crop.grid_hw:  # as the official image processor brings a crop to what the tower takes
+        if crop.tower_hw != crop.grid_hw:  # `CropView.encoded_hw`
             tower_wh = sides_hw[index][::-1]
             resized = np.asarray(Image.fromarray(resized).resize(tower_wh, Image.Resampling.BICUBIC))
         pixels[:, ends[index] : ends[index + 1]].reshape(3, *sides_hw[index])[:] = resized.transpose(2, 0, 1)

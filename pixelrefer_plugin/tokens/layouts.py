@@ -1,17 +1,22 @@
-"""Layouts: where each region's features lie in the encoded views of a batch, as (region, patch) pairs."""
+"""Layouts: where each region's features lie in the encoded views of a batch, as (region, patch) pairs.
+
+Made before anything is encoded; with the features of the crops or of the scene a layout becomes what an adapter reads.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..contracts.views import Corners, CropView, EncodedPrompts, EncodedView, FeatureGrids, PromptKind, RegionPlan
-from ..regions.mask import FloatBox, RegionMask
+from ..contracts.adapter import SceneFeatures
+from ..contracts.encoded import DrawnKind, EncodedPrompts, EncodedView, FeatureGrids, PatchRows
+from ..contracts.views import CropView, RegionPlan
+from ..errors import SpliceError
+from ..regions.mask import Box, FloatBox, RegionMask
 from ..regions.region import Region
 from .crops import Crop
 
@@ -21,7 +26,8 @@ class PlannedRegion:
     """One region on one picture, with its plan.
 
     Attributes:
-        mask: its pixels on its picture. None where no view of the plan is a `SceneView`: nothing else reads them.
+        mask: its pixels on its picture. None where no view of the plan reads the scene: nothing else needs them.
+        box_xyxy: its own box, end-exclusive; None where it is read as it was drawn alone.
         plan: what the adapter asks for.
         picture: that picture's index among all pictures of the batch.
         drawn: the clicks or the box, where it was planned as it was drawn; None where it is read by its mask.
@@ -32,6 +38,7 @@ class PlannedRegion:
     """
 
     mask: RegionMask | None
+    box_xyxy: Box | None
     plan: RegionPlan
     picture: int
     drawn: Region | None = None
@@ -41,55 +48,103 @@ class PlannedRegion:
 
 
 @dataclass(frozen=True)
+class SceneGrids:
+    """One way in which the backbone's own pass shows the pictures of a batch: whole, or the tiles of each.
+
+    Attributes:
+        grids_hw: rows and columns of each grid: the images', then the videos'.
+        boxes_xyxy: per picture what its grid spans, in its original pixels.
+    """
+
+    grids_hw: tuple[tuple[int, int], ...]
+    boxes_xyxy: tuple[FloatBox, ...]
+
+
+@dataclass(frozen=True)
 class SceneLayout:
     """How the backbone's own vision pass will see the pictures of a batch.
 
     Attributes:
-        grids_hw: rows and columns of each grid: the images', then the videos'.
+        whole: each picture as a whole; None where no region reads it so.
+        tiled: each picture as its tiles; likewise.
         grid_of_picture: which grid shows each picture; frames may share one.
-        boxes_xyxy: per picture what its grid spans, in its original pixels.
         image_grids_per_sample: how many of the images' grids belong to each sample.
         video_grids_per_sample: how many of the videos' grids belong to each sample.
-        merged_side: rows and columns of patches that each of their cells joins; 1 where the cells are patches.
+        features: what the features are.
+        cell_side: rows and columns of patches that each of their cells joins; 1 where the features are of patches.
     """
 
-    grids_hw: tuple[tuple[int, int], ...]
+    whole: SceneGrids | None
+    tiled: SceneGrids | None
     grid_of_picture: tuple[int, ...]
-    boxes_xyxy: tuple[FloatBox, ...]
     image_grids_per_sample: tuple[int, ...]
     video_grids_per_sample: tuple[int, ...]
-    merged_side: int = 1
+    features: SceneFeatures = "patches"
+    cell_side: int = 1
+
+    def grids(self, *, tiled: bool) -> SceneGrids:
+        """The grids of one way."""
+        found = self.tiled if tiled else self.whole
+        assert found is not None, "a scene is planned in each way that a view of the batch reads it"
+        return found
 
 
 @dataclass(frozen=True, eq=False)
-class ViewLayout:
-    """One view of all regions of a batch, before it is encoded; see `EncodedView` for the fields they share.
+class Features:
+    """What was encoded for a batch.
 
     Attributes:
-        crops: which crops of the batch are this view's grids, or None when they are the scene's.
+        crops: of its crops; None where it has none.
+        scene: of the backbone's own pass, by whether the pictures are tiled; only what regions read.
+    """
+
+    crops: FeatureGrids | None
+    scene: Mapping[bool, FeatureGrids] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class GridLayout:
+    """One view of regions of a batch that read grids, before these are encoded; see `EncodedView` for the fields that
+    they share.
+
+    Attributes:
+        crops: which crops of the batch are this view's grids; None when they are the scene's.
+        tiled: where they are the scene's, whether they are the pictures' tiles.
+        grids_hw: rows and columns of each grid.
     """
 
     crops: slice | None
+    tiled: bool
     grids_hw: tuple[tuple[int, int], ...]
+    regions: tuple[int, ...]
     grid_of_region: tuple[int, ...]
-    patch_rows: Tensor
     patch_weights: Tensor
     patch_ij: Tensor
     region_of_patch: Tensor
     patches_per_region: tuple[int, ...]
     boxes_xyxy: Tensor
+    region_boxes_xyxy: Tensor
     images_hw: Tensor
-    corners: Corners | None = None
+    rows: PatchRows
 
-    def encoded(self, grids: FeatureGrids) -> EncodedView:
-        """This view with its grids' features."""
-        shared = {item.name: getattr(self, item.name) for item in dataclasses.fields(EncodedView)[1:]}
+    def encoded(self, features: Features) -> EncodedView:
+        """This view with its grids' features.
+
+        Raises:
+            SpliceError: the vision tower gave other grids than were planned.
+        """
+        grids = features.scene.get(self.tiled) if self.crops is None else _part(features.crops, self.crops)
+        if grids is None or grids.grids_hw != self.grids_hw:
+            raise SpliceError(
+                f"The regions were planned on grids {self.grids_hw}, the vision tower gave {grids and grids.grids_hw}."
+            )
+        shared = {item.name: getattr(self, item.name) for item in fields(EncodedView) if item.name != "grids"}
         return EncodedView(grids=grids, **shared)
 
 
 @dataclass(frozen=True, eq=False)
 class PromptLayout:
-    """A `PromptView` of all regions of a batch. Nothing is left to encode.
+    """A `PromptView` of regions of a batch. Nothing is left to encode.
 
     Attributes:
         prompts: the regions as they were drawn.
@@ -97,80 +152,146 @@ class PromptLayout:
 
     prompts: EncodedPrompts
 
-    @property
-    def images_hw(self) -> Tensor:
-        """`(R, 2)` float32, the size of each region's image."""
-        return self.prompts.images_hw
-
-    def encoded(self) -> EncodedPrompts:
+    def encoded(self, features: Features) -> EncodedPrompts:
         """What the adapter's module reads."""
         return self.prompts
 
 
-def crop_layout(
-    regions: Sequence[PlannedRegion],
-    index: int,
-    crops: list[Crop],
-    first_alike: Sequence[int],
-    images_hw: Sequence[tuple[int, int]],
-) -> ViewLayout:
-    """The layout of a view of crops; those it needs are added to `crops`."""
-    first_crop = len(crops)
-    grid_of: dict[Crop, int] = {}
-    views: list[CropView] = []
-    grid_of_region = []
-    for region in regions:
-        view = region.plan.views[index]
-        assert isinstance(view, CropView), f"view {index} of every region must be of one kind, got {view!r}"
-        crop = Crop(first_alike[region.picture], view.box_xyxy, view.grid_hw, view.tower_hw, view.resample)
-        views.append(view)
-        grid_of_region.append(grid_of.setdefault(crop, len(grid_of)))
-    crops.extend(grid_of)
-    return _layout(
-        crops=slice(first_crop, len(crops)),
-        grids_hw=tuple(crop.tower_hw for crop in grid_of),
-        grid_of_region=grid_of_region,
-        masks=[_NO_PAIRS if view.mask is None else view.mask for view in views],
-        boxes_xyxy=[view.box_xyxy for view in views],
-        images_hw=images_hw,
-    )
+def _part(grids: FeatureGrids | None, which: slice) -> FeatureGrids | None:
+    """A run of consecutive grids."""
+    if grids is None or (which.start, which.stop) == (0, len(grids)):
+        return grids
+    areas = [h * w for h, w in grids.grids_hw]
+    first, end = sum(areas[: which.start]), sum(areas[: which.stop])
+    return FeatureGrids(grids.features[first:end], grids.grids_hw[which])
 
 
-def scene_layout(
-    regions: Sequence[PlannedRegion], scene: SceneLayout, images_hw: Sequence[tuple[int, int]]
-) -> ViewLayout:
-    boxes = [scene.boxes_xyxy[region.picture] for region in regions]
-    grid_of_region = [scene.grid_of_picture[region.picture] for region in regions]
-    placed = zip(regions, boxes, grid_of_region, strict=True)
-    return _layout(
-        crops=None,
-        grids_hw=scene.grids_hw,
-        grid_of_region=grid_of_region,
-        masks=[_scene_mask(region.mask, box, scene.grids_hw[grid]) for region, box, grid in placed],
-        boxes_xyxy=boxes,
-        images_hw=images_hw,
-    )
+class LayoutSheet:
+    """Lays out the views of a batch, and collects the crops that they ask for: a `BatchLayout`.
 
+    Args:
+        regions: all regions of the batch.
+        images_hw: size of each one's picture.
+        first_alike: for each picture of the batch the first that is the same object: conversations may share one.
+        scene: how the backbone's own pass sees the pictures; None where no view reads it.
+    """
 
-def prompt_layout(regions: Sequence[PlannedRegion], images_hw: Sequence[tuple[int, int]]) -> PromptLayout:
-    kinds, points = zip(*(_drawn_points(region.drawn) for region in regions), strict=True)
-    region_of_point = np.repeat(np.arange(len(regions)), [len(each) for each in points])
-    return PromptLayout(
-        EncodedPrompts(
-            kinds=kinds,
-            points_xy=torch.tensor([each for of_region in points for each in of_region]).float().view(-1, 2),
-            region_of_point=torch.from_numpy(region_of_point),
-            images_hw=torch.tensor(images_hw, dtype=torch.float32),
-            frame_position=torch.tensor([region.frame_position for region in regions], dtype=torch.float32),
-            num_frames=torch.tensor([region.num_frames for region in regions], dtype=torch.float32),
+    def __init__(
+        self,
+        regions: Sequence[PlannedRegion],
+        *,
+        images_hw: Sequence[tuple[int, int]],
+        first_alike: Sequence[int],
+        scene: SceneLayout | None,
+    ) -> None:
+        self.crops: list[Crop] = []
+        self._regions = regions
+        self._images_hw = images_hw
+        self._first_alike = first_alike
+        self._scene = scene
+
+    def view(self, index: int) -> GridLayout | PromptLayout | None:
+        """The view at one place of the plans, of the regions that have it; None where none has."""
+        having = [(number, region.plan.views[index]) for number, region in enumerate(self._regions)]
+        numbers = [number for number, view in having if view is not None]
+        views = [view for _, view in having if view is not None]
+        if not views:
+            return None
+        layout: GridLayout | PromptLayout = type(views[0]).lay_out(self, numbers, views)
+        return layout
+
+    def on_crops(self, numbers: Sequence[int], views: Sequence[CropView]) -> GridLayout:
+        """See `BatchLayout`."""
+        first, grid_of = len(self.crops), dict[Crop, int]()
+        grid_of_region = []
+        for number, view in zip(numbers, views, strict=True):
+            picture = self._first_alike[self._regions[number].picture]
+            crop = Crop(picture, view.box_xyxy, view.grid_hw, view.tower_hw, view.resample)
+            grid_of_region.append(grid_of.setdefault(crop, len(grid_of)))
+        self.crops.extend(grid_of)
+        return self._layout(
+            numbers,
+            crops=slice(first, len(self.crops)),
+            grids_hw=tuple(crop.tower_hw for crop in grid_of),
+            grid_of_region=grid_of_region,
+            masks=[_NO_PAIRS if view.mask is None else view.mask for view in views],
+            boxes_xyxy=[view.box_xyxy for view in views],
         )
-    )
+
+    def on_scene(self, numbers: Sequence[int], *, tiled: bool) -> GridLayout:
+        """See `BatchLayout`."""
+        assert self._scene is not None, "a scene is planned where a view reads it"
+        scene, regions = self._scene.grids(tiled=tiled), [self._regions[number] for number in numbers]
+        boxes = [scene.boxes_xyxy[region.picture] for region in regions]
+        grid_of_region = [self._scene.grid_of_picture[region.picture] for region in regions]
+        placed = zip(regions, boxes, grid_of_region, strict=True)
+        return self._layout(
+            numbers,
+            tiled=tiled,
+            grids_hw=scene.grids_hw,
+            grid_of_region=grid_of_region,
+            masks=[_scene_mask(region.mask, box, scene.grids_hw[grid]) for region, box, grid in placed],
+            boxes_xyxy=boxes,
+        )
+
+    def as_drawn(self, numbers: Sequence[int]) -> PromptLayout:
+        """See `BatchLayout`."""
+        regions = [self._regions[number] for number in numbers]
+        kinds, points = zip(*(_drawn_points(region.drawn) for region in regions), strict=True)
+        region_of_point = np.repeat(np.arange(len(regions)), [len(each) for each in points])
+        return PromptLayout(
+            EncodedPrompts(
+                regions=tuple(numbers),
+                kinds=kinds,
+                points_xy=torch.tensor([each for of_region in points for each in of_region]).float().view(-1, 2),
+                region_of_point=torch.from_numpy(region_of_point),
+                images_hw=self._sizes(numbers),
+                frame_position=torch.tensor([region.frame_position for region in regions], dtype=torch.float32),
+                num_frames=torch.tensor([region.num_frames for region in regions], dtype=torch.float32),
+            )
+        )
+
+    def _sizes(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor([self._images_hw[number] for number in numbers], dtype=torch.float32)
+
+    def _layout(
+        self,
+        numbers: Sequence[int],
+        *,
+        grids_hw: tuple[tuple[int, int], ...],
+        grid_of_region: Sequence[int],
+        masks: Sequence[np.ndarray],
+        boxes_xyxy: Sequence[FloatBox],
+        crops: slice | None = None,
+        tiled: bool = False,
+    ) -> GridLayout:
+        """Masks as (region, patch) pairs: the rows of the concatenated features that each region reads."""
+        pairs = _pairs(masks, grids_hw, grid_of_region)
+        return GridLayout(
+            crops=crops,
+            tiled=tiled,
+            grids_hw=grids_hw,
+            regions=tuple(numbers),
+            grid_of_region=tuple(grid_of_region),
+            patch_weights=torch.from_numpy(pairs.weights),
+            patch_ij=torch.from_numpy(pairs.ij),
+            region_of_patch=torch.from_numpy(pairs.region),
+            patches_per_region=tuple(pairs.per_region.tolist()),
+            boxes_xyxy=torch.tensor(boxes_xyxy, dtype=torch.float32),
+            region_boxes_xyxy=torch.tensor([self._box(number) for number in numbers], dtype=torch.float32),
+            images_hw=self._sizes(numbers),
+            rows=pairs.rows,
+        )
+
+    def _box(self, number: int) -> Box:
+        box = self._regions[number].box_xyxy
+        assert box is not None, "a region that reads a grid has a box"
+        return box
 
 
-def _drawn_points(drawn: Region | None) -> tuple[PromptKind, Sequence[tuple[float, float]]]:
+def _drawn_points(drawn: Region | None) -> tuple[DrawnKind, Sequence[tuple[float, float]]]:
     """The clicks of a region, or the upper left and the lower right corner of its box."""
-    if drawn is None:
-        return "mask", ()
+    assert drawn is not None, "only a region that is planned as it was drawn has a PromptView"
     if drawn.kind == "points":
         points, _radius_px = drawn.data
         return "points", points
@@ -195,16 +316,26 @@ def _scene_mask(mask: RegionMask | None, box_xyxy: FloatBox, grid_hw: tuple[int,
 _NO_PAIRS = np.zeros((1, 1), dtype=np.float32)  # stands in for the mask of a view that is read whole
 
 
-def _layout(
-    *,
-    crops: slice | None,
-    grids_hw: tuple[tuple[int, int], ...],
-    grid_of_region: Sequence[int],
-    masks: Sequence[np.ndarray],
-    boxes_xyxy: Sequence[FloatBox],
-    images_hw: Sequence[tuple[int, int]],
-) -> ViewLayout:
-    """Masks as (region, patch) pairs: the rows of the concatenated features that each region reads."""
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """The (region, patch) pairs of a view, M in all.
+
+    Attributes:
+        weights: `(M,)` float32.
+        ij: `(M, 2)` float32, rows and columns in the grid that is read.
+        region: `(M,)` int64, the place of each pair's region among the view's.
+        per_region: `(R,)`.
+        rows: of the concatenated features.
+    """
+
+    weights: np.ndarray
+    ij: np.ndarray
+    region: np.ndarray
+    per_region: np.ndarray
+    rows: PatchRows
+
+
+def _pairs(masks: Sequence[np.ndarray], grids_hw: Sequence[tuple[int, int]], grid_of_region: Sequence[int]) -> _Pairs:
     flat = np.concatenate([mask.ravel() for mask in masks])
     first_of_mask = np.cumsum([0, *(mask.size for mask in masks)])
     inside = np.flatnonzero(flat)
@@ -214,24 +345,13 @@ def _layout(
     read_hw = np.array([grids_hw[grid] for grid in grid_of_region])[of_patch]
     first_row = np.cumsum([0, *(h * w for h, w in grids_hw)])[np.array(grid_of_region)][of_patch]
     ij = np.stack(np.divmod(inside - first_of_mask[of_patch], masks_hw[:, 1]), axis=1)
-    corners = None
     if (masks_hw != read_hw).any():
         ij = _source_ij(ij, masks_hw, read_hw)
-        corners = _corners(ij, read_hw, first_row)
-    row, column = np.rint(ij).astype(np.int64).T
-    return ViewLayout(
-        crops=crops,
-        grids_hw=grids_hw,
-        grid_of_region=tuple(grid_of_region),
-        patch_rows=torch.from_numpy(first_row + row * read_hw[:, 1] + column),
-        patch_weights=torch.from_numpy(flat[inside].astype(np.float32, copy=False)),
-        patch_ij=torch.from_numpy(ij.astype(np.float32)),
-        region_of_patch=torch.from_numpy(of_patch),
-        patches_per_region=tuple(per_region.tolist()),
-        boxes_xyxy=torch.tensor(boxes_xyxy, dtype=torch.float32),
-        images_hw=torch.tensor(images_hw, dtype=torch.float32),
-        corners=corners,
-    )
+        rows = _blended_rows(ij, read_hw, first_row)
+    else:
+        rows = PatchRows(torch.from_numpy(first_row + ij[:, 0] * read_hw[:, 1] + ij[:, 1]))
+    weights = flat[inside].astype(np.float32, copy=False)
+    return _Pairs(weights, ij.astype(np.float32), of_patch, per_region, rows)
 
 
 def _source_ij(ij: np.ndarray, masks_hw: np.ndarray, grids_hw: np.ndarray) -> np.ndarray:
@@ -249,7 +369,7 @@ def _source_ij(ij: np.ndarray, masks_hw: np.ndarray, grids_hw: np.ndarray) -> np
     return np.clip(scale * (ij + np.float32(0.5)) - np.float32(0.5), 0, grids_hw - 1).astype(np.float32)
 
 
-def _corners(ij: np.ndarray, grids_hw: np.ndarray, first_row: np.ndarray) -> Corners:
+def _blended_rows(ij: np.ndarray, grids_hw: np.ndarray, first_row: np.ndarray) -> PatchRows:
     """The patches around each place and their bilinear weights, those of weight zero left out.
 
     Args:
@@ -265,8 +385,8 @@ def _corners(ij: np.ndarray, grids_hw: np.ndarray, first_row: np.ndarray) -> Cor
     rows = np.stack([above + left, above + right, below + left, below + right], axis=1)
     weights = np.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], axis=1)
     used = weights > 0
-    return Corners(
-        rows=torch.from_numpy(rows[used]),
+    return PatchRows(
+        index=torch.from_numpy(rows[used]),
         weights=torch.from_numpy(weights[used]),
         starts=torch.from_numpy(np.cumsum(used.sum(axis=1)) - used.sum(axis=1)),
     )

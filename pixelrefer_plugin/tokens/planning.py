@@ -11,33 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from ..contracts.adapter import AdapterSpec
-from ..contracts.backbone import BackboneSpec
-from ..contracts.views import CropView, PatchGeometry, RegionPlan, SceneView
-from ..conversation.sample import Sample, WrittenRegion
-from ..errors import PluginError, about
+from ..contracts.adapter import AdapterSpec, Planner
+from ..contracts.views import PatchGeometry, RegionPlan
+from ..conversation.sample import ReadSample, WrittenRegion
+from ..errors import PluginError, placed
+from ..plugins import in_plugin
 from ..regions.mask import RegionMask
 from ..regions.region import Region
 from .layouts import PlannedRegion
 
 
 @dataclass(frozen=True)
-class Planner:
-    """Asks one adapter for plans.
+class RegionPlanning:
+    """Has one adapter plan the regions of batches.
 
     Attributes:
         adapter: that adapter.
-        config: its options.
-        backbone: what its plans are for.
-        geometry: that backbone's patches.
+        planner: made for its options.
+        geometry: the backbone's patches.
+        backbone: the backbone plugin's name.
     """
 
     adapter: AdapterSpec
-    config: Any
-    backbone: BackboneSpec
+    planner: Planner[Any]
     geometry: PatchGeometry
+    backbone: str
 
-    def plan(self, samples: Sequence[Sample]) -> list[list[list[PlannedRegion]]]:
+    def plan(self, samples: Sequence[ReadSample]) -> list[list[list[PlannedRegion]]]:
         """Per sample and region, in the order of their placeholders, the plan of each picture that it lies on.
 
         Raises:
@@ -48,113 +48,110 @@ class Planner:
         first_frame = sum(len(sample.images) for sample in samples)  # frames come after all images
         planned = []
         for index, sample in enumerate(samples):
-            placed = list(_place(sample, first_image, first_frame))
-            alone = [
-                [self._plan_region(each, f"Sample {index}, {written.name}") for each in of_region]
-                for written, of_region in zip(sample.regions, placed, strict=True)
-            ]
-            with about(f"Sample {index}"):
-                planned.append(self._plan_together(alone, placed))
+            places = list(_place(sample, first_image, first_frame))
+            with placed(sample=index):
+                alone = [[self._plan_region(each) for each in of_region] for of_region in places]
+                planned.append(self._plan_together(alone, places))
             first_image += len(sample.images)
             first_frame += sum(map(len, sample.videos))
-        self._require_one_kind(planned)
+        self._require_alike([region.plan for sample in planned for frames in sample for region in frames])
         return planned
 
-    def _require_one_kind(self, planned: Sequence[Sequence[Sequence[PlannedRegion]]]) -> None:
-        """All regions of a batch are laid out view by view, so their plans must have the same views."""
-        kinds = {region.plan.view_kinds for sample in planned for frames in sample for region in frames}
-        if len(kinds) > 1:
-            listed = " and ".join(str(each) for each in sorted(kinds))
+    def _require_alike(self, plans: Sequence[RegionPlan]) -> None:
+        """All regions of a batch are laid out view by view, so their plans must have the same views, or none."""
+        listed = list(dict.fromkeys(plan.view_kinds for plan in plans))
+        alike = len(set(map(len, listed))) < 2 and all(
+            len(set(kinds) - {None}) < 2 for kinds in zip(*listed, strict=True)
+        )
+        if not alike:
             raise PluginError(
-                f"Adapter '{self.adapter.name}' must plan the same kinds of views for every region, got {listed}."
+                f"Adapter '{self.adapter.name}' must plan the same kinds of views for every region, or None in place "
+                f"of one, got {' and '.join(map(str, listed))}."
             )
 
-    def _plan_region(self, placed: _Placed, where: str) -> PlannedRegion:
-        masks = []
-        for frame, region in placed.shapes.items():
-            with about(where if frame is None else f"{where}, frame {frame}"):
-                masks.append(region.to_mask(placed.image_hw))
-        mask = RegionMask.union(masks)
-        drawn = next(iter(placed.shapes.values())) if placed.written.is_drawn else None
-        with about(f"{where}{placed.on_frame}"):
-            plan = self._ask(mask, drawn)
-            self._require_allowed(plan, placed.image_hw)
-        reads_scene = any(isinstance(view, SceneView) for view in plan.views)
+    def _plan_region(self, at: _Placed) -> PlannedRegion:
+        with placed(**at.written.place):
+            drawn = next(iter(at.shapes.values())) if at.written.is_drawn else None
+            mask = _mask(at) if drawn is None else None
+            with placed(frame=at.frame):
+                plan = self._ask(mask, drawn, at.image_hw)
+            views = [view for view in plan.views if view is not None]
+            if mask is None and any(view.reads_pixels for view in views):
+                mask = _mask(at)
         return PlannedRegion(
-            mask=mask if reads_scene else None,
+            mask=mask if any(view.reads_scene for view in views) else None,
+            box_xyxy=None if mask is None else mask.box_xyxy,
             plan=plan,
-            picture=placed.picture,
+            picture=at.picture,
             drawn=drawn,
-            frame_position=placed.frame_position,
-            num_frames=placed.num_frames,
-            number=placed.written.number,
+            frame_position=at.frame_position,
+            num_frames=at.num_frames,
+            number=at.written.number,
         )
 
-    def _ask(self, mask: RegionMask, drawn: Region | None) -> Any:
-        if drawn is None:
-            return self.adapter.plan(self.config, mask, self.geometry)
-        assert self.adapter.plan_drawn is not None, "nothing is read as it was drawn without it"
-        return self.adapter.plan_drawn(self.config, drawn)
+    def _ask(self, mask: RegionMask | None, drawn: Region | None, image_hw: tuple[int, int]) -> RegionPlan:
+        if drawn is not None:
+            drawn.require_on(image_hw)
+            with in_plugin(self._name, "plan_drawn"):
+                return self._allowed(self.planner.plan_drawn(drawn), image_hw)
+        assert mask is not None, "a region that is not read as it was drawn has a mask"
+        with in_plugin(self._name, "plan"):
+            return self._allowed(self.planner.plan(mask, self.geometry), image_hw)
 
     def _plan_together(
-        self, alone: list[list[PlannedRegion]], placed: Sequence[Sequence[_Placed]]
+        self, alone: list[list[PlannedRegion]], at: Sequence[Sequence[_Placed]]
     ) -> list[list[PlannedRegion]]:
-        """Plans of one conversation's regions that depend on each other, picture by picture."""
-        together = self.adapter.plan_together
-        if together is None:
-            return alone
+        """Plans of one conversation's regions that may depend on each other, picture by picture."""
         planned = [list(of_region) for of_region in alone]
         on_picture: dict[int, list[tuple[int, int]]] = {}
         for number, of_region in enumerate(alone):
-            for at, region in enumerate(of_region):
-                on_picture.setdefault(region.picture, []).append((number, at))
+            for frame, region in enumerate(of_region):
+                on_picture.setdefault(region.picture, []).append((number, frame))
         for places in on_picture.values():
-            plans = together(self.config, [alone[number][at].plan for number, at in places])
-            if not isinstance(plans, Sequence) or len(plans) != len(places):
-                got = len(plans) if isinstance(plans, Sequence) else repr(plans)
-                raise PluginError(
-                    f"Adapter '{self.adapter.name}' must return as many plans from plan_together as it was given, "
-                    f"{len(places)}, got {got}."
-                )
-            for (number, at), plan in zip(places, plans, strict=True):
-                with about(placed[number][at].written.name):
-                    self._require_allowed(plan, placed[number][at].image_hw)
-                planned[number][at] = replace(alone[number][at], plan=plan)
+            given = [alone[number][frame].plan for number, frame in places]
+            for (number, frame), plan in zip(places, self._together(given), strict=True):
+                if plan is not alone[number][frame].plan:
+                    with placed(**at[number][frame].written.place), in_plugin(self._name, "together"):
+                        plan = self._allowed(plan, at[number][frame].image_hw)
+                    planned[number][frame] = replace(alone[number][frame], plan=plan)
         return planned
 
-    def _require_allowed(self, plan: Any, image_hw: tuple[int, int]) -> None:
-        """Refuse a plan that an adapter must not make; the error is its author's to read."""
+    def _together(self, given: Sequence[RegionPlan]) -> Sequence[RegionPlan]:
+        with in_plugin(self._name, "together"):
+            plans = self.planner.together(given)
+            if not isinstance(plans, Sequence) or len(plans) != len(given):
+                got = len(plans) if isinstance(plans, Sequence) else repr(plans)
+                raise PluginError(
+                    f"Adapter '{self.adapter.name}' must return as many plans from Planner.together as it was given, "
+                    f"{len(given)}, got {got}."
+                )
+        return plans
+
+    @property
+    def _name(self) -> str:
+        return f"adapter '{self.adapter.name}'"
+
+    def _allowed(self, plan: Any, image_hw: tuple[int, int]) -> RegionPlan:
+        """The plan, unless it is one that an adapter must not make; the error is its author's to read."""
         name = f"Adapter '{self.adapter.name}'"
         if not isinstance(plan, RegionPlan):
             raise PluginError(f"{name} must plan a RegionPlan, got {plan!r}.")
         for view in plan.views:
-            if isinstance(view, CropView):
-                self._require_allowed_crop(view, image_hw, name)
-            elif isinstance(view, SceneView) and self.adapter.framework == "object-only":
-                raise PluginError(
-                    f"{name} is Object-Only but asks for a SceneView: the backbone's own image path is not run. Its "
-                    "plan should ask for crops."
-                )
+            if view is None:
+                continue
+            reason = view.refusal(self.geometry, image_hw, framework=self.adapter.framework, backbone=self.backbone)
+            if reason:
+                raise PluginError(f"{name} asks for {reason}")
+        return plan
 
-    def _require_allowed_crop(self, crop: CropView, image_hw: tuple[int, int], name: str) -> None:
-        if self.adapter.reads_merged:
-            raise PluginError(
-                f"{name} reads the grid of the decoder's scene tokens (AdapterSpec.reads_merged), but asks for a crop, "
-                "whose features would be of another width. Its plan should ask for a SceneView."
-            )
-        multiple = self.geometry.grid_multiple
-        if min(crop.grid_hw) < 1 or any(side < 1 or side % multiple for side in crop.tower_hw):
-            raise PluginError(
-                f"{name} asks for a crop of {crop.tower_hw[0]}x{crop.tower_hw[1]} patches, but "
-                f"backbone '{self.backbone.name}' takes multiples of {multiple}. "
-                "Its plan should size crops with geometry.whole_patches()."
-            )
-        x0, y0, x1, y1 = crop.box_xyxy
-        if not (0 <= x0 < x1 <= image_hw[1] and 0 <= y0 < y1 <= image_hw[0]):
-            raise PluginError(
-                f"{name} asks for the crop {tuple(crop.box_xyxy)}, which is not inside its picture of width "
-                f"{image_hw[1]} and height {image_hw[0]}."
-            )
+
+def _mask(at: _Placed) -> RegionMask:
+    """A region's pixels on one picture, those of frames that are planned together in one."""
+    masks = []
+    for frame, region in at.shapes.items():
+        with placed(frame=frame):
+            masks.append(region.to_mask(at.image_hw))
+    return RegionMask.union(masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,13 +175,12 @@ class _Placed:
     num_frames: int = 1
 
     @property
-    def on_frame(self) -> str:
-        """Which frame of a video it is, for messages."""
-        frame = next(iter(self.shapes))
-        return "" if frame is None else f", frame {frame}"
+    def frame(self) -> int | None:
+        """Which frame of a video it is, the first of several; None on an image."""
+        return next(iter(self.shapes))
 
 
-def _place(sample: Sample, first_image: int, first_frame: int) -> Iterator[list[_Placed]]:
+def _place(sample: ReadSample, first_image: int, first_frame: int) -> Iterator[list[_Placed]]:
     """Each region of a sample on its picture, or on those of its frames."""
     first_of_video = [first_frame, *(first_frame + np.cumsum([len(video) for video in sample.videos]))]
     for written in sample.regions:

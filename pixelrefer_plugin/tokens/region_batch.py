@@ -7,9 +7,8 @@ A *picture* here is an image or a frame of a video. A region of a video is there
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,16 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contracts.views import (
-    Corners,
-    EncodedPrompts,
-    PatchGeometry,
-    PromptView,
-    SceneView,
-)
-from ..media.video import Video
-from .crops import Crop, Picture, cut_crops, first_of_each, picture_hw
-from .layouts import PlannedRegion, PromptLayout, SceneLayout, ViewLayout, crop_layout, prompt_layout, scene_layout
+from ..contracts.views import PatchGeometry
+from .crops import Picture, cut_crops, first_of_each, picture_hw
+from .layouts import GridLayout, LayoutSheet, PlannedRegion, PromptLayout, SceneLayout
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +33,14 @@ class RegionBatch:
             they add up to the length of `counts`.
         regions_per_sample: regions of each sample, 0 where it has none.
         numbers: which of the regions given with its sample each region is; None for an object of an `ObjectMemory`.
-        scene: how the backbone's own pass sees the pictures; None where the adapter does not read it.
-        frame_indices: per video of the batch the indices of its sampled frames.
-        frame_times_s: per video when each of them is shown, in seconds.
+        images_hw: size of the picture of each region and frame, as `counts`.
+        scene: how the backbone's own pass sees the pictures; None where no region reads it.
         pixels: `(3, N)` uint8, the pixels of all distinct crops, one after another, view by view.
         patch_size: side of a patch in pixels.
         crop_grids_hw: patches of each crop, as the tower is given them.
         pixel_mean: `(3,)` float32 in [0, 1], what the backbone's image processor subtracts.
         pixel_std: `(3,)` float32, what it divides by.
-        views: the layout of each of the adapter's views.
+        views: the layout of each of the adapter's views; None for one that no region of the batch has.
     """
 
     adapter: str
@@ -58,15 +49,14 @@ class RegionBatch:
     frames_per_region: tuple[int, ...]
     regions_per_sample: tuple[int, ...]
     numbers: tuple[int | None, ...]
+    images_hw: tuple[tuple[int, int], ...]
     scene: SceneLayout | None
-    frame_indices: tuple[tuple[int, ...], ...]
-    frame_times_s: tuple[tuple[float, ...], ...]
     pixels: Tensor
     patch_size: int
     crop_grids_hw: tuple[tuple[int, int], ...]
     pixel_mean: Tensor
     pixel_std: Tensor
-    views: tuple[ViewLayout | PromptLayout, ...]
+    views: tuple[GridLayout | PromptLayout | None, ...]
 
     @property
     def crops(self) -> tuple[Tensor, ...]:
@@ -124,9 +114,9 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return function(value)
     if isinstance(value, tuple):
         return tuple(_map_tensors(item, function) for item in value)
-    if isinstance(value, RegionBatch | ViewLayout | PromptLayout | EncodedPrompts | Corners):
-        names = [item.name for item in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{name: _map_tensors(getattr(value, name), function) for name in names})
+    if is_dataclass(value) and not isinstance(value, type):
+        mapped = {item.name: _map_tensors(getattr(value, item.name), function) for item in fields(value)}
+        return replace(value, **mapped)
     return value
 
 
@@ -140,7 +130,6 @@ def make_region_batch(
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
     scene: SceneLayout | None = None,
-    videos: Sequence[Video] = (),
 ) -> RegionBatch:
     """Cut out what the plans ask for and lay the masks out as coordinates.
 
@@ -153,21 +142,11 @@ def make_region_batch(
         pixel_mean: the image processor's mean, RGB in [0, 1].
         pixel_std: its standard deviation.
         scene: how the backbone's own pass sees them, where a plan has a `SceneView`.
-        videos: the videos of the batch.
     """
     regions = [planned for sample in samples for region in sample for planned in region]
-    first_alike = first_of_each(pictures)
     images_hw = [picture_hw(pictures[region.picture]) for region in regions]
-    crops: list[Crop] = []
-    views: list[ViewLayout | PromptLayout] = []
-    for index, view in enumerate(regions[0].plan.views):
-        if isinstance(view, SceneView):
-            assert scene is not None
-            views.append(scene_layout(regions, scene, images_hw))
-        elif isinstance(view, PromptView):
-            views.append(prompt_layout(regions, images_hw))
-        else:
-            views.append(crop_layout(regions, index, crops, first_alike, images_hw))
+    sheet = LayoutSheet(regions, images_hw=images_hw, first_alike=first_of_each(pictures), scene=scene)
+    views = tuple(sheet.view(index) for index in range(len(regions[0].plan.views)))
     return RegionBatch(
         adapter=adapter,
         placeholder_id=placeholder_id,
@@ -175,13 +154,12 @@ def make_region_batch(
         frames_per_region=tuple(len(region) for sample in samples for region in sample),
         regions_per_sample=tuple(len(sample) for sample in samples),
         numbers=tuple(region[0].number for sample in samples for region in sample),
+        images_hw=tuple(images_hw),
         scene=scene,
-        frame_indices=tuple(video.frame_indices for video in videos),
-        frame_times_s=tuple(video.times_s for video in videos),
-        pixels=cut_crops(crops, pictures, geometry.patch_size),
+        pixels=cut_crops(sheet.crops, pictures, geometry.patch_size),
         patch_size=geometry.patch_size,
-        crop_grids_hw=tuple(crop.tower_hw for crop in crops),
+        crop_grids_hw=tuple(crop.tower_hw for crop in sheet.crops),
         pixel_mean=torch.tensor(pixel_mean, dtype=torch.float32),
         pixel_std=torch.tensor(pixel_std, dtype=torch.float32),
-        views=tuple(views),
+        views=views,
     )

@@ -1,12 +1,13 @@
 """The scene's features, captured from the backbone's own vision pass instead of being computed again.
 
-Planned by the processor, captured by a hook on the vision tower that exists for one call, like the splice.
+Planned by the processor, captured by hooks on the vision tower and the projector that exist for one call, like the
+splice.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,71 +15,148 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..contracts.backbone import BackboneSpec, VideoScene
-from ..contracts.views import FeatureGrids
-from ..conversation.sample import Sample
+from ..contracts.adapter import AdapterSpec
+from ..contracts.backbone import BackboneSpec, GridsHw, NativeCall, Scene
+from ..contracts.encoded import FeatureGrids
+from ..conversation.sample import ReadSample
 from ..errors import PluginError, SpliceError
+from ..media.video import Video
+from ..plugins import in_plugin
 from ..regions.mask import FloatBox
-from .layouts import SceneLayout
+from .layouts import PlannedRegion, SceneGrids, SceneLayout
+
+
+def scene_readings(regions: Iterable[PlannedRegion]) -> frozenset[bool]:
+    """How regions read the scene: whole (False), tiled (True), both, or not at all."""
+    views = (view for region in regions for view in region.plan.views if view is not None and view.reads_scene)
+    return frozenset(bool(getattr(view, "tiled", False)) for view in views)
 
 
 def plan_scene(
-    samples: Sequence[Sample],
+    samples: Sequence[ReadSample],
     spec: BackboneSpec,
-    config: Any,
-    inputs: Mapping[str, Any],
+    adapter: AdapterSpec,
+    call: NativeCall,
     *,
-    merged_side: int = 1,
+    readings: frozenset[bool],
 ) -> SceneLayout:
     """Where the backbone's own pass will show each picture of a batch.
 
     Args:
         samples: the batch's samples, all of whose pictures the backbone is shown.
         spec: the backbone plugin's spec.
-        config: the backbone's config.
-        inputs: the native tensors.
-        merged_side: rows and columns of patches that a cell of the grids joins, where the adapter reads them so.
+        adapter: the adapter's, which says what it reads of the scene.
+        call: what the backbone will be given.
+        readings: of `scene_readings`.
 
     Raises:
-        PluginError: there are videos, and the plugin does not say how the backbone sees them; or it has more or fewer
-            grids than pictures; or a grid is not whole cells.
+        PluginError: the plugin does not say how the backbone sees videos, or what its projector makes of the scene; or
+            it has more or fewer grids than pictures; or a grid is not whole cells.
     """
-    images = [image for sample in samples for image in sample.images]
-    videos = [video for sample in samples for video in sample.videos]
-    scene = _video_scene(spec) if videos else None
-    grids_hw = tuple(spec.scene_grids_hw(config, inputs))
-    _require_one_each(spec, "scene_grids_hw", len(grids_hw), len(images))
-    grid_of_picture = list(range(len(images)))
-    boxes: list[FloatBox] = [(0, 0, *image.size) for image in images]
-    if spec.scene_boxes_xyxy and images:
-        boxes = list(spec.scene_boxes_xyxy(config, inputs))
-        _require_one_each(spec, "scene_boxes_xyxy", len(boxes), len(images))
-    frames_per_grid = 1
-    if scene is not None:
-        frames_per_grid = scene.frames_per_grid(config)
+    return _ScenePlan(samples, spec, adapter, call).layout(readings)
+
+
+@dataclass(frozen=True, eq=False)
+class _ScenePlan:
+    """How the scene of one batch is planned."""
+
+    samples: Sequence[ReadSample]
+    spec: BackboneSpec
+    adapter: AdapterSpec
+    call: NativeCall
+
+    def layout(self, readings: frozenset[bool]) -> SceneLayout:
+        images = [image for sample in self.samples for image in sample.images]
+        videos = [video for sample in self.samples for video in sample.videos]
+        together = self._frames_per_grid() if videos else 1
+        grid_of_picture = list(range(len(images)))
         for video in videos:
             first = grid_of_picture[-1] + 1 if grid_of_picture else 0
-            grid_of_picture += [first + position // frames_per_grid for position in range(len(video))]
-            height, width = video.image_hw
-            box = scene.box_xyxy(config, video.image_hw) if scene.box_xyxy else (0, 0, width, height)
-            boxes += [box] * len(video)
-        of_videos = tuple(scene.grids_hw(config, inputs))
-        expected = sum(-(-len(video) // frames_per_grid) for video in videos)
-        _require_one_each(spec, "video_scene.grids_hw", len(of_videos), expected, "grids of frames")
-        grids_hw += of_videos
-    return SceneLayout(
-        grids_hw=tuple(_cells_hw(spec, grid_hw, merged_side) for grid_hw in grids_hw),
-        grid_of_picture=tuple(grid_of_picture),
-        boxes_xyxy=tuple(boxes),
-        image_grids_per_sample=tuple(len(sample.images) for sample in samples),
-        video_grids_per_sample=tuple(
-            sum(-(-len(video) // frames_per_grid) for video in sample.videos) for sample in samples
-        ),
-        merged_side=merged_side,
-    )
+            grid_of_picture += [first + position // together for position in range(len(video))]
+        sizes_hw = [(image.height, image.width) for image in images]
+        return SceneLayout(
+            whole=self._grids(False, sizes_hw, videos, together) if False in readings else None,
+            tiled=self._grids(True, sizes_hw, videos, together) if True in readings else None,
+            grid_of_picture=tuple(grid_of_picture),
+            image_grids_per_sample=tuple(len(sample.images) for sample in self.samples),
+            video_grids_per_sample=tuple(
+                sum(-(-len(video) // together) for video in sample.videos) for sample in self.samples
+            ),
+            features=self.adapter.scene,
+            cell_side=self._cell_side,
+        )
+
+    @property
+    def _cell_side(self) -> int:
+        return self.spec.cell_side(self.call.config) if self.adapter.on_scene_tokens else 1
+
+    def _frames_per_grid(self) -> int:
+        with in_plugin(_name(self.spec), "videos.frames_per_grid"):
+            return videos_of(self.spec).frames_per_grid(self.call.config)
+
+    def _grids(
+        self, tiled: bool, sizes_hw: Sequence[tuple[int, int]], videos: Sequence[Video], together: int
+    ) -> SceneGrids:
+        field, images = images_of(self.spec, tiled=tiled)
+        grids_hw: GridsHw = ()
+        boxes: list[FloatBox] = []
+        if sizes_hw:
+            grids_hw += self._planned(f"{field}.grids_hw", images, len(sizes_hw), "images")
+            boxes += self._boxes(f"{field}.boxes_xyxy", images, sizes_hw)
+        if videos:
+            scene, expected = videos_of(self.spec), sum(-(-len(video) // together) for video in videos)
+            grids_hw += self._planned("videos.grids_hw", scene, expected, "grids of frames")
+            of_videos = self._boxes("videos.boxes_xyxy", scene, [video.image_hw for video in videos])
+            boxes += [box for video, box in zip(videos, of_videos, strict=True) for _ in range(len(video))]
+        return SceneGrids(tuple(_cells_hw(self.spec, each, self._cell_side) for each in grids_hw), tuple(boxes))
+
+    def _planned(self, field: str, scene: Scene, expected: int, what: str) -> GridsHw:
+        self._require_projected(field.partition(".")[0], scene)
+        with in_plugin(_name(self.spec), field):
+            grids_hw = tuple(scene.grids_hw(self.call))
+            _require_one_each(self.spec, field, len(grids_hw), expected, what)
+        return grids_hw
+
+    def _boxes(self, field: str, scene: Scene, sizes_hw: Sequence[tuple[int, int]]) -> list[FloatBox]:
+        if scene.boxes_xyxy is None:
+            return [(0, 0, width, height) for height, width in sizes_hw]
+        with in_plugin(_name(self.spec), field):
+            boxes = list(scene.boxes_xyxy(self.call, sizes_hw))
+            _require_one_each(self.spec, field, len(boxes), len(sizes_hw), "pictures")
+        return boxes
+
+    def _require_projected(self, field: str, scene: Scene) -> None:
+        if self.adapter.scene == "projected" and scene.projected is None:
+            raise PluginError(
+                f"Adapter '{self.adapter.name}' reads projected scene tokens, but backbone plugin '{self.spec.name}' "
+                f"does not say what its projector makes of {field} (BackboneSpec.{field}, Scene.projected)."
+            )
 
 
-def _require_one_each(spec: BackboneSpec, field: str, got: int, expected: int, what: str = "images") -> None:
+def _name(spec: BackboneSpec) -> str:
+    return f"backbone '{spec.name}'"
+
+
+def images_of(spec: BackboneSpec, *, tiled: bool) -> tuple[str, Scene]:
+    """How images are seen, whole or as their tiles, and the spec's field that says so."""
+    return ("tiles", spec.tiles) if tiled and spec.tiles is not None else ("images", spec.images)
+
+
+def videos_of(spec: BackboneSpec) -> Scene:
+    """How videos are seen.
+
+    Raises:
+        PluginError: the plugin does not say so.
+    """
+    if spec.videos is None:
+        raise PluginError(
+            f"Backbone plugin '{spec.name}' does not say how its own pass sees videos (BackboneSpec.videos), "
+            "whose features this adapter reads. An adapter that reads crops alone works."
+        )
+    return spec.videos
+
+
+def _require_one_each(spec: BackboneSpec, field: str, got: int, expected: int, what: str) -> None:
     """A picture more or less than there are would have regions read the grid of another."""
     if got != expected:
         raise PluginError(
@@ -92,42 +170,33 @@ def _cells_hw(spec: BackboneSpec, grid_hw: tuple[int, int], side: int) -> tuple[
     if height % side or width % side:
         raise PluginError(
             f"Backbone plugin '{spec.name}' says that its projector reads cells of {side}x{side} patches "
-            f"(BackboneSpec.merged_side), but a grid of its own pass has {height}x{width} patches."
+            f"(BackboneSpec.cells), but a grid of its own pass has {height}x{width} patches."
         )
     return height // side, width // side
 
 
-def _video_scene(spec: BackboneSpec) -> VideoScene:
-    if spec.video_scene is None:
-        raise PluginError(
-            f"Backbone plugin '{spec.name}' does not say how its own pass sees videos (BackboneSpec.video_scene), "
-            "whose features this adapter reads. An adapter that reads crops, such as 'saot', works."
-        )
-    return spec.video_scene
-
-
 @contextmanager
 def captured_scene(
-    backbone: Any, spec: BackboneSpec, layout: SceneLayout | None, inputs: Mapping[str, Any]
-) -> Iterator[Callable[[], FeatureGrids | None]]:
-    """Keep what the vision tower returns within this context, where the regions' adapter reads it.
+    backbone: Any, spec: BackboneSpec, layout: SceneLayout | None, call: NativeCall
+) -> Iterator[Callable[[], Mapping[bool, FeatureGrids]]]:
+    """Keep what the vision tower, or the projector, returns within this context, where regions read it.
 
     Args:
         backbone: the model that will be called.
         spec: its plugin's spec.
         layout: what was planned; None where no view wants the scene.
-        inputs: the native tensors of the call.
+        call: what the model is given.
 
     Yields:
-        A function that returns the planned grids, once the tower has run.
+        A function that returns the planned grids by whether they are tiled, once the tower has run.
     """
     if layout is None:
-        yield lambda: None
+        yield dict
         return
-    capture = _SceneCapture(backbone, spec, layout, inputs)
+    capture = _SceneCapture(backbone, spec, layout, call)
     hooks = (
         backbone.register_forward_pre_hook(capture.see_call, with_kwargs=True),
-        backbone.get_submodule(spec.vision_tower).register_forward_hook(capture.see_tower),
+        backbone.get_submodule(capture.path).register_forward_hook(capture.see_output),
     )
     try:
         yield capture.grids
@@ -136,58 +205,75 @@ def captured_scene(
             hook.remove()
 
 
-@dataclass(eq=False)
 class _SceneCapture:
     """What one call of the backbone shows of its vision pass; calls of other threads are not looked at."""
 
-    backbone: Any
-    spec: BackboneSpec
-    layout: SceneLayout
-    inputs: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
+    def __init__(self, backbone: Any, spec: BackboneSpec, layout: SceneLayout, call: NativeCall) -> None:
+        self._spec = spec
+        self._layout = layout
+        self._call = call
+        self._backbone = backbone
         self._caller = threading.get_ident()
         # Some versions of transformers' beam search repeat the images before the tower sees them, others after.
-        self._inputs_of_call = self.inputs
-        self._outputs: list[tuple[Mapping[str, Any], Any]] = []
-        self._kinds = [any(self.layout.image_grids_per_sample), any(self.layout.video_grids_per_sample)]
+        self._inputs_of_call = call.inputs
+        self._outputs: list[Any] = []
+        self._is_read = False
+
+    @property
+    def path(self) -> str:
+        """The module whose outputs are kept."""
+        parts = self._spec.parts
+        return parts.projector if self._layout.features == "projected" else parts.vision_tower
 
     def see_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         """A pre-hook on the backbone."""
-        if threading.get_ident() == self._caller and kwargs is not None:
-            self._inputs_of_call = self.inputs if self._outputs else kwargs
+        if threading.get_ident() == self._caller and kwargs is not None and not self._outputs:
+            self._inputs_of_call = kwargs
 
-    def see_tower(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """A hook on the tower: its first call is the images', the next the videos'; without a cache there are more
-        of the same."""
-        if len(self._outputs) < sum(self._kinds) and threading.get_ident() == self._caller:
-            self._outputs.append((self._inputs_of_call, output))
+    def see_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """A hook on the module; without a cache it is called again for the same pictures, once they have been read."""
+        if threading.get_ident() == self._caller and not self._is_read:
+            self._outputs.append(output)
 
-    def grids(self) -> FeatureGrids:
-        """The planned grids; the tower must have run."""
-        if len(self._outputs) < sum(self._kinds):
+    def grids(self) -> dict[bool, FeatureGrids]:
+        """The planned grids; the module must have run."""
+        self._is_read = True
+        if not self._outputs:
             raise SpliceError(
-                f"Backbone '{self.spec.name}' reached its decoder without calling its vision tower "
-                f"'{self.spec.vision_tower}', whose features the adapter reads. Were the pictures' tensors left out?"
+                f"Backbone '{self._spec.name}' reached its decoder without calling its '{self.path}', whose features "
+                "the adapter reads. Were the pictures' tensors left out?"
             )
-        has_images, has_videos = self._kinds
-        parts, outputs = [], iter(self._outputs)
-        if has_images:
-            grids = self.spec.scene_grids(self.backbone, *next(outputs))
-            parts.append(_first_copies(grids, self.layout.image_grids_per_sample))
-        if has_videos:
-            grids = _video_scene(self.spec).grids(self.backbone, *next(outputs))
-            parts.append(_first_copies(grids, self.layout.video_grids_per_sample))
-        return merged_cells(self.backbone, self.spec, FeatureGrids.joined(parts), self.layout.merged_side)
+        readings = {False: self._layout.whole, True: self._layout.tiled}
+        return {tiled: self._read(tiled) for tiled, planned in readings.items() if planned is not None}
+
+    def _read(self, tiled: bool) -> FeatureGrids:
+        field, images = images_of(self._spec, tiled=tiled)
+        parts = []
+        if any(self._layout.image_grids_per_sample):
+            parts.append(_first_copies(self._seen(field, images), self._layout.image_grids_per_sample))
+        if any(self._layout.video_grids_per_sample):
+            seen = self._seen("videos", videos_of(self._spec))
+            parts.append(_first_copies(seen, self._layout.video_grids_per_sample))
+        grids = FeatureGrids.joined(parts)
+        return merged_cells(self._backbone, self._spec, grids) if self._layout.features == "cells" else grids
+
+    def _seen(self, field: str, scene: Scene) -> FeatureGrids:
+        projects = self._layout.features == "projected"
+        read = scene.projected if projects else scene.grids
+        assert read is not None, "that it says so was seen when the scene was planned"
+        call = NativeCall(self._call.config, self._inputs_of_call, self._call.token_ids, self._backbone)
+        with in_plugin(_name(self._spec), f"{field}.{'projected' if projects else 'grids'}"):
+            return read(call, tuple(self._outputs))
 
 
-def merged_cells(backbone: Any, spec: BackboneSpec, grids: FeatureGrids, side: int) -> FeatureGrids:
-    """The scene's patches as cells of `side * side`, as the projector's first layer reads them; patches where `side`
-    is 1."""
-    cells = grids.merged(side)
-    if side == 1 or spec.cell_norm is None:
+def merged_cells(backbone: Any, spec: BackboneSpec, grids: FeatureGrids) -> FeatureGrids:
+    """The scene's patches as cells, as the projector's first layer reads them; patches where it reads these."""
+    if spec.cells is None:
+        return grids
+    cells = grids.merged(spec.cells.side(backbone.config))
+    if spec.cells.norm is None:
         return cells
-    return FeatureGrids(backbone.get_submodule(spec.cell_norm)(cells.features), cells.grids_hw)
+    return FeatureGrids(backbone.get_submodule(spec.cells.norm)(cells.features), cells.grids_hw)
 
 
 def _first_copies(grids: FeatureGrids, grids_per_sample: tuple[int, ...]) -> FeatureGrids:

@@ -18,16 +18,16 @@ from transformers import TrainingArguments, set_seed
 
 from ..contracts.backbone import BackboneSpec
 from ..contracts.samples import RegionSample
+from ..conversation.token_ids import TokenIds
 from ..data.dataset import MixedDataset, RegionDataset
 from ..errors import ConfigError, PromptError, TrainingError
 from ..model import RegionModel
-from ..plugins import backbone_for, get_adapter
+from ..plugins import backbone_for, get_adapter, require_adapter_name
 from ..processor import RegionProcessor
 from ..weights import hub, model_folder
 from ..weights.loading import load_backbone, load_config
 from .collator import RegionCollator
 from .config import (
-    DEFAULT_ADAPTER,
     DataSection,
     ModelSection,
     SourceSection,
@@ -99,9 +99,7 @@ def choose_recipe(config: TrainConfig) -> Recipe:
     """
     if config.recipe in RECIPES:
         return RECIPES[config.recipe]
-    folder = hub.find_model_folder(config.model.backbone, {})
-    own = None if folder is None else model_folder.read_manifest(folder).adapter
-    recipes = recipes_for(get_adapter(config.model.adapter or own or DEFAULT_ADAPTER))
+    recipes = recipes_for(get_adapter(_adapter_name(config.model)))
     if config.recipe not in recipes:
         raise ConfigError(f"recipe: {unknown_recipe(config.recipe, recipes)}")
     recipe = recipes[config.recipe]
@@ -109,6 +107,12 @@ def choose_recipe(config: TrainConfig) -> Recipe:
     if problems:
         raise ConfigError("\n".join(problems))
     return recipe
+
+
+def _adapter_name(section: ModelSection) -> str:
+    folder = hub.find_model_folder(section.backbone, {})
+    own = None if folder is None else model_folder.read_manifest(folder).adapter
+    return require_adapter_name(section.adapter or own, write="model.adapter=")
 
 
 def build_model(config: TrainConfig, device: torch.device) -> BuiltModel:
@@ -124,14 +128,16 @@ def build_model(config: TrainConfig, device: torch.device) -> BuiltModel:
     set_seed(config.optim.seed)  # the adapter's and LoRA's first weights; the same in every process
     recipe = choose_recipe(config)
     processor = build_processor(config)
-    model = _open(config, recipe, _backbone_options(config.model, device))
+    model = _open(config, recipe, processor.tokens, _backbone_options(config.model, device))
     if config.model.quantize:
         keep_quantized_weights(model.backbone)
     kept = model.has_lora
     if kept:
         _require_lora_may_stay(config, recipe)
     elif recipe.lora is not None:
-        _add_lora(model, config, recipe, _token_ids(processor, config))
+        # Those tokens which the processor knows by now.
+        token_ids = processor.add_tokens(config.model.tokens) if config.model.tokens else []
+        _add_lora(model, config, recipe, token_ids)
     rates, notes = apply_recipe(model, recipe, config.learning_rates)
     if kept:
         trains = f"the one of '{config.model.backbone}' trains on; r, alpha, scopes and targets are its own."
@@ -146,9 +152,10 @@ def build_processor(config: TrainConfig) -> RegionProcessor:
         PixelReferError: it cannot be loaded, or does not take the tokens or budgets.
     """
     section = config.model
+    _require_own_backbone_plugin(section)
     processor = RegionProcessor.from_pretrained(
         section.backbone,
-        adapter=section.adapter,
+        adapter=_adapter_name(section),
         adapter_config=section.adapter_config,
         backbone_plugin=section.backbone_plugin,
     )
@@ -187,35 +194,31 @@ def _backbone_facts(section: ModelSection) -> tuple[BackboneSpec, Any]:
     return backbone_for(native.model_type, plugin), native
 
 
-def _open(config: TrainConfig, recipe: Recipe, options: dict[str, Any]) -> RegionModel:
+def _require_own_backbone_plugin(section: ModelSection) -> None:
+    folder = hub.find_model_folder(section.backbone, {})
+    own = None if folder is None else model_folder.read_manifest(folder).backbone
+    if own is not None and section.backbone_plugin not in (None, own):
+        raise ConfigError(
+            f"model.backbone_plugin: model folder '{section.backbone}' brings its own, '{own}', got "
+            f"'{section.backbone_plugin}'. Leave it out."
+        )
+
+
+def _open(config: TrainConfig, recipe: Recipe, tokens: TokenIds, options: dict[str, Any]) -> RegionModel:
     section, source = config.model, config.model.backbone
-    folder = hub.find_model_folder(source, {})
-    if folder is not None:
-        own = model_folder.read_manifest(folder).backbone
-        if section.backbone_plugin not in (None, own):
-            raise ConfigError(
-                f"model.backbone_plugin: model folder '{source}' brings its own, '{own}', got "
-                f"'{section.backbone_plugin}'. Leave it out."
-            )
+    if hub.find_model_folder(source, {}) is not None:
         return RegionModel.from_pretrained(
             source, adapter=section.adapter, adapter_config=section.adapter_config, **options
         )
     backbone = load_backbone(source, backbone_plugin=section.backbone_plugin, **options)
     return RegionModel.attach(
         backbone,
-        adapter=section.adapter or DEFAULT_ADAPTER,
+        adapter=_adapter_name(section),
+        tokens=tokens,
         adapter_config=section.adapter_config,
         backbone_plugin=section.backbone_plugin,
         train_backbone=recipe.trains_backbone,
     )
-
-
-def _token_ids(processor: RegionProcessor, config: TrainConfig) -> list[int]:
-    """Whose rows LoRA shall train: those of the configuration, which the processor knows by now, and the token that
-    stands for a mask."""
-    own = processor.add_tokens(config.model.tokens) if config.model.tokens else []
-    mask = [] if processor.mask_token_id is None else [processor.mask_token_id]
-    return [*own, *(each for each in mask if each not in own)]
 
 
 def _add_lora(model: RegionModel, config: TrainConfig, recipe: Recipe, token_ids: Sequence[int]) -> None:
@@ -303,7 +306,7 @@ def check_masks(built: BuiltModel, train: BuiltData) -> list[str]:
     Raises:
         TrainingError: there are masks to learn, and the decoder would never say the token that they are made for.
     """
-    model, token_id = built.model, built.processor.mask_token_id
+    model, token_id = built.model, built.processor.tokens.mask
     teaching = [] if token_id is None else _teaching_masks(train.dataset)
     if token_id is None or not teaching:
         return []

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
+from ..files import put_folder, restore_folder
 
 MODEL_FOLDER = "model"
 RUN_FILE = "run.json"
 _FOLDER = "checkpoints"
 _NAME = re.compile(r"checkpoint-(\d+)")
-_LEFT_OVER = re.compile(r"\.checkpoint-\d+\.(partial|discarded)")
+_LEFT_OVER = re.compile(r"\.(checkpoint-\d+)\.(partial|discarded|earlier)")
 
 # Settings that do not change what is learnt, so that a resumed run may have others.
 _FREE = ("run.", "evaluation.", "data.eval", "data.workers")
@@ -69,13 +70,7 @@ def partial_folder(checkpoint: Path) -> Path:
 def publish(checkpoint: Path) -> None:
     """Put a whole checkpoint from its partial folder in its place, once all of it is on the disk."""
     partial = partial_folder(checkpoint)
-    made = partial / checkpoint.name
-    for path in (*made.rglob("*"), made):
-        _to_disk(path)
-    if checkpoint.exists():  # of an earlier run past this step
-        discard(checkpoint)
-    made.rename(checkpoint)
-    _to_disk(checkpoint.parent)
+    put_folder(partial / checkpoint.name, checkpoint)  # in place of an earlier run's past this step
     partial.rmdir()
 
 
@@ -96,10 +91,14 @@ def rotate(out: str | os.PathLike[str], *, keep: int | None, best: str | None) -
 
 
 def remove_left_over(out: str | os.PathLike[str]) -> None:
-    """Delete what an interrupted run left unfinished; nothing else in the folder is touched."""
+    """Delete what an interrupted run left unfinished, and put back a checkpoint that it was replacing; nothing else in
+    the folder is touched."""
     folder = checkpoints_folder(out)
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if _LEFT_OVER.fullmatch(path.name):
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        found = _LEFT_OVER.fullmatch(path.name)
+        if found is not None and found[2] == "earlier":
+            restore_folder(folder / found[1])
+        elif found is not None:
             shutil.rmtree(path)
 
 
@@ -146,11 +145,3 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flat(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

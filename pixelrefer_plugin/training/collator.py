@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ..contracts.messages import REGION_MARKER, read_texts
-from ..contracts.samples import SAMPLE_FAULTS, Medium, RegionSample, defect_of, medium_of
+from ..contracts.samples import SAMPLE_FAULTS, Medium, RegionSample, medium_of
 from ..conversation.expansion import IGNORE_INDEX
 from ..data.turns import with_fewer_turns
 from ..errors import (
@@ -27,7 +27,7 @@ from ..errors import (
 from ..masks.mask_batch import MaskBatch
 from ..media.video import FrameSampling
 from ..processor import RegionProcessor
-from ..regions.region import Region
+from ..regions.region import Region, VideoRegion
 from ..tokens.region_batch import RegionBatch
 from .sampling import require_sample
 
@@ -102,10 +102,15 @@ class RegionCollator:
         usable, skipped = self._sorted_out(samples)
         try:
             inputs = self._prepared(usable)
-            self._require_sound(usable, inputs)
-        except PixelReferError:  # of which sample, or of all together, only each alone can tell
-            usable, skipped = self._sorted_out([self._settled(each) for each in samples])
-            inputs = self._prepared_together(usable)
+            problems = self._unsound(usable, inputs)
+        except PixelReferError as fault:
+            problems = _blamed(fault, usable)
+            if not problems:  # of which sample, or of all together, only each alone can tell
+                usable, skipped = self._sorted_out([self._tried(each) for each in samples])
+                inputs = self._prepared_together(usable)
+        if problems:
+            of_sample = {id(usable[row]): problem for row, problem in problems.items()}
+            return self([self._settled(each, of_sample.get(id(each))) for each in samples])
         return {**inputs, "sample_names": tuple(each.name for each in usable), "skipped": skipped}
 
     def problem(self, sample: RegionSample) -> SampleError | None:
@@ -113,20 +118,20 @@ class RegionCollator:
         try:
             if not any(role == "assistant" for role, _ in read_texts(sample.messages)):
                 return sample.error(_NO_ANSWER)
-            self._require_sound([sample], self._prepared([sample]))
-        except SampleError as error:
-            return error
-        except SAMPLE_FAULTS as fault:  # not the adapter's or the backbone plugin's: those stop
-            return sample.error(defect_of(fault))
-        return None
+            return self._unsound([sample], self._prepared([sample])).get(0)
+        except SAMPLE_FAULTS as fault:  # not a plugin that plans what it must not: that stops
+            return sample.blamed(fault)
 
-    def _settled(self, sample: RegionSample | SampleError) -> RegionSample | SampleError:
-        """The sample, if need be with fewer turns, or what is wrong with it."""
-        if isinstance(sample, SampleError):
+    def _tried(self, sample: RegionSample | SampleError) -> RegionSample | SampleError:
+        """The sample, prepared alone: if need be with fewer turns, or what is wrong with it."""
+        return sample if isinstance(sample, SampleError) else self._settled(sample, self.problem(sample))
+
+    def _settled(self, sample: RegionSample | SampleError, problem: SampleError | None) -> RegionSample | SampleError:
+        """A sample with this problem: with fewer turns where that helps, or else the problem."""
+        if problem is None or isinstance(sample, SampleError):
             return sample
-        problem = self.problem(sample)
-        if problem is None or not (_is_length(problem) and self.on_long_sample == "drop_turns"):
-            return problem or sample
+        if not (_is_length(problem) and self.on_long_sample == "drop_turns"):
+            return problem
         for shorter in with_fewer_turns(sample):
             if self.problem(shorter) is None:
                 return shorter
@@ -147,16 +152,27 @@ class RegionCollator:
         conversations = [list(each.messages) for each in samples]
         regions = [list(each.regions) for each in samples]
         if not any(_shows_a_region(each) for each in samples):
-            grey = Image.new("RGB", (_DUMMY_PX, _DUMMY_PX), "grey")
-            parts = [{"type": "image", "image": grey}, {"type": "text", "text": REGION_MARKER}]
-            conversations.append([{"role": "user", "content": parts}])
-            regions.append([Region.from_box((0, 0, _DUMMY_PX, _DUMMY_PX))])
+            medium, region = self._dummy(samples)
+            conversations.append([{"role": "user", "content": [medium, {"type": "text", "text": REGION_MARKER}]}])
+            regions.append([region])
         inputs = self.processor(
             conversations, regions, labels=bool(samples), sampling=self.sampling, **self.native_options
         )
         if not samples:  # the processor makes no labels where there is nothing to learn
             inputs["labels"] = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
         return dict(inputs)
+
+    def _dummy(self, samples: Sequence[RegionSample]) -> tuple[Mapping[str, Any], Region | VideoRegion]:
+        """The medium and the region of the dummy row.
+
+        A grey picture; where the backbone may not mix media and the batch has a video, that one again: some backbones
+        take videos together only if all have as many frames.
+        """
+        videos = [] if self.processor.mixes_media else [each for sample in samples for each in sample.media("video")]
+        if videos:
+            return videos[0], VideoRegion({0: Region.from_box((0, 0, 1, 1))})  # its first frame is always sampled
+        grey = Image.new("RGB", (_DUMMY_PX, _DUMMY_PX), "grey")
+        return {"type": "image", "image": grey}, Region.from_box((0, 0, _DUMMY_PX, _DUMMY_PX))
 
     def _prepared_together(self, samples: Sequence[RegionSample]) -> dict[str, Any]:
         """As `_prepared`, of samples each of which is good."""
@@ -168,20 +184,29 @@ class RegionCollator:
                 f"These samples are good, but do not fit into one batch: {names}. {error} Take one sample per batch."
             ) from error
 
-    def _require_sound(self, samples: Sequence[RegionSample], inputs: Mapping[str, Any]) -> None:
-        """Raises the error of the first sample whose row is not fit to learn from."""
+    def _unsound(self, samples: Sequence[RegionSample], inputs: Mapping[str, Any]) -> dict[int, SampleError]:
+        """What is wrong with the rows that are not fit to learn from."""
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         supervised = (inputs["labels"] != IGNORE_INDEX).any(dim=1).tolist()
         sizes_hw = _sizes_found(samples, inputs["regions"], inputs.get("masks"))
+        problems = {}
         for row, sample in enumerate(samples):
             if not supervised[row]:
-                raise sample.error(_NO_ANSWER)
-            for medium, found_hw in sizes_hw[row].items():
-                _require_declared_size(sample, medium, found_hw)
-            if self.max_tokens is not None and lengths[row] > self.max_tokens:
-                raise sample.error(
-                    Defect("too long", f"it has {lengths[row]} tokens, max_tokens is {self.max_tokens}.")
-                )
+                problems[row] = sample.error(_NO_ANSWER)
+            elif (defect := _wrong_size(sample, sizes_hw[row])) is not None:
+                problems[row] = sample.error(defect)
+            elif self.max_tokens is not None and lengths[row] > self.max_tokens:
+                too_long = f"it has {lengths[row]} tokens, max_tokens is {self.max_tokens}."
+                problems[row] = sample.error(Defect("too long", too_long))
+        return problems
+
+
+def _blamed(fault: PixelReferError, samples: Sequence[RegionSample]) -> dict[int, SampleError]:
+    """The error of the sample that is to blame for a fault, by its row; none where it does not say which."""
+    row = fault.sample
+    if row is None or row >= len(samples) or not isinstance(fault, SAMPLE_FAULTS):
+        return {}
+    return {row: samples[row].blamed(fault)}
 
 
 def _shows_a_region(sample: RegionSample) -> bool:
@@ -207,7 +232,6 @@ def _sizes_found(
     samples: Sequence[RegionSample], regions: RegionBatch, masks: MaskBatch | None
 ) -> list[dict[Medium, tuple[int, int]]]:
     """Per sample the sizes of the pictures, and of the frames of the videos, that its regions lie on."""
-    images_hw = regions.views[0].images_hw.int().tolist()
     firsts = accumulate(regions.frames_per_region, initial=0)
     shown = zip(regions.numbers, firsts, strict=False)
     sizes_hw = []
@@ -216,25 +240,22 @@ def _sizes_found(
         found: dict[Medium, tuple[int, int]] = {}
         for number, region in enumerate(sample.regions):
             if number in numbered:  # not so a target, and one of two regions that are the same object
-                found[medium_of(region)] = tuple(images_hw[numbered[number]])
+                found[medium_of(region)] = regions.images_hw[numbered[number]]
         if masks is not None and (clip := masks.clip_of_sample[row]) is not None:
             found[medium_of(sample.regions[sample.targets[0]])] = masks.images_hw[clip]
         sizes_hw.append(found)
     return sizes_hw
 
 
-def _require_declared_size(sample: RegionSample, medium: Medium, found_hw: tuple[int, int]) -> None:
-    kind, index = medium
-    first_of_kind = 0 if kind == "image" else len(sample.media("image"))
-    declared_hw = sample.media_hw[first_of_kind + index] if sample.media_hw else None
-    if declared_hw not in (None, found_hw):
-        (height, width), (said_height, said_width) = found_hw, declared_hw
-        raise sample.error(
-            Defect(
-                "size",
-                f"{kind} {index} is {width} px wide and {height} high, its record says {said_width} and {said_height}.",
-            )
-        )
+def _wrong_size(sample: RegionSample, found: Mapping[Medium, tuple[int, int]]) -> Defect | None:
+    """The first picture or video that is of another size than its record says."""
+    for (kind, index), (height, width) in found.items():
+        first_of_kind = 0 if kind == "image" else len(sample.media("image"))
+        declared_hw = sample.media_hw[first_of_kind + index] if sample.media_hw else None
+        if declared_hw is not None and declared_hw != (height, width):
+            said = f"{declared_hw[1]} and {declared_hw[0]}"
+            return Defect("size", f"{kind} {index} is {width} px wide and {height} high, its record says {said}.")
+    return None
 
 
 # -- shortening --------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import ConfigError, PixelReferError, VideoError
 from ..media.video import FrameSampling
-from ..plugins import get_adapter
+from ..plugins import get_adapter, require_adapter_name
 from ..weights import model_folder
 from ..weights.hub import is_path
 from ..weights.model_folder import BUILTIN_PREFIX
@@ -31,9 +31,6 @@ from .yaml_file import Document, read_yaml
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Scope = Literal["decoder", "projector", "vision_tower"]
-
-DEFAULT_ADAPTER = "saot"
-"""Of a plain backbone for which none is named."""
 
 
 def _group_name(name: str) -> str:
@@ -58,11 +55,11 @@ class ModelSection(_Section):
     """The model to start from."""
 
     backbone: str
-    """Hub id or folder of a plain backbone, `builtin:tiny_videollama3`, or a model folder of ours to go on from."""
+    """Hub id or folder of a plain backbone, `builtin:NAME` for a shipped one, or our model folder to go on from."""
     backbone_plugin: str | None = None
     """Name of the backbone plugin; by default found by the checkpoint's model type."""
     adapter: str | None = None
-    """Name of the adapter: `saot` for a plain backbone, while a model folder brings its own."""
+    """Name of the adapter. A plain backbone needs one; a model folder brings its own."""
     adapter_config: dict[str, Any] | str | None = None
     """Options of the adapter, for a plain backbone; `preset` among them names a preset that the others override. Or the
     name of a preset alone."""
@@ -366,11 +363,10 @@ def _recipe_problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
     recipe = RECIPES.get(config.recipe)
     if recipe is not None:
         yield from recipe_rules(config, recipe)
-        return
-    adapter = _adapter_told(config.model)
-    if adapter is None:
-        return
     try:
+        adapter = _adapter_told(config.model)
+        if recipe is not None or adapter is None:
+            return
         recipes = recipes_for(get_adapter(adapter))
     except PixelReferError as error:
         yield "model.adapter", str(error)
@@ -382,13 +378,13 @@ def _recipe_problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
 
 
 def _adapter_told(section: ModelSection) -> str | None:
-    """The adapter's name; None where only a repository of the hub can tell it."""
+    """The adapter's name; None where only what is not here yet can tell it. Raises of a plain backbone without one."""
     if section.adapter is not None:
         return section.adapter
     if model_folder.is_model_folder(section.backbone):
         return model_folder.read_manifest(section.backbone).adapter
-    is_local = section.backbone.startswith(BUILTIN_PREFIX) or Path(section.backbone).exists()
-    return DEFAULT_ADAPTER if is_local else None
+    is_plain = section.backbone.startswith(BUILTIN_PREFIX) or (Path(section.backbone) / "config.json").is_file()
+    return require_adapter_name(None, write="model.adapter=") if is_plain else None
 
 
 def unknown_recipe(name: str, recipes: Mapping[str, Recipe]) -> str:
@@ -472,7 +468,7 @@ def _unknown_key(loc: Sequence[str]) -> str:
 
 
 def _described(loc: Sequence[str]) -> str:
-    text = _section_at(loc[:-1]).model_fields[loc[-1]].description
+    text = " ".join((_section_at(loc[:-1]).model_fields[loc[-1]].description or "").split())
     return text or f"Keys of it: {', '.join(_section_at(loc).model_fields)}."
 
 

@@ -28,8 +28,8 @@ NamedParameters = list[tuple[str, nn.Parameter]]
 def parameter_groups(model: RegionModel, named: Iterable[str] = ()) -> dict[str, NamedParameters]:
     """All parameters, trainable or not, each in exactly one group; groups without any are left out.
 
-    Where one part of the backbone lies inside another (Qwen2.5-VL's projector inside its vision tower), the inner
-    one has its parameters.
+    Where one part of the backbone lies inside another, such as a projector inside the vision tower, the inner one has
+    its parameters.
 
     Args:
         model: whose.
@@ -40,7 +40,7 @@ def parameter_groups(model: RegionModel, named: Iterable[str] = ()) -> dict[str,
         TrainingError: the adapter has no such part; those that it has there are listed.
     """
     spec = model.backbone_spec
-    parts = {f"backbone.{spec.vision_tower}.": "vision_tower", f"backbone.{spec.projector}.": "projector"}
+    parts = {f"backbone.{spec.parts.vision_tower}.": "vision_tower", f"backbone.{spec.parts.projector}.": "projector"}
     own = _named_parts(model, named)
     groups: dict[str, NamedParameters] = {name: [] for name in (GROUPS[0], *own, *GROUPS[1:])}
     for name, parameter in model.named_parameters():
@@ -59,7 +59,7 @@ def trainable_groups(model: RegionModel, named: Iterable[str] = ()) -> dict[str,
 
 def trained_tokens(model: RegionModel) -> set[int]:
     """Ids of the tokens whose rows LoRA has for itself, trainable or not."""
-    embedding = model.backbone.get_submodule(model.backbone_spec.token_embedding)
+    embedding = model.backbone.get_submodule(model.backbone_spec.parts.token_embedding)
     rows = getattr(embedding, "token_adapter", None)  # PEFT's wrapper
     return set() if rows is None else {each for ids in rows.token_indices.values() for each in ids}
 

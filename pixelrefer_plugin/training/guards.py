@@ -60,7 +60,7 @@ def never_said(model: RegionModel, sample_names: Sequence[str]) -> TrainingError
         model: whose adapter has a mask head.
         sample_names: of samples with masks to learn.
     """
-    head = model.adapter_spec.mask_head
+    head = model.adapter_spec.masks
     assert head is not None
     recipes = recipes_for(model.adapter_spec).values()
     fit = [recipe.name for recipe in recipes if any(recipe.trains(group) for group in _SPEAKERS)]
@@ -224,9 +224,9 @@ def _work_in(inputs: Mapping[str, Any]) -> set[str]:
     if regions is not None:
         answered = (inputs["labels"] != IGNORE_INDEX).any(dim=1).tolist()
         if any(number and has for number, has in zip(regions.regions_per_sample, answered, strict=True)):
-            drawn = [view.prompts.kinds for view in regions.views if isinstance(view, PromptLayout)]
-            kinds = set(drawn[0]) if drawn else {"mask"}
-            found = {_BY_MASK if kind == "mask" else _DRAWN for kind in kinds}
+            drawn = [view.prompts.regions for view in regions.views if isinstance(view, PromptLayout)]
+            number = len(drawn[0]) if drawn else 0
+            found = {*([_DRAWN] if number else []), *([_BY_MASK] if number < len(regions.counts) else [])}
     if masks is not None and any(masks.objects_per_sample):
         found.add(_TO_LEARN)
     return found
@@ -235,7 +235,7 @@ def _work_in(inputs: Mapping[str, Any]) -> set[str]:
 def _kinds_of_work(model: RegionModel) -> set[str]:
     """All that there is for the model's adapter."""
     spec = model.adapter_spec
-    return {_BY_MASK, *([_DRAWN] if spec.plan_drawn else []), *([_TO_LEARN] if spec.mask_head else [])}
+    return {_BY_MASK, *([_DRAWN] if spec.drawn else []), *([_TO_LEARN] if spec.masks else [])}
 
 
 def _no_gradient(name: str, members: NamedParameters, *, made: bool) -> TrainingError:

@@ -90,12 +90,12 @@ RECIPES = {
         ),
         Recipe(
             "stage1",
-            "PixelRefer's first stage: a new adapter fast, decoder and projector slowly.",
+            "The first of two stages: a new adapter fast, decoder and projector slowly.",
             {"adapter": 1e-3, "decoder": 1e-5, "projector": 1e-5},
         ),
         Recipe(
             "stage2",
-            "PixelRefer's second stage: adapter, decoder and projector, all slowly.",
+            "The second of two stages: adapter, decoder and projector, all slowly.",
             {"adapter": 1e-5, "decoder": 1e-5, "projector": 1e-5},
         ),
         Recipe("adapter_only", "The adapter alone: the cheapest.", {"adapter": 1e-3}),
@@ -201,5 +201,5 @@ def linear_layers_outside_decoder(spec: BackboneSpec, config: Any) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith(f"{spec.decoder}.")
+        if isinstance(module, nn.Linear) and not name.startswith(f"{spec.parts.decoder}.")
     ]

@@ -121,7 +121,7 @@ class RegionTrainer(Trainer):
         self._num_taught = 0
         self._given_run = run
         self._saving_into: Path | None = None
-        self._has_mask_head = model.adapter_spec.mask_head is not None
+        self._has_mask_head = model.adapter_spec.masks is not None
         self._trained = frozenset(groups)
         self._num_objects = 1
         self._mask_loss = _MaskLoss()
@@ -475,7 +475,7 @@ def _may_rest(model: RegionModel, groups: Mapping[str, NamedParameters]) -> bool
     never reads, and LoRA on layers of the tower behind the one that is read."""
     if not {coarse_group(name) for name in groups} <= {"adapter", "lora", "token_rows"}:
         return True
-    tower = f"backbone.{model.backbone_spec.vision_tower}."
+    tower = f"backbone.{model.backbone_spec.parts.vision_tower}."
     return any(name.startswith(tower) and is_lora(name) for name, _ in groups.get("lora", ()))
 
 

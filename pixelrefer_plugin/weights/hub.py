@@ -45,8 +45,10 @@ def find_model_folder(name_or_path: str | os.PathLike[str], options: dict[str, A
     from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    if model_folder.is_model_folder(name_or_path):
+        return Path(name_or_path)
     if Path(name_or_path).exists():
-        return Path(name_or_path) if model_folder.is_model_folder(name_or_path) else None
+        return None
     where = where_options(options)
     try:
         hf_hub_download(str(name_or_path), model_folder.MANIFEST_FILE, **where)
@@ -90,7 +92,7 @@ def write_card(folder: Path, repo_id: str) -> None:
 
     manifest = model_folder.read_manifest(folder)
     base = _public_id(manifest.backbone_id)
-    gives_masks = manifest.mask_token_id is not None
+    gives_masks = manifest.tokens.mask is not None
     tags = ["image-segmentation"] if gives_masks else []
     data = ModelCardData(
         library_name="pixelrefer-plugin",
@@ -107,9 +109,8 @@ def write_card(folder: Path, repo_id: str) -> None:
         "Made with pixelrefer-plugin:",
         f"{made_of} on {backbone}.\n",
         "```python",
-        "from pixelrefer_plugin import Region, RegionModel, RegionProcessor\n",
-        f'model = RegionModel.from_pretrained("{repo_id}")',
-        f'processor = RegionProcessor.from_pretrained("{repo_id}")',
+        "from pixelrefer_plugin import load\n",
+        f'model, processor = load("{repo_id}")',
         "```\n",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor
 
 from ..errors import CheckpointError
-from ..plugins import backbone_for
+from ..plugins import adapter_layouts, backbone_for
 from . import model_folder
 from .foreign import find_foreign
 from .hub import where_options, without_where
@@ -34,7 +34,8 @@ def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str 
     options.setdefault("dtype", "auto")
     foreign = find_foreign(name_or_path, backbone_plugin=backbone_plugin, where=where_options(options))
     if foreign is not None:
-        model_folder.require_no_others(foreign.others, source=name_or_path)
+        layout = adapter_layouts().get(foreign.data["model_type"])
+        model_folder.require_no_others(foreign.others, source=name_or_path, layout=layout)
         return foreign.load(**without_where(options))
     spec = backbone_for(_native_config(name_or_path, options).model_type, backbone_plugin)
     try:
@@ -89,3 +90,8 @@ def load_native_processor(name_or_path: str | os.PathLike[str], **options: Any) 
         return native, AutoConfig.from_pretrained(name_or_path, **where_options(options))
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"No processor can be loaded from '{name_or_path}': {error}") from error
+
+
+def image_backend(native: Any) -> str:
+    """`pil` or `torchvision`: which of transformers' two image processors `native` holds."""
+    return "pil" if type(native.image_processor).__name__.endswith("Pil") else "torchvision"

@@ -152,7 +152,7 @@ def bare_name(parameter_name: str) -> str | None:
 
 def module_paths(backbone: Any, spec: BackboneSpec) -> dict[str, str]:
     """Where the parts of a backbone are, for a model folder to record."""
-    paths = {part: getattr(spec, part) for part in _PARTS}
+    paths = {part: str(getattr(spec.parts, part)) for part in _PARTS}
     head = backbone.get_output_embeddings()
     found = [name for name, module in backbone.named_modules() if module is head and head is not None]
     return {**paths, _HEAD: found[0]} if found else paths
@@ -195,13 +195,13 @@ def _token_rows(backbone: Any, spec: BackboneSpec, token_ids: Sequence[int]) -> 
     """Which rows of which tables train: those of the embedding, and of the head where it has a table of its own."""
     if not token_ids:
         return None
-    embedding = backbone.get_submodule(spec.token_embedding)
+    embedding = backbone.get_submodule(spec.parts.token_embedding)
     beyond = [each for each in token_ids if not 0 <= each < embedding.num_embeddings]
     if beyond:
         raise AttachError(
             f"Token ids {beyond} are beyond the {embedding.num_embeddings} rows of the backbone's embedding table."
         )
-    tables = [spec.token_embedding]
+    tables = [spec.parts.token_embedding]
     head = backbone.get_output_embeddings()
     if head is not None and head.weight is not embedding.weight:
         tables.append(module_paths(backbone, spec)[_HEAD])

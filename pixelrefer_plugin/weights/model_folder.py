@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..conversation.token_ids import TokenIds
 from ..errors import CheckpointError, VideoError
+from ..files import replaced_folder, restore_folder
 from ..media.video import FrameSampling
+from ..plugins import distribution_of
 
-FORMAT_VERSION = 1
+if TYPE_CHECKING:
+    from ..contracts.adapter import AdapterLayout
+
+FORMAT_VERSION = 2
 MANIFEST_FILE = "pixelrefer.json"
 ADAPTER_FILE = "adapter.safetensors"
 LORA_FOLDER = "lora"
@@ -56,8 +60,9 @@ class Manifest:
         lora: whether LoRA weights belong to the model.
         frame_sampling: which frames of a video the processor reads.
         region_token: the tokenizer's own token whose id is written for object tokens; None where it is ours.
-        placeholder_id: that id; None where a folder of before does not say.
-        mask_token_id: id of the token that stands for a mask; None where the adapter gives none.
+        tokens: the ids that model and processor agree on.
+        plugins: which distribution, and which version of it, the `adapter` and the `backbone` came from; without those
+            for which that is not known.
         module_paths: where the parts of the backbone were in the live model, so that LoRA's keys find their layers
             in a release of transformers that has renamed modules.
         versions: the libraries that wrote the folder.
@@ -74,10 +79,10 @@ class Manifest:
     decoder_width: int
     image_backend: str
     lora: bool
+    tokens: TokenIds
     frame_sampling: FrameSampling = field(default_factory=FrameSampling)
     region_token: str | None = None
-    placeholder_id: int | None = None
-    mask_token_id: int | None = None
+    plugins: dict[str, dict[str, str]] = field(default_factory=dict)
     module_paths: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -94,8 +99,8 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "lora": bool,
     "frame_sampling": dict,
     "region_token": (str, type(None)),
-    "placeholder_id": (int, type(None)),
-    "mask_token_id": (int, type(None)),
+    "tokens": dict,
+    "plugins": dict,
     "module_paths": dict,
 }
 
@@ -107,6 +112,7 @@ def library_versions() -> dict[str, str]:
 
 def is_model_folder(folder: str | os.PathLike[str]) -> bool:
     """Whether `folder` is one that this package wrote."""
+    _restore(folder)
     return (Path(folder) / MANIFEST_FILE).is_file()
 
 
@@ -121,6 +127,19 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
         CheckpointError: no such file, not JSON, fields missing or unknown, a newer format, another adapter.
     """
     path = Path(folder) / MANIFEST_FILE
+    data = _fields(_read_json(folder), path)
+    if adapter is not None and data["adapter"] != adapter:
+        raise CheckpointError(
+            f"'{folder}' was made with adapter '{data['adapter']}', not '{adapter}'. "
+            f"Load it with adapter='{data['adapter']}', or leave that out."
+        )
+    _require_origins(data["plugins"], path)
+    return Manifest(**data | {"tokens": _tokens(data["tokens"], path), "frame_sampling": _sampling(data, path)})
+
+
+def _read_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    _restore(folder)
+    path = Path(folder) / MANIFEST_FILE
     if not path.is_file():
         raise CheckpointError(f"'{folder}' is not a pixelrefer model folder: it has no {MANIFEST_FILE}.")
     try:
@@ -129,16 +148,19 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
         raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}.")
+    return data
+
+
+def _fields(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The fields of the present version, each of its type."""
     version = data.get("format_version")
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version!r}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U pixelrefer-plugin."
         )
-    # Of folders from before videos, from before training, from before official checkpoints, and from before masks.
-    before: dict[str, Any] = {"frame_sampling": {}, "module_paths": {}, "region_token": None, "placeholder_id": None}
-    before["mask_token_id"] = None
-    data = before | data
+    if version == 1:
+        data = _from_version_1(data, path)
     known = {item.name for item in fields(Manifest)}
     if set(data) != known:
         missing, extra = sorted(known - set(data)), sorted(set(data) - known)
@@ -146,16 +168,52 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
     for name, kinds in _FIELD_TYPES.items():
         if not isinstance(data[name], kinds):
             raise CheckpointError(f"{path}: '{name}' is {data[name]!r}, a {type(data[name]).__name__}.")
-    if adapter is not None and data["adapter"] != adapter:
+    return data
+
+
+def _from_version_1(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The fields of a folder from before token ids were one object and plugins were recorded."""
+    data = dict(data)
+    ids = {"placeholder": data.pop("placeholder_id", None), "mask": data.pop("mask_token_id", None)}
+    if ids["placeholder"] is None:
         raise CheckpointError(
-            f"'{folder}' was made with adapter '{data['adapter']}', not '{adapter}'. "
-            f"Load it with adapter='{data['adapter']}', or leave that out."
+            f"{path} does not say which token stands for object tokens: the folder was written before that was "
+            "recorded, and cannot be loaded any more. Train or import it again."
         )
+    return {**data, "tokens": {**ids, "native": {}}, "plugins": {}, "format_version": FORMAT_VERSION}
+
+
+def _sampling(data: Mapping[str, Any], path: Path) -> FrameSampling:
     try:
-        sampling = FrameSampling(**data.pop("frame_sampling"))
+        return FrameSampling(**data["frame_sampling"])
     except (TypeError, VideoError) as error:
         raise CheckpointError(f"{path}: 'frame_sampling' is not readable: {error}") from error
-    return Manifest(**data, frame_sampling=sampling)
+
+
+_TOKEN_TYPES: dict[str, type | tuple[type, ...]] = {"placeholder": int, "mask": (int, type(None)), "native": dict}
+
+
+def _tokens(value: Mapping[str, Any], path: Path) -> TokenIds:
+    fit = value.keys() == _TOKEN_TYPES.keys()
+    fit = fit and all(isinstance(value[name], kinds) for name, kinds in _TOKEN_TYPES.items())
+    if not fit or not all(isinstance(each, int) for each in value["native"].values()):
+        raise CheckpointError(f"{path}: 'tokens' is {value!r}; expected ids as 'placeholder', 'mask' and 'native'.")
+    return TokenIds(**value)
+
+
+def _require_origins(plugins: Mapping[str, Any], path: Path) -> None:
+    fit = plugins.keys() <= {"adapter", "backbone"}
+    if not fit or not all(isinstance(each, dict) and each.keys() == {*_ORIGIN} for each in plugins.values()):
+        raise CheckpointError(f"{path}: 'plugins' is {plugins!r}; expected {' and '.join(_ORIGIN)} of each plugin.")
+
+
+_ORIGIN = ("distribution", "version")
+
+
+def origins_of(*, adapter: str, backbone: str) -> dict[str, dict[str, str]]:
+    """The distributions that an adapter and a backbone plugin come from, as a manifest has them."""
+    found = {"adapter": distribution_of("adapter", adapter), "backbone": distribution_of("backbone", backbone)}
+    return {kind: dict(zip(_ORIGIN, each, strict=True)) for kind, each in found.items() if each is not None}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -169,6 +227,7 @@ def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
     Raises:
         CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours.
     """
+    _restore(folder)
     target = Path(folder).resolve()
     if target.exists():
         if not overwrite:
@@ -177,49 +236,28 @@ def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
             raise CheckpointError(f"'{target}' exists and is not a pixelrefer model folder; it is not overwritten.")
 
 
+def _restore(folder: str | os.PathLike[str]) -> None:
+    with suppress(OSError):  # a disk that is only read: what is missing is told
+        restore_folder(Path(folder))
+
+
 @contextmanager
 def written_whole(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends without an error.
 
-    An interruption leaves the earlier folder as it was.
+    An interruption leaves the earlier folder as it was, or so that the next one who writes or reads it puts it back.
 
     Raises:
         CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours, or no folder can be made
             there.
     """
     require_free(folder, overwrite=overwrite)
-    target = Path(folder).resolve()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    except OSError as error:
-        raise CheckpointError(f"No folder can be made at '{target}': {error}. Choose another place.") from error
-    try:
-        made.chmod(0o777 & ~_umask())
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(replaced_folder(Path(folder)))
+        except OSError as error:
+            raise CheckpointError(f"No folder can be made at '{folder}': {error}. Choose another place.") from error
         yield made
-        _replace(target, made)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def _replace(target: Path, made: Path) -> None:
-    if not target.exists():
-        made.rename(target)
-        return
-    earlier = made.with_suffix(".earlier")
-    target.rename(earlier)
-    try:
-        made.rename(target)
-    except OSError:
-        earlier.rename(target)
-        raise
-    shutil.rmtree(earlier)
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -267,8 +305,15 @@ def require_no_missing(missing: Iterable[str], *, source: str | os.PathLike[str]
         raise CheckpointError(f"The backbone in '{source}' is incomplete: missing keys {some(keys)}.")
 
 
-def require_no_others(others: Iterable[str], *, source: str | os.PathLike[str]) -> None:
+def require_no_others(
+    others: Iterable[str], *, source: str | os.PathLike[str], layout: AdapterLayout | None = None
+) -> None:
     """Refuse a backbone's checkpoint that holds more than the backbone.
+
+    Args:
+        others: keys of the weights that are not the backbone's.
+        source: the checkpoint.
+        layout: how checkpoints of its model type hold an adapter, where they do.
 
     Raises:
         CheckpointError: names what is left over.
@@ -276,31 +321,11 @@ def require_no_others(others: Iterable[str], *, source: str | os.PathLike[str]) 
     keys = sorted(others)
     if not keys:
         return
-    official = any(".region_encoder." in key for key in keys)
+    official = layout is not None and any(key.startswith(layout.prefix) for key in keys)
     hint = (
         f"Import it: pixelrefer import-official {source} OUT." if official else "Is it a checkpoint of another model?"
     )
     raise CheckpointError(f"'{source}' holds more than a backbone: unexpected keys {some(keys)}. {hint}")
-
-
-def refuse_adapter_config(folder: str | os.PathLike[str], adapter_config: Any) -> None:
-    """A model folder brings its adapter's options; others would not fit its weights.
-
-    Raises:
-        CheckpointError: options were given.
-    """
-    if adapter_config is not None:
-        raise CheckpointError(f"'{folder}' brings its adapter's options; adapter_config is for a plain backbone.")
-
-
-def refuse_region_token(folder: str | os.PathLike[str], region_token: str | None) -> None:
-    """A model folder brings its region token: its weights were trained with that.
-
-    Raises:
-        CheckpointError: one was given.
-    """
-    if region_token is not None:
-        raise CheckpointError(f"'{folder}' brings its region token; region_token is for a plain backbone.")
 
 
 def some(keys: list[str]) -> str:

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pixelrefer_plugin import hookimpl
+from pixelrefer_plugin.authoring import hookimpl
 
 if TYPE_CHECKING:
-    from pixelrefer_plugin import RegionSourceSpec
+    from pixelrefer_plugin.authoring import RegionSourceSpec
+
+PLUGIN_API = 1
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from textwrap import shorten
 
 from safetensors import SafetensorError
 
-from pixelrefer_plugin import SourceError
+from pixelrefer_plugin.authoring import SourceError
 
 # What the hub, transformers, torch and safetensors raise for files that are missing, damaged or foreign.
 _LOADING_ERRORS = (

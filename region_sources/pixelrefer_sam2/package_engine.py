@@ -16,7 +16,7 @@ from PIL import Image
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from pixelrefer_plugin import SourceError
+from pixelrefer_plugin.authoring import SourceError
 
 from .config import Sam2Config
 from .loading import reported

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pixelrefer_plugin import Region, RegionMask
+from pixelrefer_plugin.authoring import Region, RegionMask
 
 # SAM 2 is trained with up to eight clicks on a frame (SAM 2 paper, §5, "Training").
 _CLICKS_ON_SCRIBBLE = 8

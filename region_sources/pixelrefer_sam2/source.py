@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pixelrefer_plugin import Region, RegionMask, RegionSourceSpec, SourceError, VideoRegion
+from pixelrefer_plugin.authoring import Region, RegionMask, RegionSourceSpec, SourceError, VideoRegion
 
 from .config import Sam2Config
 from .prompts import Prompt, prompt_of
@@ -20,7 +20,7 @@ from .prompts import Prompt, prompt_of
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pixelrefer_plugin import Video
+    from pixelrefer_plugin.authoring import Video
 
 INSTALL_HINT = "pip install 'pixelrefer-plugin[sam2]'"
 

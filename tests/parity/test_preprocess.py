@@ -10,7 +10,8 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from parity.conftest import cases
-from pixelrefer_plugin import PatchGeometry, Region, RegionMask, RegionProcessor, get_adapter, get_backbone
+from pixelrefer_plugin import Region, RegionMask, RegionProcessor, get_adapter, get_backbone
+from pixelrefer_plugin.authoring import PatchGeometry
 
 SAOT, OCI = get_adapter("saot"), get_adapter("oci")
 GEOMETRY = PatchGeometry(patch_size=14)
@@ -176,7 +177,7 @@ def rules_of_lite(mask, n):
 @pytest.mark.parametrize(("adapter", "rules"), [(SAOT, rules_of_the_full_model), (OCI, rules_of_lite)])
 def test_the_plan_follows_the_official_rules(adapter, rules, mask, num_tokens):
     box_xyxy, grid, count = rules(mask, num_tokens)
-    plan = adapter.plan(official(adapter, num_tokens=num_tokens), RegionMask.from_dense(mask), GEOMETRY)
+    plan = adapter.planner(official(adapter, num_tokens=num_tokens)).plan(RegionMask.from_dense(mask), GEOMETRY)
     crop = plan.views[0]
     assert crop.box_xyxy == box_xyxy
     assert crop.grid_hw == grid.shape
@@ -189,7 +190,7 @@ def test_the_plan_follows_the_official_rules(adapter, rules, mask, num_tokens):
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_lite_resizes_by_area_where_both_sides_shrink(mask):
-    crop = OCI.plan(official(OCI), RegionMask.from_dense(mask), GEOMETRY).views[0]
+    crop = OCI.planner(official(OCI)).plan(RegionMask.from_dense(mask), GEOMETRY).views[0]
     left, top, right, bottom = crop.box_xyxy
     shrinks = 14 * crop.grid_hw[0] < bottom - top and 14 * crop.grid_hw[1] < right - left
     assert crop.resample == ("opencv_area" if shrinks else "opencv_linear")
@@ -197,7 +198,7 @@ def test_lite_resizes_by_area_where_both_sides_shrink(mask):
 
 def test_both_ways_of_resizing_are_among_the_masks():
     config = official(OCI)
-    plans = [OCI.plan(config, RegionMask.from_dense(mask), GEOMETRY) for mask in MASKS.values()]
+    plans = [OCI.planner(config).plan(RegionMask.from_dense(mask), GEOMETRY) for mask in MASKS.values()]
     assert {plan.views[0].resample for plan in plans} == {"opencv_area", "opencv_linear"}
 
 
@@ -232,14 +233,14 @@ def smart_resize(grid_hw, budget):
 @pytest.mark.parametrize("adapter", [SAOT, OCI])
 def test_the_tower_is_given_what_the_official_image_processor_would(adapter, mask, budget):
     config = official(adapter, max_patches=budget)
-    crop = adapter.plan(config, RegionMask.from_dense(mask), GEOMETRY).views[0]
+    crop = adapter.planner(config).plan(RegionMask.from_dense(mask), GEOMETRY).views[0]
     assert (crop.encoded_hw or crop.grid_hw) == smart_resize(crop.grid_hw, budget)
     assert crop.encoded_hw != crop.grid_hw
 
 
 def test_the_smallest_crops_are_enlarged_as_there():
     mask = boxes((2, 2), (0, 0, 2, 2))
-    crop = SAOT.plan(official(SAOT, num_tokens=16), RegionMask.from_dense(mask), GEOMETRY).views[0]
+    crop = SAOT.planner(official(SAOT, num_tokens=16)).plan(RegionMask.from_dense(mask), GEOMETRY).views[0]
     assert (crop.grid_hw, crop.encoded_hw) == ((2, 2), (4, 4))
 
 
@@ -256,7 +257,7 @@ DROPPED = {
 
 @pytest.mark.parametrize("mask", DROPPED.values(), ids=DROPPED)
 def test_an_object_that_is_cut_away_has_the_patches_next_to_it(mask):
-    plan = SAOT.plan(official(SAOT), RegionMask.from_dense(mask), GEOMETRY)
+    plan = SAOT.planner(official(SAOT)).plan(RegionMask.from_dense(mask), GEOMETRY)
     (crop,) = plan.views
     assert plan.num_tokens == min(32, crop.mask.sum()) >= 1
     if min(mask.shape) == 1:
@@ -276,7 +277,7 @@ LINE = MASKS["a row"]
 def test_a_line_that_the_official_resize_misses_is_where_it_is_covered():
     _, grid, count = rules_of_the_full_model(LINE, 16)
     assert (grid.any(), count) == (False, 0), "or the case shows nothing"
-    plan = SAOT.plan(official(SAOT, num_tokens=16), RegionMask.from_dense(LINE), GEOMETRY)
+    plan = SAOT.planner(official(SAOT, num_tokens=16)).plan(RegionMask.from_dense(LINE), GEOMETRY)
     (crop,) = plan.views
     assert plan.num_tokens == 16
     assert crop.mask.any(axis=1).sum() == 1, "a line lies in one row of patches"
@@ -287,17 +288,17 @@ def test_lite_pads_the_tokens_of_an_object_without_a_patch():
     mask = boxes((700, 700), (0, 3, 700, 4))
     _, grid, _ = rules_of_lite(mask, 1)
     assert not grid.any(), "or the case shows nothing"
-    plan = OCI.plan(official(OCI, num_tokens=1, large_patches=2), RegionMask.from_dense(mask), GEOMETRY)
+    plan = OCI.planner(official(OCI, num_tokens=1, large_patches=2)).plan(RegionMask.from_dense(mask), GEOMETRY)
     assert (plan.num_tokens, plan.views[0].mask.any()) == (1, False)
     unpadded = official(OCI, num_tokens=1, large_patches=2, pad_to_num_tokens=False)
-    assert OCI.plan(unpadded, RegionMask.from_dense(mask), GEOMETRY).views[0].mask.any()
+    assert OCI.planner(unpadded).plan(RegionMask.from_dense(mask), GEOMETRY).views[0].mask.any()
 
 
 @pytest.mark.parametrize("multiple", [1, 2])
 @pytest.mark.parametrize("adapter", [SAOT, OCI])
 def test_two_pixels_on_a_large_frame_cost_no_gigabytes(adapter, multiple):
     mask = boxes((2160, 3840), (5, 5, 6, 6), (3800, 2100, 3801, 2101))
-    crop = adapter.plan(official(adapter), RegionMask.from_dense(mask), PatchGeometry(14, multiple)).views[0]
+    crop = adapter.planner(official(adapter)).plan(RegionMask.from_dense(mask), PatchGeometry(14, multiple)).views[0]
     assert 2**16 < math.prod(crop.grid_hw) <= 2**17
     assert 0.9 * 8192 < math.prod(crop.encoded_hw) <= 8192
 
@@ -307,7 +308,7 @@ def test_two_pixels_on_a_large_frame_cost_no_gigabytes(adapter, multiple):
 def test_the_budget_holds_for_the_thinnest_images(image_hw, multiple):
     region = RegionMask(np.ones(image_hw, bool), (0, 0, *image_hw[::-1]), image_hw)
     config = official(SAOT, max_patches=256)
-    crop = SAOT.plan(config, region, PatchGeometry(14, multiple)).views[0]
+    crop = SAOT.planner(config).plan(region, PatchGeometry(14, multiple)).views[0]
     encoded = crop.encoded_hw or crop.grid_hw
     assert all(side >= multiple and side % multiple == 0 for side in encoded)
     assert math.prod(encoded) <= 256
@@ -316,7 +317,7 @@ def test_the_budget_holds_for_the_thinnest_images(image_hw, multiple):
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("adapter", [SAOT, OCI])
 def test_towers_that_merge_patches_get_whole_merges(adapter, mask):
-    plan = adapter.plan(official(adapter), RegionMask.from_dense(mask), PatchGeometry(14, 2))
+    plan = adapter.planner(official(adapter)).plan(RegionMask.from_dense(mask), PatchGeometry(14, 2))
     for view in plan.views:
         assert all(side % 2 == 0 for side in (*view.grid_hw, *(view.encoded_hw or ())))
     assert plan.views[0].mask.shape == plan.views[0].grid_hw

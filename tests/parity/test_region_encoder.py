@@ -10,8 +10,9 @@ from pixelrefer_saot.kmeans import KMeans, groups_of
 from pixelrefer_saot.module import relative_positions
 from safetensors.torch import load_file
 
-from pixelrefer_plugin import EncodedView, FeatureGrids, get_adapter
-from pixelrefer_plugin.official.keys import adapter_weights
+from pixelrefer_plugin import get_adapter
+from pixelrefer_plugin.authoring import EncodedView, FeatureGrids, Shapes
+from pixelrefer_plugin.contracts.encoded import PatchRows
 
 from .conftest import cases
 
@@ -37,15 +38,17 @@ def view_of(grids, masks, boxes_xyxy, images_hw):
     ]
     counts = tuple(map(len, inside))
     return EncodedView(
+        regions=tuple(range(len(grids))),
         grids=FeatureGrids(features, tuple(tuple(grid.shape[:2]) for grid in grids)),
         grid_of_region=tuple(range(len(grids))),
-        patch_rows=torch.cat(rows),
         patch_weights=torch.ones(sum(counts)),
         patch_ij=torch.cat(inside).float(),
         region_of_patch=torch.repeat_interleave(torch.arange(len(grids)), torch.tensor(counts)),
         patches_per_region=counts,
         boxes_xyxy=torch.tensor(boxes_xyxy, dtype=torch.float32),
+        region_boxes_xyxy=torch.tensor(boxes_xyxy, dtype=torch.float32),
         images_hw=torch.tensor(images_hw, dtype=torch.float32),
+        rows=PatchRows(torch.cat(rows)),
     )
 
 
@@ -63,9 +66,10 @@ class Case:
         self.tensors = load_file(path)
         adapter = get_adapter("oci" if self.lite else "saot")
         config = adapter.make_config({"preset": "official", "num_tokens": NUM_TOKENS})
-        self.module = adapter.build(config, vision_width=WIDTH, decoder_width=DECODER_WIDTH).eval()
+        self.module = adapter.module.build(config, Shapes(crop=WIDTH, scene=WIDTH, decoder=DECODER_WIDTH)).eval()
         state = load_file(parity / f"region_encoder/{'lite' if self.lite else 'full'}_state_dict.safetensors")
-        self.module.load_state_dict(adapter_weights(state))
+        (layout,) = adapter.layouts.values()
+        self.module.load_state_dict(layout.weights(state))
         meta = json.loads((parity / "region_encoder/meta.json").read_text())["cases"][path.stem]
         regions = [region for sample in meta["samples"] for region in sample]
         boxes = [crop_box_xyxy(region["bbox"], lite=self.lite) for region in regions]

@@ -1,10 +1,14 @@
 """Two object tokens per region, pooled from a crop around it."""
 
-from pixelrefer_plugin import AdapterSpec, hookimpl
+from collections.abc import Callable
 
-from .adapter import CropPool, CropPoolConfig, plan
+from pixelrefer_plugin.authoring import AdapterSpec, hookimpl
+
+from .adapter import CropPool, CropPoolConfig, CropPoolPlanner
+
+PLUGIN_API = 1
 
 
 @hookimpl
-def register_adapters(register):
-    register(AdapterSpec(name="croppool", config=CropPoolConfig, plan=plan, build=CropPool.build))
+def register_adapters(register: Callable[[AdapterSpec], None]) -> None:
+    register(AdapterSpec(name="croppool", config=CropPoolConfig, planner=CropPoolPlanner, module=CropPool))

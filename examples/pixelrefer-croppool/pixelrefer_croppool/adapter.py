@@ -1,12 +1,22 @@
-"""Config, plan and module of `croppool`. Knows features and masks; knows no backbone."""
+"""Config, planner and module of `croppool`. Knows features and masks; knows no backbone."""
 
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pixelrefer_plugin import CropView, RegionPlan, check_field
+from pixelrefer_plugin.authoring import (
+    AdapterModule,
+    CropView,
+    EncodedView,
+    PatchGeometry,
+    Planner,
+    RegionMask,
+    RegionPlan,
+    Shapes,
+    check_field,
+)
 
 TOKENS_PER_REGION = 2
 
@@ -23,41 +33,42 @@ class CropPoolConfig:
     side_patches: int = 8
     context: float = 0.25
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_field(1 <= self.side_patches <= 64, self, "side_patches", "in 1..64")
         check_field(self.context >= 0, self, "context", ">= 0")
 
 
-def plan(config, mask, geometry):
+class CropPoolPlanner(Planner[CropPoolConfig]):
     """One crop of the region's box with context, squeezed to a square grid; always two tokens."""
-    x0, y0, x1, y1 = mask.box_xyxy
-    height, width = mask.image_hw
-    margin = math.ceil(config.context * max(x1 - x0, y1 - y0))
-    box = (max(0, x0 - margin), max(0, y0 - margin), min(width, x1 + margin), min(height, y1 + margin))
-    side = geometry.whole_patches(config.side_patches * geometry.patch_size)
-    crop = CropView(box_xyxy=box, grid_hw=(side, side), mask=mask.coverage(box, (side, side)))
-    return RegionPlan(num_tokens=TOKENS_PER_REGION, views=(crop,))
+
+    def plan(self, mask: RegionMask, geometry: PatchGeometry) -> RegionPlan:
+        x0, y0, x1, y1 = mask.box_xyxy
+        height, width = mask.image_hw
+        margin = math.ceil(self.config.context * max(x1 - x0, y1 - y0))
+        box = (max(0, x0 - margin), max(0, y0 - margin), min(width, x1 + margin), min(height, y1 + margin))
+        side = geometry.whole_patches(self.config.side_patches * geometry.patch_size)
+        crop = CropView(box_xyxy=box, grid_hw=(side, side), mask=mask.coverage(box, (side, side)))
+        return RegionPlan(num_tokens=TOKENS_PER_REGION, views=(crop,))
 
 
-class CropPool(nn.Module):
+class CropPool(AdapterModule):
     """The mean of the patches in the mask and the mean of the whole crop, each through one MLP."""
 
-    def __init__(self, vision_width, decoder_width):
+    def __init__(self, vision_width: int, decoder_width: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
             nn.Linear(vision_width, decoder_width), nn.GELU(), nn.Linear(decoder_width, decoder_width)
         )
 
     @classmethod
-    def build(cls, config, *, vision_width, decoder_width):
-        return cls(vision_width, decoder_width)
+    def build(cls, config: CropPoolConfig, shapes: Shapes) -> "CropPool":
+        return cls(shapes.crop, shapes.decoder)
 
-    def forward(self, views, counts):
+    def forward(self, views: tuple[EncodedView], counts: tuple[int, ...]) -> Tensor:
         """Returns `(sum(counts), D)`: both tokens of the first region, both of the second, ..."""
         (crops,) = views
-        features = crops.patch_features().split(crops.patches_per_region)
-        weights = crops.patch_weights.split(crops.patches_per_region)
-        region = [w @ f.to(w.dtype) / w.sum() for f, w in zip(features, weights, strict=True)]
+        dtype = next(self.mlp.parameters()).dtype
+        weights = crops.patch_weights / crops.totals(crops.patch_weights)[crops.region_of_patch]
         surroundings = [crops.grids[index].flatten(0, 1).mean(dim=0) for index in crops.grid_of_region]
-        pooled = torch.stack([torch.stack(region), torch.stack(surroundings)], dim=1)  # (R, 2, C)
-        return self.mlp(pooled.to(self.mlp[0].weight.dtype)).flatten(0, 1)
+        pooled = torch.stack([crops.pooled(weights, dtype=dtype), torch.stack(surroundings).to(dtype)], dim=1)
+        return self.mlp(pooled).flatten(0, 1)  # from (R, 2, C)

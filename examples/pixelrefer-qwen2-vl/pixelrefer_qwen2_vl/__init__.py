@@ -1,10 +1,14 @@
 """Qwen2-VL on transformers' native classes."""
 
-from pixelrefer_plugin import hookimpl
+from collections.abc import Callable
+
+from pixelrefer_plugin.authoring import BackboneSpec, hookimpl
 
 from .backbone import SPEC
 
+PLUGIN_API = 1
+
 
 @hookimpl
-def register_backbones(register):
+def register_backbones(register: Callable[[BackboneSpec], None]) -> None:
     register(SPEC)

@@ -5,55 +5,54 @@ What it returns before the merger is in that order; here it is undone. Features 
 `ln_q`, as its projection reads them.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from einops import rearrange, repeat
+from torch import Tensor
 from transformers import Qwen2VLForConditionalGeneration
 
-from pixelrefer_plugin import BackboneSpec, FeatureGrids, PatchGeometry
+from pixelrefer_plugin.authoring import (
+    BackboneSpec,
+    Cells,
+    Crops,
+    FeatureGrids,
+    GridsHw,
+    NativeCall,
+    Parts,
+    PatchGeometry,
+    Scene,
+)
 
 from .tiny import tiny
 
 
-def geometry(config):
+def geometry(config: Any) -> PatchGeometry:
     vision = config.vision_config
     return PatchGeometry(patch_size=vision.patch_size, grid_multiple=vision.spatial_merge_size)
 
 
-def vision_width(config):
-    return config.vision_config.embed_dim
-
-
-def encode_crops(model, crops):
+def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
     vision = model.config.vision_config
-    patch = vision.patch_size
+    patch, merge = vision.patch_size, vision.spatial_merge_size
     grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
-    patches = [
-        repeat(
-            crop,
-            "c (h mh ph) (w mw pw) -> (h w mh mw) (c t ph pw)",
-            t=vision.temporal_patch_size,  # a still image is its frame, repeated
-            mh=vision.spatial_merge_size,
-            mw=vision.spatial_merge_size,
-            ph=patch,
-            pw=patch,
-        )
-        for crop in crops
-    ]
+    order = "c (h mh ph) (w mw pw) -> (h w mh mw) (c t ph pw)"  # a still image is its frame, repeated
+    sides = {"mh": merge, "mw": merge, "ph": patch, "pw": patch}
+    patches = [repeat(crop, order, t=vision.temporal_patch_size, **sides) for crop in crops]
     grid_thw = torch.tensor([(1, h, w) for h, w in grids_hw], device=crops[0].device)
     return raster_grids(model, model.model.visual(torch.cat(patches), grid_thw=grid_thw), grids_hw)
 
 
-def scene_grids_hw(config, inputs):
-    if "image_grid_thw" not in inputs:
-        return ()
-    return tuple((h, w) for _, h, w in inputs["image_grid_thw"].tolist())
+def grids_hw(call: NativeCall) -> GridsHw:
+    return tuple((h, w) for _, h, w in call.inputs["image_grid_thw"].tolist())
 
 
-def scene_grids(model, inputs, tower_output):
-    return raster_grids(model, tower_output, scene_grids_hw(model.config, inputs))
+def grids(call: NativeCall, outputs: Sequence[Any]) -> FeatureGrids:
+    return raster_grids(call.model, outputs[0], grids_hw(call))
 
 
-def raster_grids(model, tower_output, grids_hw):
+def raster_grids(model: Any, tower_output: Any, grids_hw: GridsHw) -> FeatureGrids:
     """The tower's patches, cell by cell, as grids in raster order."""
     merge = model.config.vision_config.spatial_merge_size
     features = model.model.visual.merger.ln_q(tower_output.last_hidden_state)
@@ -68,21 +67,20 @@ SPEC = BackboneSpec(
     name="qwen2_vl",
     model_types=("qwen2_vl",),
     model_class=Qwen2VLForConditionalGeneration,
-    vision_tower="model.visual",
-    projector="model.visual.merger",
-    decoder="model.language_model",
-    token_embedding="model.language_model.embed_tokens",
-    geometry=geometry,
-    vision_width=vision_width,
-    encode_crops=encode_crops,
-    scene_grids=scene_grids,
-    scene_grids_hw=scene_grids_hw,
+    parts=Parts(
+        vision_tower="model.visual",
+        projector="model.visual.merger",
+        decoder="model.language_model",
+        token_embedding="model.language_model.embed_tokens",
+        projector_layers=("model.visual.merger.mlp.0", "model.visual.merger.mlp.2"),
+    ),
+    crops=Crops(geometry=geometry, width=lambda config: config.vision_config.embed_dim, encode=encode),
+    images=Scene(grids_hw=grids_hw, grids=grids),
+    cells=Cells(side=lambda config: config.vision_config.spatial_merge_size),
     lora_targets={
         "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
         "projector": r"model\.visual\.merger\.mlp\.[02]",
         "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)",
     },
     tiny=tiny,
-    merged_side=lambda config: config.vision_config.spatial_merge_size,
-    projector_layers=("model.visual.merger.mlp.0", "model.visual.merger.mlp.2"),
 )

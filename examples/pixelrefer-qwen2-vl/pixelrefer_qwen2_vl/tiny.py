@@ -12,7 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from pixelrefer_plugin.testing import CHATML_TEMPLATE, CHATML_TOKENS, tiny_tokenizer
 
 
-def tiny(seed):
+def tiny(seed: int) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
     tokenizer = tiny_tokenizer(["what is this?"], CHATML_TOKENS, CHATML_TEMPLATE)
     processor = Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessorPil(size={"shortest_edge": 28**2, "longest_edge": 336**2}),
@@ -20,7 +20,7 @@ def tiny(seed):
         tokenizer=tokenizer,
         chat_template=CHATML_TEMPLATE,
     )
-    token_id = tokenizer.convert_tokens_to_ids
+    token_ids = tokenizer.get_vocab()
     config = Qwen2VLConfig(
         vision_config={"depth": 2, "embed_dim": 64, "hidden_size": 64, "num_heads": 4},
         text_config={
@@ -35,10 +35,10 @@ def tiny(seed):
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         },
-        image_token_id=token_id("<|image_pad|>"),
-        video_token_id=token_id("<|video_pad|>"),
-        vision_start_token_id=token_id("<|vision_start|>"),
-        vision_end_token_id=token_id("<|vision_end|>"),
+        image_token_id=token_ids["<|image_pad|>"],
+        video_token_id=token_ids["<|video_pad|>"],
+        vision_start_token_id=token_ids["<|vision_start|>"],
+        vision_end_token_id=token_ids["<|vision_end|>"],
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,6 +1,6 @@
-"""An adapter's mask head at work: what it is given to read, what it gives, and what is added to the backbone's output.
+"""An adapter's masks: the hidden states that they are made of, the losses that they add, the objects that they become.
 
-It knows the contract of a head, batches and answers; no backbone, and nothing of how a head makes masks.
+It knows the contract `MaskModule`, batches and answers; no backbone, and nothing of how masks are made.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from ..contracts.masks import SegmentedObject
 from ..errors import PromptError, SpliceError
+from ..plugins import in_plugin
 from .hidden_states import GeneratedStates, TaughtStates
 from .mask_batch import MaskBatch
 from .objects import ForcedMask, find_mentions, segmented_objects, used_clips
 
 
-class MaskHead:
-    """The head of an adapter's module.
+class AdapterMasks:
+    """What the host does with the masks of an adapter's module.
 
     Args:
-        adapter: the module; it is never copied, so that its weights are those that train.
+        adapter: the module, a `MaskModule`; it is never copied, so that its weights are those that train.
         name: the adapter's.
         token_id: of the token that stands for a mask; None where it is not known yet.
     """
@@ -78,13 +79,14 @@ class MaskHead:
             SpliceError: the adapter returns something else.
         """
         clips, clip_of_object = used_clips(masks.clips, _clip_of_taught(masks))
-        losses: dict[str, Tensor] = self._adapter.mask_losses(hidden, clips, clip_of_object, masks.targets)
-        shapes = {name: tuple(each.shape) for name, each in losses.items()}
-        if set(shapes.values()) != {(len(hidden),)}:
-            raise SpliceError(
-                f"Adapter '{self._name}' must return a loss of each of {len(hidden)} objects from mask_losses, "
-                f"{{name: ({len(hidden)},)}}, got {shapes}."
-            )
+        with in_plugin(f"adapter '{self._name}'", "mask_losses"):
+            losses: dict[str, Tensor] = self._adapter.mask_losses(hidden, clips, clip_of_object, masks.targets)
+            shapes = {name: tuple(each.shape) for name, each in losses.items()}
+            if set(shapes.values()) != {(len(hidden),)}:
+                raise SpliceError(
+                    f"Adapter '{self._name}' must return a loss of each of {len(hidden)} objects from mask_losses, "
+                    f"{{name: ({len(hidden)},)}}, got {shapes}."
+                )
         return losses
 
     def added_to(self, output: Any, losses: Mapping[str, Tensor]) -> Any:
@@ -133,8 +135,11 @@ class MaskHead:
         rows = [each.row if beams is None else int(beams[each.row, each.column - start]) for each, _ in placed]
         hidden = states.states(rows, [each.column - 1 for each, _ in placed]).to(masks.clips.pixels.device)
         clip_of_object = [clip for _, clip in placed]
-        predicted = self._adapter.predict_masks(hidden, *used_clips(masks.clips, clip_of_object))
-        found = segmented_objects(predicted, masks, ids=[each.id for each, _ in placed], clip_of_object=clip_of_object)
+        with in_plugin(f"adapter '{self._name}'", "predict_masks"):
+            predicted = self._adapter.predict_masks(hidden, *used_clips(masks.clips, clip_of_object))
+            found = segmented_objects(
+                predicted, masks, ids=[each.id for each, _ in placed], clip_of_object=clip_of_object
+            )
         for (mention, _), each in zip(placed, found, strict=True):
             objects[mention.row].append(each)
         return objects

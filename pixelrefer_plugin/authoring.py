@@ -1,0 +1,100 @@
+"""What writers of plugins import: this module and `pixelrefer_plugin.testing`, nothing deeper.
+
+Each plugin's module says `PLUGIN_API = 1`, the version of the contract that it is written for, and registers what it
+has through a hook:
+
+    from pixelrefer_plugin.authoring import AdapterSpec, hookimpl
+
+    PLUGIN_API = 1
+
+    @hookimpl
+    def register_adapters(register):
+        register(AdapterSpec(name="acme", ...))
+
+Names are imported when they are first used: importing this module imports no torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from .exports import lazy_exports
+
+if TYPE_CHECKING:
+    from .contracts.adapter import AdapterLayout as AdapterLayout
+    from .contracts.adapter import AdapterRecipe as AdapterRecipe
+    from .contracts.adapter import AdapterSpec as AdapterSpec
+    from .contracts.adapter import Planner as Planner
+    from .contracts.backbone import BackboneSpec as BackboneSpec
+    from .contracts.backbone import Cells as Cells
+    from .contracts.backbone import CheckpointLayout as CheckpointLayout
+    from .contracts.backbone import Crops as Crops
+    from .contracts.backbone import GridsHw as GridsHw
+    from .contracts.backbone import NativeCall as NativeCall
+    from .contracts.backbone import Parts as Parts
+    from .contracts.backbone import Scene as Scene
+    from .contracts.data_format import DataFormatSpec as DataFormatSpec
+    from .contracts.data_format import SampleFile as SampleFile
+    from .contracts.encoded import EncodedPrompts as EncodedPrompts
+    from .contracts.encoded import EncodedView as EncodedView
+    from .contracts.encoded import FeatureGrids as FeatureGrids
+    from .contracts.masks import Clips as Clips
+    from .contracts.masks import Masks as Masks
+    from .contracts.masks import MaskTargets as MaskTargets
+    from .contracts.masks import PredictedMasks as PredictedMasks
+    from .contracts.messages import MASK_MARKER as MASK_MARKER
+    from .contracts.messages import REGION_MARKER as REGION_MARKER
+    from .contracts.module import AdapterModule as AdapterModule
+    from .contracts.module import MaskModule as MaskModule
+    from .contracts.module import Shapes as Shapes
+    from .contracts.options import check_field as check_field
+    from .contracts.region_source import RegionSource as RegionSource
+    from .contracts.region_source import RegionSourceSpec as RegionSourceSpec
+    from .contracts.samples import RecordPlace as RecordPlace
+    from .contracts.samples import RegionSample as RegionSample
+    from .contracts.views import BatchLayout as BatchLayout
+    from .contracts.views import CropView as CropView
+    from .contracts.views import PatchGeometry as PatchGeometry
+    from .contracts.views import PromptView as PromptView
+    from .contracts.views import RegionPlan as RegionPlan
+    from .contracts.views import Resample as Resample
+    from .contracts.views import SceneView as SceneView
+    from .contracts.views import View as View
+    from .data.conversation import collecting as collecting
+    from .data.conversation import read_segmentation as read_segmentation
+    from .data.conversation import read_turns as read_turns
+    from .data.conversation import size_of as size_of
+    from .data.json_object import Element as Element
+    from .data.json_object import read_span as read_span
+    from .data.json_object import scan_object as scan_object
+    from .data.plain_pickle import read_plain_pickle as read_plain_pickle
+    from .data.questions import CAPTION_QUESTIONS as CAPTION_QUESTIONS
+    from .data.questions import PHRASE_QUESTIONS as PHRASE_QUESTIONS
+    from .data.questions import RECOGNITION_QUESTIONS as RECOGNITION_QUESTIONS
+    from .data.questions import SEGMENT_EVERY_QUESTIONS as SEGMENT_EVERY_QUESTIONS
+    from .data.questions import SEGMENT_QUESTIONS as SEGMENT_QUESTIONS
+    from .data.questions import checked_questions as checked_questions
+    from .data.questions import choose as choose
+    from .data.schema import is_record as is_record
+    from .data.schema import read_sample as read_sample
+    from .errors import AttachError as AttachError
+    from .errors import CheckpointError as CheckpointError
+    from .errors import DataError as DataError
+    from .errors import Defect as Defect
+    from .errors import DefectKind as DefectKind
+    from .errors import ImageError as ImageError
+    from .errors import PixelReferError as PixelReferError
+    from .errors import PluginError as PluginError
+    from .errors import PromptError as PromptError
+    from .errors import RegionError as RegionError
+    from .errors import SampleError as SampleError
+    from .errors import SourceError as SourceError
+    from .errors import VideoError as VideoError
+    from .hookspecs import hookimpl as hookimpl
+    from .media.images import read_picture as read_picture
+    from .media.video import Video as Video
+    from .regions.mask import Box as Box
+    from .regions.mask import FloatBox as FloatBox
+    from .regions.mask import RegionMask as RegionMask
+    from .regions.region import Region as Region
+    from .regions.region import VideoRegion as VideoRegion
+
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

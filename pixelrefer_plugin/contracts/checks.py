@@ -1,0 +1,148 @@
+"""Checks of the specs that plugins register, for their `__post_init__`: each says what was expected and what came.
+
+The host adds which plugin and distribution a spec is from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import reprlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ..errors import PixelReferError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+def require_name(spec: Any) -> None:
+    """Refuse a spec whose `name` is not one that users can write on a command line.
+
+    Raises:
+        PixelReferError: it is not a text of lowercase letters, digits, `_`, `-` and `.`.
+    """
+    if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
+        raise PixelReferError(
+            f"{type(spec).__name__}.name must be a text of lowercase letters, digits, '_', '-' and '.', beginning "
+            f"with a letter or digit, such as 'my_plugin'; got {reprlib.repr(spec.name)}."
+        )
+
+
+def require_config(spec: Any) -> None:
+    """Refuse a spec whose `config` is not a frozen dataclass with a default for each field.
+
+    Raises:
+        PixelReferError: it is an instance, another class, not frozen, or has fields without a default.
+    """
+    if problem := _config_problem(spec.config):
+        raise _refusal(spec, "config", "a frozen dataclass with a default for each field", problem)
+
+
+def require_callables(spec: Any, *fields: str, optional: Collection[str] = ()) -> None:
+    """Refuse a spec in which one of these fields cannot be called.
+
+    Args:
+        spec: the spec.
+        fields: what must be callable.
+        optional: what may also be None.
+
+    Raises:
+        PixelReferError: a field is something else.
+    """
+    for field in (*fields, *optional):
+        value = getattr(spec, field)
+        if not callable(value) and not (value is None and field in optional):
+            what = "a function or None" if field in optional else "a function"
+            raise _refusal(spec, field, what, reprlib.repr(value))
+
+
+def require_kinds(spec: Any, **kinds: type | tuple[type, ...]) -> None:
+    """Refuse a spec in which a field is not of its kind.
+
+    Args:
+        spec: the spec.
+        **kinds: the class of each field, or several that are allowed.
+
+    Raises:
+        PixelReferError: a field is of another class.
+    """
+    for field, kind in kinds.items():
+        value, allowed = getattr(spec, field), kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value, allowed):
+            names = " or ".join("None" if each is type(None) else f"a {each.__name__}" for each in allowed)
+            raise _refusal(spec, field, names, reprlib.repr(value))
+
+
+def require_subclass(spec: Any, field: str, parent: type) -> None:
+    """Refuse a spec in which a field is not a class derived from `parent`.
+
+    Raises:
+        PixelReferError: it is an instance, a function, or another class.
+    """
+    value = getattr(spec, field)
+    if not isinstance(value, type) or not issubclass(value, parent):
+        raise _refusal(spec, field, f"a class derived from {parent.__name__}", reprlib.repr(value))
+
+
+def require_texts(spec: Any, field: str, *, optional: bool = False) -> None:
+    """Refuse a spec in which a field is not a tuple of texts, one or more, or any number where they are optional.
+
+    Raises:
+        PixelReferError: it is something else, such as one text.
+    """
+    value = getattr(spec, field)
+    is_tuple = isinstance(value, tuple) and (optional or bool(value))
+    if not is_tuple or not all(isinstance(each, str) and each for each in value):
+        hint = f". Write ('{value}',)" if isinstance(value, str) else ""
+        raise _refusal(spec, field, "a tuple of names", f"{reprlib.repr(value)}{hint}")
+
+
+def require_patterns(spec: Any, field: str) -> None:
+    """Refuse a spec in which a field does not map names to regular expressions.
+
+    Raises:
+        PixelReferError: it is no mapping, or one of its values is not a text or does not compile.
+    """
+    patterns = getattr(spec, field)
+    if not isinstance(patterns, Mapping):
+        raise _refusal(spec, field, "a mapping of names to regular expressions", reprlib.repr(patterns))
+    for name, pattern in patterns.items():
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            got = f"{reprlib.repr(pattern)}: {error}"
+            raise _refusal(spec, f"{field}[{name!r}]", "a regular expression", got) from error
+
+
+def require_known(spec: Any, field: str, known: Collection[str]) -> None:
+    """Refuse a spec in which a field, a mapping or a sequence, has a name that is not one of `known`.
+
+    Raises:
+        PixelReferError: it has.
+    """
+    unknown = [each for each in getattr(spec, field) if each not in known]
+    if unknown:
+        raise _refusal(spec, field, f"among {', '.join(known)}", ", ".join(map(repr, unknown)))
+
+
+def _refusal(spec: Any, field: str, expected: str, got: str) -> PixelReferError:
+    whose = f" of '{spec.name}'" if hasattr(spec, "name") else ""  # the parts of a spec have no name
+    return PixelReferError(f"{type(spec).__name__}.{field}{whose} must be {expected}, got {got}.")
+
+
+def _config_problem(config: Any) -> str:
+    if not isinstance(config, type):
+        hint = f". Give the class {type(config).__name__} itself" if dataclasses.is_dataclass(config) else ""
+        return f"{reprlib.repr(config)}{hint}"
+    params = getattr(config, "__dataclass_params__", None)
+    if params is None:
+        return f"the class {config.__name__}, which is no dataclass. Write @dataclass(frozen=True) above it"
+    if not params.frozen:
+        return f"{config.__name__}, which can be changed. Write @dataclass(frozen=True) above it"
+    without = [each.name for each in dataclasses.fields(config) if each.init and _has_no_default(each)]
+    return f"{config.__name__}, which has no default for {', '.join(without)}" if without else ""
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -1,0 +1,111 @@
+"""`TokenIds`: the ids of tokens that a model and its processor agree on, and how a tokenizer learns those tokens.
+
+Made once for both, so that neither learns an id from a batch. It knows native processors and tokenizers; no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..contracts.messages import PLACEHOLDER
+from ..errors import PromptError
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """The ids of tokens that a model and its processor agree on.
+
+    Attributes:
+        placeholder: of the token that stands for each object token.
+        mask: of the token that stands for a mask in an answer; None where the adapter gives no masks.
+        native: of the tokens that the native processor and its tokenizer have as attributes, by the attribute's name,
+            such as `image_token`.
+    """
+
+    placeholder: int
+    mask: int | None = None
+    native: Mapping[str, int] = field(default_factory=dict)
+
+    def agree_with(self, other: TokenIds) -> bool:
+        """Whether batches made for one of them can be read with the other."""
+        return (self.placeholder, self.mask) == (other.placeholder, other.mask)
+
+
+def teach_tokens(native: Any, *, rows: int, mask_token: str | None = None, region_token: str | None = None) -> TokenIds:
+    """Teach a native processor's tokenizer the placeholder and the token that stands for a mask, in place.
+
+    Args:
+        native: the backbone's own processor.
+        rows: of the backbone's embedding table.
+        mask_token: the token that stands for a mask, of an adapter that gives masks.
+        region_token: a token that the tokenizer has for object tokens already. By default one of our own is added; it
+            needs no row, since its embedding is never read.
+
+    Raises:
+        PromptError: the tokenizer does not have `region_token` as a token of its own, or there is no room for the
+            token that stands for a mask.
+    """
+    tokenizer = native.tokenizer
+    if region_token is None:
+        tokenizer.add_special_tokens({"extra_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
+    else:
+        _require_region_token(native, region_token)
+    mask = add_tokens(tokenizer, [mask_token], rows=rows)[0] if mask_token is not None else None
+    return TokenIds(tokenizer.convert_tokens_to_ids(region_token or PLACEHOLDER), mask, native_token_ids(native))
+
+
+def add_tokens(tokenizer: Any, tokens: Sequence[str], *, rows: int) -> list[int]:
+    """Teach a tokenizer tokens, in place; those it knows already are left as they are.
+
+    Args:
+        tokenizer: the backbone's.
+        tokens: such as `["<defect>"]`.
+        rows: of the backbone's embedding table.
+
+    Returns:
+        Their ids.
+
+    Raises:
+        PromptError: no tokens, or the embedding table has no spare rows for them.
+    """
+    if isinstance(tokens, str) or not tokens or not all(isinstance(each, str) and each for each in tokens):
+        raise PromptError(f"Expected a list of tokens, got {tokens!r}.")
+    known = tokenizer.get_vocab()
+    new = [each for each in dict.fromkeys(tokens) if each not in known]
+    if new and len(tokenizer) + len(new) > rows:
+        raise PromptError(
+            f"The backbone's embedding table has {rows} rows, {len(tokenizer)} of them in use: there is no "
+            f"room for {len(new)} new tokens, and tables are never resized. Use words the tokenizer knows."
+        )
+    tokenizer.add_tokens(new)
+    return [tokenizer.convert_tokens_to_ids(each) for each in tokens]
+
+
+def media_tokens(native: Any) -> tuple[str, ...]:
+    """The native processor's tokens for pictures and videos; not every backbone has both."""
+    tokens = (getattr(native, name, None) for name in ("image_token", "video_token"))
+    return tuple(token for token in tokens if token)
+
+
+def _require_region_token(native: Any, token: str) -> None:
+    """An added token is never split, nor joined to what stands beside it; any other might be."""
+    if token not in native.tokenizer.get_added_vocab():
+        raise PromptError(
+            f"The tokenizer has no token {token!r} of its own for object tokens. Is it the tokenizer of the "
+            "checkpoint that was trained with it? Leave region_token out, and a token is added."
+        )
+    if token in media_tokens(native):
+        raise PromptError(f"The token {token!r} stands for pictures or videos; it cannot be region_token as well.")
+
+
+def native_token_ids(native: Any) -> dict[str, int]:
+    """Ids of the tokens that a native processor and its tokenizer name; the processor's names go first."""
+    known = native.tokenizer.get_vocab()
+    named = {**native.tokenizer.special_tokens_map, **vars(native)}
+    return {
+        name: known[token]
+        for name, token in sorted(named.items())
+        if name.endswith("_token") and isinstance(token, str) and token in known
+    }
