@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import count
 
+import families
 import pytest
 import tiled
 from transformers import AutoTokenizer
@@ -51,6 +52,13 @@ def test_pair(adapter, backbone, check):
 def test_a_backbone_with_tiles_and_a_norm_of_cells_conforms(monkeypatch):
     tiled.install(monkeypatch)
     assert check_backbone("tiled", adapter="unipixel")  # which reads merged cells
+
+
+@pytest.mark.parametrize("adapter", ["saot", "unipixel"])  # patches; cells, where there are some
+@pytest.mark.parametrize("backbone", ["qwen3_vl", "gemma3"])
+def test_families_that_the_plugins_page_names_conform(backbone, adapter, monkeypatch):
+    families.install(monkeypatch)
+    assert check_backbone(backbone, adapter=adapter)
 
 
 def test_a_backbone_that_does_not_mix_media_is_never_given_both(monkeypatch):
