@@ -90,6 +90,11 @@ class PixelReferError(ValueError):
         """The text as it reads on behind the name of the sample: `region 2, frame 5: The box ...`."""
         return f"{self.place_in_sample}: {self.message}" if self.place_in_sample else self.message
 
+    @property
+    def origin(self) -> str:
+        """Which distribution the plugin is from; empty where that is not known."""
+        return f"The {self.plugin} is from {self.distribution}." if self.distribution else ""
+
     def set_place(self, **place: Unpack[Place]) -> Self:
         """Say where it happened, as far as the error does not know already; returns the error."""
         told = {name: value for name, value in place.items() if value is not None}

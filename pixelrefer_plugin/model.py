@@ -64,14 +64,14 @@ class RegionModel(nn.Module):
         embedding = backbone.get_submodule(backbone_spec.parts.token_embedding)
         self._num_embeddings = embedding.num_embeddings
         self._shapes = shapes_of(backbone, backbone_spec, adapter_spec)
-        with in_plugin(f"adapter '{adapter_spec.name}'", "build"):
+        with in_plugin("adapter", adapter_spec.name, "build"):
             adapter = adapter_spec.module.build(adapter_config, self._shapes)
             if not isinstance(adapter, AdapterModule):
                 raise PluginError(
                     f"{adapter_spec.module.__name__}.build of adapter '{adapter_spec.name}' must make an "
                     f"AdapterModule, got a {type(adapter).__name__}."
                 )
-        with in_plugin(f"adapter '{adapter_spec.name}'", "set_attn_implementation"):
+        with in_plugin("adapter", adapter_spec.name, "set_attn_implementation"):
             adapter.set_attn_implementation(backbone.config._attn_implementation)
         self.adapter: AdapterModule = adapter.to(embedding.weight.device)
         self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}
@@ -140,7 +140,7 @@ class RegionModel(nn.Module):
             tokens=tokens,
         )
         if untrained:
-            with in_plugin(f"adapter '{adapter_spec.name}'", "start_from"):
+            with in_plugin("adapter", adapter_spec.name, "start_from"):
                 model.adapter.start_from(projector_layers(backbone, spec))
         _ATTACHED[backbone] = ref(model)
         model._owns_backbone = train_backbone

@@ -609,14 +609,15 @@ def distribution_of(kind: Kind, name: str) -> tuple[str, str] | None:
 
 
 @contextmanager
-def in_plugin(plugin: str, step: str) -> Iterator[None]:
+def in_plugin(kind: Kind, name: str, step: str) -> Iterator[None]:
     """Says of an exception which plugin's code it comes out of, and what that was asked to do.
 
     An exception that memory does not suffice stays what it is, for code that then tries a smaller batch. An error about
     the plugin has a note with the plugin's distribution.
 
     Args:
-        plugin: kind and name, such as `adapter 'NAME'`.
+        kind: what the plugin is.
+        name: what users call it.
         step: such as `plan`.
 
     Raises:
@@ -626,27 +627,26 @@ def in_plugin(plugin: str, step: str) -> Iterator[None]:
         yield
     except PixelReferError as error:
         if error.plugin is None:
-            error.plugin, error.step = plugin, step
-            _tell_distribution(error, plugin)
+            error.plugin, error.step = f"{kind} '{name}'", step
+            _tell_distribution(error, kind, name)
         raise
     except Exception as error:
         if _is_of_memory(error):
             raise
-        wrapped = PluginCodeError.of(error, plugin, step)
-        _tell_distribution(wrapped, plugin)
+        wrapped = PluginCodeError.of(error, f"{kind} '{name}'", step)
+        _tell_distribution(wrapped, kind, name)
         raise wrapped from error
 
 
-def _tell_distribution(error: PixelReferError, plugin: str) -> None:
-    kind, name = plugin.rstrip("'").split(" '")
+def _tell_distribution(error: PixelReferError, kind: Kind, name: str) -> None:
     try:
-        provider = distribution_of(cast(Kind, kind), name)
+        provider = distribution_of(kind, name)
     except PluginError:  # not one of the installed
         return
     if provider is not None:
         error.distribution = " ".join(provider)
         if isinstance(error, PluginError | SpliceError):
-            error.add_note(f"The {plugin} is from {error.distribution}.")
+            error.add_note(error.origin)
 
 
 def _is_of_memory(error: Exception) -> bool:

@@ -340,7 +340,7 @@ class RegionProcessor:
         videos = self._backbone.videos
         if videos is None or videos.resize_frames is None:
             return frames_nhwc
-        with in_plugin(f"backbone '{self._backbone.name}'", "videos.resize_frames"):
+        with in_plugin("backbone", self._backbone.name, "videos.resize_frames"):
             return videos.resize_frames(self.native.video_processor, frames_nhwc)
 
     @property
@@ -414,7 +414,7 @@ class RegionProcessor:
         videos = self._backbone.videos
         if not self._adapter.on_scene_tokens or videos is None:
             return 1
-        with in_plugin(f"backbone '{self._backbone.name}'", "videos.frames_per_grid"):
+        with in_plugin("backbone", self._backbone.name, "videos.frames_per_grid"):
             return videos.frames_per_grid(self._config)
 
     def _region_batch(
@@ -473,7 +473,7 @@ class RegionProcessor:
 
     def _text_of_planner(self, method: str, *args: Any, **options: Any) -> str:
         """What a method of the planner writes; it must be plain text."""
-        with in_plugin(f"adapter '{self._adapter.name}'", method):
+        with in_plugin("adapter", self._adapter.name, method):
             text = getattr(self._planner, method)(*args, **options)
             special = (self._placeholder, *media_tokens(self.native), *self.tokenizer.all_special_tokens)
             if not isinstance(text, str) or any(token in text for token in special):
@@ -490,7 +490,7 @@ class RegionProcessor:
 
 
 def _planner_of(adapter: AdapterSpec, config: Any) -> Planner[Any]:
-    with in_plugin(f"adapter '{adapter.name}'", "planner"):
+    with in_plugin("adapter", adapter.name, "planner"):
         planner = adapter.planner(config)
         if not isinstance(planner, Planner):
             raise PluginError(

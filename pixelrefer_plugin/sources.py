@@ -43,7 +43,7 @@ def load_region_source(name: str, **options: Any) -> CheckedSource:
     """
     spec = get_region_source(name)
     config = spec.make_config(options)
-    with in_plugin(f"region source '{spec.name}'", "build"):
+    with in_plugin("region source", spec.name, "build"):
         source = spec.build(config)
         _require_methods(source, spec.name)
     return CheckedSource(spec.name, source)
@@ -98,7 +98,7 @@ class CheckedSource:
 
     def _find(self, step: str, media: Any, prompts: Sequence[Any], wanted: type, *, where: str) -> Sequence[Any]:
         """What the source returns, one region for each prompt."""
-        with in_plugin(f"region source '{self._name}'", step):
+        with in_plugin("region source", self._name, step):
             return self._one_each(getattr(self._source, step)(media, prompts), prompts, wanted, where=where)
 
     def _one_each(self, found: Any, prompts: Sequence[Any], wanted: type, *, where: str) -> Sequence[Any]:

@@ -112,8 +112,8 @@ def test_errors_travel_between_processes(name, again):
 
 def failed(exception, *steps):
     """What comes of an exception that goes through plugins' steps, the inner one first."""
-    for plugin, step in steps:
-        with pytest.raises(PixelReferError) as caught, in_plugin(plugin, step):
+    for kind, name, step in steps:
+        with pytest.raises(PixelReferError) as caught, in_plugin(kind, name, step):
             raise exception
         exception = caught.value
     return exception
@@ -121,7 +121,7 @@ def failed(exception, *steps):
 
 def test_an_exception_of_a_plugins_code_is_wrapped_once():
     cause = ZeroDivisionError("division by zero")
-    error = failed(cause, ("adapter 'x'", "plan"), ("region source 'y'", "segment"))
+    error = failed(cause, ("adapter", "x", "plan"), ("region source", "y", "segment"))
     assert str(error) == "Adapter 'x' failed in plan: ZeroDivisionError: division by zero."
     assert (type(error), error.plugin, error.step) == (PluginCodeError, "adapter 'x'", "plan")
     assert error.cause == "ZeroDivisionError: division by zero"
@@ -142,29 +142,29 @@ def test_an_exception_of_a_plugins_code_is_wrapped_once():
     ids=["no text", "lines", "long", "stop iteration"],
 )
 def test_the_text_of_a_cause(exception, text):
-    assert str(failed(exception, ("adapter 'x'", "plan"))) == text
+    assert str(failed(exception, ("adapter", "x", "plan"))) == text
 
 
 def test_an_error_of_this_package_passes_a_plugin():
     error = RegionError("no.", region=0)
-    assert failed(error, ("adapter 'x'", "plan"), ("region source 'y'", "track")) is error
+    assert failed(error, ("adapter", "x", "plan"), ("region source", "y", "track")) is error
     assert (str(error), error.plugin, error.step) == ("Region 0: no.", "adapter 'x'", "plan")
 
 
 def test_ctrl_c_passes_a_plugin():
-    with pytest.raises(KeyboardInterrupt), in_plugin("adapter 'x'", "plan"):
+    with pytest.raises(KeyboardInterrupt), in_plugin("adapter", "x", "plan"):
         raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
 def test_memory_that_does_not_suffice_stays_what_it_is(kind):
-    with pytest.raises(kind), in_plugin("adapter 'x'", "forward"):
+    with pytest.raises(kind), in_plugin("adapter", "x", "forward"):
         raise kind("3 GiB")
 
 
 def test_places_in_threads_do_not_mix():
     def place(index):
-        with placed(sample=index), in_plugin(f"adapter '{index}'", "plan"):
+        with placed(sample=index), in_plugin("adapter", str(index), "plan"):
             raise RuntimeError("no")
 
     with ThreadPoolExecutor(4) as pool:
@@ -374,14 +374,14 @@ def test_the_traceback_is_shown_on_request(formats, odd_file):
 
 
 def test_the_command_line_names_the_distribution():
-    error = failed(ZeroDivisionError("no"), ("adapter 'saot'", "plan")).set_place(sample=0, region=1)
+    error = failed(ZeroDivisionError("no"), ("adapter", "saot", "plan")).set_place(sample=0, region=1)
     assert error.distribution == f"pixelrefer-plugin {__version__}"
     assert told(error).splitlines() == [
         f"Adapter 'saot' (pixelrefer-plugin {__version__}) failed in plan.",
         "Where: Sample 0, region 1.",
         "Why: ZeroDivisionError: no",
     ]
-    assert told(failed(KeyError(), ("adapter 'x'", "plan"))).splitlines() == [
+    assert told(failed(KeyError(), ("adapter", "x", "plan"))).splitlines() == [
         "Adapter 'x' failed in plan.",
         "Why: KeyError",
     ]
@@ -401,7 +401,7 @@ class FailingOn:
     def __call__(self, conversations, regions, **options):
         self.rows.append(len(conversations))
         for index, conversation in enumerate(conversations):
-            with placed(sample=index, region=0), in_plugin("adapter 'x'", "plan"):
+            with placed(sample=index, region=0), in_plugin("adapter", "x", "plan"):
                 if conversation[-1]["content"][0]["text"] in self.texts:
                     raise ZeroDivisionError("division by zero")
         return self.processor(conversations, regions, **options)

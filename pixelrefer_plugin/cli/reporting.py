@@ -43,28 +43,15 @@ def told(error: Exception | str) -> str:
     """The text of an error, as the command line shows it."""
     if isinstance(error, ConfigError):
         return str(error)
-    failure = _plugins_failure(error)
-    if failure is None or failure.plugin is None:
-        return "\n".join([plain(str(error)), *_of_plugin(error)])
-    origin = f" ({failure.distribution})" if failure.distribution else ""
-    lines = [f"{failure.plugin[0].upper()}{failure.plugin[1:]}{origin} failed in {failure.step}."]
-    if place := _place(error, failure):
-        lines.append(f"Where: {place}.")
-    return "\n".join(map(plain, [*lines, f"Why: {failure.cause}"]))
-
-
-def _of_plugin(error: object) -> list[str]:
-    """A line with the distribution of a plugin that breaks its contract, where it is known."""
     fault = error.__cause__ if isinstance(error, SampleError) else error
-    if not isinstance(fault, PluginError | SpliceError) or fault.distribution is None:
-        return []
-    return [plain(f"The {fault.plugin} is from {fault.distribution}.")]
-
-
-def _plugins_failure(error: object) -> PluginCodeError | None:
-    """The exception of a plugin's code that an error is, or that a sample's error comes from."""
-    failure = error.__cause__ if isinstance(error, SampleError) else error
-    return failure if isinstance(failure, PluginCodeError) else None
+    if not isinstance(fault, PluginCodeError) or fault.plugin is None:
+        origin = fault.origin if isinstance(fault, PluginError | SpliceError) else ""
+        return "\n".join(map(plain, filter(None, [str(error), origin])))
+    origin = f" ({fault.distribution})" if fault.distribution else ""
+    lines = [f"{fault.plugin[0].upper()}{fault.plugin[1:]}{origin} failed in {fault.step}."]
+    if place := _place(error, fault):
+        lines.append(f"Where: {place}.")
+    return "\n".join(map(plain, [*lines, f"Why: {fault.cause}"]))
 
 
 def _place(error: object, failure: PluginCodeError) -> str:

@@ -289,7 +289,7 @@ class _CheckedFile:
 
 
 def _in_format(name: str, step: str) -> AbstractContextManager[None]:
-    return plugins.in_plugin(f"data format '{name}'", step)
+    return plugins.in_plugin("data format", name, step)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class AdapterMasks:
             SpliceError: the adapter returns something else.
         """
         clips, clip_of_object = used_clips(masks.clips, _clip_of_taught(masks))
-        with in_plugin(f"adapter '{self._name}'", "mask_losses"):
+        with in_plugin("adapter", self._name, "mask_losses"):
             losses: dict[str, Tensor] = self._adapter.mask_losses(hidden, clips, clip_of_object, masks.targets)
             shapes = {name: tuple(each.shape) for name, each in losses.items()}
             if set(shapes.values()) != {(len(hidden),)}:
@@ -135,7 +135,7 @@ class AdapterMasks:
         rows = [each.row if beams is None else int(beams[each.row, each.column - start]) for each, _ in placed]
         hidden = states.states(rows, [each.column - 1 for each, _ in placed]).to(masks.clips.pixels.device)
         clip_of_object = [clip for _, clip in placed]
-        with in_plugin(f"adapter '{self._name}'", "predict_masks"):
+        with in_plugin("adapter", self._name, "predict_masks"):
             predicted = self._adapter.predict_masks(hidden, *used_clips(masks.clips, clip_of_object))
             found = segmented_objects(
                 predicted, masks, ids=[each.id for each, _ in placed], clip_of_object=clip_of_object

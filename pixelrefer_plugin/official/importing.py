@@ -54,11 +54,6 @@ class _Official(NamedTuple):
         """How it holds the adapter."""
         return self.adapter.layouts[self.model_type]
 
-    @property
-    def plugin(self) -> str:
-        """The adapter's plugin, for messages."""
-        return f"adapter '{self.adapter.name}'"
-
 
 def import_official(
     src: str | os.PathLike[str],
@@ -135,7 +130,7 @@ def _adapter_weights(official: _Official) -> dict[str, Tensor]:
             f"'{official.name}' holds no weights of {model}'s adapter: no key begins with '{prefix}'. Is it a "
             "checkpoint from before it was trained?"
         )
-    with in_plugin(official.plugin, "layouts"):
+    with in_plugin("adapter", official.adapter.name, "layouts"):
         _require_recognised(official, state)
         return official.layout.weights(state)
 
@@ -155,7 +150,7 @@ def _require_recognised(official: _Official, state: Mapping[str, Tensor]) -> Non
 def _trained_options(official: _Official) -> dict[str, Any]:
     """The options that the checkpoint's adapter was trained with."""
     preset = official.layout.preset
-    with in_plugin(official.plugin, "layouts"):
+    with in_plugin("adapter", official.adapter.name, "layouts"):
         said = official.layout.options(official.checkpoint.data)
     return {**({"preset": preset} if preset else {}), **said}
 

@@ -92,10 +92,10 @@ class RegionPlanning:
     def _ask(self, mask: RegionMask | None, drawn: Region | None, image_hw: tuple[int, int]) -> RegionPlan:
         if drawn is not None:
             drawn.require_on(image_hw)
-            with in_plugin(self._name, "plan_drawn"):
+            with in_plugin("adapter", self.adapter.name, "plan_drawn"):
                 return self._allowed(self.planner.plan_drawn(drawn), image_hw)
         assert mask is not None, "a region that is not read as it was drawn has a mask"
-        with in_plugin(self._name, "plan"):
+        with in_plugin("adapter", self.adapter.name, "plan"):
             return self._allowed(self.planner.plan(mask, self.geometry), image_hw)
 
     def _plan_together(
@@ -111,13 +111,13 @@ class RegionPlanning:
             given = [alone[number][frame].plan for number, frame in places]
             for (number, frame), plan in zip(places, self._together(given), strict=True):
                 if plan is not alone[number][frame].plan:
-                    with placed(**at[number][frame].written.place), in_plugin(self._name, "together"):
+                    with placed(**at[number][frame].written.place), in_plugin("adapter", self.adapter.name, "together"):
                         plan = self._allowed(plan, at[number][frame].image_hw)
                     planned[number][frame] = replace(alone[number][frame], plan=plan)
         return planned
 
     def _together(self, given: Sequence[RegionPlan]) -> Sequence[RegionPlan]:
-        with in_plugin(self._name, "together"):
+        with in_plugin("adapter", self.adapter.name, "together"):
             plans = self.planner.together(given)
             if not isinstance(plans, Sequence) or len(plans) != len(given):
                 got = len(plans) if isinstance(plans, Sequence) else repr(plans)
@@ -126,10 +126,6 @@ class RegionPlanning:
                     f"{len(given)}, got {got}."
                 )
         return plans
-
-    @property
-    def _name(self) -> str:
-        return f"adapter '{self.adapter.name}'"
 
     def _allowed(self, plan: Any, image_hw: tuple[int, int]) -> RegionPlan:
         """The plan, unless it is one that an adapter must not make; the error is its author's to read."""

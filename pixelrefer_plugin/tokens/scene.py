@@ -91,7 +91,7 @@ class _ScenePlan:
         return self.spec.cell_side(self.call.config) if self.adapter.on_scene_tokens else 1
 
     def _frames_per_grid(self) -> int:
-        with in_plugin(_name(self.spec), "videos.frames_per_grid"):
+        with in_plugin("backbone", self.spec.name, "videos.frames_per_grid"):
             return videos_of(self.spec).frames_per_grid(self.call.config)
 
     def _grids(
@@ -112,7 +112,7 @@ class _ScenePlan:
 
     def _planned(self, field: str, scene: Scene, expected: int, what: str) -> GridsHw:
         self._require_projected(field.partition(".")[0], scene)
-        with in_plugin(_name(self.spec), field):
+        with in_plugin("backbone", self.spec.name, field):
             grids_hw = tuple(scene.grids_hw(self.call))
             _require_one_each(self.spec, field, len(grids_hw), expected, what)
         return grids_hw
@@ -120,7 +120,7 @@ class _ScenePlan:
     def _boxes(self, field: str, scene: Scene, sizes_hw: Sequence[tuple[int, int]]) -> list[FloatBox]:
         if scene.boxes_xyxy is None:
             return [(0, 0, width, height) for height, width in sizes_hw]
-        with in_plugin(_name(self.spec), field):
+        with in_plugin("backbone", self.spec.name, field):
             boxes = list(scene.boxes_xyxy(self.call, sizes_hw))
             _require_one_each(self.spec, field, len(boxes), len(sizes_hw), "pictures")
         return boxes
@@ -131,10 +131,6 @@ class _ScenePlan:
                 f"Adapter '{self.adapter.name}' reads projected scene tokens, but backbone plugin '{self.spec.name}' "
                 f"does not say what its projector makes of {field} (BackboneSpec.{field}, Scene.projected)."
             )
-
-
-def _name(spec: BackboneSpec) -> str:
-    return f"backbone '{spec.name}'"
 
 
 def images_of(spec: BackboneSpec, *, tiled: bool) -> tuple[str, Scene]:
@@ -262,7 +258,7 @@ class _SceneCapture:
         read = scene.projected if projects else scene.grids
         assert read is not None, "that it says so was seen when the scene was planned"
         call = NativeCall(self._call.config, self._inputs_of_call, self._call.token_ids, self._backbone)
-        with in_plugin(_name(self._spec), f"{field}.{'projected' if projects else 'grids'}"):
+        with in_plugin("backbone", self._spec.name, f"{field}.{'projected' if projects else 'grids'}"):
             return read(call, tuple(self._outputs))
 
 

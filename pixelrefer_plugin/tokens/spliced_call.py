@@ -112,7 +112,7 @@ class SplicedCall:
         crops = regions.to(parameter.device).normalised_crops(parameter.dtype)
         most = _VALUES_A_CALL / self.shapes.crop if parameter.device.type == "cpu" else math.inf
         packs = _packs([h * w for h, w in regions.crop_grids_hw], most)
-        with in_plugin(f"backbone '{self.spec.name}'", "crops.encode"):
+        with in_plugin("backbone", self.spec.name, "crops.encode"):
             grids = FeatureGrids.joined([self.spec.crops.encode(self.backbone, crops[pack]) for pack in packs])
             if grids.grids_hw != regions.crop_grids_hw:
                 raise SpliceError(
@@ -129,7 +129,7 @@ class SplicedCall:
             features: what was encoded for them.
         """
         views = tuple(layout and layout.encoded(features) for layout in regions.views)
-        with in_plugin(f"adapter '{self.adapter_name}'", "forward"):
+        with in_plugin("adapter", self.adapter_name, "forward"):
             tokens = self.adapter(views, regions.counts)
             self._require_promised(tokens, regions.counts)
         return tokens
