@@ -1,5 +1,7 @@
 """Settings and helpers for all tests."""
 
+from importlib import metadata
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,15 @@ def user(*parts):
 def assistant(text):
     """An assistant's message."""
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def install_plugin(monkeypatch, name, module):
+    """Have a plugin be there for one test, beside the installed ones: its entry point names a module."""
+    from pixelrefer_plugin import plugins
+
+    point = metadata.EntryPoint(name, module, plugins.GROUP)
+    host = plugins.PluginHost([*metadata.entry_points(group=plugins.GROUP), point])
+    monkeypatch.setattr(plugins, "host", lambda: host)
 
 
 def scene_of(images, grids_hw):

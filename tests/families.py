@@ -4,9 +4,8 @@ Qwen3-VL hands further layers of its tower to the decoder. Gemma 3 pools patches
 parameter, and has another image token in prompts than in ids.
 """
 
-from importlib import metadata
-
 import torch
+from conftest import install_plugin
 from einops import rearrange, repeat
 from transformers import (
     Gemma3Config,
@@ -20,7 +19,6 @@ from transformers import (
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pixelrefer_plugin import plugins
 from pixelrefer_plugin.authoring import BackboneSpec, Cells, Crops, FeatureGrids, Parts, PatchGeometry, Scene, hookimpl
 from pixelrefer_plugin.testing import CHATML_TEMPLATE, CHATML_TOKENS, tiny_tokenizer
 
@@ -256,6 +254,4 @@ def register_backbones(register):
 
 def install(monkeypatch):
     """Have the plugin be there for one test."""
-    point = metadata.EntryPoint("families", __name__, plugins.GROUP)
-    host = plugins.PluginHost([*metadata.entry_points(group=plugins.GROUP), point])
-    monkeypatch.setattr(plugins, "host", lambda: host)
+    install_plugin(monkeypatch, "families", __name__)

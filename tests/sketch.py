@@ -5,11 +5,11 @@ They are for what a processor makes of them; none has a module. Three of a kind:
 """
 
 from dataclasses import dataclass
-from importlib import metadata
 
 import numpy as np
+from conftest import install_plugin
 
-from pixelrefer_plugin import RegionProcessor, get_backbone, plugins
+from pixelrefer_plugin import RegionProcessor, get_backbone
 from pixelrefer_plugin.authoring import (
     AdapterModule,
     AdapterSpec,
@@ -99,9 +99,7 @@ def register_adapters(register):
 
 def install(monkeypatch):
     """Installed, for the length of a test."""
-    point = metadata.EntryPoint("sketch", __name__, plugins.GROUP)
-    host = plugins.PluginHost([*metadata.entry_points(group=plugins.GROUP), point])
-    monkeypatch.setattr(plugins, "host", lambda: host)
+    install_plugin(monkeypatch, "sketch", __name__)
 
 
 def make_processor(adapter="sketch", backbone="videollama3", **options):

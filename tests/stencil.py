@@ -112,10 +112,6 @@ def register_adapters(register):
 
 def install(monkeypatch):
     """Installed, for the length of a test."""
-    from importlib import metadata
+    from conftest import install_plugin
 
-    from pixelrefer_plugin import plugins
-
-    point = metadata.EntryPoint("stencil", __name__, plugins.GROUP)
-    host = plugins.PluginHost([*metadata.entry_points(group=plugins.GROUP), point])
-    monkeypatch.setattr(plugins, "host", lambda: host)
+    install_plugin(monkeypatch, "stencil", __name__)

@@ -9,13 +9,13 @@ import runpy
 import shutil
 import sys
 import tomllib
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
+from conftest import install_plugin
 
 from pixelrefer_plugin import PluginError
-from pixelrefer_plugin.plugins import GROUP, PluginHost
+from pixelrefer_plugin.plugins import PluginHost
 from pixelrefer_plugin.testing import PAIR_CHECKS, check_adapter, check_backbone, make_pair
 
 ROOT = Path(__file__).parent.parent
@@ -105,8 +105,7 @@ def install_stencil(install, tmp_path, monkeypatch):
         assert old in code
         install("pixelrefer-croppool")
         (tmp_path / "pixelrefer_stencil.py").write_text(code.replace(old, new) if old else code, encoding="utf-8")
-        host = PluginHost([*entry_points(group=GROUP), EntryPoint("stencil", "pixelrefer_stencil", GROUP)])
-        monkeypatch.setattr("pixelrefer_plugin.plugins.host", lambda: host)
+        install_plugin(monkeypatch, "stencil", "pixelrefer_stencil")
 
     return installed
 

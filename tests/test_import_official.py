@@ -6,13 +6,12 @@ import re
 import shutil
 import sys
 from dataclasses import replace
-from importlib import metadata
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import picture, user
+from conftest import install_plugin, picture, user
 from official_checkpoint import OFFICIAL_TOKENS, ROPE_THETA, TOWER, official, write_weights
 from safetensors.torch import load_file, save_file
 
@@ -25,7 +24,6 @@ from pixelrefer_plugin import (
     RegionModel,
     RegionProcessor,
     import_official,
-    plugins,
 )
 from pixelrefer_plugin.cli import main
 
@@ -259,9 +257,7 @@ def acme(tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
     (tmp_path / "site/plug_acme.py").write_text(ACME)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    installed = metadata.entry_points(group=plugins.GROUP)
-    served = plugins.PluginHost([*installed, metadata.EntryPoint("acme", "plug_acme", plugins.GROUP)])
-    monkeypatch.setattr(plugins, "host", lambda: served)
+    install_plugin(monkeypatch, "acme", "plug_acme")
     checkpoint = official()
     weights = {key: each for key, each in checkpoint.weights.items() if "region_encoder" not in key}
     own = {"shift" if key == "position.bias" else key: each for key, each in checkpoint.adapter.state_dict().items()}

@@ -6,12 +6,12 @@ This module is a plugin of both kinds, for the length of a test: what it registe
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 
 import pytest
+from conftest import install_plugin
 
-from pixelrefer_plugin import DataError, plugins
+from pixelrefer_plugin import DataError
 from pixelrefer_plugin.authoring import (
     DataFormatSpec,
     Region,
@@ -22,7 +22,7 @@ from pixelrefer_plugin.authoring import (
     hookimpl,
     read_sample,
 )
-from pixelrefer_plugin.plugins import GROUP, PluginHost, get_data_format, list_data_formats
+from pixelrefer_plugin.plugins import get_data_format, list_data_formats
 from pixelrefer_plugin.testing import (
     DATA_FORMAT_CHECKS,
     REGION_SOURCE_CHECKS,
@@ -54,9 +54,7 @@ def install(monkeypatch):
     def installed(*, format=None, source=None):
         monkeypatch.setitem(registered, "format", format or FORMAT)
         monkeypatch.setitem(registered, "source", source or SOURCE)
-        point = metadata.EntryPoint("acme", __name__, GROUP)
-        served = PluginHost([*metadata.entry_points(group=GROUP), point])
-        monkeypatch.setattr(plugins, "host", lambda: served)
+        install_plugin(monkeypatch, "acme", __name__)
 
     return installed
 

@@ -1,15 +1,14 @@
 """The example `gar`: RoI-aligned replay of an image's tiles reads the region's own box, on every backbone."""
 
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import picture, user
+from conftest import install_plugin, picture, user
 
-from pixelrefer_plugin import Region, attach, get_backbone, plugins
+from pixelrefer_plugin import Region, attach, get_backbone
 from pixelrefer_plugin.testing import check_adapter
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "pixelrefer-gar"
@@ -19,9 +18,7 @@ BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLE)
-    point = metadata.EntryPoint("gar", "pixelrefer_gar", plugins.GROUP)
-    host = plugins.PluginHost([*metadata.entry_points(group=plugins.GROUP), point])
-    monkeypatch.setattr(plugins, "host", lambda: host)
+    install_plugin(monkeypatch, "gar", "pixelrefer_gar")
     yield
     for name in [name for name in sys.modules if name.startswith("pixelrefer_gar")]:
         del sys.modules[name]

@@ -1,16 +1,15 @@
 """What an adapter is given of the backbone's own pass: patches, cells or projected tokens, of wholes or of tiles."""
 
 from dataclasses import dataclass, replace
-from importlib import metadata
 
 import numpy as np
 import pytest
 import torch
-from conftest import picture, user
+from conftest import install_plugin, picture, user
 from PIL import Image
 from torch import nn
 
-from pixelrefer_plugin import PluginError, Region, VideoRegion, attach, get_backbone, plugins
+from pixelrefer_plugin import PluginError, Region, VideoRegion, attach, get_backbone
 from pixelrefer_plugin.authoring import AdapterModule, AdapterSpec, Planner, RegionPlan, SceneView, hookimpl
 from pixelrefer_plugin.testing import make_pair
 
@@ -65,9 +64,7 @@ def register_adapters(register):
 @pytest.fixture
 def reader(monkeypatch):
     """Attaches it to a backbone's tiny model: `reader(scene, backbone, *views)`."""
-    point = metadata.EntryPoint("reader", __name__, plugins.GROUP)
-    host = plugins.PluginHost([*metadata.entry_points(group=plugins.GROUP), point])
-    monkeypatch.setattr(plugins, "host", lambda: host)
+    install_plugin(monkeypatch, "reader", __name__)
     made = []
 
     def make(scene, backbone, *views):

@@ -5,14 +5,12 @@ cells of 2x2 patches, and norms each as a whole. Images and videos go through th
 scene of `videos`.
 """
 
-from importlib import metadata
-
 import torch
+from conftest import install_plugin
 from torch.nn.functional import pad
 from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor, InternVLVideoProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from pixelrefer_plugin import plugins
 from pixelrefer_plugin.authoring import (
     BackboneSpec,
     Cells,
@@ -148,6 +146,4 @@ def register_backbones(register):
 
 def install(monkeypatch):
     """Have the plugin be there for one test."""
-    point = metadata.EntryPoint("tiled", __name__, plugins.GROUP)
-    host = plugins.PluginHost([*metadata.entry_points(group=plugins.GROUP), point])
-    monkeypatch.setattr(plugins, "host", lambda: host)
+    install_plugin(monkeypatch, "tiled", __name__)
