@@ -88,7 +88,11 @@ if TYPE_CHECKING:
     from .errors import SampleError as SampleError
     from .errors import SourceError as SourceError
     from .errors import VideoError as VideoError
+    from .errors import shown as shown
+    from .files import open_regular as open_regular
     from .hookspecs import hookimpl as hookimpl
+    from .json_text import parse_json as parse_json
+    from .json_text import read_json as read_json
     from .media.images import read_picture as read_picture
     from .media.video import Video as Video
     from .regions.mask import Box as Box

@@ -6,11 +6,58 @@ sample, region, frame, plugin and step are attributes, and the text is made of t
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict, Unpack
 
 _MOST_CHARACTERS = 200  # of the text of another library's exception
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value as a message shows it: on one line, at most `most` characters, whatever it is and however deep.
+
+    Arrays, tensors and pictures are told by their size, long texts and bytes by their two ends.
+    """
+    text = " ".join(_SHOWN.repr(value).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+class _Shown(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 4, 20, 20, 8
+        self.maxset = self.maxfrozenset = self.maxdeque = self.maxarray = 20
+        self.maxstring = self.maxother = 60
+
+    def repr1(self, x: Any, level: int) -> str:
+        size = next((size for name in ("shape", "size") if isinstance(size := _attribute(x, name), tuple)), None)
+        if size is not None and size != ():
+            dtype = _attribute(x, "dtype") or _attribute(x, "mode")
+            return f"{type(x).__name__} of {' '.join(str(each) for each in (dtype, tuple(size)) if each)}"
+        return super().repr1(x, level)
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python writes out no more than 4300 digits
+            return f"an integer of {x.bit_length()} bits"
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return self.repr_str(x, level)  # type: ignore[arg-type]  # it cuts, and takes repr of what is left
+
+    def repr_bytearray(self, x: bytearray, level: int) -> str:
+        return self.repr_bytes(bytes(x[: self.maxstring + 1]), level)
+
+
+def _attribute(value: Any, name: str) -> Any:
+    try:
+        return getattr(value, name, None)
+    except Exception:  # of an object of somebody else's
+        return None
+
+
+_SHOWN = _Shown()
 
 
 class Place(TypedDict, total=False):

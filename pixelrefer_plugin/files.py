@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and whether there can be any.
+"""Files that may be read; files and folders that appear whole or not at all, and whether there can be any.
 
 A folder is replaced by two renames. Between them the earlier one is called `.NAME.earlier`; where an interruption left
 it so, the next one who writes or reads the folder puts it back.
@@ -6,14 +6,32 @@ it so, the next one who writes or reads the folder puts it back.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import PixelReferError
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file to read its bytes. A named pipe or a device, which could keep one waiting for ever, is none.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe is not waited for
+    descriptor = os.open(path, flags)
+    file = os.fdopen(descriptor, "rb")  # refuses a folder
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    return file
 
 
 def require_writable(path: Path) -> None:

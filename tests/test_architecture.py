@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 HOST = "pixelrefer_plugin"
 
 GROUND_UP = (
-    *("errors", "files", "exports", "media", "regions", "contracts", "hookspecs", "plugins"),
+    *("errors", "files", "json_text", "exports", "media", "regions", "contracts", "hookspecs", "plugins"),
     *("conversation", "tokens", "masks", "weights", "overlay", "data", "processor", "model", "entry"),
     *("authoring", "official", "chat", "sources", "evaluation", "training", "testing", "quickstart", "cli", "__main__"),
 )

@@ -363,7 +363,7 @@ FULL_RLE = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
         (lambda d: changed(d, "objects", 0, "rle", "box", value=[0, 0, 900, 9]), "Object 1: The box .* outside its"),
         (lambda d: changed(d, "objects", 1, "rle", "points", value=[7]), "object 1: Points must be"),
         (lambda d: changed(d, "objects", 1, "rle", "points", value=[[7, 7]]), "object 1: radius_px must be"),
-        (lambda d: changed(d, "objects", 1, "rle", "points", value=[[7, float("nan")]]), "object 1: Points must be f"),
+        (lambda d: changed(d, "objects", 1, "rle", "points", value=[[7, float("nan")]]), "NaN is no number of JSON"),
         (lambda d: changed(d, "objects", 1, "id", value=1), "The id 1 is taken: two objects cannot have one id"),
         (lambda d: changed(d, "objects", 1, "id", value=-1), "id must be an integer >= 1, got -1"),
         (lambda d: changed(d, "objects", 1, "id", value="1"), "object 1: 'id' must be of type int, got '1'"),

@@ -4,7 +4,6 @@
 themselves are in `instances.json` beside it. Source: https://github.com/lichengunc/refer.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelrefer_plugin.authoring import DataError, read_plain_pickle
+from pixelrefer_plugin.authoring import DataError, read_json, read_plain_pickle
 
 from .config import RefCocoConfig
 from .instances import InstanceSamples, file_name, grouped
@@ -68,7 +67,7 @@ def _read_refs(path: Path) -> list[Mapping[str, Any]]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except OSError as error:
         raise DataError(f"Cannot read '{path}': {error.strerror or error}.") from error
     except ValueError as error:

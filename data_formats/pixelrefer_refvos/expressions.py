@@ -6,7 +6,6 @@ is its `obj_id`, or run lengths in `mask_dict.json`, where an expression's `anno
 Sources: https://youtube-vos.org/dataset/rvos, https://github.com/henghuiding/MeViS, https://github.com/cilinyan/ReVOS-api.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,6 +23,7 @@ from pixelrefer_plugin.authoring import (
     RegionSample,
     VideoRegion,
     choose,
+    read_json,
     read_sample,
 )
 
@@ -178,7 +178,7 @@ def open_refvos(config: RefVosConfig, path: Path, media_root: Path) -> Expressio
 
 def _read_videos(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json(path)
     except OSError as error:
         raise DataError(f"Cannot read '{path}': {error.strerror or error}.") from error
     except ValueError as error:

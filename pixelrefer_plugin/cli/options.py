@@ -7,15 +7,14 @@ Reads text only. Whether a region fits its picture is known when the picture is;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..errors import PixelReferError, RegionError
+from ..json_text import parse_json, read_json
 
 if TYPE_CHECKING:
     from ..regions.region import Region
@@ -107,10 +106,10 @@ def _numbers(text: str) -> list[float]:
 
 def _read_rle(text: str) -> Any:
     try:
-        return json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+        return parse_json(text) if text.lstrip().startswith("{") else read_json(text)
     except OSError as error:
         raise RegionError(
-            f"Expected JSON or a JSON file, got '{text}', which cannot be read: {error.strerror}."
+            f"Expected JSON or a JSON file, got '{text}', which cannot be read: {error.strerror or error}."
         ) from error
     except ValueError as error:
         raise RegionError(f"Expected JSON {{'size': [height, width], 'counts': ...}}: {error}.") from error
@@ -189,7 +188,7 @@ class SettingType(click.ParamType[tuple[str, Any]]):
         if not key or not equals:
             self.fail(f"Expected key=value, got '{value}'.", param, ctx)
         try:
-            return key, json.loads(text)
+            return key, parse_json(text)
         except ValueError:
             return key, text
 

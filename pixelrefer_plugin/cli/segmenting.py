@@ -13,6 +13,7 @@ import click
 
 from ..errors import placed
 from ..files import require_writable_folder, written_folder
+from ..json_text import read_json
 from .options import (
     GivenRegion,
     Moment,
@@ -258,7 +259,7 @@ class _Result:
                     _save_mask(target, mask, memory.image_hw)
             path = folder / _OBJECTS_FILE
             memory.save(path)
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = read_json(path, file_names=True)
             scores = {each.id: _scores(each) for each in self.seen}
             saved["objects"] = [each | scores[each["id"]] for each in saved["objects"]]
             path.write_text(json.dumps(saved | self.record), encoding="utf-8")

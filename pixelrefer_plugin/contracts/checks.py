@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import reprlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..errors import PixelReferError
+from ..errors import PixelReferError, shown
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
@@ -25,7 +24,7 @@ def require_name(spec: Any) -> None:
     if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
         raise PixelReferError(
             f"{type(spec).__name__}.name must be a text of lowercase letters, digits, '_', '-' and '.', beginning "
-            f"with a letter or digit, such as 'my_plugin'; got {reprlib.repr(spec.name)}."
+            f"with a letter or digit, such as 'my_plugin'; got {shown(spec.name)}."
         )
 
 
@@ -54,7 +53,7 @@ def require_callables(spec: Any, *fields: str, optional: Collection[str] = ()) -
         value = getattr(spec, field)
         if not callable(value) and not (value is None and field in optional):
             what = "a function or None" if field in optional else "a function"
-            raise _refusal(spec, field, what, reprlib.repr(value))
+            raise _refusal(spec, field, what, shown(value))
 
 
 def require_kinds(spec: Any, **kinds: type | tuple[type, ...]) -> None:
@@ -71,7 +70,7 @@ def require_kinds(spec: Any, **kinds: type | tuple[type, ...]) -> None:
         value, allowed = getattr(spec, field), kind if isinstance(kind, tuple) else (kind,)
         if not isinstance(value, allowed):
             names = " or ".join("None" if each is type(None) else f"a {each.__name__}" for each in allowed)
-            raise _refusal(spec, field, names, reprlib.repr(value))
+            raise _refusal(spec, field, names, shown(value))
 
 
 def require_subclass(spec: Any, field: str, parent: type) -> None:
@@ -82,7 +81,7 @@ def require_subclass(spec: Any, field: str, parent: type) -> None:
     """
     value = getattr(spec, field)
     if not isinstance(value, type) or not issubclass(value, parent):
-        raise _refusal(spec, field, f"a class derived from {parent.__name__}", reprlib.repr(value))
+        raise _refusal(spec, field, f"a class derived from {parent.__name__}", shown(value))
 
 
 def require_texts(spec: Any, field: str, *, optional: bool = False) -> None:
@@ -95,7 +94,7 @@ def require_texts(spec: Any, field: str, *, optional: bool = False) -> None:
     is_tuple = isinstance(value, tuple) and (optional or bool(value))
     if not is_tuple or not all(isinstance(each, str) and each for each in value):
         hint = f". Write ('{value}',)" if isinstance(value, str) else ""
-        raise _refusal(spec, field, "a tuple of names", f"{reprlib.repr(value)}{hint}")
+        raise _refusal(spec, field, "a tuple of names", f"{shown(value)}{hint}")
 
 
 def require_patterns(spec: Any, field: str) -> None:
@@ -106,12 +105,12 @@ def require_patterns(spec: Any, field: str) -> None:
     """
     patterns = getattr(spec, field)
     if not isinstance(patterns, Mapping):
-        raise _refusal(spec, field, "a mapping of names to regular expressions", reprlib.repr(patterns))
+        raise _refusal(spec, field, "a mapping of names to regular expressions", shown(patterns))
     for name, pattern in patterns.items():
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:
-            got = f"{reprlib.repr(pattern)}: {error}"
+            got = f"{shown(pattern)}: {error}"
             raise _refusal(spec, f"{field}[{name!r}]", "a regular expression", got) from error
 
 
@@ -134,7 +133,7 @@ def _refusal(spec: Any, field: str, expected: str, got: str) -> PixelReferError:
 def _config_problem(config: Any) -> str:
     if not isinstance(config, type):
         hint = f". Give the class {type(config).__name__} itself" if dataclasses.is_dataclass(config) else ""
-        return f"{reprlib.repr(config)}{hint}"
+        return f"{shown(config)}{hint}"
     params = getattr(config, "__dataclass_params__", None)
     if params is None:
         return f"the class {config.__name__}, which is no dataclass. Write @dataclass(frozen=True) above it"

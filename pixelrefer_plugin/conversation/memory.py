@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,8 +19,19 @@ import numpy as np
 from PIL import Image
 
 from ..contracts.messages import MOST_DIGITS
-from ..errors import DataError, FrameError, ImageError, PixelReferError, PromptError, RegionError, SourceError, placed
+from ..errors import (
+    DataError,
+    FrameError,
+    ImageError,
+    PixelReferError,
+    PromptError,
+    RegionError,
+    SourceError,
+    placed,
+    shown,
+)
 from ..files import written_whole
+from ..json_text import read_json
 from ..media.images import load_image
 from ..media.video import Video
 from ..regions.region import Region, VideoRegion
@@ -304,7 +314,7 @@ class ObjectMemory:
             if not _is_count(id):
                 raise PromptError(f"{which}An object's id must be an integer >= 1, got {id!r}.")
             if id >= 10**MOST_DIGITS:
-                raise PromptError(f"{which}An object's id may have {MOST_DIGITS} digits, got {reprlib.repr(id)}.")
+                raise PromptError(f"{which}An object's id may have {MOST_DIGITS} digits, got {shown(id)}.")
             if id in taken:
                 raise PromptError(f"{which}The id {id} is taken: two objects cannot have one id. Leave it out.")
             taken.add(id)
@@ -369,7 +379,7 @@ def _read_frames(written: Any) -> dict[int, Any]:
     frames = _field(_object(written), "frames", dict)
     for name in frames:
         if not _FRAME_INDEX.fullmatch(name):
-            raise DataError(f"the keys of 'frames' must be frame indices, got {reprlib.repr(name)}.")
+            raise DataError(f"the keys of 'frames' must be frame indices, got {shown(name)}.")
     return {int(name): shape for name, shape in frames.items()}
 
 
@@ -424,10 +434,10 @@ def _damaged(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = read_json(path, file_names=True)
     except OSError as error:
         raise DataError(f"Memory '{path}' cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"Memory '{path}' is no JSON that can be read: {error}. Is the file complete?") from error
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise DataError(f"'{path}' is no memory that ObjectMemory.save wrote.")
@@ -442,5 +452,5 @@ def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _field(data: Mapping[str, Any], name: str, kind: type) -> Any:
     value = data.get(name)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise DataError(f"'{name}' must be of type {kind.__name__}, got {reprlib.repr(value)}.")
+        raise DataError(f"'{name}' must be of type {kind.__name__}, got {shown(value)}.")
     return value

@@ -6,12 +6,11 @@ It knows no file format; each format reads its own keys and hands over what it f
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import Defect, DefectKind, PixelReferError
+from ..errors import Defect, DefectKind, PixelReferError, shown
 from ..regions.region import Region
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -33,14 +32,14 @@ def read_turns(turns: Any, defects: list[Defect]) -> list[dict[str, str]]:
     Line ends around `<image>` and `<video>` belong to the marker. A turn that is malformed is noted and left out.
     """
     if not isinstance(turns, list | tuple):
-        defects.append(Defect("format", f"'conversations' must be a list of turns, got {reprlib.repr(turns)}."))
+        defects.append(Defect("format", f"'conversations' must be a list of turns, got {shown(turns)}."))
         return []
     messages = []
     for number, turn in enumerate(turns):
         role = _ROLES.get(str(turn.get("from"))) if isinstance(turn, Mapping) else None
         if role is None or not isinstance(turn.get("value"), str):
             expected = "{'from': 'human', 'gpt' or 'system', 'value': text}"
-            defects.append(Defect("format", f"turn {number} must be {expected}, got {reprlib.repr(turn)}."))
+            defects.append(Defect("format", f"turn {number} must be {expected}, got {shown(turn)}."))
         else:
             messages.append({"role": role, "content": _MEDIA_MARKER_AND_SPACE.sub(r"\1", turn["value"])})
     return messages

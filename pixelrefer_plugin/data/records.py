@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from .. import plugins
 from ..errors import DataError, Defect, SampleError
+from ..files import open_regular
+from ..json_text import DECODER, parse_json
 
 _CHUNK_BYTES = 1 << 20
 _PEEK_BYTES = 1 << 20
@@ -68,8 +69,8 @@ class JsonRecords(Sequence[Any]):
         index = int(index) % len(self)
         raw = self._read(int(self._bounds[index]), int(self._bounds[index + 1])).strip(_SPACE)
         try:
-            return _parsed(self._without_comma(raw, index))
-        except (ValueError, RecursionError) as error:
+            return parse_json(self._without_comma(raw, index))
+        except ValueError as error:
             at = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
             defect = Defect("format", f"it is not JSON: {at}.")
             raise SampleError(str(index), self.where(index), [defect]) from error
@@ -136,7 +137,7 @@ def peek(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open_regular(path)
     except OSError as error:
         raise DataError(f"Data file '{path}' cannot be read: {error.strerror}.") from error
 
@@ -293,26 +294,9 @@ def _shown(text: bytes) -> str:
 # -- parsing -----------------------------------------------------------------------------------------------
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def _parsed(raw: bytes) -> Any:
-    """A JSON value. Raises `ValueError`."""
-    text = raw.decode("utf-8").strip()
-    value = _DECODER.decode(text)
-    if _SURROGATE.search(text):  # halves of a character, which no tokenizer and no file takes
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    return value
-
-
 def _is_json(text: str) -> bool:
     try:
-        _DECODER.decode(text.strip())
+        DECODER.decode(text.strip())
     except (ValueError, RecursionError):
         return False
     return True
@@ -328,7 +312,7 @@ def _first_object(text: str) -> tuple[dict[str, Any], int] | None:
     if not text.startswith("{"):
         return None
     try:
-        return _DECODER.raw_decode(text)
+        return DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         found = _cut_object(text)
         return None if found is None else (found, len(text))
@@ -388,7 +372,7 @@ def _read_member(text: str, position: int, found: dict[str, Any], key: str) -> i
 def _value(text: str, position: int) -> tuple[Any, int]:
     position = _skip_blanks(text, position)
     try:
-        value, end = _DECODER.raw_decode(text, position)
+        value, end = DECODER.raw_decode(text, position)
     except json.JSONDecodeError as error:
         in_escape = "uXXXX" in error.msg and error.pos + len("uXXXX") > len(text)
         in_string = error.msg.startswith("Unterminated string")

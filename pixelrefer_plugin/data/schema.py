@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from PIL import Image
 
 from ..contracts.messages import Turn
 from ..contracts.samples import MediaKind, RecordPlace, RegionSample, marker_defects
-from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, placed
+from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, placed, shown
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
 
@@ -123,7 +122,7 @@ class _Reading:
         given = record.get(key, [])
         if isinstance(given, list | tuple):
             return given
-        self.defects.append(Defect("format", f"'{key}' must be a list, got {reprlib.repr(given)}."))
+        self.defects.append(Defect("format", f"'{key}' must be a list, got {shown(given)}."))
         return None
 
     def media(self, record: Mapping[str, Any], kind: MediaKind) -> list[Any]:
@@ -197,7 +196,7 @@ def _is_integer(value: Any) -> bool:
 def _id(record: Mapping[str, Any], place: RecordPlace) -> str:
     given = record.get("id", place.index)
     if not _is_integer(given) and not (isinstance(given, str) and given):
-        raise DataError(f"must be a text or an integer, got {reprlib.repr(given)}.")
+        raise DataError(f"must be a text or an integer, got {shown(given)}.")
     return str(given)
 
 
@@ -216,10 +215,10 @@ def _video_part(value: Any, place: RecordPlace) -> dict[str, Any]:
     if {"fps", "times_s"} <= set(given):
         raise DataError("has both 'fps' and 'times_s'. Leave one out.")
     if "fps" in given and not (_is_number(given["fps"]) and given["fps"] > 0):
-        raise DataError(f"'fps' must be a number > 0, got {reprlib.repr(given['fps'])}.")
+        raise DataError(f"'fps' must be a number > 0, got {shown(given['fps'])}.")
     times_s = given.get("times_s", [])
     if not isinstance(times_s, list | tuple) or not all(map(_is_number, times_s)):
-        raise DataError(f"'times_s' must be a list of seconds, got {reprlib.repr(times_s)}.")
+        raise DataError(f"'times_s' must be a list of seconds, got {shown(times_s)}.")
     path = given.pop("path", None)
     frames = [_path(frame, place) for frame in path] if isinstance(path, list | tuple) and path else None
     return {"type": "video", "video": frames or _path(path, place)} | given
@@ -227,7 +226,7 @@ def _video_part(value: Any, place: RecordPlace) -> dict[str, Any]:
 
 def _path(value: Any, place: RecordPlace) -> str:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise DataError(f"must be a path, got {reprlib.repr(value)}.")
+        raise DataError(f"must be a path, got {shown(value)}.")
     return place.path(value)
 
 
@@ -243,7 +242,7 @@ def _sizes_hw(given: Any, num_media: int) -> tuple[tuple[int, int] | None, ...]:
     if not isinstance(sizes, list | tuple) or len(sizes) != num_media or (is_pair and num_media != 1):
         raise DataError(
             f"must be [height, width], or a list of such for each picture and then each video ({num_media} here), "
-            f"got {reprlib.repr(given)}."
+            f"got {shown(given)}."
         )
     return tuple(None if size is None else _size_hw(size) for size in sizes)
 
@@ -251,7 +250,7 @@ def _sizes_hw(given: Any, num_media: int) -> tuple[tuple[int, int] | None, ...]:
 def _size_hw(given: Any) -> tuple[int, int]:
     sides = tuple(given) if isinstance(given, list | tuple) else ()
     if len(sides) != 2 or not all(_is_integer(side) and side > 0 for side in sides):
-        raise DataError(f"must be two positive integers [height, width], got {reprlib.repr(given)}.")
+        raise DataError(f"must be two positive integers [height, width], got {shown(given)}.")
     return int(sides[0]), int(sides[1])
 
 
@@ -272,7 +271,7 @@ def _read_region(value: Any, place: RecordPlace) -> Region | VideoRegion:
     if isinstance(value, Region | VideoRegion):
         return value
     if not isinstance(value, Mapping):
-        raise RegionError(f'must be an object such as {{"box": [x1, y1, x2, y2]}}, got {reprlib.repr(value)}.')
+        raise RegionError(f'must be an object such as {{"box": [x1, y1, x2, y2]}}, got {shown(value)}.')
     given = _present(value)
     if "frames" in given:
         return _read_video_region(given, place)
@@ -284,7 +283,7 @@ def _read_video_region(given: Mapping[str, Any], place: RecordPlace) -> VideoReg
     _require_known(given, ("frames", "absent", "video"), "A region of a video")
     frames = given["frames"]
     if not isinstance(frames, Mapping):
-        raise RegionError(f'\'frames\' must be an object such as {{"0": {{"box": ...}}}}, got {reprlib.repr(frames)}.')
+        raise RegionError(f'\'frames\' must be an object such as {{"0": {{"box": ...}}}}, got {shown(frames)}.')
     regions: dict[int, Region] = {}
     for name, value in _present(frames).items():
         frame = _frame(name, "the keys of 'frames'")
@@ -292,14 +291,14 @@ def _read_video_region(given: Mapping[str, Any], place: RecordPlace) -> VideoReg
             if frame in regions:
                 raise RegionError("is named twice.")
             if not isinstance(value, Mapping):
-                raise RegionError(f'must be an object such as {{"box": ...}}, got {reprlib.repr(value)}.')
+                raise RegionError(f'must be an object such as {{"box": ...}}, got {shown(value)}.')
             regions[frame] = _read_shape(_present(value), place)
     return VideoRegion(regions, _index(given.get("video", 0), "video"), _absent(given.get("absent", ())))
 
 
 def _absent(frames: Any) -> tuple[int, ...]:
     if not isinstance(frames, list | tuple):
-        raise RegionError(f"'absent' must be a list of frame indices, got {reprlib.repr(frames)}.")
+        raise RegionError(f"'absent' must be a list of frame indices, got {shown(frames)}.")
     return tuple(_frame(frame, "the items of 'absent'") for frame in frames)
 
 
@@ -308,12 +307,12 @@ def _frame(name: Any, what: str) -> int:
         return int(name)
     if isinstance(name, str) and name.isascii() and name.isdigit():
         return int(name)
-    raise RegionError(f"{what} must be frame indices from 0, got {reprlib.repr(name)}.")
+    raise RegionError(f"{what} must be frame indices from 0, got {shown(name)}.")
 
 
 def _index(value: Any, kind: MediaKind) -> int:
     if not _is_integer(value) or value < 0:
-        raise RegionError(f"'{kind}' must say which {kind} of the sample, from 0, got {reprlib.repr(value)}.")
+        raise RegionError(f"'{kind}' must say which {kind} of the sample, from 0, got {shown(value)}.")
     return int(value)
 
 
@@ -329,7 +328,7 @@ def _read_shape(given: Mapping[str, Any], place: RecordPlace) -> Region:
     if kind == "mask" and not isinstance(value, Image.Image):
         value = _path(value, place)
     if "value" in given and not _is_integer(given["value"]):
-        raise RegionError(f"'value' must be an integer, got {reprlib.repr(given['value'])}.")
+        raise RegionError(f"'value' must be an integer, got {shown(given['value'])}.")
     return make(value, **{name: given[key] for key, name in options.items() if key in given})
 
 
@@ -349,18 +348,18 @@ class _Message(NamedTuple):
 
 def _turn(message: Any) -> _Message:
     if not isinstance(message, Mapping):
-        raise DataError(f"must be an object with 'role' and 'content', got {reprlib.repr(message)}.")
+        raise DataError(f"must be an object with 'role' and 'content', got {shown(message)}.")
     given = _present(message)
     _require_known(given, ("role", "content"), "A message")
     role, content = given.get("role"), given.get("content")
     if role not in _ROLES:
-        raise DataError(f"'role' must be one of {', '.join(_ROLES)}, got {reprlib.repr(role)}.")
+        raise DataError(f"'role' must be one of {', '.join(_ROLES)}, got {shown(role)}.")
     if isinstance(content, str):
         parts = _parts_of_text(content, role)
     elif isinstance(content, list | tuple):
         parts = [_part(part) for part in content]
     else:
-        raise DataError(f"'content' must be a text or a list of parts, got {reprlib.repr(content)}.")
+        raise DataError(f"'content' must be a text or a list of parts, got {shown(content)}.")
     if role == "assistant" and any(part["type"] != "text" for part in parts):
         raise DataError("an answer must be text: put pictures and videos into a message of the user.")
     return _Message(role, parts)
@@ -385,7 +384,7 @@ def _part(part: Any) -> dict[str, Any]:
         return given
     raise DataError(
         'a content part must be {"type": "text", "text": ...}, or {"type": "image"} or {"type": "video"} for the next '
-        f"of the sample's, got {reprlib.repr(part)}."
+        f"of the sample's, got {shown(part)}."
     )
 
 

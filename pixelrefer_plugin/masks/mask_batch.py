@@ -6,7 +6,6 @@ tokens can tell an object's number.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +19,7 @@ from ..contracts.masks import Clips, Masks, MaskTargets
 from ..contracts.messages import MASK_MARKER
 from ..contracts.samples import MediaKind, Medium, medium_of
 from ..conversation.sample import ReadSample
-from ..errors import Place, PromptError, placed
+from ..errors import Place, PromptError, placed, shown
 from ..media.video import Video
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
@@ -227,8 +226,8 @@ def _on_pictures(region: Region | VideoRegion, clip: _Clip, place: Place) -> lis
     named = sorted({*region.frames, *region.absent})
     if not set(named).intersection(frames):
         raise PromptError(
-            f"it names the frames {reprlib.repr(named)}, none of which is among the sampled ones, "
-            f"{reprlib.repr(list(frames))}: there is nothing to learn. Name one in load_video(..., frames=...)."
+            f"it names the frames {shown(named)}, none of which is among the sampled ones, "
+            f"{shown(list(frames))}: there is nothing to learn. Name one in load_video(..., frames=...)."
         ).set_place(**place)
     known: list[RegionMask | int] = []
     for frame in frames:

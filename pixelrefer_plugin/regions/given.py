@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import RegionError
+from ..errors import RegionError, shown
 
 
 def finite_numbers(values: Any, *, what: str, shape: str) -> tuple[float, ...]:
@@ -16,9 +16,9 @@ def finite_numbers(values: Any, *, what: str, shape: str) -> tuple[float, ...]:
         numbers = list(values)
         finite = [math.isfinite(number) for number in numbers]  # refuses the digits of a string, as `float` does not
     except (TypeError, ValueError, OverflowError) as error:
-        raise RegionError(f"{what} must be numbers {shape}, got {shortened(values)}.") from error
+        raise RegionError(f"{what} must be numbers {shape}, got {shown(values)}.") from error
     if not all(finite):
-        raise RegionError(f"{what} must be finite numbers {shape}, got {shortened(values)}.")
+        raise RegionError(f"{what} must be finite numbers {shape}, got {shown(values)}.")
     return tuple(float(number) for number in numbers)
 
 
@@ -27,9 +27,9 @@ def whole_numbers(values: Any, *, what: str, shape: str) -> tuple[int, ...]:
         numbers = list(values)
         integers = tuple(int(number) for number in numbers)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RegionError(f"{what} must be integers {shape}, got {shortened(values)}.") from error
+        raise RegionError(f"{what} must be integers {shape}, got {shown(values)}.") from error
     if any(integer != number for integer, number in zip(integers, numbers, strict=True)):
-        raise RegionError(f"{what} must be integers {shape}, got {shortened(values)}.")
+        raise RegionError(f"{what} must be integers {shape}, got {shown(values)}.")
     return integers
 
 
@@ -44,9 +44,9 @@ def number_pairs(points_xy: Any, *, what: str) -> tuple[tuple[float, float], ...
     try:
         pairs = [finite_numbers(point, what=what, shape="(x, y)") for point in points_xy]
     except TypeError as error:
-        raise RegionError(f"{what} must be a list of (x, y), got {shortened(points_xy)}.") from error
+        raise RegionError(f"{what} must be a list of (x, y), got {shown(points_xy)}.") from error
     if not pairs or any(len(pair) != 2 for pair in pairs):
-        raise RegionError(f"{what} must be one or more (x, y), got {shortened(points_xy)}.")
+        raise RegionError(f"{what} must be one or more (x, y), got {shown(points_xy)}.")
     return tuple((x, y) for x, y in pairs)
 
 
@@ -56,7 +56,7 @@ def polygon_parts(polygon: Any) -> list[Any]:
         depth_of_first = np.ndim(polygon[0])
         nested = depth_of_first == 2 or (depth_of_first == 1 and len(polygon[0]) != 2)
     except (TypeError, IndexError, KeyError, ValueError) as error:
-        raise RegionError(f"A polygon must be a list of coordinates, got {shortened(polygon)}.") from error
+        raise RegionError(f"A polygon must be a list of coordinates, got {shown(polygon)}.") from error
     return list(polygon) if nested else [polygon]
 
 
@@ -64,7 +64,7 @@ def polygon_ring(part: Any) -> tuple[float, ...]:
     try:
         flat = np.asarray(part, dtype=np.float64).ravel()
     except (TypeError, ValueError, OverflowError) as error:
-        raise RegionError(f"A polygon must be numbers x0,y0,x1,y1,..., got {shortened(part)}.") from error
+        raise RegionError(f"A polygon must be numbers x0,y0,x1,y1,..., got {shown(part)}.") from error
     if len(flat) % 2 or len(flat) < 6:
         raise RegionError(
             f"A polygon needs three or more (x, y), so an even number >= 6 of coordinates, got {len(flat)}."
@@ -101,9 +101,9 @@ def decompress_rle(counts: str | bytes) -> tuple[int, ...]:
     starts = np.concatenate([[0], np.flatnonzero(is_last) + 1])  # of each number; the end, if the last one is whole
     place = np.arange(len(digits)) - starts[np.cumsum(is_last) - is_last]
     if ((digits < 0) | (digits >= 64) | (place > _MOST_RLE_DIGITS)).any():
-        raise RegionError(f"RLE counts are not COCO's compressed form: {shortened(counts)}.")
+        raise RegionError(f"RLE counts are not COCO's compressed form: {shown(counts)}.")
     if not is_last[-1]:
-        raise RegionError(f"RLE counts end in the middle of a number: {shortened(counts)}.")
+        raise RegionError(f"RLE counts end in the middle of a number: {shown(counts)}.")
     runs = np.add.reduceat((digits & 31) << (5 * place), starts[:-1])
     runs -= np.where(digits[is_last] & 16, 1 << (5 * (place[is_last] + 1)), 0)
     runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
@@ -122,8 +122,3 @@ def mask_values(picture: Image.Image, name: str, *, use_alpha: bool) -> np.ndarr
     if values.ndim != 2 or picture.mode == "F":
         raise RegionError(f"{name} is a colour picture (mode {picture.mode}); expected one channel.")
     return values
-
-
-def shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

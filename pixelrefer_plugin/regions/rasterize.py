@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RegionError
-from .given import decompress_rle, shortened
+from ..errors import RegionError, shown
+from .given import decompress_rle
 from .mask import Box, RegionMask, trimmed_mask
 
 # How far a coordinate may lie outside its image before the region is refused: annotation tools round.
@@ -61,7 +61,7 @@ def _polygon_runs(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int
     encoded = coco.merge(coco.frPyObjects([list(ring) for ring in rings], *image_hw))
     runs = decompress_rle(encoded["counts"])
     if not any(runs[1::2]):
-        raise RegionError(f"The polygon {shortened(rings)} covers no pixel's centre of the image: is it flat?")
+        raise RegionError(f"The polygon {shown(rings)} covers no pixel's centre of the image: is it flat?")
     return runs
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RegionError, placed
+from ..errors import RegionError, placed, shown
 from ..media.images import read_picture
 from .given import (
     finite_numbers,
@@ -27,7 +27,6 @@ from .given import (
     polygon_ring,
     positive_number,
     rle_runs,
-    shortened,
     whole_numbers,
 )
 from .mask import RegionMask
@@ -150,10 +149,10 @@ class Region:
             RegionError: keys missing, sizes or counts malformed, or runs that do not add up to the size.
         """
         if not isinstance(rle, Mapping) or not {"size", "counts"} <= set(rle):
-            raise RegionError(f"An RLE must be a mapping with 'size' and 'counts', got {shortened(rle)}.")
+            raise RegionError(f"An RLE must be a mapping with 'size' and 'counts', got {shown(rle)}.")
         size_hw = whole_numbers(rle["size"], what="RLE size", shape="[height, width]")
         if len(size_hw) != 2 or min(size_hw) < 1:
-            raise RegionError(f"RLE size must be two positive integers [height, width], got {shortened(rle['size'])}.")
+            raise RegionError(f"RLE size must be two positive integers [height, width], got {shown(rle['size'])}.")
         runs = rle_runs(rle["counts"], total=math.prod(size_hw))
         return cls("rle", (runs, size_hw), image_index)
 
@@ -222,14 +221,12 @@ class VideoRegion:
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, Mapping) or not self.frames:
-            raise RegionError(f"A VideoRegion maps one frame or more to regions, got {shortened(self.frames)}.")
+            raise RegionError(f"A VideoRegion maps one frame or more to regions, got {shown(self.frames)}.")
         for frame, region in self.frames.items():
             if not _is_frame(frame):
                 raise RegionError(f"A VideoRegion's frames must be integers >= 0, got {frame!r}.")
             if not isinstance(region, Region):
-                raise RegionError(
-                    f"A VideoRegion has a Region on each frame, got {shortened(region)} on frame {frame}."
-                )
+                raise RegionError(f"A VideoRegion has a Region on each frame, got {shown(region)} on frame {frame}.")
         if not isinstance(self.video_index, int | np.integer) or self.video_index < 0:
             raise RegionError(f"VideoRegion.video_index must be an integer >= 0, got {self.video_index!r}.")
         ordered = {int(frame): self.frames[frame] for frame in sorted(self.frames)}
@@ -239,7 +236,7 @@ class VideoRegion:
     def _checked_absent(self) -> tuple[int, ...]:
         given = self.absent
         if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-            raise RegionError(f"VideoRegion.absent must be a list of frame indices, got {shortened(given)}.")
+            raise RegionError(f"VideoRegion.absent must be a list of frame indices, got {shown(given)}.")
         frames = list(given)
         for frame in frames:
             if not _is_frame(frame):

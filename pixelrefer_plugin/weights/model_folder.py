@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ..conversation.token_ids import TokenIds
 from ..errors import CheckpointError, VideoError
 from ..files import replaced_folder, restore_folder
+from ..json_text import read_json
 from ..media.video import FrameSampling
 from ..plugins import distribution_of
 
@@ -143,8 +144,8 @@ def _read_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"'{folder}' is not a pixelrefer model folder: it has no {MANIFEST_FILE}.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        data = read_json(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}.")

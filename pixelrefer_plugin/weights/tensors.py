@@ -6,7 +6,6 @@ knows files and keys; no model.
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import re
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import json_text
 from ..errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = json_text.read_json(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"'{path}' is not readable JSON: {error}.") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"'{path}' must hold a JSON object, got {type(data).__name__}.")
