@@ -77,14 +77,19 @@ def polygon_parts(polygon: Any) -> list[Any]:
 
 def polygon_ring(part: Any) -> tuple[float, ...]:
     try:
-        flat = np.asarray(part, dtype=np.float64).ravel()
+        given = np.asarray(part)
+        if given.dtype.kind not in "biufO":
+            raise ValueError("the digits of a string are no numbers")
+        flat = given.astype(np.float64).ravel()
     except (TypeError, ValueError, OverflowError) as error:
         raise RegionError(f"A polygon must be numbers x0,y0,x1,y1,..., got {shown(part)}.") from error
+    if not np.isfinite(flat).all():
+        raise RegionError(f"A polygon must be finite numbers x0,y0,x1,y1,..., got {shown(part)}.")
     if len(flat) % 2 or len(flat) < 6:
         raise RegionError(
             f"A polygon needs three or more (x, y), so an even number >= 6 of coordinates, got {len(flat)}."
         )
-    return finite_numbers(flat, what="A polygon", shape="x0,y0,x1,y1,...")
+    return tuple(flat.tolist())
 
 
 _MOST_RLE_DIGITS = 11  # of 5 bits: no run of a picture needs as many, and 64 bits hold them

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import RegionError, shown
-from .given import decompress_rle, looks_normalised
+from .filling import Filling, filling
+from .given import looks_normalised
 from .mask import Box, RegionMask, trimmed_mask
 
 Points = Sequence[tuple[float, float]]
@@ -57,23 +58,20 @@ def _pixels_touched(start: float, stop: float, side: int) -> tuple[int, int]:
 
 
 def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> RegionMask:
-    return _runs_to_mask(_polygon_runs(rings, image_hw), image_hw)
+    return _filled(rings, image_hw).mask(image_hw)
 
 
-def _polygon_runs(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> tuple[int, ...]:
-    from pycocotools import mask as coco
-
+def _filled(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> Filling:
     points = [pair for ring in rings for pair in zip(ring[::2], ring[1::2], strict=True)]
     _require_inside(points, image_hw, "polygon")
-    encoded = coco.merge(coco.frPyObjects([list(ring) for ring in rings], *image_hw))
-    runs = decompress_rle(encoded["counts"])
+    filled = filling(rings, image_hw)
     normalised = _said_of_normalised(points, image_hw, "polygon", rings)
-    if not any(runs[1::2]):
+    if filled.is_empty:
         reason = f". {normalised}" if normalised else ": is it flat?"
         raise RegionError(f"The polygon {shown(rings)} covers no pixel's centre of the image{reason}")
     if normalised:
         raise RegionError(normalised)
-    return runs
+    return filled
 
 
 def _check_points(data: tuple[Any, float], image_hw: tuple[int, int]) -> None:
@@ -163,7 +161,7 @@ def _runs_to_mask(runs: Sequence[int], image_hw: tuple[int, int]) -> RegionMask:
 CHECKS: dict[str, Callable[[Any, tuple[int, int]], Any]] = {
     "mask": _check_mask,
     "box": _box_in_pixels,
-    "polygon": _polygon_runs,
+    "polygon": _filled,
     "points": _check_points,
     "rle": _check_rle,
     "scribble": _check_scribble,
