@@ -219,3 +219,37 @@ def test_memory_of_a_long_outline_is_linear_in_the_picture():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 160e6
+
+
+# -- clicks and scribbles that are too many or too wide ----------------------------------------------------
+
+
+@pytest.mark.parametrize("radius", [1e5, 1e200, 1.7e308])
+def test_a_click_wider_than_the_picture_covers_it(radius):
+    hw = (3000, 4000)
+    for region in (
+        Region.from_points([(0, 0)] * 10_000, radius_px=radius),
+        Region.from_points([(index % 4000, index % 3000) for index in range(10_000)], radius_px=radius),
+        Region.from_scribble([(index % 4000, index % 3000) for index in range(10_000)], width_px=radius),
+    ):
+        region.require_on(hw)
+        assert region.to_mask(hw).area == 3000 * 4000
+
+
+def test_a_click_that_is_given_often_is_drawn_once():
+    assert Region.from_points([(50, 40)] * 10**5).to_mask(IMAGE_HW) == Region.from_points([(50, 40)]).to_mask(IMAGE_HW)
+
+
+@pytest.mark.parametrize("make", [Region.from_points, Region.from_scribble])
+def test_clicks_and_scribbles_that_would_take_minutes_are_refused(make):
+    points = [(index % 4000, 7 * index % 3000) for index in range(10_000)]
+    region = make(points, **({"radius_px": 1200} if make == Region.from_points else {"width_px": 2400}))
+    for use in (region.to_mask, region.require_on):
+        with pytest.raises(RegionError, match="cannot be drawn in reasonable time: .* 2400 pixels wide.*or a mask"):
+            use((3000, 4000))
+
+
+def test_a_long_freehand_line_is_drawn():
+    angles = np.linspace(0, 60, 4000)
+    spiral = [(400 + 5 * a * np.cos(a), 300 + 4 * a * np.sin(a)) for a in angles]
+    assert 10_000 < Region.from_scribble(spiral, width_px=4).to_mask((600, 800)).area < 200_000
