@@ -1,14 +1,22 @@
 """What users' files and careless or hostile input have shown, in pictures, videos and regions."""
 
+import os
+import re
+import struct
+import subprocess
 import tracemalloc
+import zlib
 
+import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from PIL import Image, features
 from pycocotools import mask as coco
 
-from pixelrefer_plugin import Region, RegionError, VideoRegion
+from pixelrefer_plugin import ImageError, PixelReferError, Region, RegionError, VideoRegion, load_image, load_video
+from pixelrefer_plugin.media.images import image_hw
 from pixelrefer_plugin.regions.filling import filling
 
 IMAGE_HW = (60, 80)
@@ -253,3 +261,243 @@ def test_a_long_freehand_line_is_drawn():
     angles = np.linspace(0, 60, 4000)
     spiral = [(400 + 5 * a * np.cos(a), 300 + 4 * a * np.sin(a)) for a in angles]
     assert 10_000 < Region.from_scribble(spiral, width_px=4).to_mask((600, 800)).area < 200_000
+
+
+# -- masks of formats that change values -------------------------------------------------------------------
+
+SHAPE = np.zeros(IMAGE_HW, np.uint8)
+SHAPE[13:41, 9:66] = 255
+SHAPE[20:30, 20:30] = 0
+
+
+def _saved(folder, name, picture=None, **options):
+    picture = Image.fromarray(SHAPE) if picture is None else picture
+    picture.save(folder / name, **options)
+    return folder / name
+
+
+LOSSY = {
+    "jpeg_called.png": ("JPEG", {}, "is a JPEG"),
+    "mask.jfif": ("JPEG", {"quality": 95}, "is a JPEG"),
+    "mask": ("JPEG", {}, "is a JPEG"),
+    "mask.webp": ("WEBP", {"quality": 90}, "is a lossy WebP"),
+    "webp_called.png": ("WEBP", {}, "is a lossy WebP"),
+    "mask.jp2": ("JPEG2000", {"irreversible": True}, "is a lossy JPEG 2000"),
+    "mask.tif": ("TIFF", {"compression": "jpeg"}, "is a TIFF with jpeg compression"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_masks_of_lossy_formats_are_known_by_what_they_are(tmp_path, name):
+    kind, options, message = LOSSY[name]
+    path = _saved(tmp_path, name, format=kind, **options)
+    for value in (None, 255):
+        with pytest.raises(RegionError, match=rf"{message}, which blurs a mask's values\. Save masks as PNG"):
+            Region.from_png(path, value=value)
+    if kind == "JPEG":
+        with Image.open(path) as picture, pytest.raises(RegionError, match=message):
+            Region.from_mask(picture)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_an_avif_mask_is_refused(tmp_path):
+    path = _saved(tmp_path, "avif_called.png", format="AVIF")
+    with pytest.raises(RegionError, match="is an AVIF, which blurs"):
+        Region.from_png(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("jpg_by_name.jpg", {"format": "PNG"}),
+        ("mask.webp", {"lossless": True}),
+        ("mask.jp2", {}),
+        ("mask.tif", {"compression": "tiff_lzw"}),
+        ("mask.gif", {}),
+        ("mask.bmp", {}),
+        ("mask.pgm", {}),
+        ("mask.tga", {}),
+    ],
+)
+def test_masks_of_exact_formats_are_read_under_any_name(tmp_path, caplog, name, options):
+    region = Region.from_png(_saved(tmp_path, name, **options))
+    assert np.array_equal(region.to_mask(IMAGE_HW).dense(), SHAPE > 0)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("how", ["made of a JPEG", "resized", "label map", "soft alpha"])
+def test_a_mask_of_many_values_is_told_once(tmp_path, caplog, how):
+    picture = Image.fromarray(SHAPE)
+    if how == "made of a JPEG":
+        with Image.open(_saved(tmp_path, "x.jpg", picture)) as jpeg:
+            picture = jpeg.copy()
+    elif how == "resized":
+        picture = picture.resize((40, 30), Image.Resampling.BICUBIC)
+    elif how == "label map":
+        picture = Image.fromarray(
+            np.where(SHAPE > 0, np.indices(IMAGE_HW)[1].astype(np.uint8) // 20 + 1, 0).astype("u1")
+        )
+    else:
+        alpha = picture.resize((40, 30), Image.Resampling.BILINEAR)
+        picture = Image.merge("RGBA", [alpha, alpha, alpha, alpha])
+    path = _saved(tmp_path, "mask.png", picture)
+    for _ in range(2):
+        Region.from_png(path)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert re.search(r"Mask '.*mask\.png' has \d+ values, from 0 to \d+, and all but 0 count as inside", record.message)
+
+
+def test_a_value_of_a_label_map_is_read_without_a_word(tmp_path, caplog):
+    labels = np.arange(IMAGE_HW[0] * IMAGE_HW[1], dtype=np.int64).reshape(IMAGE_HW) // 500
+    path = _saved(tmp_path, "labels.png", Image.fromarray(labels.astype(np.uint8)))
+    assert np.array_equal(Region.from_png(path, value=4).to_mask(IMAGE_HW).dense(), labels == 4)
+    assert not caplog.records
+    for value in ("4", 4.5, -1, True, [4]):
+        with pytest.raises(RegionError, match="value of a mask must be an integer"):
+            Region.from_png(path, value=value)
+
+
+# -- grey of fewer bits than its container has -------------------------------------------------------------
+
+
+def _png_with_sbit(path, bits):
+    """Write a PNG's significant bits behind its header."""
+    content = path.read_bytes()
+    body = b"sBIT" + bytes([bits])
+    chunk = struct.pack(">I", 1) + body + struct.pack(">I", zlib.crc32(body))
+    path.write_bytes(content[:33] + chunk + content[33:])
+
+
+def _grey_file(folder, kind, values, bits):
+    path = folder / f"grey.{kind}"
+    if kind == "pgm":
+        height, width = values.shape
+        path.write_bytes(b"P5\n%d %d\n%d\n" % (width, height, 2**bits - 1) + values.astype(">u2").tobytes())
+        return path
+    options = {"tiffinfo": {281: 2**bits - 1}} if kind == "tif" else {}
+    Image.fromarray(values.astype(np.uint16)).save(path, **options)
+    if kind == "png":
+        _png_with_sbit(path, bits)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pgm", "png", "tif"])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bits=st.integers(9, 15), seed=st.integers(0, 100))
+def test_grey_is_scaled_by_the_bits_that_its_file_names(tmp_path, kind, bits, seed):
+    values = np.random.default_rng(seed).integers(0, 2**bits, (6, 9))
+    values[0, 0] = 2**bits - 1
+    got = np.asarray(load_image(_grey_file(tmp_path, kind, values, bits)))
+    assert np.abs(got[..., 0] - values * 255 / (2**bits - 1)).max() < 1.01
+    assert got.max() == 255
+
+
+def test_significant_bits_of_values_that_are_scaled_already_change_nothing(tmp_path):
+    values = np.arange(54).reshape(6, 9) * 1213
+    assert np.asarray(load_image(_grey_file(tmp_path, "png", values, 12)))[..., 0].tolist() == (values // 257).tolist()
+
+
+@pytest.mark.parametrize("name", ["grey.png", "grey.tif", "grey.jp2", "grey.pgm"])
+@pytest.mark.parametrize("bits", [9, 10, 12, 14])
+def test_grey_that_names_no_bits_is_told(tmp_path, caplog, name, bits):
+    values = np.full((6, 9), 2**bits - 75, np.uint16)
+    path = _saved(tmp_path, name, Image.fromarray(values))
+    for _ in range(2):
+        load_image(path)
+    (record,) = caplog.records
+    assert f"has 16 bits, but its greatest value is {2**bits - 75} of 65535, as if {bits} bits" in record.message
+
+
+def test_colours_of_12_bits_in_16_are_told(tmp_path, caplog):
+    colour = np.random.default_rng(0).integers(0, 4096, (6, 9, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "colour.png"), colour)
+    load_image(tmp_path / "colour.png")
+    assert "has 16 bits, but its greatest value is" in caplog.text
+
+
+@pytest.mark.parametrize("values", [np.zeros((4, 5)), np.full((4, 5), 30_000), np.arange(20).reshape(4, 5) * 3000])
+def test_grey_of_16_bits_is_read_without_a_word(tmp_path, caplog, values):
+    path = _saved(tmp_path, "grey.png", Image.fromarray(values.astype(np.uint16)))
+    assert np.asarray(load_image(path))[..., 0].tolist() == (values // 257).tolist()
+    assert not caplog.records
+
+
+# -- pictures that do more than show themselves ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".eps", ".ps", ".tif"])
+def test_no_picture_starts_a_program(tmp_path, monkeypatch, suffix):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **options: started.append(arguments))
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    path = tmp_path / f"street{suffix}"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n%%EOF\n")
+    for read in (load_image, image_hw, Region.from_png, lambda path: load_video([path], fps=1)):
+        with pytest.raises(PixelReferError, match="is not a picture in a format that Pillow reads: PNG, JPEG, WebP"):
+            read(path)
+    with Image.open(path) as picture, pytest.raises(ImageError, match="EPS is not read, for it takes another program"):
+        load_image(picture)
+    assert not started
+
+
+@pytest.mark.parametrize("kind", ["PSD", "FITS", "PCX", "XBM"])
+def test_formats_that_are_not_named_are_not_read(tmp_path, kind):
+    content = {
+        "PSD": b"8BPS\0\1" + b"\0" * 40,
+        "FITS": b"SIMPLE  =                    T",
+        "XBM": b"#define x_width 8\n",
+    }
+    path = tmp_path / "picture.png"
+    path.write_bytes(content.get(kind, b"\x0a\x05\x01\x08" + b"\0" * 130))
+    with pytest.raises(ImageError, match="is not a picture in a format that Pillow reads"):
+        load_image(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.timeout(20)
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    os.mkfifo(frames / "0.png")
+    reads = [
+        lambda: load_image(tmp_path / "pipe.png"),
+        lambda: image_hw(tmp_path / "pipe.png"),
+        lambda: Region.from_png(tmp_path / "pipe.png"),
+        lambda: load_video(tmp_path / "pipe.mp4"),
+        lambda: load_video(frames, fps=1),
+        lambda: load_video([tmp_path / "pipe.png"], fps=1),
+        lambda: load_image("/dev/zero"),
+        lambda: load_video("/dev/zero"),
+    ]
+    for read in reads:
+        with pytest.raises(PixelReferError, match="no regular file|neither a file nor a folder|no pictures in it"):
+            read()
+
+
+def test_pages_of_a_tiff_are_not_counted_to_the_end(tmp_path):
+    pages = [Image.new("L", (2, 2))] * 300
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ImageError, match=r"several pages \(100 frames or more\)"):
+        load_image(tmp_path / "pages.tif")
+    pages[0].save(tmp_path / "three.tif", save_all=True, append_images=pages[:2])
+    with pytest.raises(ImageError, match=r"several pages \(3 frames\)"):
+        image_hw(tmp_path / "three.tif")
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path):
+    path = _saved(tmp_path, "many.jpg", Image.new("RGB", (3000, 3000), "red"), progressive=True)
+    content = path.read_bytes()
+    start = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:start] + content[start:-2] * 500 + content[-2:])
+    with pytest.raises(ImageError, match="takes too long to decode: 3000x3000 pixels are stored 5.. times over"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("most", [300, 10**6])
+def test_long_paths_are_shown_short(most):
+    with pytest.raises(ImageError) as caught:
+        load_image("data:image/png;base64," + "A" * most)
+    assert len(str(caught.value)) < 500

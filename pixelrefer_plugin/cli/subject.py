@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..contracts.messages import MASK_MARKER, REGION_MARKER, asked, marker_kinds, marker_mismatch
 from ..errors import PromptError, SourceError, VideoError, placed
+from ..media.formats import num_frames, opened
 from ..media.images import load_image
 from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
 from ..overlay import require_overlay_path, save_overlay
@@ -130,8 +131,8 @@ def _is_video(path: Path) -> bool:
     if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
         raise VideoError(f"'{path}' is neither a file nor a folder.")
     try:
-        with Image.open(path) as picture:  # Pillow knows MPEG by name, but does not read it
-            return picture.format == "MPEG" or (picture.format == "GIF" and getattr(picture, "is_animated", False))
+        with opened(path) as picture:
+            return picture.format == "GIF" and bool(num_frames(picture))
     except OSError:  # missing, or nothing that Pillow knows
         return not (mimetypes.guess_type(path)[0] or "").startswith("image/")
     except Exception:  # a picture that is damaged or too large: reading it will tell

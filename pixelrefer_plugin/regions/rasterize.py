@@ -8,6 +8,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..errors import RegionError, shown
 from .filling import Filling, filling
@@ -175,6 +176,12 @@ def _draw_line(part: np.ndarray, origin_xy: tuple[int, int], line: Line, radius:
 
 def _check_rle(data: tuple[Any, tuple[int, int]], image_hw: tuple[int, int]) -> None:
     _require_size(data[1], image_hw, what="The RLE")
+    pixels, limit = math.prod(image_hw), Image.MAX_IMAGE_PIXELS
+    if limit is not None and pixels > limit:
+        raise RegionError(
+            f"The RLE is of {pixels:,} pixels, but a picture may have {limit:,}. Raise "
+            "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        )
 
 
 def _rle_to_mask(data: tuple[Any, tuple[int, int]], image_hw: tuple[int, int]) -> RegionMask:
