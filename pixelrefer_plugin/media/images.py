@@ -113,10 +113,13 @@ def read_with(
 
 def _named(source: Any) -> str:
     """What to call a picture in messages."""
-    if not isinstance(source, str | os.PathLike):
-        return "The image"
-    text = str(source)
-    return f"Image '{text}'" if len(text) <= _LONGEST_PATH and text.isprintable() else f"Image {shown(text)}"
+    return f"Image {path_shown(source)}" if isinstance(source, str | os.PathLike) else "The image"
+
+
+def path_shown(path: str | os.PathLike[str]) -> str:
+    """A path in quotes, shortened where it is none but a long text."""
+    text = str(path)
+    return f"'{text}'" if len(text) <= _LONGEST_PATH and text.isprintable() else shown(text)
 
 
 def decoded(picture: Image.Image, name: str) -> Image.Image:
