@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .errors import PixelReferError
 from .files import require_writable, written_whole
+from .media.lettering import Lettering
 from .media.video import Video
 from .regions.mask import Box, RegionMask
 from .regions.region import Region, VideoRegion
@@ -155,17 +156,17 @@ def _write_labels(picture: Image.Image, objects: Sequence[tuple[RegionMask, tupl
     """Each label on a plate of its object's colour, where it covers no other label."""
     draw = ImageDraw.Draw(picture)
     size_px = max(11, round(min(picture.size) / 26))
-    font = ImageFont.load_default(size_px)
+    lettering = Lettering(size_px)
     pad_px = max(1, size_px // 5)
     taken: list[Box] = []
     for mask, colour, label in objects:
-        left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
+        left, top, right, bottom = lettering.box(label)
         width, height = int(right - left) + 2 * pad_px, int(bottom - top) + 2 * pad_px
         plate = _free_place(mask.box_xyxy, (width, height), picture.size, taken)
         taken.append(plate)
         draw.rectangle((plate[0], plate[1], plate[2] - 1, plate[3] - 1), fill=colour, outline="black")
         at = (plate[0] + pad_px - left, plate[1] + pad_px - top)
-        draw.text(at, label, font=font, fill="black" if _luminance(colour) > 110 else "white")
+        lettering.write(draw, at, label, fill="black" if _luminance(colour) > 110 else "white")
 
 
 def _free_place(box: Box, size_wh: tuple[int, int], picture_wh: tuple[int, int], taken: Sequence[Box]) -> Box:
