@@ -6,7 +6,6 @@ overlay belong here too. Torch is imported by region sources only.
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -19,9 +18,8 @@ from PIL import Image
 
 from ..contracts.messages import MASK_MARKER, REGION_MARKER, asked, marker_kinds, marker_mismatch
 from ..errors import PromptError, SourceError, VideoError, placed
-from ..media.formats import num_frames, opened
 from ..media.images import load_image
-from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
+from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, is_video_source, load_video
 from ..overlay import require_overlay_path, save_overlay
 from ..plugins import get_region_source, installed
 from ..regions.region import Region, VideoRegion
@@ -80,7 +78,7 @@ class Request:
 
     @cached_property
     def is_video(self) -> bool:
-        return _is_video(self.path)
+        return is_video_source(self.path)
 
     def require_fitting_media(self) -> None:
         """Refuse options that are for another kind of media, and an overlay that cannot be written."""
@@ -122,21 +120,6 @@ def _refuse(options: Mapping[str, Any], why: str) -> None:
     for name, value in options.items():
         if value:
             raise click.UsageError(f"{name} {why}")
-
-
-def _is_video(path: Path) -> bool:
-    """Whether to read it as a video: by what it is, and by its name where that cannot be seen."""
-    if path.is_dir():
-        return True
-    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
-        raise VideoError(f"'{path}' is neither a file nor a folder.")
-    try:
-        with opened(path) as picture:
-            return picture.format == "GIF" and bool(num_frames(picture))
-    except OSError:  # missing, or nothing that Pillow knows
-        return not (mimetypes.guess_type(path)[0] or "").startswith("image/")
-    except Exception:  # a picture that is damaged or too large: reading it will tell
-        return False
 
 
 @dataclass(frozen=True, eq=False)

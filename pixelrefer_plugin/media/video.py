@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mimetypes
 import os
 import re
 from bisect import bisect_right
@@ -20,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import FrameError, ImageError, VideoError, shown
-from .formats import picture_suffixes
+from .formats import num_frames, opened, picture_suffixes
 from .images import load_image, path_shown
 from .video_file import FoundVideo, end_of, open_file, stack_frames
 
@@ -194,6 +195,28 @@ def load_video(
         duration_s=opened.duration_s,
         name=opened.name,
     )
+
+
+def is_video_source(source: Any) -> bool:
+    """Whether a source is one of `load_video` and none of `load_image`: a file by what it holds, else by its name.
+
+    Raises:
+        VideoError: it is a path, but neither of a file nor of a folder.
+    """
+    if not isinstance(source, str | os.PathLike):
+        several = isinstance(source, Sequence) and not isinstance(source, bytes | Image.Image)
+        return isinstance(source, Video) or several or getattr(source, "ndim", 0) == 4
+    if os.path.isdir(source):
+        return True
+    if os.path.exists(source) and not os.path.isfile(source):  # opening a pipe would wait for its other end
+        raise VideoError(f"{path_shown(source)} is neither a file nor a folder.")
+    try:
+        with opened(source) as picture:
+            return picture.format == "GIF" and bool(num_frames(picture))
+    except OSError:  # missing, or nothing that Pillow knows
+        return not (mimetypes.guess_type(str(source))[0] or "").startswith("image/")
+    except Exception:  # a picture that is damaged or too large: reading it will tell
+        return False
 
 
 def frame_times(
