@@ -10,13 +10,24 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 from pycocotools import mask as coco
 
-from pixelrefer_plugin import ImageError, PixelReferError, Region, RegionError, VideoRegion, load_image, load_video
+from pixelrefer_plugin import (
+    FrameSampling,
+    ImageError,
+    PixelReferError,
+    Region,
+    RegionError,
+    VideoRegion,
+    load_image,
+    load_video,
+)
 from pixelrefer_plugin.media.images import image_hw
+from pixelrefer_plugin.media.video import frame_times
 from pixelrefer_plugin.regions.filling import filling
 
 IMAGE_HW = (60, 80)
@@ -501,3 +512,136 @@ def test_long_paths_are_shown_short(most):
     with pytest.raises(ImageError) as caught:
         load_image("data:image/png;base64," + "A" * most)
     assert len(str(caught.value)) < 500
+
+
+# -- what a notebook shows ---------------------------------------------------------------------------------
+
+SPECIMENS = {
+    "Region(box (1, 2.5, 30, 40))": lambda: Region.from_box((1, 2.5, 30, 40)),
+    "Region(polygon of 3 points, image_index=2)": lambda: Region.from_polygon([1, 2, 30, 4, 5, 60], image_index=2),
+    "Region(polygon of 500 rings, 1,500 points)": lambda: Region.from_polygon([[1, 2, 30, 4, 5, 60]] * 500),
+    "Region(points (3, 4), radius 10 px)": lambda: Region.from_points([(3, 4)]),
+    "Region(scribble of 5,000 points, width 3 px)": lambda: Region.from_scribble([(3, 4)] * 5000, width_px=3),
+    "Region(mask of 100,000,000 px in (0, 0, 10000, 10000) on 10000x10000)": lambda: Region.from_mask(
+        np.ones((10**4, 10**4), bool)
+    ),
+    "Region(rle of 4 px on 3x2)": lambda: Region.from_rle({"size": [2, 3], "counts": [2, 4]}),
+    "VideoRegion(box on 1 frame: 3)": lambda: VideoRegion({3: Region.from_box((1, 2, 3, 4))}),
+    "VideoRegion(box/points on 200 frames: 0, 1, 2, ... 199, absent on 2, video_index=1)": lambda: VideoRegion(
+        {index: Region.from_points([(1, 2)]) if index % 2 else Region.from_box((1, 2, 3, 4)) for index in range(200)},
+        video_index=1,
+        absent=(300, 301),
+    ),
+    "RegionMask(6 px in (1, 2, 4, 4) on 9x8)": lambda: Region.from_box((1, 2, 4, 4)).to_mask((8, 9)),
+    "Video(4 of 100 frames, 20x10, 25 s: The array of frames)": lambda: load_video(
+        np.zeros((100, 10, 20, 3), np.uint8), fps=4, sampling=FrameSampling(num_frames=4)
+    ),
+    "FrameSampling(num_frames=None, fps=2.0, max_frames=128)": lambda: FrameSampling(fps=2),
+}
+
+
+@pytest.mark.parametrize("expected", SPECIMENS)
+def test_reprs_are_short_and_hold_no_pixels(expected):
+    assert repr(SPECIMENS[expected]()) == expected
+    assert len(expected) <= 120
+
+
+# -- values of any type ------------------------------------------------------------------------------------
+
+
+class Hostile:
+    """Raises whatever is asked of it."""
+
+    def _refuse(self, *arguments):
+        raise RuntimeError("x" * 10_000)
+
+    __len__ = __iter__ = __getitem__ = __array__ = __float__ = __int__ = __index__ = __bool__ = _refuse
+    __contains__ = __eq__ = __lt__ = __gt__ = __le__ = __ge__ = __repr__ = __str__ = _refuse
+    __hash__ = object.__hash__
+
+
+def _nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+ODD = [
+    None, True, 5, -1, 10**400, 10**5000, 1.5, float("nan"), float("inf"), 1e308, 2 + 1j, "", "1,2,3,4", "x" * 10**5,
+    b"\xff" * 1000, bytearray(9), {}, {"x": 1}, {0: [1, 2, 3, 4, 5, 6]}, set(), {1, 2, 3, 4}, frozenset({(1, 2)}),
+    [], [[]], [[[]]], [None] * 4, [1, 2, 3, None], ["1", "2", "3", "4"], [[1, 2], [3]], [(1, 2, 3)] * 3, [10**400] * 6,
+    _nested(50), _nested(5000), (each for each in (1, 2)), range(4), range(10**4), object(), Hostile(), [Hostile()] * 4,
+    lambda: 1, int, np.array(5), np.zeros((2, 2)), np.zeros((0, 4)), np.array([None, "x"]), np.array("text"),
+    np.zeros((2, 2, 2), complex), np.array(["2020-01-01"] * 4, "datetime64[D]"), torch.zeros(3, 3), torch.zeros(()),
+    torch.ones(4, requires_grad=True), torch.ones((3, 3), requires_grad=True), Image.new("RGB", (3, 3)), "\ud800",
+    "a\0b",    [1, 2, 3, 4], [float("nan")] * 6, {"size": None, "counts": None}, {"size": [2, 2], "counts": Hostile()},
+    {"size": [2, 2], "counts": [-1, 5]}, {"size": [2, 2], "counts": "\ud800"}, {"size": Hostile(), "counts": [4]},
+    {"size": [10**400, 1], "counts": [1]}, {"size": [1, 10**9], "counts": [0, 10**9]}, {"size": [0, 4], "counts": []},
+    {"size": [2, 2], "counts": "o" * 10**5}, {"size": [True, 2], "counts": [0, 2]}, {"size": "22", "counts": [0, 4]},
+]  # fmt: skip
+
+CONSTRUCTORS = {
+    "mask": Region.from_mask,
+    "box": Region.from_box,
+    "polygon": Region.from_polygon,
+    "points": Region.from_points,
+    "radius": lambda value: Region.from_points([(1, 2)], radius_px=value),
+    "scribble": Region.from_scribble,
+    "width": lambda value: Region.from_scribble([(1, 2), (3, 4)], width_px=value),
+    "rle": Region.from_rle,
+    "image_index": lambda value: Region.from_box((1, 2, 3, 4), image_index=value),
+    "kind": lambda value: Region(value, (1, 2, 3, 4)),
+    "data of a box": lambda value: Region("box", value),
+    "data of a mask": lambda value: Region("mask", value),
+    "frames": VideoRegion,
+    "frame": lambda value: VideoRegion({value: Region.from_box((1, 2, 3, 4))}),
+    "region of a frame": lambda value: VideoRegion({0: value}),
+    "video_index": lambda value: VideoRegion({0: Region.from_box((1, 2, 3, 4))}, video_index=value),
+    "absent": lambda value: VideoRegion({0: Region.from_box((1, 2, 3, 4))}, absent=value),
+    "thinned": lambda value: VideoRegion({0: Region.from_box((1, 2, 3, 4))}).thinned(value),
+    "png": Region.from_png,
+    "value": lambda value: Region.from_png("gone.png", value=value),
+    "load_image": load_image,
+    "image_hw": image_hw,
+    "load_video": lambda value: load_video(value, fps=2),
+    "frame_times": frame_times,
+    "pictures": lambda value: load_video([value], fps=2),
+    "fps": lambda value: load_video(np.zeros((2, 4, 4, 3), np.uint8), fps=value),
+    "times_s": lambda value: load_video(np.zeros((2, 4, 4, 3), np.uint8), times_s=value),
+    "named frames": lambda value: load_video(np.zeros((2, 4, 4, 3), np.uint8), fps=2, frames=value),
+    "num_frames": lambda value: FrameSampling(num_frames=value),
+    "sampled fps": lambda value: FrameSampling(fps=value),
+    "max_frames": lambda value: FrameSampling(max_frames=value),
+}
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+@pytest.mark.filterwarnings("ignore")  # NumPy's, of what it makes of them
+def test_values_of_any_type_are_taken_or_refused_by_name(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for value in ODD:
+        try:
+            made = CONSTRUCTORS[name](value)
+            if isinstance(made, Region):
+                made.to_mask(IMAGE_HW)
+        except TypeError as error:  # Python's own, of a key that cannot be hashed
+            assert name == "frame"
+            assert "unhashable" in str(error)  # noqa: PT017
+        except PixelReferError as error:
+            text = str(error)
+            assert len(text) < 700
+            assert "\n" not in text
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=4), st.lists, max_leaves=9)
+)
+def test_json_values_make_regions_or_are_refused(value):
+    for name in ("box", "polygon", "points", "scribble", "rle", "mask", "frames"):
+        try:
+            made = CONSTRUCTORS[name](value)
+            made.require_on(IMAGE_HW)
+        except RegionError:
+            pass

@@ -6,7 +6,6 @@ It knows frames, times and pixels; nothing of models or regions. A video that ca
 from __future__ import annotations
 
 import logging
-import math
 import mimetypes
 import os
 import re
@@ -31,6 +30,7 @@ _DEFAULT_NUM_FRAMES = 16
 FOLDER_FPS = 1.0
 """How fast the frames of a folder are taken to follow each other, where nothing says so."""
 
+_LONGEST_NAME = 48  # characters of a video's name in its repr
 _ROUNDING_S = 1e-6  # k / fps and a frame's own time differ in the last digits of a float
 
 
@@ -40,6 +40,7 @@ def _is_integer(value: Any) -> bool:
 
 def _check_fps(value: Any, name: str) -> None:
     is_number = isinstance(value, float | np.floating) or _is_integer(value)
+    is_number = is_number and not (isinstance(value, int) and value.bit_length() > 1000)  # no float holds it
     if not is_number or not 0 < value < math.inf:
         raise VideoError(f"{name} must be a finite number > 0, got {shown(value)}.")
 
@@ -114,6 +115,12 @@ class Video:
     num_source_frames: int
     duration_s: float
     name: str
+
+    def __repr__(self) -> str:
+        height, width = self.image_hw
+        name = self.name if len(self.name) <= _LONGEST_NAME else f"...{self.name[-_LONGEST_NAME:]}"
+        frames = f"{len(self)} of {self.num_source_frames:,} frames, {width}x{height}"
+        return f"Video({frames}, {self.duration_s:.4g} s: {name})"
 
     def __len__(self) -> int:
         return len(self.frame_indices)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RegionError, placed, shown
+from ..media.images import path_shown
 from .clipping import clipped
 from .given import (
     finite_numbers,
@@ -55,6 +56,10 @@ class Region:
     kind: str
     data: Any
     image_index: int = 0
+
+    def __repr__(self) -> str:
+        where = f", image_index={self.image_index}" if self.image_index else ""
+        return f"Region({self.kind} {_described(self.kind, self.data)}{where})"
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, str) or self.kind not in RASTERIZERS:
@@ -99,7 +104,7 @@ class Region:
         """
         box = finite_numbers(box_xyxy, what="A box", shape="x1,y1,x2,y2")
         if len(box) != 4:
-            raise RegionError(f"A box must be four numbers x1,y1,x2,y2, got {len(box)}: {box}.")
+            raise RegionError(f"A box must be four numbers x1,y1,x2,y2, got {len(box)}: {shown(box)}.")
         x1, y1, x2, y2 = box
         if x2 < x1 or y2 < y1:
             hint = " All coordinates lie within 0 and 1, but pixels are expected." if looks_normalised(box) else ""
@@ -182,7 +187,7 @@ class Region:
             RegionError: a colour picture, of a format that changes values such as JPEG, or an empty mask.
             ImageError: the file is missing or damaged.
         """
-        name = f"Mask '{path}'"
+        name = f"Mask {path_shown(path)}" if isinstance(path, str | os.PathLike) else "The mask"
         if value is not None and not is_index(value):
             raise RegionError(f"The value of a mask must be an integer >= 0, got {shown(value)}.")
         values = mask_values(read_mask(path, name=name), name, use_alpha=value is None)
@@ -247,6 +252,14 @@ class VideoRegion:
     frames: Mapping[int, Region]
     video_index: int = 0
     absent: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        frames = list(self.frames)
+        kinds = "/".join(dict.fromkeys(region.kind for region in self.frames.values()))
+        first = ", ".join(map(str, frames[:3])) + (f", ... {frames[-1]}" if len(frames) > 3 else "")
+        absent = f", absent on {len(self.absent)}" if self.absent else ""
+        where = f", video_index={self.video_index}" if self.video_index else ""
+        return f"VideoRegion({kinds} on {_counted(len(frames), 'frame')}: {first}{absent}{where})"
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, Mapping) or not self.frames:
@@ -319,3 +332,24 @@ class VideoRegion:
 
     def __reduce__(self) -> tuple[Any, ...]:  # a read-only mapping cannot be pickled
         return VideoRegion, (dict(self.frames), self.video_index, self.absent)
+
+
+def _described(kind: str, data: Any) -> str:
+    """A region's data in a few words."""
+    if kind == "box":
+        return f"({', '.join(f'{each:g}' for each in data)})"
+    if kind == "polygon":
+        points = _counted(sum(len(ring) // 2 for ring in data), "point")
+        return f"of {points}" if len(data) == 1 else f"of {len(data)} rings, {points}"
+    if kind in ("points", "scribble"):
+        points, extent = data
+        told = f"({points[0][0]:g}, {points[0][1]:g})" if len(points) == 1 else f"of {_counted(len(points), 'point')}"
+        return f"{told}, {'radius' if kind == 'points' else 'width'} {extent:g} px"
+    if kind == "mask":
+        return f"of {data.area:,} px in {data.box_xyxy} on {data.image_hw[1]}x{data.image_hw[0]}"
+    runs, (height, width) = data
+    return f"of {sum(runs[1::2]):,} px on {width}x{height}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
