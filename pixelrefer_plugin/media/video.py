@@ -6,6 +6,7 @@ It knows frames, times and pixels; nothing of models or regions. A video that ca
 from __future__ import annotations
 
 import logging
+import math
 import mimetypes
 import os
 import re
