@@ -45,7 +45,7 @@ def decoded_in_order(path):
         return indices_of([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-CONTAINERS = {"mkv": "ffv1", "mp4": "mpeg4", "mov": "mjpeg", "ts": "mpeg2video"}
+CONTAINERS = {"mkv": "ffv1", "mp4": "mpeg4", "mov": "mjpeg", "ts": "mpeg2video", "webm": "libvpx", "avi": "mjpeg"}
 TIMES = st.one_of(
     st.lists(st.integers(0, 400), min_size=2, max_size=16),  # equal and backward ones
     st.integers(2, 16).flatmap(lambda n: st.permutations([40 * index for index in range(n)])),
@@ -62,7 +62,7 @@ TIMES = st.one_of(
 @settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(times=TIMES)
 def test_each_frame_is_itself_whatever_the_times_say(tmp_path, kind, times):
-    pix_fmt = "yuvj420p" if kind == "mov" else "yuv420p"
+    pix_fmt = "yuvj420p" if kind in ("mov", "avi") else "yuv420p"
     try:
         path = write_times(tmp_path / f"a.{kind}", times, CONTAINERS[kind], pix_fmt=pix_fmt)
         expected = decoded_in_order(path)
