@@ -369,6 +369,15 @@ def test_a_value_of_a_label_map_is_read_without_a_word(tmp_path, caplog):
             Region.from_png(path, value=value)
 
 
+@pytest.mark.parametrize("white", [4, 15, 255, 300, 1023, 65535])
+def test_labels_of_a_pgm_are_what_is_stored(tmp_path, white):
+    labels = np.where(SHAPE > 0, min(white, 3), 1)
+    body = labels.astype("u1" if white < 256 else ">u2").tobytes()
+    (tmp_path / "labels.pgm").write_bytes(b"P5\n80 60\n%d\n" % white + body)
+    region = Region.from_png(tmp_path / "labels.pgm", value=3)
+    assert np.array_equal(region.to_mask(IMAGE_HW).dense(), SHAPE > 0)
+
+
 # -- grey of fewer bits than its container has -------------------------------------------------------------
 
 

@@ -116,6 +116,15 @@ def greatest_value(picture: Image.Image) -> int:
     return most if 255 < most < 65535 else 65535
 
 
+def stored_white(picture: Image.Image) -> int | None:
+    """The greatest value of a PGM, where Pillow scales its values to 8 or 16 bits when it reads them."""
+    tiles = getattr(picture, "tile", None)
+    if picture.format != "PPM" or not tiles or not tiles[0][0].startswith("ppm"):
+        return None
+    white: int = tiles[0][3][1]
+    return None if white in (255, 65535) else white
+
+
 def _number(value: Any) -> int:
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) else 0

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RegionError, shown
-from ..media.formats import lossy_format
+from ..media.formats import lossy_format, stored_white
 from ..media.images import decoded, read_with
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,12 @@ def read_mask(path: str | os.PathLike[str], *, name: str) -> Image.Image:
 
     def exact(picture: Image.Image, name: str) -> Image.Image:
         require_lossless(picture, name)
-        return decoded(picture, name)
+        white = stored_white(picture)
+        values = decoded(picture, name)
+        if white is None:
+            return values
+        full = 65535 if values.mode.startswith("I") else 255
+        return Image.fromarray(np.rint(np.asarray(values) * (white / full)).astype(np.int32))
 
     return read_with(exact, path, name=name)
 
