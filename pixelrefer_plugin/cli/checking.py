@@ -17,6 +17,7 @@ from .data import (
     MAX_LINES,
     by_count,
     data_options,
+    echo_left_out,
     left_out,
     limit_option,
     open_dataset,
@@ -262,6 +263,7 @@ class _Report:
         if self.summary.defects:
             _print_table(self.summary)
         click.echo(_totals(self.summary))
+        echo_left_out(self._dataset)
         if fix_out is not None:
             click.echo(_fixed(self.summary, fix_out))
 
@@ -270,6 +272,7 @@ class _Report:
         return {
             "file": self._dataset.name,
             "format": self._dataset.format,
+            "left_out": dict(self._dataset.left_out),
             "samples": found.samples,
             "good": found.good,
             "defects": found.defects,

@@ -129,6 +129,7 @@ def convert(
                 progress=advance,
             )
     _print_conversion(found, out, held_out)
+    echo_left_out(dataset)
 
 
 def _print_conversion(found: Conversion, out: Path, held_out: Path | None) -> None:
@@ -199,6 +200,7 @@ def preview(
     with quiet():
         save_sheet(out, draw_sheet(dataset, count=count, seed=seed, font=font))
     click.echo(f"Drew {min(count, len(dataset))} of {len(dataset):,} samples: '{out}'.")
+    echo_left_out(dataset)
 
 
 # -- common ------------------------------------------------------------------------------------------------
@@ -210,6 +212,12 @@ def left_out(count: int, kinds: Mapping[Any, int]) -> str:
         return "None was left out."
     listed = ", ".join(f"{kind} {number:,}" for kind, number in by_count(kinds))
     return f"Left out {count:,} for their defects: {listed}."
+
+
+def echo_left_out(dataset: RegionDataset) -> None:
+    """Say what of a file makes no sample, where the format left out something."""
+    if dataset.left_out:
+        click.echo(plain(f"{dataset.name}: {dataset.left_out_text}."))
 
 
 def by_count(kinds: Mapping[Any, int]) -> list[tuple[str, int]]:

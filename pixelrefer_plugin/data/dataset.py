@@ -105,7 +105,9 @@ class RegionDataset(_SamplesByIndex):
         if spec.open_file is not None:
             with _in_format(spec.name, "open_file"):
                 file = spec.open_file(config, path, root)
-            return cls(_CheckedFile(file, spec.name, path.name), format=spec.name, name=path.name)
+            dataset = cls(_CheckedFile(file, spec.name, path.name), format=spec.name, name=path.name)
+            dataset._require_samples()
+            return dataset
         return cls(_Records(JsonRecords(path), spec, config, root), format=spec.name, name=path.name)
 
     @classmethod
@@ -148,8 +150,33 @@ class RegionDataset(_SamplesByIndex):
     def __len__(self) -> int:
         return len(self._samples)
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many entries of the file make no sample, by the reason; the reason names the option that keeps them.
+
+        Empty where the format leaves out nothing, or does not say.
+        """
+        return _left_out(self._samples)
+
+    @property
+    def left_out_text(self) -> str:
+        """That for people, `2 left out, iscrowd (skip_crowd=false keeps them)`; empty where nothing is left out."""
+        return "; ".join(f"{count:,} left out, {reason}" for reason, count in self.left_out.items())
+
     def _sample(self, index: int) -> RegionSample:
         return self._samples[index]
+
+    def _require_samples(self) -> None:
+        if not len(self):
+            why = f": {self.left_out_text}." if self.left_out else "."
+            raise DataError(f"{self.name} has no samples{why} Check the options of format '{self.format}'.")
+
+
+def _left_out(file: SampleFile) -> dict[str, int]:
+    """What a format says that it left out, as far as it can be understood."""
+    said = getattr(file, "left_out", None)
+    counts = said.items() if isinstance(said, Mapping) else ()
+    return {str(reason): int(count) for reason, count in counts if isinstance(count, int | np.integer) and count > 0}
 
 
 class MixedDataset(_SamplesByIndex):
@@ -282,6 +309,11 @@ class _CheckedFile:
     def __len__(self) -> int:
         with _in_format(self._format, "__len__"):
             return len(self._file)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        with _in_format(self._format, "left_out"):
+            return _left_out(self._file)
 
     def __getitem__(self, index: int) -> RegionSample:
         with _as_defects(RecordPlace(self._name, index, Path()), self._format, "__getitem__"):
