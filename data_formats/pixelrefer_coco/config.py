@@ -186,6 +186,9 @@ def _fill_in_templates(config: CocoConfig) -> None:
         answer = config.answer_template
         is_sound = answer.count("{masks}") == 1 and MASK_MARKER not in answer
         check_field(is_sound, config, "answer", f"a text with one {{masks}}, which becomes {MASK_MARKER}")
+    if config.task == "segment":  # what is asked about together must not hang on which question is chosen
+        named = {frozenset(name for _, name, _, _ in Formatter().parse(each) if name) for each in config.questions}
+        check_field(len(named) == 1, config, "question", "questions that all name the same fields of a category")
 
 
 def _is_template(text: Any) -> bool:
