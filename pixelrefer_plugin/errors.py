@@ -285,7 +285,8 @@ class SampleError(DataError):
 
 def sample_name(sample_id: str, where: str) -> str:
     """What to call a sample at the start of a message: `train.jsonl line 12, sample 'street-1'`."""
-    return f"{where}, sample '{sample_id}'" if where else f"sample '{sample_id}'"
+    name = f"sample '{sample_id}'" if len(sample_id) <= _MOST_CHARACTERS else f"sample {shown(sample_id)}"
+    return f"{where}, {name}" if where else name
 
 
 class ConfigError(PixelReferError):

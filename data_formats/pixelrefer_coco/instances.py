@@ -75,9 +75,7 @@ def _open(
     tables = open_tables(Path(path), Path(media_root), picture_of)
     rows, left_out = chosen(tables, config)
     order, turns, starts = grouped(tables, rows, config, left_out)
-    return InstanceSamples(
-        tables, Path(media_root), config, rows[order], turns, starts, picture_of, left_out=left_out
-    )
+    return InstanceSamples(tables, Path(media_root), config, rows[order], turns, starts, picture_of, left_out=left_out)
 
 
 def open_tables(path: Path, media_root: Path, picture_of: Callable[[Mapping[str, Any]], Any]) -> CocoTables:

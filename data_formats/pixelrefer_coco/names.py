@@ -92,6 +92,4 @@ def is_narrower(tables: CocoTables, config: CocoConfig) -> dict[Id, tuple[str, .
         return {}
     names = {same(category["name"]) for category in tables.categories.values()}
     wider = {id: same(fields_of(category).get("supercategory", "")) for id, category in tables.categories.items()}
-    return {
-        id: (name,) for id, name in wider.items() if name in names and name != same(tables.categories[id]["name"])
-    }
+    return {id: (name,) for id, name in wider.items() if name in names and name != same(tables.categories[id]["name"])}

@@ -83,7 +83,7 @@ class _Instances:
         for row, id in enumerate(tables.annotation_ids):
             if id is not None:
                 self._rows_of_id.setdefault(id, []).append(row)
-        self._row_of_image = {id: row for row, id in enumerate(tables.image_ids) if id is not None}
+        self._row_of_image: dict[Id, int] = {id: row for row, id in enumerate(tables.image_ids) if id is not None}
         self._row_of_name: dict[str, int] = {}
 
     def row(self, ref: Mapping[str, Any]) -> int:

@@ -18,16 +18,18 @@ import numpy as np
 from PIL import Image
 
 from ..contracts.messages import Turn
-from ..contracts.samples import MediaKind, RecordPlace, RegionSample, marker_defects
+from ..contracts.samples import MEDIA_KINDS, MediaKind, RecordPlace, RegionSample, marker_defects
 from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, placed, shown
+from ..media.paths import why_no_path
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
 
-_MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video")
-_MEDIA_MARKERS = {f"<{kind}>": kind for kind in _MEDIA_KINDS}
+_MEDIA_MARKERS = {f"<{kind}>": kind for kind in MEDIA_KINDS}
 _MEDIA_MARKER = re.compile(f"({'|'.join(_MEDIA_MARKERS)})")
 _ROLES = ("system", "user", "assistant")
 _MEDIA_KEYS = ("image", "images", "video", "videos")
+_MOST_RUN = 2**31 - 1
+_MOST_CHARACTERS = 4096  # of a path
 _KEYS = ("id", *_MEDIA_KEYS, "size", "regions", "messages")
 
 
@@ -100,7 +102,7 @@ class _Reading:
 
     def sample(self, record: Mapping[str, Any], made: Sequence[Region | VideoRegion | None] | None) -> RegionSample:
         self.attempt("format", None, _require_known, record, _KEYS, "A sample")
-        media: dict[MediaKind, list[Any]] = {kind: self.media(record, kind) for kind in _MEDIA_KINDS}
+        media: dict[MediaKind, list[Any]] = {kind: self.media(record, kind) for kind in MEDIA_KINDS}
         num_media = sum(map(len, media.values()))
         given_regions = self.list_of(record, "regions") if made is None else made
         if given_regions and not set(_MEDIA_KEYS) & set(record):
@@ -225,9 +227,14 @@ def _video_part(value: Any, place: RecordPlace) -> dict[str, Any]:
 
 
 def _path(value: Any, place: RecordPlace) -> str:
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise DataError(f"must be a path, got {shown(value)}.")
-    return place.path(value)
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(path, str) or not path or "\0" in path or len(path) > _MOST_CHARACTERS:
+        length = f" of {len(path):,} characters" if isinstance(path, str) and len(path) > _MOST_CHARACTERS else ""
+        reason = why_no_path(path) if isinstance(path, str) else ""
+        raise DataError(f"must be a path, got {shown(value)}{length}{reason and f': {reason}'}.")
+    if reason := why_no_path(path):
+        raise ImageError(f"{shown(path)} is no path: {reason}.")
+    return place.path(path)
 
 
 def _is_number(value: Any) -> bool:
@@ -237,7 +244,7 @@ def _is_number(value: Any) -> bool:
 def _sizes_hw(given: Any, num_media: int) -> tuple[tuple[int, int] | None, ...]:
     if given is None:
         return ()
-    is_pair = isinstance(given, list | tuple) and len(given) == 2 and all(map(_is_integer, given))
+    is_pair = isinstance(given, list | tuple) and len(given) == 2 and all(map(_is_whole, given))
     sizes = [given] if is_pair and num_media == 1 else given
     if not isinstance(sizes, list | tuple) or len(sizes) != num_media or (is_pair and num_media != 1):
         raise DataError(
@@ -249,9 +256,14 @@ def _sizes_hw(given: Any, num_media: int) -> tuple[tuple[int, int] | None, ...]:
 
 def _size_hw(given: Any) -> tuple[int, int]:
     sides = tuple(given) if isinstance(given, list | tuple) else ()
-    if len(sides) != 2 or not all(_is_integer(side) and side > 0 for side in sides):
+    if len(sides) != 2 or not all(_is_whole(side) and side > 0 for side in sides):
         raise DataError(f"must be two positive integers [height, width], got {shown(given)}.")
     return int(sides[0]), int(sides[1])
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is an integer, or a float that is one: tables write 640 as 640.0."""
+    return _is_integer(value) or (isinstance(value, float | np.floating) and float(value).is_integer())
 
 
 # -- regions -----------------------------------------------------------------------------------------------
@@ -380,7 +392,7 @@ def _part(part: Any) -> dict[str, Any]:
     given = _present(part) if isinstance(part, Mapping) else {}
     if given.get("type") == "text" and isinstance(given.get("text"), str) and len(given) == 2:
         return given
-    if given.get("type") in _MEDIA_KINDS and len(given) == 1:
+    if given.get("type") in MEDIA_KINDS and len(given) == 1:
         return given
     raise DataError(
         'a content part must be {"type": "text", "text": ...}, or {"type": "image"} or {"type": "video"} for the next '
@@ -431,7 +443,7 @@ def write_record(sample: RegionSample, media_root: str | os.PathLike[str]) -> di
         SampleError: a picture or video is in memory, so that there is no path to write.
     """
     record: dict[str, Any] = {"id": sample.id}
-    for kind in _MEDIA_KINDS:
+    for kind in MEDIA_KINDS:
         media = [_written_media(sample, part, kind, Path(media_root)) for part in sample.media(kind)]
         if media:
             record |= {kind: media[0]} if len(media) == 1 else {f"{kind}s": media}
@@ -493,8 +505,10 @@ def _written_rle(region: Region) -> dict[str, Any]:
         mask: RegionMask = region.data
         return mask.to_rle()
     runs, size_hw = region.data
+    if max(runs) > _MOST_RUN:  # more than pycocotools can hold
+        return {"size": list(size_hw), "counts": list(runs)}
     encoded = coco.frPyObjects({"size": list(size_hw), "counts": list(runs)}, *size_hw)
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+    return {"size": list(size_hw), "counts": encoded["counts"].decode("ascii")}
 
 
 def _plain(numbers: Iterable[float]) -> list[float]:
@@ -506,7 +520,7 @@ def _written_messages(sample: RegionSample) -> list[dict[str, Any]]:
     contents = [_written_parts(message["content"]) for message in sample.messages]
     roles = [message["role"] for message in sample.messages]
     asked = contents[roles.index("user")] if "user" in roles else []
-    in_front = [{"type": kind} for kind in _MEDIA_KINDS for _ in sample.media(kind)]
+    in_front = [{"type": kind} for kind in MEDIA_KINDS for _ in sample.media(kind)]
     if asked[: len(in_front)] == in_front:  # where reading puts them unasked
         del asked[: len(in_front)]
     return [{"role": role, "content": _written_content(parts)} for role, parts in zip(roles, contents, strict=True)]

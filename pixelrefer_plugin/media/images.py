@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from ..errors import ImageError
+from .paths import why_missing
 
 _EXIF_ORIENTATION = 0x0112
 _TURN_OF_ORIENTATION = {
@@ -95,6 +96,8 @@ def _read(source: str | os.PathLike[str] | Image.Image, name: str, read: Callabl
         raise _too_large(name, str(error)) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture in a format that Pillow reads.") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} cannot be read: {error.strerror}.{why_missing(error.filename)}") from error
     except Exception as error:  # decoders meet damaged data with errors of every kind
         reason = str(getattr(error, "strerror", None) or error)
         raise ImageError(f"{name} cannot be read: {reason.strip(' .')}.") from error

@@ -23,6 +23,7 @@ from PIL import Image
 
 from ..errors import VideoError
 from .images import load_image
+from .paths import why_missing
 
 _DECLARED_SLACK_S = 0.5  # a header may round what it declares
 _MAX_PIXELS = 2**31 - 1  # FFmpeg's own limit
@@ -111,7 +112,7 @@ def open_file(path: Path) -> FoundVideo:
     """
     name = f"Video '{path}'"
     if not os.path.exists(path):
-        raise VideoError(f"{name} does not exist.")
+        raise VideoError(f"{name} does not exist.{why_missing(path)}")
     if not os.path.isfile(path):
         raise VideoError(f"{name} is neither a file nor a folder.")
     with _opened(path, name) as (container, stream):
