@@ -26,7 +26,7 @@ def chosen(tables: CocoTables, config: CocoConfig) -> tuple[np.ndarray, LeftOut]
         DataError: they leave none.
     """
     reasons = {"iscrowd (skip_crowd=false keeps them)": tables.is_crowd & config.skip_crowd}
-    small = tables.area_px < config.min_area_px
+    small = (tables.area_px < config.min_area_px) & (config.min_area_px > 0)
     reasons[f"smaller than min_area_px={config.min_area_px:g} (a lower one keeps them)"] = small
     if config.categories:
         reasons["of other categories (the option categories names those that are kept)"] = ~_is_named(tables, config)

@@ -137,6 +137,8 @@ class InstanceSamples:
         for turn in range(self.starts[index], self.starts[index + 1]):
             positions = range(self.turns[turn], self.turns[turn + 1])
             annotations = [self._annotation(position, defects) for position in positions]
+            if any(defect.kind == "format" for defect in defects):  # nothing else can be said of what is not read
+                raise place.error(self._id(first, image), defects)
             of_turn = [_region(self.config, annotation, defects) for annotation in annotations]
             if self.config.task == "segment":
                 kept = distinct(of_turn, size_of(image))

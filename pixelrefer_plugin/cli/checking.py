@@ -131,6 +131,7 @@ def _task_of_file(
     format_name: str,
     options: tuple[tuple[str, Any], ...],
     media_root: Path | None,
+    strict_media: bool,
 ) -> _Task:
     if len(files) != 1:
         raise click.UsageError(f"Give one FILE, or --config CONFIG.yaml; got {len(files)} files.")
@@ -140,14 +141,16 @@ def _task_of_file(
             raise click.UsageError(f"{option} needs --model, whose processor it is for.")
     path = Path(files[0])
     require_other_file("--fix-out", fix_out, path)
-    dataset = open_dataset(path, format_name, options, media_root)
+    dataset = open_dataset(path, format_name, options, media_root, strict_media=strict_media)
     processor = None if model is None else _load_processor(model, adapter, dict(adapter_options))
     return _Task([(dataset, None)], processor, max_tokens)
 
 
 def _task_of_config(config: Path, settings: Sequence[str], fix_out: Path | None, how: Mapping[str, Any]) -> _Task:
     """The files that a training run would read, and its processor, with its budgets."""
-    given = [name for name, value in how.items() if value not in (None, (), "auto")] + ["fix_out"] * bool(fix_out)
+    given = [name for name, value in how.items() if value not in (None, (), "auto", False)] + ["fix_out"] * bool(
+        fix_out
+    )
     if given:
         option_of = {each.name: each.opts[0] for each in click.get_current_context().command.params}
         names = ", ".join(option_of[name] for name in given)

@@ -46,6 +46,7 @@ _MAX_PANELS = 6
 _FRAMES_WITHOUT_REGIONS = 3
 _MAX_ASPECT = 4  # of a picture; of a longer one the part around its regions is shown
 _MAX_SCALE = 8  # of a small picture
+_LONGEST_WORD = 200  # that is measured at once
 
 _GREY, _INK, _PALE, _RED = (236, 236, 236), (20, 20, 20), (110, 110, 110), (190, 0, 0)
 _ROLES = {"user": "Q: ", "assistant": "A: ", "system": "System: "}
@@ -62,8 +63,10 @@ def draw_sheet(dataset: RegionDataset, *, count: int = 16, seed: int = 0, font: 
         font: a TrueType or OpenType file for scripts that the built-in font, which is Latin, does not have.
 
     Raises:
-        DataError: the font cannot be read.
+        DataError: the font cannot be read, or there are no samples.
     """
+    if not len(dataset):
+        raise DataError(f"{dataset.name} has no samples to draw.")
     indices = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
     pen = _Pen.load(font)
     tiles = [_tile(sample, pen) for sample in dataset.__getitems__(indices)]
@@ -226,8 +229,8 @@ class _Pen:
             return
         printable = "".join(each if each.isprintable() or each == "\n" else " " for each in run.text)
         for word in re.findall(r"\n|[^\S\n]+|\S+", printable):
-            while self._width(run._replace(text=word)) > width_px:
-                end = max(1, int(len(word) * width_px / self._width(run._replace(text=word))) - 1)
+            while (width := self._width(run._replace(text=(head := word[:_LONGEST_WORD])))) > width_px or head != word:
+                end = max(1, int(len(head) * min(1, width_px / max(1, width))) - 1)
                 yield run._replace(text=word[:end])
                 word = word[end:]
             yield run._replace(text=word)

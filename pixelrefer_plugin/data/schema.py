@@ -244,7 +244,7 @@ def _is_number(value: Any) -> bool:
 def _sizes_hw(given: Any, num_media: int) -> tuple[tuple[int, int] | None, ...]:
     if given is None:
         return ()
-    is_pair = isinstance(given, list | tuple) and len(given) == 2 and all(map(_is_whole, given))
+    is_pair = isinstance(given, list | tuple) and len(given) == 2 and not all(map(_may_be_size, given))
     sizes = [given] if is_pair and num_media == 1 else given
     if not isinstance(sizes, list | tuple) or len(sizes) != num_media or (is_pair and num_media != 1):
         raise DataError(
@@ -252,6 +252,10 @@ def _sizes_hw(given: Any, num_media: int) -> tuple[tuple[int, int] | None, ...]:
             f"got {shown(given)}."
         )
     return tuple(None if size is None else _size_hw(size) for size in sizes)
+
+
+def _may_be_size(value: Any) -> bool:
+    return value is None or isinstance(value, list | tuple)
 
 
 def _size_hw(given: Any) -> tuple[int, int]:

@@ -81,6 +81,20 @@ def image_hw(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> tuple
     return _read(source, "The image" if isinstance(source, Image.Image) else f"Image '{source}'", _upright_hw)
 
 
+def is_on_its_side(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> bool:
+    """Whether a picture's EXIF has its height and width exchanged; False where it cannot be read."""
+    if isinstance(source, np.ndarray):
+        return False
+
+    def lies(picture: Image.Image, name: str) -> bool:
+        return _orientation(partial(Image.Image.getexif, picture)) in _LYING
+
+    try:
+        return _read(source, "", lies)
+    except ImageError:
+        return False
+
+
 def _read(source: str | os.PathLike[str] | Image.Image, name: str, read: Callable[[Image.Image, str], ReadT]) -> ReadT:
     """What `read(picture, name)` makes of an opened picture."""
     if not isinstance(source, str | os.PathLike | Image.Image):
