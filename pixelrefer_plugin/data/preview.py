@@ -46,6 +46,8 @@ _MAX_PANELS = 6
 _FRAMES_WITHOUT_REGIONS = 3
 _MAX_ASPECT = 4  # of a picture; of a longer one the part around its regions is shown
 _MAX_SCALE = 8  # of a small picture
+_MOST_DEFECTS = 8  # of a sample that are written out
+_MOST_LETTERS = 4000  # of a text; more than its lines take
 _LONGEST_WORD = 200  # that is measured at once
 
 _GREY, _INK, _PALE, _RED = (236, 236, 236), (20, 20, 20), (110, 110, 110), (190, 0, 0)
@@ -121,8 +123,10 @@ def _tile(sample: RegionSample | SampleError, pen: _Pen) -> Image.Image:
     defects = defects_of(sample)
     name = f"{sample.where}   id {sample.sample_id if isinstance(sample, SampleError) else sample.id}".strip()
     lines = [*pen.wrapped([_Run(name, _PALE)], most=2)]
-    for defect in defects:
+    for defect in defects[:_MOST_DEFECTS]:
         lines += pen.wrapped([_Run(f"{defect.kind}: {defect.message}", _RED)], most=6)
+    if len(defects) > _MOST_DEFECTS:
+        lines += pen.wrapped([_Run(f"... and {len(defects) - _MOST_DEFECTS:,} defects more", _RED)])
     pictures, texts = None, []
     if isinstance(sample, RegionSample) and not any(defect.kind == "format" for defect in defects):
         texts = list(_texts(sample, pen))
@@ -220,14 +224,16 @@ class _Pen:
             left_px -= self._width(word)
         if most is None or len(lines) <= most:
             return lines
-        return [*lines[: most - 1], [*lines[most - 1][:-1], _Run(" ...", lines[most - 1][-1].fill)]]
+        last = lines[most - 1]
+        return [*lines[: most - 1], [*last[:-1], _Run(" ...", last[-1].fill if last else _PALE)]]
 
     def _pieces(self, run: _Run, width_px: int) -> Iterator[_Run]:
         """Words, blanks and line ends; a word wider than a line in pieces."""
         if run.plate is not None:
             yield run
             return
-        printable = "".join(each if each.isprintable() or each == "\n" else " " for each in run.text)
+        text = run.text[:_MOST_LETTERS]
+        printable = "".join(each if each.isprintable() or each == "\n" else " " for each in text)
         for word in re.findall(r"\n|[^\S\n]+|\S+", printable):
             while (width := self._width(run._replace(text=(head := word[:_LONGEST_WORD])))) > width_px or head != word:
                 end = max(1, int(len(head) * min(1, width_px / max(1, width))) - 1)
