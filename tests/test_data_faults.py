@@ -574,6 +574,42 @@ def test_a_held_out_part_of_videos_that_are_lists_of_frames(folder):
     assert sorted(parts) == [["0", "1"], ["2", "3"]]
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_shares_of_a_pictures_sides_are_no_pixels(quick, folder):
+    shares = [0.08, 0.12, 0.41, 0.49]
+    ring = [0.1, 0.1, 0.5, 0.1, 0.5, 0.6]
+    shapes = [{"box": shares}, {"polygon": ring}, {"points": [[0.5, 0.25]]}, {"scribble": [[0.1, 0.2], [0.6, 0.7]]}]
+    for shape in shapes:
+        ((defect,),) = found(folder, {**record("a.png"), "regions": [shape]}, quick=quick)
+        assert "pixels are expected" in defect[1]
+    for more in ({"segmentation": [ring]}, {"segmentation": [], "bbox": [0.08, 0.12, 0.33, 0.37]}):
+        (checked,) = check_dataset(opened(folder, coco([annotation(1, 1, **more)], images("a.png"))), quick=quick)
+        assert [defect.kind for defect in checked.defects] == ["region"]
+    talk = [{"from": "human", "value": "<image>What is <region>?"}, {"from": "gpt", "value": "A car."}]
+    rows = [{"image": "a.png", "conversations": talk, "masks": [[ring]]}]
+    (checked,) = check_dataset(opened(folder, rows, "pixelrefer"), quick=quick)
+    assert [defect.kind for defect in checked.defects] == ["region"]
+    assert found(folder, {**record("a.png"), "regions": [{"box": [0, 0, 1, 1]}]}, quick=quick) == [[]]
+
+
+def test_regions_a_little_outside_are_clipped_where_that_is_asked_for(folder):
+    outside = {"box": [100, 60, 121.5, 83]}
+    own = {**record("a.png", size=[80, 120]), "regions": [outside]}
+    assert [kind for kind, _ in found(folder, own)[0]] == ["region"]
+    (sample,) = opened(folder, [own], "regions", clip=True)
+    assert sample.regions[0].data == (100, 60, 120, 80)
+    with pytest.raises(SampleError, match="region 0: clip needs the size of the picture"):
+        opened(folder, [{**record("a.png"), "regions": [outside]}], "regions", clip=True)[0]
+    with pytest.raises(SampleError, match="region 0"):
+        opened(folder, [{**own, "regions": [{"box": [200, 60, 221, 83]}]}], "regions", clip=True)[0]
+    content = coco([annotation(1, 1, segmentation=[], bbox=[100, 60, 21.5, 23])], images("a.png"))
+    (sample,) = opened(folder, content, clip=True)
+    assert sample.regions[0].data == (100, 60, 120, 80)
+    video = {"video": "v.mp4", "size": [80, 120], "regions": [{"frames": {"0": outside}}], "messages": QA}
+    (sample,) = opened(folder, [video], "regions", clip=True)
+    assert sample.regions[0].frames[0].data == (100, 60, 120, 80)
+
+
 # -- hostile -----------------------------------------------------------------------------------------------
 
 

@@ -153,7 +153,7 @@ class InstanceSamples:
             "size": size_of(image),
             "messages": messages,
         }
-        return read_sample(translated, place, regions=regions, defects=defects)
+        return read_sample(translated, place, regions=regions, defects=defects, clip=self.config.clip)
 
     def _require_one_size(self, index: int, image: Mapping[str, Any], defects: list[Defect]) -> None:
         """Images of one picture must agree about its size, where masks of them are answered together."""

@@ -61,6 +61,7 @@ def read_sample(
     *,
     regions: Sequence[Region | VideoRegion | None] | None = None,
     defects: Sequence[Defect] = (),
+    clip: bool = False,
 ) -> RegionSample:
     """The sample of a record of this schema, or of a foreign record that was translated to it.
 
@@ -71,11 +72,12 @@ def read_sample(
         regions: those of a foreign record, in place of the record's own, in the order of their `<region>`s; None for
             one that is among the defects.
         defects: what was found wrong with a foreign record while it was translated.
+        clip: cut off what of a region lies outside its picture or video, whose size the record then has to say.
 
     Raises:
         SampleError: with these defects and all others of the record.
     """
-    reading = _Reading(place, defects)
+    reading = _Reading(place, defects, clip=clip)
     sample = reading.sample(_present(record), regions)
     if reading.defects:
         raise place.error(sample.id, reading.defects)
@@ -85,8 +87,9 @@ def read_sample(
 class _Reading:
     """One record being read; goes on after a defect, so that all of them are found."""
 
-    def __init__(self, place: RecordPlace, defects: Sequence[Defect]) -> None:
+    def __init__(self, place: RecordPlace, defects: Sequence[Defect], *, clip: bool) -> None:
         self.place = place
+        self.clip = clip
         self.defects = list(defects)
 
     def attempt(
@@ -111,12 +114,15 @@ class _Reading:
         id = self.attempt("format", "id", _id, record, self.place, otherwise=str(self.place.index))
         read = self.given_regions(given_regions or ()) if made is None else made
         regions = self.placed(read, media)
+        media_hw = self.attempt("format", "size", _sizes_hw, record.get("size"), num_media, otherwise=())
+        if self.clip:
+            regions = self.clipped(regions, len(media["image"]), media_hw)
         return RegionSample(
             id=id,
             regions=regions,
             messages=self.messages(record, None if given_regions is None else regions, media),
             where=self.place.where,
-            media_hw=self.attempt("format", "size", _sizes_hw, record.get("size"), num_media, otherwise=()),
+            media_hw=media_hw,
         )
 
     def list_of(self, record: Mapping[str, Any], key: str) -> Sequence[Any] | None:
@@ -153,6 +159,17 @@ class _Reading:
         counts = {kind: len(values) for kind, values in media.items()}
         return tuple(
             None if region is None else self.attempt("region", f"region {number}", _on_medium, region, counts)
+            for number, region in enumerate(regions)
+        )
+
+    def clipped(
+        self, regions: Sequence[Any], num_images: int, media_hw: Sequence[tuple[int, int] | None]
+    ) -> tuple[Any, ...]:
+        """The regions without what lies outside; None, and a defect, for one of which nothing is left."""
+        return tuple(
+            None
+            if region is None
+            else self.attempt("region", f"region {number}", _clipped, region, num_images, media_hw)
             for number, region in enumerate(regions)
         )
 
@@ -281,6 +298,16 @@ def _on_medium(region: Region | VideoRegion, counts: Mapping[MediaKind, int]) ->
         hint = "" if kind == "video" or counts["image"] else ' On a video, say on which frame: {"frames": {"0": ...}}.'
         raise RegionError(f"it lies on {kind} {index}, but the sample has {_count(counts[kind], kind)}.{hint}")
     return region
+
+
+def _clipped(
+    region: Region | VideoRegion, num_images: int, media_hw: Sequence[tuple[int, int] | None]
+) -> Region | VideoRegion:
+    medium = region.image_index if isinstance(region, Region) else num_images + region.video_index
+    hw = media_hw[medium] if medium < len(media_hw) else None
+    if hw is None:
+        raise RegionError("clip needs the size of the picture or video that it lies on: say its height and width.")
+    return region.clipped(hw)
 
 
 def _read_region(value: Any, place: RecordPlace) -> Region | VideoRegion:
