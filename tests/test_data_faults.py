@@ -23,6 +23,8 @@ from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.data.checks import check_dataset
 from pixelrefer_plugin.data.convert import convert_dataset
 from pixelrefer_plugin.data.plain_pickle import read_plain_pickle
+from pixelrefer_plugin.data.preview import draw_sheet
+from pixelrefer_plugin.plugins import get_data_format
 
 HW = (80, 120)
 QA = [{"role": "user", "content": "What is <region>?"}, {"role": "assistant", "content": "A car."}]
@@ -684,3 +686,66 @@ def test_named_pipes_are_not_waited_for(folder):
     (folder / "refs.json").write_text(json.dumps([ref()]))
     with pytest.raises(DataError, match="regular file"):
         RegionDataset.open(folder / "refs.json", format="refcoco")
+
+
+HOSTILE = {
+    "huge": 10**400,
+    "large": 1e308,
+    "long": "x" * 100_000,
+    "blanks": " " * 100_000,
+    "deep": json.loads("[" * 90 + "]" * 90),
+    "NUL": "\0",
+    "runs": {"size": [10**5, 10**5], "counts": [0, 10**10]},
+}
+
+
+def places(value, at=()):
+    """Where each value in lists and objects stands."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inside:
+        yield (*at, key)
+        yield from places(each, (*at, key))
+
+
+def replaced(value, at, new):
+    if not at:
+        return new
+    changed = dict(value) if isinstance(value, dict) else list(value)
+    changed[at[0]] = replaced(value[at[0]], at[1:], new)
+    return changed
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("format", ["regions", "coco", "pixelrefer", "osprey", "dam_regions"])
+def test_no_value_of_a_field_is_an_unnamed_error(format, hostile, tmp_path):
+    example = get_data_format(format).tiny(tmp_path)
+    lines = example.suffix == ".jsonl"
+    text = example.read_text()
+    content = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+    first = {re.sub(r"\d+", "", repr(at)): at for at in reversed(list(places(content)))}
+    for at in first.values():
+        broken = replaced(content, at, hostile)
+        example.write_text("".join(f"{json.dumps(each)}\n" for each in broken) if lines else json.dumps(broken))
+        try:
+            dataset = RegionDataset.open(example, format=format)
+        except PixelReferError as error:
+            told = str(error)
+        else:
+            told = ""
+        assert len(told) < 2000, at
+        if told:
+            continue
+        for checked in check_dataset(dataset, workers=1, quick=True):
+            assert len(checked.name) < 1000, at
+            assert all(kind != "plugin" and len(message) < 2000 for kind, message in checked.defects), at
+        with contextlib.suppress(PixelReferError):
+            convert_dataset(dataset, tmp_path / "out.jsonl", on_bad_sample="skip")
+
+
+def test_a_sheet_of_texts_without_end_is_drawn(folder):
+    for name, text in (("one word", "x" * 200_000), ("blanks", " " * 200_000), ("lines", "\n" * 20_000)):
+        talk = [QA[0], {"role": "assistant", "content": f"A car.{text}"}]
+        rows = [record("a.png", id=f"1{text[:900]}") | {"messages": talk}]
+        assert draw_sheet(opened(folder, rows, "regions", "own.json")).height < 2000, name
+    many = record("a.png") | {"regions": [0] * 5000}
+    assert draw_sheet(opened(folder, [many], "regions", "own.json")).height < 2000
