@@ -177,9 +177,10 @@ class RegionDataset(_SamplesByIndex):
         return self._samples[index]
 
     def _require_samples(self) -> None:
-        if not len(self):
-            why = f": {self.left_out_text}." if self.left_out else "."
-            raise DataError(f"{self.name} has no samples{why} Check the options of format '{self.format}'.")
+        if not len(self) and self.left_out:
+            raise DataError(
+                f"{self.name} has no samples: {self.left_out_text}. Check the options of format '{self.format}'."
+            )
 
 
 def _left_out(file: SampleFile) -> dict[str, int]:
