@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict, Unpack
 
+_MOST_DEFECTS = 50  # that the text of a sample's error tells
 _MOST_CHARACTERS = 200  # of the text of another library's exception
 
 
@@ -274,7 +275,9 @@ class SampleError(DataError):
 
     def __init__(self, sample_id: str, where: str = "", defects: Sequence[Defect] = ()) -> None:
         if defects:
-            super().__init__(f"{sample_name(sample_id, where)}: {' '.join(defect.message for defect in defects)}")
+            rest = f" And {len(defects) - _MOST_DEFECTS:,} defects more." if len(defects) > _MOST_DEFECTS else ""
+            told = " ".join(defect.message for defect in defects[:_MOST_DEFECTS])
+            super().__init__(f"{sample_name(sample_id, where)}: {told}{rest}")
         else:  # torch's data loader makes a worker's error anew, from its traceback alone
             super().__init__(sample_id)
             sample_id = ""
@@ -285,7 +288,8 @@ class SampleError(DataError):
 
 def sample_name(sample_id: str, where: str) -> str:
     """What to call a sample at the start of a message: `train.jsonl line 12, sample 'street-1'`."""
-    return f"{where}, sample '{sample_id}'" if where else f"sample '{sample_id}'"
+    name = f"sample '{sample_id}'" if len(sample_id) <= _MOST_CHARACTERS else f"sample {shown(sample_id)}"
+    return f"{where}, {name}" if where else name
 
 
 class ConfigError(PixelReferError):

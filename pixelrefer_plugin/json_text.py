@@ -43,6 +43,14 @@ DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer)
 """For texts in which more follows the value. Of the limits it has those of numbers; `require_sound` has the others."""
 
 
+def _lenient_integer(text: str) -> float:
+    return int(text) if len(text) <= MOST_DIGITS else float(text)
+
+
+LENIENT_DECODER = json.JSONDecoder(parse_int=_lenient_integer)
+"""For a first look at a text that `parse_json` reads later, and then refuses: takes `NaN` and all digits, as floats."""
+
+
 def parse_json(text: str | bytes, *, file_names: bool = False) -> Any:
     """The value that a JSON text is.
 

@@ -843,11 +843,16 @@ def test_lvis_names_and_places(media_root):
 def instances(*found, images=2, **keys):
     """A COCO file of `(picture, category)`s, of 3 (car) and 5; their ids count from 1."""
     annotations = [
-        {"id": number, "image_id": image, "category_id": category, "segmentation": SQUARE, "area": 400.0, "iscrowd": 0}
+        {"id": number, "image_id": image, "category_id": category, "segmentation": square(number), "area": 400.0}
         for number, (image, category) in enumerate(found, start=1)
     ]
-    pictures = [{"id": id, "file_name": "images/street.png", "height": HEIGHT, "width": WIDTH} for id in range(images)]
+    pictures = [{"id": id, "file_name": f"images/{id}.png", "height": HEIGHT, "width": WIDTH} for id in range(images)]
     return {"images": pictures, "annotations": annotations, "categories": COCO["categories"]} | keys
+
+
+def square(number):
+    """The mask of one object; different objects have different masks."""
+    return [[side + number for side in SQUARE[0]]]
 
 
 def changed(content, id, **changes):

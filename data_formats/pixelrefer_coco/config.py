@@ -62,6 +62,7 @@ class CocoConfig:
             about there; nor is one that is not annotated whole: with a crowd, an annotation that other options leave
             out, or, in LVIS, where the file says so.
         region: the annotation's `mask`, its `box`, or the mask where there is one (`auto`).
+        clip: cut off what of a region lies outside its picture, whose `height` and `width` the file has to say.
         skip_crowd: leave out annotations of crowds.
         min_area_px: leave out annotations of a smaller `area`.
         categories: leave out annotations of other categories; names as the file has them.
@@ -76,6 +77,7 @@ class CocoConfig:
     max_turns: int = 16
     max_masks: int = 5
     region: RegionKind = "auto"
+    clip: bool = False
     skip_crowd: bool = True
     min_area_px: float = 0.0
     categories: tuple[str, ...] = ()
@@ -90,7 +92,7 @@ class CocoConfig:
         is_box = self.asks_for_masks and self.region == "box"
         check_field(not is_box, self, "region", f"mask or auto where masks are asked for, task={self.task}")
         check_field(0 <= self.min_area_px < math.inf, self, "min_area_px", "a number >= 0")
-        for name in ("per_image", "skip_crowd"):
+        for name in ("per_image", "clip", "skip_crowd"):
             check_field(isinstance(getattr(self, name), bool), self, name, "true or false")
         object.__setattr__(self, "categories", _texts(self, "categories"))
         _fill_in_templates(self)
@@ -128,6 +130,7 @@ class RefCocoConfig:
         max_turns: as for `coco`.
         max_masks: as for `coco`.
         region: as for `coco`.
+        clip: as for `coco`.
         coco_2017_names: read `COCO_train2014_000000000009.jpg` as `000000000009.jpg`, its name in COCO 2017.
     """
 
@@ -140,6 +143,7 @@ class RefCocoConfig:
     max_turns: int = 16
     max_masks: int = 5
     region: RegionKind = "auto"
+    clip: bool = False
     coco_2017_names: bool = False
 
     def __post_init__(self) -> None:
@@ -160,6 +164,7 @@ class RefCocoConfig:
             max_turns=self.max_turns,
             max_masks=self.max_masks,
             region=self.region,
+            clip=self.clip,
             skip_crowd=False,
             caption_field="phrase",
         )
@@ -186,6 +191,9 @@ def _fill_in_templates(config: CocoConfig) -> None:
         answer = config.answer_template
         is_sound = answer.count("{masks}") == 1 and MASK_MARKER not in answer
         check_field(is_sound, config, "answer", f"a text with one {{masks}}, which becomes {MASK_MARKER}")
+    if config.task == "segment":  # what is asked about together must not hang on which question is chosen
+        named = {frozenset(name for _, name, _, _ in Formatter().parse(each) if name) for each in config.questions}
+        check_field(len(named) == 1, config, "question", "questions that all name the same fields of a category")
 
 
 def _is_template(text: Any) -> bool:

@@ -3,8 +3,9 @@
 Formats: https://cocodataset.org/#format-data, https://www.lvisdataset.org/dataset.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +24,19 @@ from pixelrefer_plugin.authoring import (
     collecting,
     read_sample,
     read_segmentation,
+    shown,
     size_of,
 )
 
 from .config import CocoConfig
-from .tables import CocoTables, Id, hashable
+from .grouping import chosen, grouped
+from .names import fields_of, named_fields, same
+from .objects import distinct
+from .tables import CocoTables, id_of, listed
 
 _CAPTION_FIELDS = ("caption", "description", "phrase", "text")
+_OF_CATEGORY = frozenset({"name", "synonyms", "supercategory"})
+_LONGEST_ID = 60  # that messages have whole
 _LVIS_KEYS = {"neg_category_ids", "not_exhaustive_category_ids"}
 
 ValueT = TypeVar("ValueT")
@@ -65,10 +72,20 @@ def open_lvis(config: CocoConfig, path: Path, media_root: Path) -> "InstanceSamp
 def _open(
     config: CocoConfig, path: Path, media_root: Path, picture_of: Callable[[Mapping[str, Any]], Any]
 ) -> "InstanceSamples":
-    tables = CocoTables.open(Path(path))
-    rows = _chosen(tables, config)
-    order, turns, starts = grouped(tables, rows, config)
-    return InstanceSamples(tables, Path(media_root), config, rows[order], turns, starts, picture_of)
+    tables = open_tables(Path(path), Path(media_root), picture_of)
+    rows, left_out = chosen(tables, config)
+    order, turns, starts = grouped(tables, rows, config, left_out)
+    return InstanceSamples(tables, Path(media_root), config, rows[order], turns, starts, picture_of, left_out=left_out)
+
+
+def open_tables(path: Path, media_root: Path, picture_of: Callable[[Mapping[str, Any]], Any]) -> CocoTables:
+    """Index a file; images are of one picture where their paths are one, however they are written."""
+
+    def key(image: Mapping[str, Any]) -> str | None:
+        name = picture_of(image)
+        return os.path.normpath(media_root / name) if isinstance(name, str) and name else None
+
+    return CocoTables.open(path, key)
 
 
 def file_name(image: Mapping[str, Any]) -> Any:
@@ -79,91 +96,6 @@ def _coco_folder_and_name(image: Mapping[str, Any]) -> Any:
     """LVIS v1 tells a picture's place by its address, `http://images.cocodataset.org/train2017/000000000030.jpg`."""
     url = image.get("coco_url")
     return "/".join(url.split("/")[-2:]) if isinstance(url, str) else file_name(image)
-
-
-def _chosen(tables: CocoTables, config: CocoConfig) -> np.ndarray:
-    """The annotations that the options leave, in the order of the file."""
-    keep = ~(tables.area_px < config.min_area_px)
-    if config.skip_crowd:
-        keep &= ~tables.is_crowd
-    if config.categories:
-        ids = _category_ids(tables, config.categories)
-        keep &= np.array([id in ids for id in tables.category_ids], dtype=bool)
-    if not keep.any():
-        raise DataError(
-            f"None of the {len(tables)} annotations of '{tables.path}' is left: check the format's options."
-        )
-    return np.flatnonzero(keep)
-
-
-def _category_ids(tables: CocoTables, names: Sequence[str]) -> set[Id]:
-    known = {category["name"] for category in tables.categories.values()}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        listed = ", ".join(sorted(known)[:20]) or "none"
-        raise DataError(f"'{tables.path}' has no category {', '.join(map(repr, unknown))}. It has: {listed}.")
-    return {id for id, category in tables.categories.items() if category["name"] in names}
-
-
-def grouped(tables: CocoTables, rows: np.ndarray, config: CocoConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How annotations become turns and samples.
-
-    Returns:
-        The order in which they do; where in it each turn begins, and the last one's end; where among the turns each
-        sample begins, and their end.
-
-    Raises:
-        DataError: no category of any picture can be asked about.
-    """
-    order, turns = np.arange(len(rows)), np.arange(len(rows) + 1)
-    if config.task == "segment":
-        order, turns = _by_category(tables, rows, config)
-    elif config.per_image:
-        order = np.argsort(tables.image_row[rows], kind="stable")
-    if not config.per_image:
-        return order, turns, np.arange(len(turns))
-    images = tables.image_row[rows[order[turns[:-1]]]]
-    masks = np.diff(turns) if config.asks_for_masks else np.zeros(len(images), dtype=np.int64)
-    return order, turns, _sample_starts(images.tolist(), masks.tolist(), config)
-
-
-def _by_category(tables: CocoTables, rows: np.ndarray, config: CocoConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The annotations of one category of a picture in one turn, where it is annotated whole and not too often."""
-    codes: dict[Id, int] = {}
-    of_category = np.array([codes.setdefault(id, len(codes)) for id in tables.category_ids], dtype=np.int64)
-    keys = tables.image_row * len(codes) + of_category
-    strays = tables.image_row < 0
-    keys[strays] = -1 - np.flatnonzero(strays)  # they have nothing in common
-    partial = [image * len(codes) + codes[id] for image, id in tables.partial if id in codes]
-    found, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    is_asked = (np.bincount(group[rows], minlength=len(found)) == sizes) & (sizes <= config.max_masks)
-    is_asked &= ~np.isin(found, np.array(partial, dtype=np.int64))
-    kept = np.flatnonzero(is_asked[group[rows]])
-    if not len(kept):
-        raise DataError(
-            f"No picture of '{tables.path}' has a category with all its objects annotated, {config.max_masks} at most "
-            "(max_masks): check the format's options."
-        )
-    first = np.full(len(found), len(rows))
-    np.minimum.at(first, group[rows], np.arange(len(rows)))
-    image = tables.image_row[rows[kept]] if config.per_image else np.zeros(len(kept))
-    order = kept[np.lexsort((first[group[rows[kept]]], image))]
-    changes = np.flatnonzero(np.diff(group[rows[order]])) + 1
-    return order, np.concatenate([[0], changes, [len(order)]])
-
-
-def _sample_starts(images: Sequence[int], masks: Sequence[int], config: CocoConfig) -> np.ndarray:
-    """Where each sample begins among turns that are about these images, with so many masks; and the last one's end."""
-    starts: list[int] = []
-    num_masks = 0
-    for turn, (image, more) in enumerate(zip(images, masks, strict=True)):
-        goes_on = bool(starts) and image == images[turn - 1] and image >= 0  # strays have nothing in common
-        if goes_on and turn - starts[-1] < config.max_turns and num_masks + more <= config.max_masks:
-            num_masks += more
-        else:
-            starts.append(turn)
-            num_masks = more
-    return np.array([*starts, len(images)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +111,7 @@ class InstanceSamples:
         starts: where among the turns each sample begins, and their end.
         picture_of: where an image's picture is.
         phrases: for each of `rows` a name, and a text that the annotation does not have itself; may be empty.
+        left_out: see `SampleFile`.
     """
 
     tables: CocoTables
@@ -189,6 +122,7 @@ class InstanceSamples:
     starts: np.ndarray
     picture_of: Callable[[Mapping[str, Any]], Any]
     phrases: Sequence[tuple[str, str]] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -203,15 +137,34 @@ class InstanceSamples:
         for turn in range(self.starts[index], self.starts[index + 1]):
             positions = range(self.turns[turn], self.turns[turn + 1])
             annotations = [self._annotation(position, defects) for position in positions]
-            regions += [_region(self.config, annotation, defects) for annotation in annotations]
+            if any(defect.kind == "format" for defect in defects):  # nothing else can be said of what is not read
+                raise place.error(self._id(first, image), defects)
+            of_turn = [_region(self.config, annotation, defects) for annotation in annotations]
+            if self.config.task == "segment":
+                kept = distinct(of_turn, size_of(image))
+                of_turn, annotations = [of_turn[each] for each in kept], [annotations[each] for each in kept]
+            regions += of_turn
             messages += self._question_and_answer(annotations, image, defects)
+        if self.config.task == "segment":
+            self._require_one_size(index, image, defects)
         translated = {
             "id": self._id(first, image),
             "images": [self.picture_of(image)],
             "size": size_of(image),
             "messages": messages,
         }
-        return read_sample(translated, place, regions=regions, defects=defects)
+        return read_sample(translated, place, regions=regions, defects=defects, clip=self.config.clip)
+
+    def _require_one_size(self, index: int, image: Mapping[str, Any], defects: list[Defect]) -> None:
+        """Images of one picture must agree about its size, where masks of them are answered together."""
+        start, stop = (self.turns[self.starts[index + each]] for each in (0, 1))
+        image_rows = dict.fromkeys(self.tables.image_row[self.rows[start:stop]].tolist())
+        for row in list(image_rows)[1:]:
+            other = _parsed(self.tables.image, row, "image", defects)
+            if size_of(other) != size_of(image):
+                ids = f"{shown(image.get('id'))} and {shown(other.get('id'))}"
+                sizes = f"{shown(size_of(image))} and {shown(size_of(other))}"
+                defects.append(Defect("size", f"images {ids} are one file, but of sizes (height, width) {sizes}."))
 
     def _id(self, position: int, image: Mapping[str, Any]) -> str:
         """That of the first annotation; behind the picture's where several make a sample."""
@@ -223,7 +176,10 @@ class InstanceSamples:
     def _image(self, row: int, defects: list[Defect]) -> Mapping[str, Any]:
         image_row = int(self.tables.image_row[row])
         if image_row < 0:
-            defects.append(Defect("media", "its image_id is of no image in the file."))
+            with collecting(defects, "format", "its annotation"):
+                annotation = self.tables.annotation(row)
+                given = annotation.get("image_id") if isinstance(annotation, Mapping) else None
+                defects.append(Defect("media", f"its image_id is of no image in the file: {shown(given)}."))
             return {"file_name": "unknown"}
         return _parsed(self.tables.image, image_row, "image", defects)
 
@@ -236,20 +192,35 @@ class InstanceSamples:
     ) -> list[dict[str, str]]:
         """Of one annotation, or, where a category is asked about, of all."""
         annotation = annotations[0]
-        category = self.tables.categories.get(hashable(annotation.get("category_id")), {})
+        category = self.tables.categories.get(id_of(annotation.get("category_id")), {})
         fields = _fields(self.config, annotation, image, category)
         if self.config.asks_for_masks:
             fields["masks"] = _masks(len(annotations))
+        if self.config.task == "segment":
+            self._require_one_answer(annotations, defects)
         question = choose(self.config.questions, annotation.get("id"))
         own = fields.get("question")
         if self.config.task == "qa" and isinstance(own, str) and REGION_MARKER in own:
             question = "{question}"  # it says itself where its region stands
         answer = self.config.answer_template
-        subject = f"annotation {annotation.get('id')}"
+        subject = _called(annotation)
+        if not category and "category_id" in annotation and named_fields(question + answer) & _OF_CATEGORY:
+            given = shown(annotation["category_id"])
+            defects.append(Defect("answer", f"{subject}: its category_id is of no category in the file: {given}."))
         return [
             {"role": "user", "content": _filled(question, fields, f"{subject}, question", defects)},
             {"role": "assistant", "content": _filled(answer, fields, f"{subject}, answer", defects)},
         ]
+
+    def _require_one_answer(self, annotations: Sequence[Mapping[str, Any]], defects: list[Defect]) -> None:
+        """What the answer names of the category must be so of all its objects."""
+        fields = [fields_of(self.tables.categories.get(id_of(each.get("category_id")), {})) for each in annotations]
+        for name in sorted(named_fields(self.config.answer_template) - {"masks"}):
+            texts = {same(text): text for of_one in fields if (text := of_one.get(name))}
+            if len(texts) > 1:
+                listed = " and ".join(map(shown, texts.values()))
+                message = f"the objects that are asked for have several {{{name}}}, {listed}: the answer names one."
+                defects.append(Defect("answer", message))
 
 
 def _masks(count: int) -> str:
@@ -264,17 +235,23 @@ def _parsed(read: Callable[[int], Any], row: int, kind: str, defects: list[Defec
     with collecting(defects, "format", f"its {kind}"):
         value = read(row)
         if not isinstance(value, Mapping):
-            raise DataError(f"it must be an object, got {value!r}.")
+            raise DataError(f"it must be an object, got {shown(value)}.")
     return value if isinstance(value, Mapping) else {}
 
 
 def _region(config: CocoConfig, annotation: Mapping[str, Any], defects: list[Defect]) -> Region | None:
-    with collecting(defects, "region", f"annotation {annotation.get('id')}"):
+    with collecting(defects, "region", _called(annotation)):
         mask = None if config.region == "box" else read_segmentation(annotation.get("segmentation"))
         if mask is not None or config.region == "mask" or config.asks_for_masks:
             return _required(mask, "segmentation")
         return Region.from_box(_xyxy(_required(annotation.get("bbox"), "bbox")))
     return None
+
+
+def _called(annotation: Mapping[str, Any]) -> str:
+    """What messages call an annotation."""
+    id = annotation.get("id")
+    return f"annotation {id if isinstance(id, str) and len(id) <= _LONGEST_ID else shown(id)}"
 
 
 def _required(value: ValueT | None, key: str) -> ValueT:
@@ -284,12 +261,16 @@ def _required(value: ValueT | None, key: str) -> ValueT:
 
 
 def _xyxy(bbox: Any) -> tuple[float, float, float, float]:
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(side, int | float) for side in bbox):
-        raise RegionError(f"'bbox' must be four numbers [x, y, width, height], got {bbox!r}.")
+    is_box = isinstance(bbox, list) and len(bbox) == 4
+    if not is_box or not all(isinstance(side, int | float) and not isinstance(side, bool) for side in bbox):
+        raise RegionError(f"'bbox' must be four numbers [x, y, width, height], got {shown(bbox)}.")
     x, y, width, height = bbox
     if width <= 0 or height <= 0:
-        raise RegionError(f"'bbox' must have a width and a height > 0, got {bbox}.")
-    return x, y, x + width, y + height
+        raise RegionError(f"'bbox' must have a width and a height > 0, got {shown(bbox)}.")
+    try:
+        return x, y, x + width, y + height
+    except OverflowError as error:  # JSON's integers have no limit
+        raise RegionError(f"'bbox' must be four finite numbers [x, y, width, height], got {shown(bbox)}.") from error
 
 
 def _fields(
@@ -299,20 +280,11 @@ def _fields(
     fields: dict[str, Any] = {}
     if config.task != "segment":  # about a category, not one of its annotations
         fields = {key: value for key, value in annotation.items() if isinstance(value, str | int | float)}
-    if category:
-        synonyms = category.get("synonyms")
-        synonyms = synonyms if isinstance(synonyms, list) and synonyms else [category["name"]]
-        fields |= {"name": _spaced(category["name"]), "synonyms": ", ".join(map(_spaced, map(str, synonyms)))}
-        fields["supercategory"] = _spaced(str(category.get("supercategory", "")))
+    fields |= fields_of(category)
     text = None if config.task == "segment" else _text(config, annotation, image)
     if text is not None and config.asks_for_masks:
         text = text.strip().rstrip(".")  # it stands within a sentence
     return fields if text is None else {**fields, "phrase": text, "caption": text}
-
-
-def _spaced(name: str) -> str:
-    """LVIS writes `baseball_bat` and `bow_(weapon)`."""
-    return name.replace("_", " ")
 
 
 def _text(config: CocoConfig, annotation: Mapping[str, Any], image: Mapping[str, Any]) -> str | None:
@@ -328,6 +300,6 @@ def _filled(template: str, fields: Mapping[str, Any], subject: str, defects: lis
     try:
         return template.format_map(fields)
     except KeyError as error:
-        known = ", ".join(sorted(fields)) or "nothing"
+        known = listed(sorted(fields), quoted=False) or "nothing"
         defects.append(Defect("answer", f"{subject}: '{template}' asks for {error}. It has {known}."))
         return template

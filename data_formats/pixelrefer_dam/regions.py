@@ -25,6 +25,7 @@ from pixelrefer_plugin.authoring import (
     read_segmentation,
     read_span,
     scan_object,
+    shown,
 )
 
 from .config import DamConfig
@@ -49,11 +50,14 @@ def read_region(config: DamConfig, record: Mapping[str, Any], place: RecordPlace
         region = read_segmentation(record.get("mask_rle"))
         if region is None:
             raise RegionError("'mask_rle' is empty.")
-    ids = [str(record[key]) for key in ("img_id", "ann_id") if record.get(key) is not None]
-    id = "_".join(ids) or str(place.index)
+    ids = [record[key] for key in ("img_id", "ann_id") if record.get(key) is not None]
+    wrong = [each for each in ids if not isinstance(each, int | float | str) or isinstance(each, bool)]
+    if wrong:
+        defects.append(Defect("format", f"'img_id' and 'ann_id' must be texts or numbers, got {shown(wrong[0])}."))
+    id = "_".join(map(str, ids)) if ids and not wrong else str(place.index)
     caption = record.get("caption")
     if not isinstance(caption, str):
-        defects.append(Defect("answer", f"'caption' must be a text, got {caption!r}."))
+        defects.append(Defect("answer", f"'caption' must be a text, got {shown(caption)}."))
     translated = {
         "id": id,
         "image": f"{record.get('img_id')}.jpg" if config.images == "shards" else record.get("image"),
@@ -74,12 +78,14 @@ class DamFile:
         media_root: folder that pictures are below.
         config: how they are read.
         spans: `(n, 2)` byte offsets of the regions.
+        left_out: see `SampleFile`.
     """
 
     path: Path
     media_root: Path
     config: DamConfig
     spans: np.ndarray
+    left_out: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -92,13 +98,19 @@ class DamFile:
         except DataError as error:
             raise place.error(str(index), [Defect("format", str(error))]) from error
         if not isinstance(record, Mapping):
-            raise place.error(str(index), [Defect("format", f"a region must be an object, got {record!r}.")])
+            raise place.error(str(index), [Defect("format", f"a region must be an object, got {shown(record)}.")])
         return read_region(self.config, record, place)
 
 
 def open_annotations(config: DamConfig, path: Path, media_root: Path) -> DamFile:
     """The samples of an `annotations.json`; raises `DataError` where it has none."""
-    spans = [(found.start, found.stop) for found in scan_object(path) if found.number is not None]
+    spans, num_others = [], 0
+    for found in scan_object(path):
+        if found.number is not None:
+            spans.append((found.start, found.stop))
+        else:
+            num_others += 1
     if not spans:
         raise DataError(f"'{path}' has no regions: expected an object that maps picture ids to lists of regions.")
-    return DamFile(Path(path), Path(media_root), config, np.array(spans, dtype=np.int64))
+    left_out = {"pictures whose value is no list of regions": num_others} if num_others else {}
+    return DamFile(Path(path), Path(media_root), config, np.array(spans, dtype=np.int64), left_out)

@@ -23,11 +23,13 @@ from pixelrefer_plugin.authoring import (
     read_sample,
     read_segmentation,
     read_turns,
+    shown,
     size_of,
 )
 
 from .config import OfficialConfig
 
+_MOST_DIGITS = 10  # of a frame index
 _FOREIGN_KEYS = {"messages", "file_name"}  # of our own schema, and of Osprey
 
 
@@ -107,13 +109,20 @@ def _video_object(found: Any, frame_of: Callable[[int], int]) -> VideoRegion | N
     """One object; frames without a mask are left out. None where no frame has one."""
     if not _is_by_frame(found):
         raise RegionError("it must map frame indices to masks, such as {'12': {'size': ..., 'counts': ...}}.")
-    masks = {int(key): read_segmentation(value) for key, value in found.items()}
-    frames = {frame_of(frame): region for frame, region in masks.items() if region is not None}
+    frames: dict[int, Region] = {}
+    for key, value in found.items():
+        region = read_segmentation(value)
+        if region is None:
+            continue
+        frame = frame_of(int(key))
+        if frame in frames:
+            raise RegionError(f"it has two masks on frame {frame}.")
+        frames[frame] = region
     return VideoRegion(frames) if frames else None
 
 
 def _is_by_frame(found: Any) -> bool:
-    return isinstance(found, Mapping) and all(str(key).isdecimal() for key in found)
+    return isinstance(found, Mapping) and all(str(key).isdecimal() and len(str(key)) < _MOST_DIGITS for key in found)
 
 
 def _frames_named(record: Mapping[str, Any], objects: Sequence[Any]) -> Callable[[int], int]:
@@ -126,12 +135,17 @@ def _frames_named(record: Mapping[str, Any], objects: Sequence[Any]) -> Callable
     if not masked or not isinstance(video, list | tuple) or len(video) == 1:
         return lambda frame: frame
     order = dict.fromkeys(int(key) for found in objects if _is_by_frame(found) for key in found)
-    path_of = dict(zip(order, masked, strict=False))
+    is_list = isinstance(masked, list | tuple)
+    path_of = dict(zip(order, masked, strict=False)) if is_list else {}
 
     def index(frame: int) -> int:
-        path = path_of.get(frame)
-        if path not in video:
-            raise RegionError(f"the picture of frame {frame} in 'masked_video', {path!r}, is not one of 'video'.")
+        if not is_list or len(masked) != len(order):
+            count = len(masked) if is_list else shown(masked)
+            raise RegionError(f"'masked_video' must have a picture for each of {len(order)} frames, got {count}.")
+        path = path_of[frame]
+        if video.count(path) != 1:
+            how_often = "is there several times in" if path in video else "is not one of"
+            raise RegionError(f"the picture of frame {frame} in 'masked_video', {shown(path)}, {how_often} 'video'.")
         return video.index(path)
 
     return index

@@ -25,7 +25,7 @@ from pixelrefer_plugin.authoring import (
 
 from .config import OspreyConfig
 
-_NUMBERED = re.compile(r"<region\s*(\d+)>")
+_NUMBERED = re.compile(r"<region\s*(\d{1,9})>")
 _NEXT = re.compile(r"<mask>(?:<pos>)?|<region>")
 _DESCRIBED = re.compile(r"\s*<[^>]*>\s*:\s*(.*)", re.DOTALL)
 _COCO_2014_NAME = re.compile(r"COCO_(?:train|val|test)2014_(?=\d+\.)")
@@ -87,6 +87,10 @@ def _descriptions(
     messages = []
     for number, text in enumerate(texts):
         found = _DESCRIBED.fullmatch(text)
+        own = _NUMBERED.match(text.lstrip())
+        if own is not None and int(own[1]) != number + 1:
+            message = f"description {number + 1} is of <region{own[1]}>, expected them in the order of the regions."
+            defects.append(Defect("answer", message))
         question = choose(CAPTION_QUESTIONS, f"{record.get('id', place.index)}-{number}")
         messages += [
             {"role": "user", "content": question},

@@ -25,6 +25,7 @@ from pixelrefer_plugin.authoring import (
     choose,
     read_json,
     read_sample,
+    shown,
 )
 
 from .config import RefVosConfig
@@ -58,6 +59,7 @@ class ExpressionSamples:
         videos: what the file holds.
         masks: where they are kept.
         turns: for each sample its expressions, all of one video.
+        left_out: see `SampleFile`.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class ExpressionSamples:
     videos: Mapping[str, Any]
     masks: Masks
     turns: Sequence[Sequence[_Expression]]
+    left_out: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.turns)
@@ -73,7 +76,7 @@ class ExpressionSamples:
     def __getitem__(self, index: int) -> RegionSample:
         turns = self.turns[index]
         video, id = turns[0]
-        place = RecordPlace(f"{self.path.name} video '{video}' expression {id}", index, self.media_root)
+        place = RecordPlace(f"{self.path.name} video '{video[:60]}' expression {id[:60]}", index, self.media_root)
         defects: list[Defect] = []
         names = self._names(video, defects)
         messages = []
@@ -91,7 +94,7 @@ class ExpressionSamples:
         names = self.videos[video].get("frames")
         if isinstance(names, list) and names and all(isinstance(name, str) and name for name in names):
             return names
-        defects.append(Defect("format", f"its 'frames' must be a list of their names, got {str(names)[:40]!r}."))
+        defects.append(Defect("format", f"its 'frames' must be a list of their names, got {shown(names)}."))
         return []
 
     def _picture(self, video: str, name: str) -> Path:
@@ -100,7 +103,7 @@ class ExpressionSamples:
     def _question_and_answer(self, turn: _Expression, defects: list[Defect]) -> list[dict[str, str]]:
         text = self._expression(turn).get("exp")
         if not isinstance(text, str) or not text.strip():
-            defects.append(Defect("format", f"expression {turn.id}: its 'exp' must be a text, got {text!r}."))
+            defects.append(Defect("format", f"expression {turn.id}: its 'exp' must be a text, got {shown(text)}."))
             text = "?"
         question = choose(self.config.question, f"{turn.video}-{turn.id}")
         return [
@@ -173,7 +176,11 @@ def open_refvos(config: RefVosConfig, path: Path, media_root: Path) -> Expressio
             for of_video in (list(group) for _, group in groupby(expressions, key=lambda each: each.video))
             for start in range(0, len(of_video), config.max_turns)
         ]
-    return ExpressionSamples(path, media_root, config, videos, masks, turns)
+    num_without = sum(len(found["expressions"]) for found in videos.values()) - len(expressions)
+    left_out = (
+        {"expressions without an 'obj_id' or 'anno_id', which mean no object": num_without} if num_without else {}
+    )
+    return ExpressionSamples(path, media_root, config, videos, masks, turns, left_out)
 
 
 def _read_videos(path: Path) -> Mapping[str, Any]:

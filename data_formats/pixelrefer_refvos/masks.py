@@ -17,7 +17,11 @@ from pixelrefer_plugin.authoring import (
     read_segmentation,
     read_span,
     scan_object,
+    shown,
 )
+
+_MOST_DIGITS = 9  # of an object's number
+_MOST_CHARACTERS = 60  # of an id in a message
 
 Known = dict[int, Region | None]
 """Frame -> the object's mask, None where it is known to be absent; frames about which nothing is known are left out."""
@@ -52,9 +56,9 @@ class LabelMaps:
     def key(self, expression: Mapping[str, Any]) -> tuple[str, ...]:
         """`obj_id`: a number, several in a list, or several in a text, with commas."""
         found = _listed(expression, "obj_id")
-        wrong = [each for each in found if not each.isdecimal() or int(each) == 0]
+        wrong = [each for each in found if not each.isdecimal() or len(each) > _MOST_DIGITS or int(each) == 0]
         if wrong:
-            raise RegionError(f"'obj_id' must be numbers from 1, got {wrong[0]!r}.")
+            raise RegionError(f"'obj_id' must be numbers from 1, got {shown(wrong[0])}.")
         return tuple(found)
 
     def read(self, video: str, names: Mapping[int, str], keys: Sequence[tuple[str, ...]]) -> list[Known]:
@@ -108,7 +112,7 @@ class RunLengths:
         found = _listed(expression, "anno_id")
         unknown = [each for each in found if each not in self.spans]
         if unknown:
-            raise RegionError(f"'anno_id' is {unknown[0]}, which '{self.path}' does not have.")
+            raise RegionError(f"'anno_id' is {unknown[0][:_MOST_CHARACTERS]}, which '{self.path}' does not have.")
         return tuple(found)
 
     def read(self, video: str, names: Mapping[int, str], keys: Sequence[tuple[str, ...]]) -> list[Known]:
@@ -125,9 +129,8 @@ class RunLengths:
     def _one(self, annotation: str, frame: int) -> Region | None:
         spans = self.spans[annotation]
         if frame >= len(spans):
-            raise RegionError(
-                f"annotation {annotation} has masks of {len(spans)} frames, expected one of frame {frame}."
-            )
+            name = annotation[:_MOST_CHARACTERS]
+            raise RegionError(f"annotation {name} has masks of {len(spans)} frames, expected one of frame {frame}.")
         start, stop = spans[frame].tolist()
         return read_segmentation(read_span(self.path, start, stop))
 
@@ -138,5 +141,5 @@ def _listed(expression: Mapping[str, Any], key: str) -> list[str]:
     found = ids.split(",") if isinstance(ids, str) else ids if isinstance(ids, list) else [ids]
     texts = [str(each).strip() for each in found if each is not None and str(each).strip()]
     if not texts:
-        raise RegionError(f"it has no '{key}', got {ids!r}.")
+        raise RegionError(f"it has no '{key}', got {shown(ids)}.")
     return texts

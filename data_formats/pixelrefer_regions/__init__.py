@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pixelrefer_plugin.authoring import DataFormatSpec, RecordPlace, RegionSample, hookimpl, is_record, read_sample
+from pixelrefer_plugin.authoring import (
+    DataFormatSpec,
+    RecordPlace,
+    RegionSample,
+    check_field,
+    hookimpl,
+    is_record,
+    read_sample,
+)
 
 from .tiny import tiny
 
@@ -13,11 +21,20 @@ PLUGIN_API = 1
 
 @dataclass(frozen=True)
 class RegionsConfig:
-    """No options."""
+    """How records are read.
+
+    Attributes:
+        clip: cut off what of a region lies outside its picture or video; records must say its `size`.
+    """
+
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        check_field(isinstance(self.clip, bool), self, "clip", "true or false")
 
 
 def read_record(config: RegionsConfig, record: Mapping[str, Any], place: RecordPlace) -> RegionSample:
-    return read_sample(record, place)
+    return read_sample(record, place, clip=config.clip)
 
 
 @hookimpl

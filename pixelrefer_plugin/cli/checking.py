@@ -17,6 +17,7 @@ from .data import (
     MAX_LINES,
     by_count,
     data_options,
+    echo_left_out,
     left_out,
     limit_option,
     open_dataset,
@@ -130,6 +131,7 @@ def _task_of_file(
     format_name: str,
     options: tuple[tuple[str, Any], ...],
     media_root: Path | None,
+    strict_media: bool,
 ) -> _Task:
     if len(files) != 1:
         raise click.UsageError(f"Give one FILE, or --config CONFIG.yaml; got {len(files)} files.")
@@ -139,14 +141,16 @@ def _task_of_file(
             raise click.UsageError(f"{option} needs --model, whose processor it is for.")
     path = Path(files[0])
     require_other_file("--fix-out", fix_out, path)
-    dataset = open_dataset(path, format_name, options, media_root)
+    dataset = open_dataset(path, format_name, options, media_root, strict_media=strict_media)
     processor = None if model is None else _load_processor(model, adapter, dict(adapter_options))
     return _Task([(dataset, None)], processor, max_tokens)
 
 
 def _task_of_config(config: Path, settings: Sequence[str], fix_out: Path | None, how: Mapping[str, Any]) -> _Task:
     """The files that a training run would read, and its processor, with its budgets."""
-    given = [name for name, value in how.items() if value not in (None, (), "auto")] + ["fix_out"] * bool(fix_out)
+    given = [name for name, value in how.items() if value not in (None, (), "auto", False)] + ["fix_out"] * bool(
+        fix_out
+    )
     if given:
         option_of = {each.name: each.opts[0] for each in click.get_current_context().command.params}
         names = ", ".join(option_of[name] for name in given)
@@ -262,6 +266,7 @@ class _Report:
         if self.summary.defects:
             _print_table(self.summary)
         click.echo(_totals(self.summary))
+        echo_left_out(self._dataset)
         if fix_out is not None:
             click.echo(_fixed(self.summary, fix_out))
 
@@ -270,6 +275,7 @@ class _Report:
         return {
             "file": self._dataset.name,
             "format": self._dataset.format,
+            "left_out": dict(self._dataset.left_out),
             "samples": found.samples,
             "good": found.good,
             "defects": found.defects,

@@ -42,6 +42,9 @@ def data_options(command: FunctionT) -> FunctionT:
             type=click.Path(path_type=Path),
             help="Where relative media paths begin. [default: the file's folder]",
         ),
+        click.option(
+            "--strict-media", is_flag=True, help="Refuse samples whose media lie elsewhere: for files of strangers."
+        ),
         setting_option("--option", "options", help="An option of the format."),
         click.option(
             "--format",
@@ -92,6 +95,7 @@ def convert(
     format_name: str,
     options: tuple[tuple[str, Any], ...],
     media_root: Path | None,
+    strict_media: bool,
     held_out: Path | None,
     held_out_share: float | None,
     on_bad_sample: Any,
@@ -116,7 +120,7 @@ def convert(
     require_other_file("--held-out", held_out, out)
     _require_free([each for each in (out, held_out) if each is not None], overwrite=overwrite)
     with quiet(), stopping(lambda: 0, "written"):
-        dataset = open_dataset(source, format_name, options, media_root)
+        dataset = open_dataset(source, format_name, options, media_root, strict_media=strict_media)
         with progress_bar(min(limit or len(dataset), len(dataset)), "Converting") as advance:
             found = convert_dataset(
                 dataset,
@@ -129,6 +133,7 @@ def convert(
                 progress=advance,
             )
     _print_conversion(found, out, held_out)
+    echo_left_out(dataset)
 
 
 def _print_conversion(found: Conversion, out: Path, held_out: Path | None) -> None:
@@ -181,6 +186,7 @@ def preview(
     format_name: str,
     options: tuple[tuple[str, Any], ...],
     media_root: Path | None,
+    strict_media: bool,
 ) -> None:
     """Draw some samples on one sheet: their pictures with numbered regions, and their texts.
 
@@ -195,10 +201,11 @@ def preview(
 
     require_sheet_path(out)
     require_other_file("--out", out, path)
-    dataset = open_dataset(path, format_name, options, media_root)
+    dataset = open_dataset(path, format_name, options, media_root, strict_media=strict_media)
     with quiet():
         save_sheet(out, draw_sheet(dataset, count=count, seed=seed, font=font))
     click.echo(f"Drew {min(count, len(dataset))} of {len(dataset):,} samples: '{out}'.")
+    echo_left_out(dataset)
 
 
 # -- common ------------------------------------------------------------------------------------------------
@@ -212,20 +219,33 @@ def left_out(count: int, kinds: Mapping[Any, int]) -> str:
     return f"Left out {count:,} for their defects: {listed}."
 
 
+def echo_left_out(dataset: RegionDataset) -> None:
+    """Say what of a file makes no sample, where the format left out something."""
+    if dataset.left_out:
+        click.echo(plain(f"{dataset.name}: {dataset.left_out_text}."))
+
+
 def by_count(kinds: Mapping[Any, int]) -> list[tuple[str, int]]:
     """The most frequent first."""
     return sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
 
 
 def open_dataset(
-    path: Path, format_name: str, options: tuple[tuple[str, Any], ...], media_root: Path | None
+    path: Path,
+    format_name: str,
+    options: tuple[tuple[str, Any], ...],
+    media_root: Path | None,
+    *,
+    strict_media: bool,
 ) -> RegionDataset:
     from ..data import RegionDataset
 
     level = logging.root.manager.disable
     logging.disable(logging.NOTSET)  # which plugins fail is for the user
     try:
-        return RegionDataset.open(path, format=format_name, media_root=media_root, options=dict(options))
+        return RegionDataset.open(
+            path, format=format_name, media_root=media_root, strict_media=strict_media, options=dict(options)
+        )
     finally:
         logging.disable(level)
 

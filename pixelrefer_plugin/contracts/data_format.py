@@ -19,6 +19,9 @@ class SampleFile(Protocol):
     """The samples of one file, read when they are asked for.
 
     `__getitem__` raises `SampleError` for a sample that cannot be used, and can do so for each one anew.
+
+    It may have an attribute `left_out`, a mapping from a reason to how many entries of the file make no sample for it.
+    A reason names the option that keeps them, where there is one: `{"iscrowd (skip_crowd=false keeps them)": 2}`.
     """
 
     def __len__(self) -> int: ...

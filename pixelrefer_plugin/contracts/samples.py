@@ -22,11 +22,13 @@ from ..errors import (
     SampleError,
     VideoError,
     sample_name,
+    shown,
 )
 from ..regions.region import Region, VideoRegion
 from .messages import MASK_MARKER, REGION_MARKER, Turn, marker_kinds, marker_mismatch, read_turns
 
 MediaKind = Literal["image", "video"]
+MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video")
 
 Medium = tuple[MediaKind, int]
 """`image` or `video`, and which of a sample's images or videos."""
@@ -111,15 +113,24 @@ class RecordPlace:
         where: file and line or number, such as `train.jsonl line 12`.
         index: of the record in its file, from 0; the sample's id where the record has none.
         media_root: folder that relative media paths are below.
+        strict_media: whether a path that leads out of that folder is refused.
     """
 
     where: str
     index: int
     media_root: Path
+    strict_media: bool = False
 
     def path(self, relative: str | os.PathLike[str]) -> str:
-        """A media path that can be opened from anywhere."""
-        return str(self.media_root / relative)
+        """A media path that can be opened from anywhere.
+
+        Raises:
+            ImageError: it leads out of the media root, which `strict_media` forbids.
+        """
+        path = str(self.media_root / relative)
+        if self.strict_media:
+            require_below(path, self.media_root)
+        return path
 
     def error(self, id: str, defects: Sequence[Defect]) -> SampleError:
         """The error that says what is wrong with the record here."""
@@ -128,6 +139,23 @@ class RecordPlace:
     def blamed(self, fault: PixelReferError) -> SampleError:
         """The error that says what one of `SAMPLE_FAULTS` says of the record here, whose id is not known."""
         return _caused(self.error(str(self.index), [defect_of(fault)]), fault)
+
+
+def require_below(path: str | os.PathLike[str], media_root: Path) -> None:
+    """Refuse a media path that leads out of the media root: absolute, by `..`, or by a symbolic link.
+
+    Raises:
+        ImageError: it does.
+    """
+    root = Path(os.path.realpath(media_root))
+    try:
+        is_below = Path(os.path.realpath(path)).is_relative_to(root)
+    except (OSError, ValueError):  # no path at all, or links in a circle
+        is_below = False
+    if not is_below:
+        raise ImageError(
+            f"The path {shown(str(path))} leads out of the media root '{media_root}', which strict_media forbids."
+        )
 
 
 def _caused(error: SampleError, fault: PixelReferError) -> SampleError:

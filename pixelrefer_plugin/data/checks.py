@@ -28,7 +28,7 @@ from ..errors import (
     VideoError,
     sample_name,
 )
-from ..media.images import image_hw, load_image
+from ..media.images import image_hw, is_on_its_side, load_image
 from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_times, load_video
 from ..regions.region import Region, VideoRegion
 from .schema import write_record
@@ -264,13 +264,20 @@ class _Opened(NamedTuple):
         hw: its height and width; None where it cannot be read.
         content: what was decoded, for the processor to take; None where it was not, or only in part.
         lacks: frames that regions name and the video does not have, each with the reason.
+        is_turned: whether a picture lies on its side in its file, and its EXIF says so.
     """
 
     hw: tuple[int, int] | None
     content: Any = None
     lacks: Mapping[int, str] = {}
+    is_turned: bool = False
 
 
+_TURNED = (
+    " It lies on its side in its file, and its EXIF says to turn it, as viewers do and as is done here; the record is "
+    "of it as it lies. Turn the pictures for good (mogrify -auto-orient) and annotate these, or turn the regions "
+    "and exchange width and height."
+)
 _UNREADABLE = _Opened(None)
 
 
@@ -382,10 +389,11 @@ class _Reading:
         return opened
 
     def _image(self, part: Mapping[str, Any]) -> _Opened:
+        is_turned = is_on_its_side(part["image"])
         if self._check.quick:
-            return _Opened(image_hw(part["image"]))
+            return _Opened(image_hw(part["image"]), is_turned=is_turned)
         picture = load_image(part["image"])
-        return _Opened((picture.height, picture.width), picture)
+        return _Opened((picture.height, picture.width), picture, is_turned=is_turned)
 
     def _video(self, part: Mapping[str, Any], *, index: int) -> _Opened:
         source, times = part["video"], times_of(part)
@@ -419,10 +427,11 @@ class _Reading:
         for name, opened, said_hw in zip(names, (*self.images, *self.videos), self._sample.media_hw, strict=False):
             if opened.hw is not None and said_hw is not None and opened.hw != tuple(said_hw):
                 (height, width), (said_height, said_width) = opened.hw, said_hw
-                yield Defect(
-                    "size",
-                    f"{name} is {width} px wide and {height} high, but the record says {said_width} and {said_height}.",
+                text = (
+                    f"{name} is {width} px wide and {height} high, but the record says {said_width} and {said_height}."
                 )
+                turned = _TURNED if opened.is_turned and opened.hw == tuple(said_hw)[::-1] else ""
+                yield Defect("size", f"{text}{turned}")
 
     def _misfits(self, region: Region | VideoRegion, *, is_target: bool) -> Iterator[str]:
         """Why a region does not lie on its picture, or on frames of its video."""

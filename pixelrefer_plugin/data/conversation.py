@@ -14,7 +14,7 @@ from ..errors import Defect, DefectKind, PixelReferError, shown
 from ..regions.region import Region
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_MEDIA_MARKER_AND_SPACE = re.compile(r"\s*(<image>|<video>)\s*")
+_MEDIA_MARKER = re.compile(r"(<image>|<video>)")
 
 
 @contextmanager
@@ -41,8 +41,16 @@ def read_turns(turns: Any, defects: list[Defect]) -> list[dict[str, str]]:
             expected = "{'from': 'human', 'gpt' or 'system', 'value': text}"
             defects.append(Defect("format", f"turn {number} must be {expected}, got {shown(turn)}."))
         else:
-            messages.append({"role": role, "content": _MEDIA_MARKER_AND_SPACE.sub(r"\1", turn["value"])})
+            messages.append({"role": role, "content": _without_blanks(turn["value"])})
     return messages
+
+
+def _without_blanks(text: str) -> str:
+    """A text without the blanks around its markers of media."""
+    pieces = _MEDIA_MARKER.split(text)
+    for index in range(1, len(pieces), 2):
+        pieces[index - 1], pieces[index + 1] = pieces[index - 1].rstrip(), pieces[index + 1].lstrip()
+    return "".join(pieces)
 
 
 def read_segmentation(value: Any) -> Region | None:

@@ -19,11 +19,13 @@ import numpy as np
 
 from .. import plugins
 from ..contracts.data_format import DataFormatSpec, SampleFile
-from ..contracts.samples import SAMPLE_FAULTS, RecordPlace, RegionSample
-from ..errors import DataError, Defect, PixelReferError, PluginError, SampleError
+from ..contracts.samples import MEDIA_KINDS, SAMPLE_FAULTS, RecordPlace, RegionSample, require_below
+from ..errors import DataError, Defect, ImageError, PixelReferError, PluginError, SampleError, shown
 from .records import JsonRecords, peek
 
 logger = logging.getLogger(__name__)
+
+_MOST_KEYS = 20  # of a record that a message has
 
 
 class _SamplesByIndex:
@@ -81,6 +83,7 @@ class RegionDataset(_SamplesByIndex):
         *,
         format: str = "auto",
         media_root: str | os.PathLike[str] | None = None,
+        strict_media: bool = False,
         options: Mapping[str, Any] | Any | None = None,
     ) -> RegionDataset:
         """The samples of a file. Nothing is parsed until it is asked for, unless the format needs the whole file.
@@ -89,6 +92,8 @@ class RegionDataset(_SamplesByIndex):
             path: of the file.
             format: name of a data format; `auto` asks the installed ones which of them recognises the file.
             media_root: folder that relative media paths are below; by default the file's own.
+            strict_media: refuse samples whose media paths lead out of that folder: absolute ones, and those that do so
+                by `..` or a symbolic link. Give it for files of people whom you do not trust.
             options: of the format.
 
         Raises:
@@ -105,8 +110,12 @@ class RegionDataset(_SamplesByIndex):
         if spec.open_file is not None:
             with _in_format(spec.name, "open_file"):
                 file = spec.open_file(config, path, root)
-            return cls(_CheckedFile(file, spec.name, path.name), format=spec.name, name=path.name)
-        return cls(_Records(JsonRecords(path), spec, config, root), format=spec.name, name=path.name)
+            checked = _CheckedFile(file, spec.name, path.name, root if strict_media else None)
+            dataset = cls(checked, format=spec.name, name=path.name)
+            dataset._require_samples()
+            return dataset
+        records = _Records(JsonRecords(path), spec, config, root, strict_media=strict_media)
+        return cls(records, format=spec.name, name=path.name)
 
     @classmethod
     def from_rows(
@@ -115,6 +124,7 @@ class RegionDataset(_SamplesByIndex):
         *,
         format: str = "regions",
         media_root: str | os.PathLike[str] = ".",
+        strict_media: bool = False,
         options: Mapping[str, Any] | Any | None = None,
         name: str = "row",
     ) -> RegionDataset:
@@ -124,6 +134,7 @@ class RegionDataset(_SamplesByIndex):
             rows: anything with a length whose items are mappings.
             format: as for `open`; one that reads its file as a whole cannot read rows.
             media_root: folder that relative media paths are below.
+            strict_media: as for `open`.
             options: of the format.
             name: what a row is called in messages, before its index.
 
@@ -142,14 +153,41 @@ class RegionDataset(_SamplesByIndex):
         spec = _recognised(rows[0], "rows") if format == "auto" else plugins.get_data_format(format)
         if spec.read_record is None:
             raise DataError(f"Data format '{spec.name}' reads whole files, not rows. Use RegionDataset.open.")
-        records = _Records(_Rows(rows, name), spec, spec.make_config(options), _media_root(media_root))
+        config, root = spec.make_config(options), _media_root(media_root)
+        records = _Records(_Rows(rows, name), spec, config, root, strict_media=strict_media)
         return cls(records, format=spec.name, name=f"{name}s")
 
     def __len__(self) -> int:
         return len(self._samples)
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many entries of the file make no sample, by the reason; the reason names the option that keeps them.
+
+        Empty where the format leaves out nothing, or does not say.
+        """
+        return _left_out(self._samples)
+
+    @property
+    def left_out_text(self) -> str:
+        """That for people, `2 left out, iscrowd (skip_crowd=false keeps them)`; empty where nothing is left out."""
+        return "; ".join(f"{count:,} left out, {reason}" for reason, count in self.left_out.items())
+
     def _sample(self, index: int) -> RegionSample:
         return self._samples[index]
+
+    def _require_samples(self) -> None:
+        if not len(self) and self.left_out:
+            raise DataError(
+                f"{self.name} has no samples: {self.left_out_text}. Check the options of format '{self.format}'."
+            )
+
+
+def _left_out(file: SampleFile) -> dict[str, int]:
+    """What a format says that it left out, as far as it can be understood."""
+    said = getattr(file, "left_out", None)
+    counts = said.items() if isinstance(said, Mapping) else ()
+    return {str(reason): int(count) for reason, count in counts if isinstance(count, int | np.integer) and count > 0}
 
 
 class MixedDataset(_SamplesByIndex):
@@ -207,7 +245,7 @@ def _checked_weight(weight: Any, dataset: Any) -> float:
     is_number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
     if not is_number or not 0 < weight < math.inf:
         raise DataError(
-            f"The weight of {dataset.name} must be a number > 0 of passes per epoch, got {weight!r}. "
+            f"The weight of {dataset.name} must be a number > 0 of passes per epoch, got {shown(weight)}. "
             "Leave out what shall not be used."
         )
     return float(weight)
@@ -245,24 +283,34 @@ class _Rows:
 class _Records:
     """A `SampleFile` of records that are read one by one."""
 
-    def __init__(self, records: JsonRecords | _Rows, spec: DataFormatSpec, config: Any, media_root: Path) -> None:
+    def __init__(
+        self,
+        records: JsonRecords | _Rows,
+        spec: DataFormatSpec,
+        config: Any,
+        media_root: Path,
+        *,
+        strict_media: bool,
+    ) -> None:
         self._records = records
         self._spec = spec
         self._config = config
         self._media_root = media_root
+        self._strict_media = strict_media
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> RegionSample:
-        place = RecordPlace(self._records.where(index), index, self._media_root)
+        place = RecordPlace(self._records.where(index), index, self._media_root, self._strict_media)
         record = self._records[index]
         if not isinstance(record, Mapping):
             kind = type(record).__name__
             raise place.error(str(index), [Defect("format", f"it must be a JSON object, got a {kind}.")])
         assert self._spec.read_record is not None
         with _as_defects(place, self._spec.name, "read_record"):
-            return _checked_sample(self._spec.read_record(self._config, record, place), self._spec.name)
+            sample = _checked_sample(self._spec.read_record(self._config, record, place), self._spec.name)
+        return _required_below(sample, self._media_root) if self._strict_media else sample
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_spec": self._spec.name}  # a spec may hold functions that cannot be pickled
@@ -272,20 +320,51 @@ class _Records:
 
 
 class _CheckedFile:
-    """A `SampleFile` of a data format, whatever its code raises."""
+    """A `SampleFile` of a data format, whatever its code raises.
 
-    def __init__(self, file: SampleFile, format: str, name: str) -> None:
+    Args:
+        file: that.
+        format: the format's name.
+        name: the file's.
+        strict_root: folder that media must be below; None where they may be anywhere.
+    """
+
+    def __init__(self, file: SampleFile, format: str, name: str, strict_root: Path | None) -> None:
         self._file = file
         self._format = format
         self._name = name
+        self._strict_root = strict_root
 
     def __len__(self) -> int:
         with _in_format(self._format, "__len__"):
             return len(self._file)
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        with _in_format(self._format, "left_out"):
+            return _left_out(self._file)
+
     def __getitem__(self, index: int) -> RegionSample:
         with _as_defects(RecordPlace(self._name, index, Path()), self._format, "__getitem__"):
-            return _checked_sample(self._file[index], self._format)
+            sample = _checked_sample(self._file[index], self._format)
+        return sample if self._strict_root is None else _required_below(sample, self._strict_root)
+
+
+def _required_below(sample: RegionSample, media_root: Path) -> RegionSample:
+    """The sample, if all its pictures and videos are below the media root, whatever format has read it."""
+    defects = []
+    for kind in MEDIA_KINDS:
+        for index, part in enumerate(sample.media(kind)):
+            paths = part[kind] if isinstance(part[kind], list | tuple) else [part[kind]]
+            try:
+                for path in paths:
+                    if isinstance(path, str | os.PathLike):
+                        require_below(path, media_root)
+            except ImageError as error:
+                defects.append(Defect("media", f"{kind} {index}: {error}"))
+    if defects:
+        raise sample.error(*defects)
+    return sample
 
 
 def _in_format(name: str, step: str) -> AbstractContextManager[None]:
@@ -304,7 +383,7 @@ def _as_defects(place: RecordPlace, format: str, step: str) -> Iterator[None]:
 
 def _checked_sample(sample: Any, format: str) -> RegionSample:
     if not isinstance(sample, RegionSample):
-        raise PluginError(f"Data format '{format}' must read a RegionSample, got {sample!r}.")
+        raise PluginError(f"Data format '{format}' must read a RegionSample, got {shown(sample)}.")
     return sample
 
 
@@ -318,7 +397,7 @@ def _recognised(first: Any, subject: str) -> DataFormatSpec:
     if len(found) == 1:
         return found[0]
     names = ", ".join(spec.name for spec in found or installed) or "none"
-    keys = ", ".join(map(repr, first)) if isinstance(first, Mapping) else "none, it is no object"
+    keys = ", ".join(map(shown, [*first][:_MOST_KEYS])) if isinstance(first, Mapping) else "none, it is no object"
     how_many = f"More than one data format recognises {subject}" if found else f"No data format recognises {subject}"
     raise DataError(
         f"{how_many}: {names}{'' if found else ' are installed'}. The keys of its first record: {keys}. "

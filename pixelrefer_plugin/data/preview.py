@@ -46,6 +46,9 @@ _MAX_PANELS = 6
 _FRAMES_WITHOUT_REGIONS = 3
 _MAX_ASPECT = 4  # of a picture; of a longer one the part around its regions is shown
 _MAX_SCALE = 8  # of a small picture
+_MOST_DEFECTS = 8  # of a sample that are written out
+_MOST_LETTERS = 4000  # of a text; more than its lines take
+_LONGEST_WORD = 200  # that is measured at once
 
 _GREY, _INK, _PALE, _RED = (236, 236, 236), (20, 20, 20), (110, 110, 110), (190, 0, 0)
 _ROLES = {"user": "Q: ", "assistant": "A: ", "system": "System: "}
@@ -62,8 +65,10 @@ def draw_sheet(dataset: RegionDataset, *, count: int = 16, seed: int = 0, font: 
         font: a TrueType or OpenType file to write with; letters that it lacks are taken from fonts of this machine.
 
     Raises:
-        DataError: the font cannot be read.
+        DataError: the font cannot be read, or there are no samples.
     """
+    if not len(dataset):
+        raise DataError(f"{dataset.name} has no samples to draw.")
     indices = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
     pen = _Pen.load(font)
     tiles = [_tile(sample, pen) for sample in dataset.__getitems__(indices)]
@@ -118,8 +123,10 @@ def _tile(sample: RegionSample | SampleError, pen: _Pen) -> Image.Image:
     defects = defects_of(sample)
     name = f"{sample.where}   id {sample.sample_id if isinstance(sample, SampleError) else sample.id}".strip()
     lines = [*pen.wrapped([_Run(name, _PALE)], most=2)]
-    for defect in defects:
+    for defect in defects[:_MOST_DEFECTS]:
         lines += pen.wrapped([_Run(f"{defect.kind}: {defect.message}", _RED)], most=6)
+    if len(defects) > _MOST_DEFECTS:
+        lines += pen.wrapped([_Run(f"... and {len(defects) - _MOST_DEFECTS:,} defects more", _RED)])
     pictures, texts = None, []
     if isinstance(sample, RegionSample) and not any(defect.kind == "format" for defect in defects):
         texts = list(_texts(sample, pen))
@@ -217,17 +224,19 @@ class _Pen:
             left_px -= self._width(word)
         if most is None or len(lines) <= most:
             return lines
-        return [*lines[: most - 1], [*lines[most - 1][:-1], _Run(" ...", lines[most - 1][-1].fill)]]
+        last = lines[most - 1]
+        return [*lines[: most - 1], [*last[:-1], _Run(" ...", last[-1].fill if last else _PALE)]]
 
     def _pieces(self, run: _Run, width_px: int) -> Iterator[_Run]:
         """Words, blanks and line ends; a word wider than a line in pieces."""
         if run.plate is not None:
             yield run
             return
-        printable = "".join(each if each.isprintable() or each == "\n" else " " for each in run.text)
+        text = run.text[:_MOST_LETTERS]
+        printable = "".join(each if each.isprintable() or each == "\n" else " " for each in text)
         for word in re.findall(r"\n|[^\S\n]+|\S+", printable):
-            while self._width(run._replace(text=word)) > width_px:
-                end = max(1, int(len(word) * width_px / self._width(run._replace(text=word))) - 1)
+            while (width := self._width(run._replace(text=(head := word[:_LONGEST_WORD])))) > width_px or head != word:
+                end = max(1, int(len(head) * min(1, width_px / max(1, width))) - 1)
                 yield run._replace(text=word[:end])
                 word = word[end:]
             yield run._replace(text=word)

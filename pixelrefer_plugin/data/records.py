@@ -17,7 +17,7 @@ import numpy as np
 from .. import plugins
 from ..errors import DataError, Defect, SampleError
 from ..files import open_regular
-from ..json_text import DECODER, parse_json
+from ..json_text import LENIENT_DECODER, parse_json, require_sound
 
 _CHUNK_BYTES = 1 << 20
 _PEEK_BYTES = 1 << 20
@@ -25,6 +25,7 @@ _PEEK_ITEMS = 8  # of a long list that `peek` keeps
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _PICKLES = (".p", ".pkl", ".pickle")
+_WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 _NEWLINE, _QUOTE, _BACKSLASH, _OPENING, _CLOSING = b'\n"\\{}'
 
 
@@ -126,6 +127,10 @@ def peek(path: str | os.PathLike[str]) -> Mapping[str, Any]:
             f"'{path}' is a pickle by its name, whose format is not guessed. If it is RefCOCO's references, say "
             "format='refcoco' (--format refcoco)."
         )
+    try:
+        require_sound(None, text, file_names=True)
+    except ValueError as error:
+        raise DataError(f"'{path}' is no JSON that is read: {error}.") from error
     raise DataError(
         f"'{path}' must hold JSON objects, one a line or in an array; it begins with {text[:40]!r}. "
         "See docs/data.md for the formats that are read."
@@ -296,7 +301,7 @@ def _shown(text: bytes) -> str:
 
 def _is_json(text: str) -> bool:
     try:
-        DECODER.decode(text.strip())
+        LENIENT_DECODER.decode(text.strip())
     except (ValueError, RecursionError):
         return False
     return True
@@ -312,7 +317,7 @@ def _first_object(text: str) -> tuple[dict[str, Any], int] | None:
     if not text.startswith("{"):
         return None
     try:
-        return DECODER.raw_decode(text)
+        return LENIENT_DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         found = _cut_object(text)
         return None if found is None else (found, len(text))
@@ -372,11 +377,11 @@ def _read_member(text: str, position: int, found: dict[str, Any], key: str) -> i
 def _value(text: str, position: int) -> tuple[Any, int]:
     position = _skip_blanks(text, position)
     try:
-        value, end = DECODER.raw_decode(text, position)
+        value, end = LENIENT_DECODER.raw_decode(text, position)
     except json.JSONDecodeError as error:
         in_escape = "uXXXX" in error.msg and error.pos + len("uXXXX") > len(text)
         in_string = error.msg.startswith("Unterminated string")
-        if in_string or in_escape or any(word.startswith(text[error.pos :]) for word in ("true", "false", "null", "-")):
+        if in_string or in_escape or any(word.startswith(text[error.pos :]) for word in _WORDS):
             raise _Cut from error
         raise
     if isinstance(value, int | float) and not text[end:].strip("0123456789.eE+-"):  # of a number this may be a part

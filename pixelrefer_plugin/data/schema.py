@@ -18,17 +18,18 @@ import numpy as np
 from PIL import Image
 
 from ..contracts.messages import Turn
-from ..contracts.samples import MediaKind, RecordPlace, RegionSample, marker_defects
+from ..contracts.samples import MEDIA_KINDS, MediaKind, RecordPlace, RegionSample, marker_defects
 from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, placed, shown
+from ..media.paths import why_no_path
 from ..regions.given import compress_rle
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
 
-_MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video")
-_MEDIA_MARKERS = {f"<{kind}>": kind for kind in _MEDIA_KINDS}
+_MEDIA_MARKERS = {f"<{kind}>": kind for kind in MEDIA_KINDS}
 _MEDIA_MARKER = re.compile(f"({'|'.join(_MEDIA_MARKERS)})")
 _ROLES = ("system", "user", "assistant")
 _MEDIA_KEYS = ("image", "images", "video", "videos")
+_MOST_CHARACTERS = 4096  # of a path
 _KEYS = ("id", *_MEDIA_KEYS, "size", "regions", "messages")
 
 
@@ -60,6 +61,7 @@ def read_sample(
     *,
     regions: Sequence[Region | VideoRegion | None] | None = None,
     defects: Sequence[Defect] = (),
+    clip: bool = False,
 ) -> RegionSample:
     """The sample of a record of this schema, or of a foreign record that was translated to it.
 
@@ -70,11 +72,12 @@ def read_sample(
         regions: those of a foreign record, in place of the record's own, in the order of their `<region>`s; None for
             one that is among the defects.
         defects: what was found wrong with a foreign record while it was translated.
+        clip: cut off what of a region lies outside its picture or video, whose size the record then has to say.
 
     Raises:
         SampleError: with these defects and all others of the record.
     """
-    reading = _Reading(place, defects)
+    reading = _Reading(place, defects, clip=clip)
     sample = reading.sample(_present(record), regions)
     if reading.defects:
         raise place.error(sample.id, reading.defects)
@@ -84,8 +87,9 @@ def read_sample(
 class _Reading:
     """One record being read; goes on after a defect, so that all of them are found."""
 
-    def __init__(self, place: RecordPlace, defects: Sequence[Defect]) -> None:
+    def __init__(self, place: RecordPlace, defects: Sequence[Defect], *, clip: bool) -> None:
         self.place = place
+        self.clip = clip
         self.defects = list(defects)
 
     def attempt(
@@ -101,7 +105,7 @@ class _Reading:
 
     def sample(self, record: Mapping[str, Any], made: Sequence[Region | VideoRegion | None] | None) -> RegionSample:
         self.attempt("format", None, _require_known, record, _KEYS, "A sample")
-        media: dict[MediaKind, list[Any]] = {kind: self.media(record, kind) for kind in _MEDIA_KINDS}
+        media: dict[MediaKind, list[Any]] = {kind: self.media(record, kind) for kind in MEDIA_KINDS}
         num_media = sum(map(len, media.values()))
         given_regions = self.list_of(record, "regions") if made is None else made
         if given_regions and not set(_MEDIA_KEYS) & set(record):
@@ -110,12 +114,15 @@ class _Reading:
         id = self.attempt("format", "id", _id, record, self.place, otherwise=str(self.place.index))
         read = self.given_regions(given_regions or ()) if made is None else made
         regions = self.placed(read, media)
+        media_hw = self.attempt("format", "size", _sizes_hw, record.get("size"), num_media, otherwise=())
+        if self.clip:
+            regions = self.clipped(regions, len(media["image"]), media_hw)
         return RegionSample(
             id=id,
             regions=regions,
             messages=self.messages(record, None if given_regions is None else regions, media),
             where=self.place.where,
-            media_hw=self.attempt("format", "size", _sizes_hw, record.get("size"), num_media, otherwise=()),
+            media_hw=media_hw,
         )
 
     def list_of(self, record: Mapping[str, Any], key: str) -> Sequence[Any] | None:
@@ -152,6 +159,17 @@ class _Reading:
         counts = {kind: len(values) for kind, values in media.items()}
         return tuple(
             None if region is None else self.attempt("region", f"region {number}", _on_medium, region, counts)
+            for number, region in enumerate(regions)
+        )
+
+    def clipped(
+        self, regions: Sequence[Any], num_images: int, media_hw: Sequence[tuple[int, int] | None]
+    ) -> tuple[Any, ...]:
+        """The regions without what lies outside; None, and a defect, for one of which nothing is left."""
+        return tuple(
+            None
+            if region is None
+            else self.attempt("region", f"region {number}", _clipped, region, num_images, media_hw)
             for number, region in enumerate(regions)
         )
 
@@ -226,9 +244,14 @@ def _video_part(value: Any, place: RecordPlace) -> dict[str, Any]:
 
 
 def _path(value: Any, place: RecordPlace) -> str:
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise DataError(f"must be a path, got {shown(value)}.")
-    return place.path(value)
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(path, str) or not path or "\0" in path or len(path) > _MOST_CHARACTERS:
+        length = f" of {len(path):,} characters" if isinstance(path, str) and len(path) > _MOST_CHARACTERS else ""
+        reason = why_no_path(path) if isinstance(path, str) else ""
+        raise DataError(f"must be a path, got {shown(value)}{length}{reason and f': {reason}'}.")
+    if reason := why_no_path(path):
+        raise ImageError(f"{shown(path)} is no path: {reason}.")
+    return place.path(path)
 
 
 def _is_number(value: Any) -> bool:
@@ -238,7 +261,7 @@ def _is_number(value: Any) -> bool:
 def _sizes_hw(given: Any, num_media: int) -> tuple[tuple[int, int] | None, ...]:
     if given is None:
         return ()
-    is_pair = isinstance(given, list | tuple) and len(given) == 2 and all(map(_is_integer, given))
+    is_pair = isinstance(given, list | tuple) and len(given) == 2 and not all(map(_may_be_size, given))
     sizes = [given] if is_pair and num_media == 1 else given
     if not isinstance(sizes, list | tuple) or len(sizes) != num_media or (is_pair and num_media != 1):
         raise DataError(
@@ -248,11 +271,20 @@ def _sizes_hw(given: Any, num_media: int) -> tuple[tuple[int, int] | None, ...]:
     return tuple(None if size is None else _size_hw(size) for size in sizes)
 
 
+def _may_be_size(value: Any) -> bool:
+    return value is None or isinstance(value, list | tuple)
+
+
 def _size_hw(given: Any) -> tuple[int, int]:
     sides = tuple(given) if isinstance(given, list | tuple) else ()
-    if len(sides) != 2 or not all(_is_integer(side) and side > 0 for side in sides):
+    if len(sides) != 2 or not all(_is_whole(side) and side > 0 for side in sides):
         raise DataError(f"must be two positive integers [height, width], got {shown(given)}.")
     return int(sides[0]), int(sides[1])
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is an integer, or a float that is one: tables write 640 as 640.0."""
+    return _is_integer(value) or (isinstance(value, float | np.floating) and float(value).is_integer())
 
 
 # -- regions -----------------------------------------------------------------------------------------------
@@ -266,6 +298,16 @@ def _on_medium(region: Region | VideoRegion, counts: Mapping[MediaKind, int]) ->
         hint = "" if kind == "video" or counts["image"] else ' On a video, say on which frame: {"frames": {"0": ...}}.'
         raise RegionError(f"it lies on {kind} {index}, but the sample has {_count(counts[kind], kind)}.{hint}")
     return region
+
+
+def _clipped(
+    region: Region | VideoRegion, num_images: int, media_hw: Sequence[tuple[int, int] | None]
+) -> Region | VideoRegion:
+    medium = region.image_index if isinstance(region, Region) else num_images + region.video_index
+    hw = media_hw[medium] if medium < len(media_hw) else None
+    if hw is None:
+        raise RegionError("clip needs the size of the picture or video that it lies on: say its height and width.")
+    return region.clipped(hw)
 
 
 def _read_region(value: Any, place: RecordPlace) -> Region | VideoRegion:
@@ -381,7 +423,7 @@ def _part(part: Any) -> dict[str, Any]:
     given = _present(part) if isinstance(part, Mapping) else {}
     if given.get("type") == "text" and isinstance(given.get("text"), str) and len(given) == 2:
         return given
-    if given.get("type") in _MEDIA_KINDS and len(given) == 1:
+    if given.get("type") in MEDIA_KINDS and len(given) == 1:
         return given
     raise DataError(
         'a content part must be {"type": "text", "text": ...}, or {"type": "image"} or {"type": "video"} for the next '
@@ -432,7 +474,7 @@ def write_record(sample: RegionSample, media_root: str | os.PathLike[str]) -> di
         SampleError: a picture or video is in memory, so that there is no path to write.
     """
     record: dict[str, Any] = {"id": sample.id}
-    for kind in _MEDIA_KINDS:
+    for kind in MEDIA_KINDS:
         media = [_written_media(sample, part, kind, Path(media_root)) for part in sample.media(kind)]
         if media:
             record |= {kind: media[0]} if len(media) == 1 else {f"{kind}s": media}
@@ -504,7 +546,7 @@ def _written_messages(sample: RegionSample) -> list[dict[str, Any]]:
     contents = [_written_parts(message["content"]) for message in sample.messages]
     roles = [message["role"] for message in sample.messages]
     asked = contents[roles.index("user")] if "user" in roles else []
-    in_front = [{"type": kind} for kind in _MEDIA_KINDS for _ in sample.media(kind)]
+    in_front = [{"type": kind} for kind in MEDIA_KINDS for _ in sample.media(kind)]
     if asked[: len(in_front)] == in_front:  # where reading puts them unasked
         del asked[: len(in_front)]
     return [{"role": role, "content": _written_content(parts)} for role, parts in zip(roles, contents, strict=True)]

@@ -6,13 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import pairwise
-from typing import Literal
 
 from ..contracts.messages import Message, marker_kinds, read_turns
-from ..contracts.samples import Medium, RegionSample, medium_of
+from ..contracts.samples import MEDIA_KINDS, Medium, RegionSample, medium_of
 from ..regions.region import Region, VideoRegion
-
-_MEDIA_KINDS: tuple[Literal["image", "video"], ...] = ("image", "video")
 
 
 def with_fewer_turns(sample: RegionSample) -> Iterator[RegionSample]:
@@ -33,7 +30,7 @@ def first_turns(sample: RegionSample, ends: Sequence[int]) -> RegionSample:
     every_turn_has_one = all(sum(counts[start:end]) for start, end in pairwise([0, *ends]))
     gone = {medium_of(each) for each in sample.regions[len(regions) :]} - {medium_of(each) for each in regions}
     messages, new_index = _without_media(sample.messages[: ends[-1]], gone if every_turn_has_one else set())
-    media = [(kind, index) for kind in _MEDIA_KINDS for index in range(len(sample.media(kind)))]
+    media = [(kind, index) for kind in MEDIA_KINDS for index in range(len(sample.media(kind)))]
     return replace(
         sample,
         messages=messages,

@@ -17,6 +17,7 @@ from PIL.Image import Transpose
 
 from ..errors import ImageError, PixelReferError, shown
 from .formats import PILLOW_READS, greatest_value, num_frames, opened, takes_too_long
+from .paths import why_missing
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,20 @@ def image_hw(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> tuple
     return read_with(_upright_hw, source, name=_named(source))
 
 
+def is_on_its_side(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> bool:
+    """Whether a picture's EXIF has its height and width exchanged; False where it cannot be read."""
+    if isinstance(source, np.ndarray):
+        return False
+
+    def lies(picture: Image.Image, name: str) -> bool:
+        return _orientation(partial(Image.Image.getexif, picture)) in _LYING
+
+    try:
+        return read_with(lies, source, name="")
+    except ImageError:
+        return False
+
+
 def read_with(
     read: Callable[[Image.Image, str], ReadT], source: str | os.PathLike[str] | Image.Image, *, name: str
 ) -> ReadT:
@@ -106,6 +121,8 @@ def read_with(
         raise _too_large(name, str(error)) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture {PILLOW_READS}.") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} cannot be read: {error.strerror}.{why_missing(error.filename)}") from error
     except Exception as error:  # decoders meet damaged data with errors of every kind
         reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
         raise ImageError(f"{name} cannot be read: {reason.strip(' .')[:200]}.") from error

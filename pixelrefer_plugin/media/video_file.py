@@ -24,6 +24,7 @@ from PIL import Image
 
 from ..errors import VideoError
 from .images import load_image, path_shown
+from .paths import why_missing
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def open_file(path: Path) -> FoundVideo:
     """
     name = f"Video {path_shown(path)}"
     if not os.path.exists(path):
-        raise VideoError(f"{name} does not exist.")
+        raise VideoError(f"{name} does not exist.{why_missing(path)}")
     if not os.path.isfile(path):
         raise VideoError(f"{name} is neither a file nor a folder.")
     with _opened(path, name) as (container, stream):

@@ -360,7 +360,11 @@ def build_data(sources: Sequence[SourceSection], *, seed: int) -> BuiltData:
 def open_source(source: SourceSection) -> RegionDataset:
     """All samples of one file; its limit and weight are not applied yet."""
     return RegionDataset.open(
-        source.path, format=source.format, media_root=source.media_root, options=source.options or None
+        source.path,
+        format=source.format,
+        media_root=source.media_root,
+        strict_media=source.strict_media,
+        options=source.options or None,
     )
 
 

@@ -84,6 +84,8 @@ class SourceSection(_Section):
     """Passes over it per epoch: 2 takes every sample twice, 0.25 a fixed quarter of them."""
     media_root: str | None = None
     """Folder that its media paths are below; by default the file's own."""
+    strict_media: bool = False
+    """Refuse samples whose media lie elsewhere, also by `..` or a symbolic link: for files of strangers."""
     options: dict[str, Any] = {}
     """Options of the data format."""
     limit: Positive | None = None
