@@ -5,7 +5,6 @@ They know data formats by name only, and neither pictures nor models.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from bisect import bisect_right
@@ -22,8 +21,6 @@ from ..contracts.data_format import DataFormatSpec, SampleFile
 from ..contracts.samples import SAMPLE_FAULTS, RecordPlace, RegionSample
 from ..errors import DataError, Defect, PixelReferError, PluginError, SampleError
 from .records import JsonRecords, peek
-
-logger = logging.getLogger(__name__)
 
 
 class _SamplesByIndex:
@@ -314,7 +311,8 @@ def _recognised(first: Any, subject: str) -> DataFormatSpec:
     failures: list[PixelReferError] = []
     found = [spec for spec in installed if isinstance(first, Mapping) and _recognises(spec, first, failures)]
     for failure in failures:
-        logger.warning("%s The format is passed over; to use it, name it.", failure)
+        told = " ".join(filter(None, [str(failure), failure.origin]))
+        plugins.warn_once(f"{told} The format is passed over; to use it, name it.")
     if len(found) == 1:
         return found[0]
     names = ", ".join(spec.name for spec in found or installed) or "none"
