@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import logging
+import operator
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -21,7 +22,8 @@ import pluggy
 
 from . import hookspecs
 from .contracts.plugin_api import NOT_SAID, api_defect
-from .contracts.plugin_source import HOOK_NAMES, HOOKS, NOT_KNOWN, Hook, Kind, PluginSource, misspelt_hook, read_source
+from .contracts.plugin_source import HOOK_NAMES, HOOKS, NOT_KNOWN, Hook, PluginSource, misspelt_hook, read_source
+from .contracts.plugin_source import Kind as Kind
 from .errors import PixelReferError, PluginCodeError, PluginError, SpliceError, shown, text_of
 
 if TYPE_CHECKING:
@@ -547,6 +549,39 @@ def in_plugin(kind: Kind, name: str, step: str) -> Iterator[None]:
         wrapped = PluginCodeError.of(error, f"{kind} '{name}'", step)
         _tell_distribution(wrapped, kind, name)
         raise wrapped from error
+
+
+def result_of(kind: Kind, name: str, step: str, wanted: type, function: Callable[..., Any], *args: Any) -> Any:
+    """What a plugin's function returns, which must be of a class. Raises as `in_plugin`, else `PluginError`."""
+    with in_plugin(kind, name, step):
+        result = function(*args)
+        require_result(kind, name, step, wanted, result)
+    return result
+
+
+def count_of(kind: Kind, name: str, step: str, function: Callable[..., Any], *args: Any) -> int:
+    """The integer, 1 or more, that a plugin's function returns. Raises as `result_of`."""
+    with in_plugin(kind, name, step):
+        result = function(*args)
+        is_count = hasattr(result, "__index__") and not isinstance(result, bool) and operator.index(result) >= 1
+        if not is_count:
+            raise PluginError(_wrong_result(kind, name, step, "an integer >= 1", result))
+    return operator.index(result)
+
+
+def require_result(kind: Kind, name: str, step: str, wanted: type, result: Any) -> None:
+    """Refuse what a plugin's code returned, where it is of another class; within `in_plugin`.
+
+    Raises:
+        PluginError: it is.
+    """
+    if not isinstance(result, wanted):
+        raise PluginError(_wrong_result(kind, name, step, f"a {wanted.__name__}", result))
+
+
+def _wrong_result(kind: Kind, name: str, step: str, expected: str, result: Any) -> str:
+    got = shown(result) if result is None or isinstance(result, int | float | str) else f"a {type(result).__name__}"
+    return f"{kind.capitalize()} '{name}' must return {expected} from {step}, got {got}. Report it to its author."
 
 
 def _tell_distribution(error: PixelReferError, kind: Kind, name: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from .. import plugins
 from ..contracts.data_format import DataFormatSpec, SampleFile
 from ..contracts.samples import SAMPLE_FAULTS, RecordPlace, RegionSample
-from ..errors import DataError, Defect, PixelReferError, PluginError, SampleError
+from ..errors import DataError, Defect, PixelReferError, PluginError, SampleError, shown
 from .records import JsonRecords, peek
 
 
@@ -97,11 +97,12 @@ class RegionDataset(_SamplesByIndex):
             raise DataError(f"'{path}' is no regular file, so it is read once only. Write it to one first.")
         first = peek(path) if format == "auto" else {}
         spec = _recognised(first, f"'{path}'") if format == "auto" else plugins.get_data_format(format)
-        config = spec.make_config(options)
+        config = _config_of(spec, options)
         root = _media_root(path.parent if media_root is None else media_root)
         if spec.open_file is not None:
             with _in_format(spec.name, "open_file"):
                 file = spec.open_file(config, path, root)
+                _require_readable(file, spec.name)
             return cls(_CheckedFile(file, spec.name, path.name), format=spec.name, name=path.name)
         return cls(_Records(JsonRecords(path), spec, config, root), format=spec.name, name=path.name)
 
@@ -139,7 +140,7 @@ class RegionDataset(_SamplesByIndex):
         spec = _recognised(rows[0], "rows") if format == "auto" else plugins.get_data_format(format)
         if spec.read_record is None:
             raise DataError(f"Data format '{spec.name}' reads whole files, not rows. Use RegionDataset.open.")
-        records = _Records(_Rows(rows, name), spec, spec.make_config(options), _media_root(media_root))
+        records = _Records(_Rows(rows, name), spec, _config_of(spec, options), _media_root(media_root))
         return cls(records, format=spec.name, name=f"{name}s")
 
     def __len__(self) -> int:
@@ -285,6 +286,21 @@ class _CheckedFile:
             return _checked_sample(self._file[index], self._format)
 
 
+def _config_of(spec: DataFormatSpec, options: Any) -> Any:
+    with _in_format(spec.name, "config"):
+        return spec.make_config(options)
+
+
+def _require_readable(file: Any, format: str) -> None:
+    """Refuse what a format gives in place of a `SampleFile`; within `in_plugin`."""
+    for method in ("__len__", "__getitem__"):
+        if not hasattr(type(file), method):
+            raise PluginError(
+                f"Data format '{format}' must return an object with __len__ and __getitem__ from open_file, got "
+                f"{shown(file)}, a {type(file).__name__} without {method}. Report it to its author."
+            )
+
+
 def _in_format(name: str, step: str) -> AbstractContextManager[None]:
     return plugins.in_plugin("data format", name, step)
 
@@ -301,7 +317,9 @@ def _as_defects(place: RecordPlace, format: str, step: str) -> Iterator[None]:
 
 def _checked_sample(sample: Any, format: str) -> RegionSample:
     if not isinstance(sample, RegionSample):
-        raise PluginError(f"Data format '{format}' must read a RegionSample, got {sample!r}.")
+        raise PluginError(f"Data format '{format}' must read a RegionSample, got {shown(sample)}.")
+    if problem := sample.problem:
+        raise PluginError(f"Data format '{format}' reads a RegionSample whose {problem}. Report it to its author.")
     return sample
 
 
@@ -316,7 +334,7 @@ def _recognised(first: Any, subject: str) -> DataFormatSpec:
     if len(found) == 1:
         return found[0]
     names = ", ".join(spec.name for spec in found or installed) or "none"
-    keys = ", ".join(map(repr, first)) if isinstance(first, Mapping) else "none, it is no object"
+    keys = ", ".join(map(shown, first)) if isinstance(first, Mapping) else "none, it is no object"
     how_many = f"More than one data format recognises {subject}" if found else f"No data format recognises {subject}"
     raise DataError(
         f"{how_many}: {names}{'' if found else ' are installed'}. The keys of its first record: {keys}. "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..contracts.views import PatchGeometry
+from ..plugins import in_plugin
 from .crops import Picture, cut_crops, first_of_each, picture_hw
 from .layouts import GridLayout, LayoutSheet, PlannedRegion, PromptLayout, SceneLayout
 
@@ -146,7 +147,8 @@ def make_region_batch(
     regions = [planned for sample in samples for region in sample for planned in region]
     images_hw = [picture_hw(pictures[region.picture]) for region in regions]
     sheet = LayoutSheet(regions, images_hw=images_hw, first_alike=first_of_each(pictures), scene=scene)
-    views = tuple(sheet.view(index) for index in range(len(regions[0].plan.views)))
+    with in_plugin("adapter", adapter, "lay_out"):  # a view may be a class of the adapter's own
+        views = tuple(sheet.view(index) for index in range(len(regions[0].plan.views)))
     return RegionBatch(
         adapter=adapter,
         placeholder_id=placeholder_id,

@@ -22,7 +22,7 @@ from ..contracts.encoded import FeatureGrids
 from ..contracts.module import AdapterModule, Shapes
 from ..conversation.token_ids import TokenIds
 from ..errors import SpliceError
-from ..plugins import in_plugin
+from ..plugins import in_plugin, require_result
 from .layouts import Features
 from .region_batch import RegionBatch
 from .scene import captured_scene
@@ -113,7 +113,10 @@ class SplicedCall:
         most = _VALUES_A_CALL / self.shapes.crop if parameter.device.type == "cpu" else math.inf
         packs = _packs([h * w for h, w in regions.crop_grids_hw], most)
         with in_plugin("backbone", self.spec.name, "crops.encode"):
-            grids = FeatureGrids.joined([self.spec.crops.encode(self.backbone, crops[pack]) for pack in packs])
+            encoded = [self.spec.crops.encode(self.backbone, crops[pack]) for pack in packs]
+            for each in encoded:
+                require_result("backbone", self.spec.name, "crops.encode", FeatureGrids, each)
+            grids = FeatureGrids.joined(encoded)
             if grids.grids_hw != regions.crop_grids_hw:
                 raise SpliceError(
                     f"Backbone '{self.spec.name}' was given crops of {regions.crop_grids_hw} patches "
@@ -146,6 +149,8 @@ class SplicedCall:
             raise SpliceError(f"{promised} but returned {tuple(tokens.shape)}.")
         if not tokens.is_floating_point():
             raise SpliceError(f"{promised} but returned integers ({tokens.dtype}).")
+        if tokens.is_meta:
+            raise SpliceError(f"{promised} but returned a tensor without values, on the device 'meta'.")
 
     @contextmanager
     def _spliced(self, slots: Tensor, regions: RegionBatch, call: NativeCall) -> Iterator[None]:
