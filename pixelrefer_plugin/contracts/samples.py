@@ -167,7 +167,8 @@ def _is_message(message: Any) -> bool:
 
 
 def _caused(error: SampleError, fault: PixelReferError) -> SampleError:
-    error.plugin, error.step, error.__cause__ = fault.plugin, fault.step, fault
+    error.plugin, error.step, error.distribution = fault.plugin, fault.step, fault.distribution
+    error.__cause__ = fault
     return error
 
 

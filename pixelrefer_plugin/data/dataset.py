@@ -293,12 +293,12 @@ def _config_of(spec: DataFormatSpec, options: Any) -> Any:
 
 def _require_readable(file: Any, format: str) -> None:
     """Refuse what a format gives in place of a `SampleFile`; within `in_plugin`."""
-    for method in ("__len__", "__getitem__"):
-        if not hasattr(type(file), method):
-            raise PluginError(
-                f"Data format '{format}' must return an object with __len__ and __getitem__ from open_file, got "
-                f"{shown(file)}, a {type(file).__name__} without {method}. Report it to its author."
-            )
+    missing = [method for method in ("__len__", "__getitem__") if not hasattr(type(file), method)]
+    if missing or isinstance(file, str | bytes):
+        raise PluginError(
+            f"Data format '{format}' must return an object of samples with __len__ and __getitem__ from open_file, got "
+            f"a {type(file).__name__}{f' without {missing[0]}' if missing else ''}. Report it to its author."
+        )
 
 
 def _in_format(name: str, step: str) -> AbstractContextManager[None]:

@@ -21,7 +21,7 @@ from ..contracts.backbone import BackboneSpec, NativeCall
 from ..contracts.encoded import FeatureGrids
 from ..contracts.module import AdapterModule, Shapes
 from ..conversation.token_ids import TokenIds
-from ..errors import SpliceError
+from ..errors import PluginError, SpliceError
 from ..plugins import in_plugin, require_result
 from .layouts import Features
 from .region_batch import RegionBatch
@@ -121,6 +121,11 @@ class SplicedCall:
                 raise SpliceError(
                     f"Backbone '{self.spec.name}' was given crops of {regions.crop_grids_hw} patches "
                     f"and returned {grids.grids_hw}."
+                )
+            if grids.features.shape[1] != self.shapes.crop:
+                raise PluginError(
+                    f"Backbone '{self.spec.name}' says that features of crops have width {self.shapes.crop} "
+                    f"(crops.width), and returned width {grids.features.shape[1]}."
                 )
         return grids
 

@@ -1,0 +1,201 @@
+"""Whatever a plugin's code raises or returns in any step: an error that names plugin, step and distribution."""
+
+import json
+from importlib import metadata
+
+import faulty
+import numpy as np
+import pytest
+import torch
+from conftest import picture, user
+from PIL import Image
+
+from pixelrefer_plugin import (
+    PixelReferError,
+    Region,
+    RegionDataset,
+    VideoRegion,
+    attach,
+    load_region_source,
+    plugins,
+)
+from pixelrefer_plugin.errors import PluginCodeError, SampleError
+from pixelrefer_plugin.media.video import Video
+
+BOX, TRIANGLE = Region.from_box((8, 8, 40, 40)), Region.from_polygon([8, 10, 50, 12, 20, 50])
+IMAGE = Image.fromarray(picture(70, 84))
+CLIP = {"type": "video", "video": np.stack([picture(56, 70, seed) for seed in range(4)]), "fps": 2.0}
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path, monkeypatch):
+    """The faulty plugin, of a distribution of its own, beside all others."""
+    info = tmp_path / "faulty_goods-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-goods\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text(f"[{plugins.GROUP}]\nfaulty = faulty\n")
+    points = [*metadata.entry_points(group=plugins.GROUP), *metadata.Distribution.at(info).entry_points]
+    served = plugins.PluginHost(points)
+    monkeypatch.setattr(plugins, "host", lambda: served)
+    faulty.FAULTS.clear()
+    yield served
+    faulty.FAULTS.clear()
+
+
+@pytest.fixture(scope="module")
+def bare():
+    """A tiny backbone and its processor."""
+    return faulty.BACKBONE.tiny(0)
+
+
+# -- what each kind is asked to do -------------------------------------------------------------------------
+
+
+def ask(bare, adapter="faulty"):
+    """All that an adapter and a backbone do: plan, learn from a picture and a video, and answer with a mask."""
+    backbone, native = bare
+    native.tokenizer.padding_side = "right"
+    model, processor = attach(backbone, native, adapter=adapter, backbone_plugin="faulty")
+    try:
+        gives_masks = model.adapter_spec.masks is not None
+        targets = [TRIANGLE] if gives_masks else []
+        answer = {"role": "assistant", "content": "It is <seg>." if targets else "It is."}
+        asked = [user(IMAGE, "What is <region>, and <region>?"), answer], [user(CLIP, "What is <region>?")]
+        learnt = processor(asked[0], [BOX, TRIANGLE, *targets], labels=True)
+        model(**learnt).loss.backward()
+        with torch.no_grad():
+            model(**processor(asked[1], [VideoRegion({1: TRIANGLE, 2: TRIANGLE})]))
+        if gives_masks:
+            wanted = processor([user(IMAGE, "segment it")], segment=True)
+            model.generate(**wanted, force_mask=True, do_sample=False, max_new_tokens=2)
+    finally:
+        model.detach()
+
+
+def ask_source(tmp_path):
+    source = load_region_source("faulty")
+    source.segment(IMAGE, [BOX])
+    video = Video(CLIP["video"], (0, 1, 2, 3), (0.0, 0.5, 1.0, 1.5), num_source_frames=4, duration_s=2.0, name="clip")
+    source.track(video, [VideoRegion({1: TRIANGLE})])
+
+
+def ask_format(tmp_path):
+    path = tmp_path / "faulty.jsonl"
+    path.write_text('{"faulty": "a"}\n{"faulty": "b"}\n')
+    list(RegionDataset.open(path, format="faulty"))
+
+
+def ask_reader(tmp_path):
+    path = tmp_path / "whole.json"
+    path.write_text(json.dumps({"whole": ["a", "b"]}))
+    list(RegionDataset.open(path, format="faulty-whole"))
+
+
+OF_ADAPTER = (
+    *("config", "planner", "plan", "plan_drawn", "together", "list_heading", "lay_out", "build", "start_from"),
+    *("set_attn_implementation", "forward", "predict_masks", "mask_losses", "masks.picture_px", "masks.max_objects"),
+)
+OF_BACKBONE = (
+    *("crops.geometry", "crops.width", "crops.encode", "cells.side"),
+    *("images.grids_hw", "images.grids", "images.boxes_xyxy"),
+    *("videos.grids_hw", "videos.grids", "videos.boxes_xyxy", "videos.frames_per_grid", "videos.resize_frames"),
+)
+MODELS = {
+    **{("adapter", step): "faulty" for step in OF_ADAPTER},
+    **{("backbone", step): "faulty" for step in OF_BACKBONE},
+    ("adapter", "frame_label"): "faulty-alone",
+    ("backbone", "images.projected"): "faulty-projected",
+    ("backbone", "videos.projected"): "faulty-projected",
+}
+OTHERS = {
+    **{("region source", step): ask_source for step in ("config", "build", "segment", "track")},
+    **{("data format", step): ask_format for step in ("config", "read_record")},
+    **{("data format", step): ask_reader for step in ("config", "open_file", "__len__", "__getitem__")},
+}
+
+
+# -- what may go wrong -------------------------------------------------------------------------------------
+
+
+class OddError(BaseException):
+    """No exception, and it cannot be shown."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def raising(error):
+    def fault():
+        raise error
+
+    return fault
+
+
+RAISED = {
+    "an exception": ValueError("no luck"),
+    "one without text": OddError(),
+    "an exit": SystemExit(0),
+    "a long one": KeyError("x" * 10**6),
+}
+RETURNED = {"None": None, "a number": -1, "a text": "text", "a tuple": (), "an object": object()}
+
+
+def require_named(error, kind, step, *, cause=None):
+    """That an error says whose code it is about."""
+    assert error.plugin.startswith(f"{kind} 'faulty")
+    assert error.distribution == "faulty-goods 2.0"
+    assert error.step == step
+    assert len(str(error)) < 1000
+    if cause is not None:
+        assert type(cause).__name__ in str(error)
+
+
+def test_without_a_fault_all_works(bare, tmp_path):
+    for adapter in ("faulty", "faulty-alone", "faulty-projected"):
+        ask(bare, adapter)
+    ask_source(tmp_path)
+    ask_format(tmp_path)
+    ask_reader(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "step"), MODELS)
+@pytest.mark.parametrize("what", ["an exception", "one without text"])
+def test_what_code_of_a_model_raises_is_named(bare, kind, step, what):
+    cause = RAISED[what]
+    faulty.FAULTS[step] = raising(cause)
+    with pytest.raises(PluginCodeError) as caught:
+        ask(bare, MODELS[kind, step])
+    require_named(caught.value, kind, step, cause=cause)
+    faulty.FAULTS.clear()
+
+
+IGNORED = {"start_from", "set_attn_implementation", "config"}  # what they return is not looked at
+
+
+@pytest.mark.parametrize(("kind", "step"), [each for each in MODELS if each[1] not in IGNORED])
+@pytest.mark.parametrize("what", ["None", "a number", "an object"])
+def test_what_code_of_a_model_returns_is_checked(bare, kind, step, what):
+    faulty.FAULTS[step] = lambda: RETURNED[what]
+    with pytest.raises(PixelReferError) as caught:
+        ask(bare, MODELS[kind, step])
+    require_named(caught.value, kind, step)
+
+
+@pytest.mark.parametrize("what", RAISED)
+@pytest.mark.parametrize(("kind", "step"), OTHERS)
+def test_what_code_of_a_source_or_format_raises_is_named(tmp_path, kind, step, what):
+    faulty.FAULTS[step] = raising(RAISED[what])
+    with pytest.raises((PluginCodeError, SampleError)) as caught:
+        OTHERS[kind, step](tmp_path)
+    require_named(caught.value, kind, step, cause=RAISED[what])
+
+
+@pytest.mark.parametrize("what", RETURNED)
+@pytest.mark.parametrize(("kind", "step"), [each for each in OTHERS if each[1] not in IGNORED])
+def test_what_code_of_a_source_or_format_returns_is_checked(tmp_path, kind, step, what):
+    if (step, what) == ("open_file", "a tuple"):
+        pytest.skip("a tuple of samples has all that a file of samples needs")
+    faulty.FAULTS[step] = lambda: RETURNED[what]
+    with pytest.raises(PixelReferError) as caught:
+        OTHERS[kind, step](tmp_path)
+    require_named(caught.value, kind, step)
