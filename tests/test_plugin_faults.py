@@ -7,19 +7,26 @@ import faulty
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import picture, user
 from PIL import Image
 
 from pixelrefer_plugin import (
+    DataError,
     PixelReferError,
+    PluginError,
     Region,
     RegionDataset,
+    SampleError,
     VideoRegion,
     attach,
     load_region_source,
     plugins,
 )
-from pixelrefer_plugin.errors import PluginCodeError, SampleError
+from pixelrefer_plugin.authoring import RegionSample
+from pixelrefer_plugin.cli import main
+from pixelrefer_plugin.cli.listing import Listed, table_of
+from pixelrefer_plugin.errors import PluginCodeError
 from pixelrefer_plugin.media.video import Video
 
 BOX, TRIANGLE = Region.from_box((8, 8, 40, 40)), Region.from_polygon([8, 10, 50, 12, 20, 50])
@@ -199,3 +206,99 @@ def test_what_code_of_a_source_or_format_returns_is_checked(tmp_path, kind, step
     with pytest.raises(PixelReferError) as caught:
         OTHERS[kind, step](tmp_path)
     require_named(caught.value, kind, step)
+
+
+# -- other plugins, and what users see ---------------------------------------------------------------------
+
+
+def good_file(tmp_path):
+    IMAGE.save(tmp_path / "a.png")
+    turns = [{"role": "user", "content": "What is <region>?"}, {"role": "assistant", "content": "A car."}]
+    path = tmp_path / "good.jsonl"
+    path.write_text(json.dumps({"image": "a.png", "regions": [{"box": [1, 1, 9, 9]}], "messages": turns}))
+    return path
+
+
+def run(*args):
+    return CliRunner().invoke(main, [str(each) for each in args])
+
+
+@pytest.mark.parametrize("what", RAISED)
+def test_a_format_that_fails_to_recognise_is_passed_over_and_told_once(tmp_path, caplog, what):
+    faulty.FAULTS["recognises"] = raising(RAISED[what])
+    path = good_file(tmp_path)
+    for _ in range(3):
+        assert RegionDataset.open(path).format == "regions"
+    [record] = caplog.records
+    assert "Data format 'faulty' failed in recognises" in record.message
+    assert "from faulty-goods 2.0" in record.message
+    result = run("validate", path)
+    assert result.exit_code == 0
+    assert "1 good" in result.output
+
+
+def test_a_file_that_no_format_recognises_tells_of_one_that_failed(tmp_path):
+    faulty.FAULTS["recognises"] = raising(OddError())
+    path = tmp_path / "odd.jsonl"
+    path.write_text('{"faulty": 1}\n')
+    with pytest.raises(DataError, match="No data format recognises .* Data format 'faulty' failed in recognises: Odd"):
+        RegionDataset.open(path)
+
+
+SAMPLES = {
+    "an id that is no text": {"id": 3},
+    "no messages": {"messages": None},
+    "messages as a text": {"messages": "Hello"},
+    "a message that is a text": {"messages": ("Hello",)},
+    "a message without content": {"messages": ({"role": "user"},)},
+    "a part that is a text": {"messages": ({"role": "user", "content": ["Hello"]},)},
+    "regions that are none": {"regions": (5,)},
+    "a region in place of several": {"regions": BOX},
+    "a place that is no text": {"where": None},
+    "sizes that are none": {"media_hw": (4, 5)},
+}
+
+
+@pytest.mark.parametrize("fields", SAMPLES.values(), ids=SAMPLES)
+def test_a_sample_of_wrong_types_is_the_formats_fault(tmp_path, fields):
+    sound = {"id": "a", "messages": ({"role": "user", "content": "Hello"},), "where": "here"}
+    faulty.FAULTS["read_record"] = lambda: RegionSample(**sound | fields)
+    with pytest.raises(PluginError, match=f"reads a RegionSample whose {next(iter(fields))} must be") as caught:
+        ask_format(tmp_path)
+    require_named(caught.value, "data format", "read_record")
+
+
+TRIED = {
+    "config": "failed in config",
+    "planner": "failed in planner",
+    "plan": "failed in plan",
+    "tiny": "failed in tiny",
+    "recognises": "failed in recognises",
+}
+
+
+@pytest.mark.parametrize("what", ["an exception", "an exit"])
+@pytest.mark.parametrize("step", TRIED)
+def test_a_check_tells_what_cannot_run(monkeypatch, step, what):
+    monkeypatch.setenv("COLUMNS", "80")
+    sound = run("plugins", "--check")
+    assert sound.exit_code == 0, sound.output
+    faulty.FAULTS[step] = raising(RAISED[what])
+    result = run("plugins", "--check")
+    assert result.exit_code == 1
+    assert "cannot run" in result.output
+    assert f"{TRIED[step]}: {type(RAISED[what]).__name__}" in " ".join(result.output.split())
+    assert max(map(len, result.output.splitlines())) <= 80
+    faults = json.loads(run("plugins", "--check", "--json").stdout)
+    assert [each["name"] for each in faults if each["status"] != "loaded"] == ["faulty"]
+    assert "\n" not in "".join(each["status"] for each in faults)
+
+
+def test_a_long_status_stands_below_its_row(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    broken = plugins.PluginInfo("x", "adapter", "x", "acme", "1", f"broken: fails to load: {'no luck ' * 30}")
+    header, row, *reason = table_of([Listed(broken)]).splitlines()
+    assert header.split() == ["name", "kind", "distribution", "version", "status"]
+    assert row.split() == ["x", "adapter", "acme", "1", "broken"]
+    assert " ".join(" ".join(reason).split()) == f"fails to load: {'no luck ' * 30}".strip()
+    assert all(len(each) <= 80 for each in reason)
