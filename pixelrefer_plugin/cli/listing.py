@@ -59,11 +59,13 @@ class Listed:
 
 
 def table_of(found: Sequence[Listed]) -> str:
-    """The plugins as a table as wide as the terminal; a status that is too long for it stands below its row."""
+    """The plugins as a table as wide as the terminal; what is wrong with one stands below it, where it is too long."""
     width = max(60, shutil.get_terminal_size().columns)
     rows = [tuple(_cell(column, row[column]) for column in _COLUMNS) for each in found for row in each.rows()]
     widths = [max(len(line[at]) for line in (_COLUMNS, *rows)) for at in range(len(_COLUMNS) - 1)]
-    return "\n".join(line for row in (_COLUMNS, *rows) for line in _lines(row, widths, width))
+    short = max((len(row[-1]) for row in rows if ": " not in row[-1]), default=0)
+    gap = 2 if sum(widths) + 2 * len(widths) + short <= width else 1
+    return "\n".join(line for row in (_COLUMNS, *rows) for line in _lines(row, [each + gap for each in widths], width))
 
 
 def _cell(column: str, value: str) -> str:
@@ -76,10 +78,10 @@ def _cell(column: str, value: str) -> str:
 
 def _lines(row: Sequence[str], widths: Sequence[int], width: int) -> Iterator[str]:
     *cells, status = row
-    start = "".join(cell.ljust(each + 2) for cell, each in zip(cells, widths, strict=True))
-    if len(start) + len(status) <= width:
+    start = "".join(cell.ljust(each) for cell, each in zip(cells, widths, strict=True))
+    word, _, reason = status.partition(": ")
+    if not reason or len(start) + len(status) <= width:
         yield f"{start}{status}"
         return
-    word, _, reason = status.partition(": " if ": " in status else " ")
     yield f"{start}{word}"
     yield from textwrap.wrap(reason, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
