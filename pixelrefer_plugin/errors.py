@@ -9,6 +9,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict, Unpack
 
 _MOST_CHARACTERS = 200  # of the text of another library's exception
@@ -60,6 +61,13 @@ class _Shown(reprlib.Repr):
             return super().repr_int(x, level)
         except ValueError:  # Python writes out no more than 4300 digits
             return f"an integer of {x.bit_length()} bits"
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """In its own order; that of `reprlib` is sorted."""
+        if x and level <= 0:
+            return "{...}"
+        pairs = [f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}" for key in islice(x, self.maxdict)]
+        return "{" + ", ".join([*pairs, *["..."] * (len(x) > self.maxdict)]) + "}"
 
     def repr_instance(self, x: Any, level: int) -> str:
         return _shortened(_written(x, repr), self.maxother)
