@@ -211,7 +211,7 @@ def _says(spec: DataFormatSpec, record: Mapping[str, Any]) -> bool:
 
 
 def _other_says(spec: DataFormatSpec, record: Mapping[str, Any]) -> bool:
-    """What a format that is not the checked one says; no, where its code fails, which is not the checked one's fault."""
+    """What another format than the checked one says; no, where its code fails: that is not the checked one's fault."""
     try:
         with in_plugin("data format", spec.name, "recognises"):
             return bool(spec.recognises(record))
