@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -334,7 +335,7 @@ def _registered_by(plugin: _Plugin) -> dict[Kind, list[Any]]:
         raise _UnusableError(plugin.refusal)
     if not plugin.point.pattern.match(plugin.point.value):
         raise _UnusableError(f"names no module in its entry point: expected 'NAME = MODULE', got {plugin.point.value}")
-    with _failing("fails to load"):
+    with _failing("fails to load", plugin.distribution[0]):
         module = plugin.point.load()
         told = getattr(module, "PLUGIN_API", NOT_SAID)
     if defect := plugin.api_defect(told):
@@ -343,7 +344,7 @@ def _registered_by(plugin: _Plugin) -> dict[Kind, list[Any]]:
 
 
 @contextmanager
-def _failing(step: str) -> Iterator[None]:
+def _failing(step: str, distribution: str = "") -> Iterator[None]:
     """Whatever a plugin's code raises in this step stays there, as an `_UnusableError`; but Ctrl-C is the user's."""
     try:
         yield
@@ -351,7 +352,9 @@ def _failing(step: str) -> Iterator[None]:
         if isinstance(error, _UnusableError) or type(error) is KeyboardInterrupt:
             raise
         cause = "" if isinstance(error, PixelReferError) else f"{type(error).__name__}: "
-        raise _UnusableError(f"{step}: {cause}{text_of(error, _MOST_CHARACTERS)}") from error
+        hint = _install_hint(error, distribution)
+        text = f"{step}: {cause}{text_of(error, _MOST_CHARACTERS)}"
+        raise _UnusableError(f"{text.rstrip('.')}. {hint}" if hint else text) from error
 
 
 def _run_hooks(module: Any, unmarked: str) -> dict[Kind, list[Any]]:
@@ -431,7 +434,7 @@ def _installed_points() -> Iterator[metadata.EntryPoint]:
     seen = set()
     for found in metadata.distributions():
         name, _ = _name_and_version(found)
-        key = re.sub(r"[-_.]+", "-", name).lower()
+        key = _normal(name)
         if key in seen and name != _UNKNOWN:
             continue
         seen.add(key)
@@ -442,6 +445,11 @@ def _installed_points() -> Iterator[metadata.EntryPoint]:
 
 
 _UNKNOWN = "unknown"
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as all ways of writing it have in common."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _name_and_version(found: metadata.Distribution | None) -> tuple[str, str]:
@@ -548,6 +556,8 @@ def in_plugin(kind: Kind, name: str, step: str) -> Iterator[None]:
             raise
         wrapped = PluginCodeError.of(error, f"{kind} '{name}'", step)
         _tell_distribution(wrapped, kind, name)
+        if hint := _install_hint(error, (wrapped.distribution or "").partition(" ")[0]):
+            wrapped.message, wrapped.cause = f"{wrapped.message} {hint}", f"{wrapped.cause}. {hint}"
         raise wrapped from error
 
 
@@ -593,6 +603,22 @@ def _tell_distribution(error: PixelReferError, kind: Kind, name: str) -> None:
         error.distribution = " ".join(provider)
         if isinstance(error, PluginError | SpliceError):
             error.add_note(error.origin)
+
+
+def _install_hint(error: BaseException, distribution: str) -> str:
+    """What to install, where a module is missing: the extra of the plugin's distribution that has it, if one does."""
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    try:
+        if not missing or find_spec(missing) is not None:
+            return ""
+        required = metadata.requires(distribution) or []
+    except Exception:  # no such distribution, or one that cannot be read
+        required = []
+    for line in required:
+        found = re.match(r"([\w.-]+).*;.*extra *== *['\"]([\w.-]+)['\"]", line)
+        if found and _normal(found[1]) == _normal(missing):
+            return f"Install it: pip install '{distribution}[{found[2]}]'"
+    return f"Install the package that has {missing}"
 
 
 def _is_of_memory(error: BaseException) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .contracts.region_source import RegionSource
 
 
+_MOST_TRACKED = 1000
+
+
 def load_region_source(name: str, **options: Any) -> CheckedSource:
     """A region source, its model loaded: it finds the masks of objects from boxes, clicks or rough masks.
 
@@ -87,6 +90,11 @@ class CheckedSource:
         """The mask of each prompt on the sampled frames where it is seen, in order."""
         _require_list(prompts)
         _require_type(video, Video, "track reads sampled frames: load_video(path)")
+        if len(prompts) > _MOST_TRACKED:
+            raise SourceError(
+                f"track follows {_MOST_TRACKED} objects at once at most, whose masks it keeps for all frames, got "
+                f"{len(prompts)}. Ask for them in parts."
+            )
         objects = [_on_frames(prompt, video, index) for index, prompt in enumerate(prompts)]
         if not objects:
             return []
@@ -146,7 +154,7 @@ def _on_frames(prompt: Any, video: Video, index: int) -> VideoRegion:
 
 
 def _require_list(prompts: Any) -> None:
-    if not isinstance(prompts, Sequence):
+    if not isinstance(prompts, Sequence) or isinstance(prompts, str | bytes):
         raise SourceError(f"prompts must be a list, one for each object, got {type(prompts).__name__}.")
 
 

@@ -1,7 +1,7 @@
 """Whatever a plugin's code raises or returns in any step: an error that names plugin, step and distribution."""
 
 import json
-from importlib import metadata
+from importlib import import_module, metadata
 
 import faulty
 import numpy as np
@@ -206,6 +206,26 @@ def test_what_code_of_a_source_or_format_returns_is_checked(tmp_path, kind, step
     with pytest.raises(PixelReferError) as caught:
         OTHERS[kind, step](tmp_path)
     require_named(caught.value, kind, step)
+
+
+@pytest.mark.parametrize(
+    ("module", "hint"),
+    [
+        ("odd_extra", "Install it: pip install 'faulty-goods[odd]'"),
+        ("odd_other.deep", "Install the package that has odd_other"),
+    ],
+)
+def test_a_package_that_is_missing_is_told_with_the_extra_that_has_it(tmp_path, monkeypatch, module, hint):
+    monkeypatch.syspath_prepend(tmp_path)
+    [info] = tmp_path.glob("*.dist-info")
+    text = "Metadata-Version: 2.1\nName: faulty-goods\nVersion: 2.0\n"
+    (info / "METADATA").write_text(f'{text}Provides-Extra: odd\nRequires-Dist: odd-extra>=1; extra == "odd"\n')
+    faulty.FAULTS["build"] = lambda: import_module(module)
+    with pytest.raises(PluginCodeError) as caught:
+        ask_source(tmp_path)
+    require_named(caught.value, "region source", "build")
+    assert str(caught.value).endswith(hint)
+    assert caught.value.cause.endswith(hint)
 
 
 # -- other plugins, and what users see ---------------------------------------------------------------------

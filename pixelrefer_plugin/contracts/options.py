@@ -25,7 +25,7 @@ def make_config(config: type[Any], options: Mapping[str, Any] | Any | None, *, o
         return options
     if options is not None and not isinstance(options, Mapping):
         raise PixelReferError(
-            f"Options of {owner} must be a mapping or a {config.__name__}, got a {type(options).__name__}."
+            f"Options of {owner} must be a mapping or a {config.__name__}, got {type(options).__name__}."
         )
     known = [item.name for item in dataclasses.fields(config) if item.init]
     unknown = [name for name in options or {} if name not in known]
