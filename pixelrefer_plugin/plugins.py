@@ -63,12 +63,16 @@ class PluginInfo:
     version: str
     status: str
     api: int | None = None
-    specs: tuple[tuple[str, str], ...] = ()
+    specs: tuple[tuple[Kind, str], ...] = ()
 
     @property
     def is_broken(self) -> bool:
         """Whether it is known that this plugin does not work."""
         return self.status.startswith("broken")
+
+
+class _UnusableError(PluginError):
+    """A plugin cannot be used; the text reads on from the plugin's name."""
 
 
 @dataclass(eq=False)  # by identity: two distributions may declare equal entry points
@@ -110,6 +114,14 @@ class _Plugin:
         """Why it is not imported, as its source tells: its contract is another, or a hook does not exist."""
         told = self.source.api
         return ("" if told is NOT_KNOWN else self.api_defect(told)) or self.source.misspelt
+
+    @cached_property
+    def registered(self) -> dict[Kind, list[Any]] | _UnusableError:
+        """What it registers, looked at alone, or why it cannot be used. Imports it."""
+        try:
+            return _registered_by(self)
+        except _UnusableError as error:
+            return error
 
     def may_have(self, kind: Kind) -> bool:
         """Whether it registers something of this kind, as far as its source tells; or would, were it not refused."""
@@ -229,7 +241,9 @@ class PluginHost:
     def _get(self, kind: Kind, name: str) -> Any:
         named_so = [plugin for plugin in self._plugins if plugin.name == name]
         if len(named_so) > 1:
-            raise PluginError(f"Two plugins are called '{name}': {_both(named_so)}. Uninstall one of them.")
+            self._load_each(named_so)
+            if all(plugin.specs is None for plugin in named_so):
+                raise PluginError(f"Two plugins are called '{name}': {_both(named_so)}. Uninstall one of them.")
         for plugin in named_so:
             self._load(plugin)
         if not named_so:  # a plugin may register more than its entry point's name
@@ -273,29 +287,32 @@ class PluginHost:
         with self._loading:
             if plugin.specs is not None or plugin.failure:
                 return
-            try:
-                specs = _registered_by(plugin)
-                self._refuse_taken_names(plugin, specs)
-            except _UnusableError as error:
-                plugin.failure = error.message.rstrip(".")
+            registered = plugin.registered
+            if isinstance(registered, _UnusableError):
+                plugin.failure = registered.message.rstrip(".")
+            elif taken := self._taken_name(plugin, registered):
+                plugin.failure = taken
             else:
-                plugin.specs = specs
+                plugin.specs = registered
 
-    def _refuse_taken_names(self, plugin: _Plugin, specs: dict[Kind, list[Any]]) -> None:
-        for kind, registered in specs.items():
-            for spec in registered:
-                for other in self._plugins:
-                    if other is not plugin and other.name == spec.name:
-                        raise _UnusableError(
-                            f"registers the {kind} '{spec.name}', a name that plugin {other.origin} has"
-                        )
+    def _taken_name(self, plugin: _Plugin, registered: dict[Kind, list[Any]]) -> str:
+        """Which name of what a plugin registers is another's; empty where none is. A plugin that is called alike and is
+        broken takes none."""
+        for kind, specs in registered.items():
+            for spec in specs:
+                owners = (other for other in self._plugins if other is not plugin and other.name == spec.name)
+                for owner in owners:
+                    is_twin = owner.name == plugin.name
+                    if not is_twin or not isinstance(owner.registered, _UnusableError):
+                        return f"registers the {kind} '{spec.name}', a name that plugin {owner.origin} has"
+        return ""
 
     def _info(self, plugin: _Plugin) -> PluginInfo:
         twins = [other for other in self._plugins if other.name == plugin.name and other is not plugin]
         problem = plugin.failure or plugin.refusal
         if plugin.specs is None:  # one that is loaded shows what its source only lets fear
             problem = problem or plugin.source.defect
-        if twins:
+        if twins and plugin.specs is None and not isinstance(plugin.__dict__.get("registered"), _UnusableError):
             problem = f"the name is taken twice, also by {twins[0].origin}"
         status = "ready" if plugin.specs is None else "loaded"
         told = plugin.source.api
@@ -319,10 +336,6 @@ class PluginHost:
         if text not in self._warned:
             self._warned.add(text)
             logger.warning("%s", text)
-
-
-class _UnusableError(PluginError):
-    """A plugin cannot be used; the text reads on from the plugin's name."""
 
 
 def _registered_by(plugin: _Plugin) -> dict[Kind, list[Any]]:

@@ -623,6 +623,21 @@ def test_one_entry_point_name_in_two_distributions(site):
     assert "taken twice, also by 'same' (plug_first, from first 1.0)" in two.status
 
 
+@pytest.mark.parametrize("source", ["1 / 0", "PLUGIN_API = 1\nraise SystemExit", "def broken(:", "PLUGIN_API = 9"])
+@pytest.mark.parametrize("broken", ["a-first", "z-last"])
+def test_a_broken_plugin_takes_no_name_from_one_that_works(site, source, broken, caplog):
+    site.install("own", name="same", source=FORMAT.format(name="same"))
+    site.install(broken, name="same", source=source)
+    assert [spec.name for spec in site.host().data_formats()] == ["same"]
+    served = site.host()
+    assert served.data_format("same").name == "same"
+    assert f"from {broken} 1.0" in caplog.text
+    status = {plugin.distribution: plugin for plugin in served.plugins(check=True)}
+    assert status["own"].status == "loaded"
+    assert status[broken].is_broken
+    assert "taken twice" not in status[broken].status
+
+
 def test_equal_entry_points_in_two_distributions(site):
     site.install("first", name="same", source=ADAPTER.format(name="same"), module="plug_same")
     site.install("fork", name="same", source=ADAPTER.format(name="same"), module="plug_same")

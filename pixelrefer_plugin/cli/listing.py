@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .reporting import plain
 
 if TYPE_CHECKING:
-    from ..plugins import PluginInfo
+    from ..plugins import Kind, PluginInfo
 
 _COLUMNS = ("name", "kind", "distribution", "version", "status")
 _INDENT = "    "
@@ -23,7 +23,7 @@ class Listed:
 
     def __init__(self, plugin: PluginInfo) -> None:
         self.plugin = plugin
-        self._cannot_run: dict[tuple[str, str], str] = {}
+        self._cannot_run: dict[tuple[Kind, str], str] = {}
 
     def try_it(self) -> None:
         """Try all that it registers, unless it is broken."""
