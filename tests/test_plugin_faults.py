@@ -1,6 +1,7 @@
 """Whatever a plugin's code raises or returns in any step: an error that names plugin, step and distribution."""
 
 import json
+from dataclasses import dataclass
 from importlib import import_module, metadata
 
 import faulty
@@ -23,9 +24,10 @@ from pixelrefer_plugin import (
     load_region_source,
     plugins,
 )
-from pixelrefer_plugin.authoring import RegionSample
+from pixelrefer_plugin.authoring import RegionSample, check_field
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.cli.listing import Listed, table_of
+from pixelrefer_plugin.contracts.options import make_config
 from pixelrefer_plugin.errors import PluginCodeError
 from pixelrefer_plugin.media.video import Video
 
@@ -206,6 +208,49 @@ def test_what_code_of_a_source_or_format_returns_is_checked(tmp_path, kind, step
     with pytest.raises(PixelReferError) as caught:
         OTHERS[kind, step](tmp_path)
     require_named(caught.value, kind, step)
+
+
+@dataclass(frozen=True)
+class Even:
+    size: int = 4
+    wanted: int = 1
+
+    def __post_init__(self):
+        check_field(self.wanted > 0, self, "wanted", "> 0")
+        if self.size % 2:
+            raise RuntimeError("it is odd")
+
+
+@dataclass(frozen=True)
+class OddByDefault(Even):
+    size: int = 3
+
+
+@dataclass(frozen=True)
+class NoneByDefault(Even):
+    wanted: int = 0
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "error", "message"),
+    [
+        (Even, {"size": "a"}, PixelReferError, r"Adapter 'x' was given an option of the wrong type: not all arguments"),
+        (Even, {"size": None}, PixelReferError, r"Adapter 'x' was given an option of the wrong type: unsupported"),
+        (Even, {"size": 5}, PixelReferError, r"given an option that it refuses: RuntimeError: it is odd\.$"),
+        (Even, {"wanted": 0}, PixelReferError, r"^Even\.wanted must be > 0, got 0"),
+        (Even, {"wanted": "x" * 10**6}, PixelReferError, r"of the wrong type"),
+        (Even, {"x" * 10**6: 1, 5: 2}, PixelReferError, r"has no option 'xxx.*, 5\. Its options: size, wanted"),
+        (Even, [1], PixelReferError, r"must be a mapping or a Even, got list"),
+        (OddByDefault, None, PluginCodeError, r"^Adapter 'x' failed in config: RuntimeError: it is odd\.$"),
+        (OddByDefault, {"size": 5}, PluginCodeError, r"^Adapter 'x' failed in config: RuntimeError: it is odd\.$"),
+        (NoneByDefault, {}, PluginError, r"Adapter 'x' refuses the defaults of its own options: .*wanted must be > 0"),
+    ],
+)
+def test_who_is_to_blame_for_an_option(config, options, error, message):
+    with pytest.raises(error, match=message) as caught:
+        make_config(config, options, owner="adapter 'x'")
+    assert isinstance(caught.value, PluginError) == (error is not PixelReferError)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
