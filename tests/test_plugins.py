@@ -1,5 +1,6 @@
 """The plugin host, on real `.dist-info` folders: what it lists, loads, refuses and reports."""
 
+import importlib
 import inspect
 import json
 import pickle
@@ -7,11 +8,13 @@ import py_compile
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pixelrefer_plugin import (
     DataError,
@@ -975,3 +978,38 @@ def test_a_function_that_looks_like_a_hook_is_told_where_something_is_not_found(
         getattr(site.host(), kind)("other")
     with pytest.raises(PluginError, match=r"has a function 'register_backbone', .* Did you mean 'register_backbones'"):
         site.host().backbone_for("acme_vl")
+
+
+LINES = st.sampled_from(
+    [
+        f"[{GROUP}]",
+        "acme = plug_acme",
+        "Name: acme",
+        "PLUGIN_API = 1",
+        "@hookimpl",
+        "def register_adapters(r): pass",
+        "= = [",
+    ]
+)
+FILES = st.binary(max_size=200) | st.lists(st.text(max_size=20) | LINES, max_size=8).map(
+    lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass")
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["METADATA", "entry_points.txt", "plug_acme.py"]), FILES)
+def test_whatever_stands_in_a_plugins_files_listing_goes_on(site, file, content):
+    info = site.root / "acme-1.0.dist-info"
+    if not info.exists():
+        site.install("acme", name="acme", source="")
+    for name, sound in {
+        "METADATA": b"Name: acme\nVersion: 1.0\n",
+        "entry_points.txt": f"[{GROUP}]\nacme = plug_acme\n".encode(),
+        "plug_acme.py": ADAPTER.format(name="acme").encode(),
+    }.items():
+        path = site.root / name if name.endswith(".py") else info / name
+        path.write_bytes(content if name == file else sound)
+    importlib.invalidate_caches()
+    found = PluginHost().plugins()
+    assert "saot" in [plugin.name for plugin in found]
+    assert json.loads(json.dumps([asdict(plugin) for plugin in found]))
