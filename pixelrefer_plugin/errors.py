@@ -7,8 +7,9 @@ sample, region, frame, plugin and step are attributes, and the text is made of t
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict, Unpack
 
 _MOST_DEFECTS = 50  # that the text of a sample's error tells
@@ -20,7 +21,25 @@ def shown(value: Any, most: int = 80) -> str:
 
     Arrays, tensors and pictures are told by their size, long texts and bytes by their two ends.
     """
-    text = " ".join(_SHOWN.repr(value).split())
+    return _shortened(_written(value, _SHOWN.repr), most)
+
+
+def text_of(value: Any, most: int = _MOST_CHARACTERS) -> str:
+    """What `str` makes of an object of somebody else's, such as an exception: one line of at most `most` characters."""
+    return _shortened(_written(value, str), most)
+
+
+def _written(value: Any, write: Callable[[Any], str]) -> str:
+    """A value as text on one line, whatever its own `__str__` or `__repr__` does."""
+    try:
+        return " ".join(write(value).split())
+    except BaseException as error:
+        if type(error) is KeyboardInterrupt:  # the user's
+            raise
+        return f"({type(value).__name__}, which cannot be shown)"
+
+
+def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -43,6 +62,16 @@ class _Shown(reprlib.Repr):
             return super().repr_int(x, level)
         except ValueError:  # Python writes out no more than 4300 digits
             return f"an integer of {x.bit_length()} bits"
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """In its own order; that of `reprlib` is sorted."""
+        if x and level <= 0:
+            return "{...}"
+        pairs = [f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}" for key in islice(x, self.maxdict)]
+        return "{" + ", ".join([*pairs, *["..."] * (len(x) > self.maxdict)]) + "}"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        return _shortened(_written(x, repr), self.maxother)
 
     def repr_bytes(self, x: bytes, level: int) -> str:
         return self.repr_str(x, level)  # type: ignore[arg-type]  # it cuts, and takes repr of what is left
@@ -211,11 +240,9 @@ class PluginCodeError(PluginError):
     cause = ""
 
     @classmethod
-    def of(cls, exception: Exception, plugin: str, step: str) -> PluginCodeError:
+    def of(cls, exception: BaseException, plugin: str, step: str) -> PluginCodeError:
         """The error that says which plugin raised an exception in which step."""
-        text = " ".join(str(exception).split())
-        if len(text) > _MOST_CHARACTERS:
-            text = f"{text[: _MOST_CHARACTERS - 3]}..."
+        text = text_of(exception)
         cause = f"{type(exception).__name__}: {text}" if text else type(exception).__name__
         error = cls(f"{plugin[:1].upper()}{plugin[1:]} failed in {step}: {cause.rstrip('.')}.")
         error.plugin, error.step, error.cause = plugin, step, cause

@@ -23,7 +23,7 @@ from .conversation.token_ids import TokenIds
 from .errors import AttachError, CheckpointError, PluginError, PromptError
 from .masks.mask_batch import MaskBatch
 from .masks.mask_call import MaskCall
-from .plugins import backbone_for, get_adapter, in_plugin
+from .plugins import backbone_for, count_of, get_adapter, in_plugin
 from .processor import RegionProcessor
 from .tokens.region_batch import RegionBatch
 from .tokens.spliced_call import SplicedCall
@@ -132,11 +132,13 @@ class RegionModel(nn.Module):
         adapter_spec = get_adapter(adapter)
         _require_modules(backbone, spec, adapter_spec)
         _require_mask_id(tokens, adapter_spec)
+        with in_plugin("adapter", adapter_spec.name, "config"):
+            config = adapter_spec.make_config(adapter_config)
         model = cls(
             backbone,
             backbone_spec=spec,
             adapter_spec=adapter_spec,
-            adapter_config=adapter_spec.make_config(adapter_config),
+            adapter_config=config,
             tokens=tokens,
         )
         if untrained:
@@ -516,9 +518,10 @@ class RegionModel(nn.Module):
 
 def shapes_of(backbone: Any, spec: BackboneSpec, adapter: AdapterSpec) -> Shapes:
     """What the adapter's module is built for."""
-    crop = spec.crops.width(backbone.config)
+    crop = count_of("backbone", spec.name, "crops.width", spec.crops.width, backbone.config)
+    side = count_of("backbone", spec.name, "cells.side", spec.cell_side, backbone.config)
     decoder = int(_submodule(backbone, spec.parts.token_embedding).embedding_dim)
-    scene = {"patches": crop, "cells": crop * spec.cell_side(backbone.config) ** 2, "projected": decoder}
+    scene = {"patches": crop, "cells": crop * side**2, "projected": decoder}
     layers = (_submodule(backbone, path) for path in spec.parts.projector_layers)
     return Shapes(
         crop=crop,

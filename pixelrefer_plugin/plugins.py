@@ -6,29 +6,26 @@ says no `PLUGIN_API`, or another than the host's, is not imported at all.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import logging
+import operator
 import re
-import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module, metadata
-from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
 from . import hookspecs
-from .contracts.checks import require_name
 from .contracts.plugin_api import NOT_SAID, api_defect
-from .errors import PixelReferError, PluginCodeError, PluginError, SpliceError
+from .contracts.plugin_source import HOOK_NAMES, HOOKS, NOT_KNOWN, Hook, PluginSource, misspelt_hook, read_source
+from .contracts.plugin_source import Kind as Kind
+from .errors import PixelReferError, PluginCodeError, PluginError, SpliceError, shown, text_of
 
 if TYPE_CHECKING:
     from .contracts.adapter import AdapterLayout, AdapterSpec
@@ -40,24 +37,7 @@ logger = logging.getLogger(__name__)
 
 GROUP = hookspecs.PROJECT
 
-Kind = Literal["adapter", "backbone", "region source", "data format"]
-
-
-class _Hook(NamedTuple):
-    """What a hook registers: things of one kind, each described by a class of a module of `contracts`."""
-
-    kind: Kind
-    module: str  # by name: listing plugins imports no contracts
-    spec: str
-
-
-_HOOKS = {
-    "register_adapters": _Hook("adapter", "adapter", "AdapterSpec"),
-    "register_backbones": _Hook("backbone", "backbone", "BackboneSpec"),
-    "register_region_sources": _Hook("region source", "region_source", "RegionSourceSpec"),
-    "register_data_formats": _Hook("data format", "data_format", "DataFormatSpec"),
-}
-_HOOK_NAMES = ", ".join(_HOOKS)
+_MOST_CHARACTERS = 500  # of what is wrong with a plugin
 
 
 @dataclass(frozen=True)
@@ -83,12 +63,16 @@ class PluginInfo:
     version: str
     status: str
     api: int | None = None
-    specs: tuple[tuple[str, str], ...] = ()
+    specs: tuple[tuple[Kind, str], ...] = ()
 
     @property
     def is_broken(self) -> bool:
         """Whether it is known that this plugin does not work."""
         return self.status.startswith("broken")
+
+
+class _UnusableError(PluginError):
+    """A plugin cannot be used; the text reads on from the plugin's name."""
 
 
 @dataclass(eq=False)  # by identity: two distributions may declare equal entry points
@@ -105,7 +89,8 @@ class _Plugin:
 
     @property
     def module(self) -> str:
-        return self.point.value.partition(":")[0].strip()
+        told = self.point.pattern.match(self.point.value)
+        return told["module"] if told else self.point.value
 
     @cached_property
     def distribution(self) -> tuple[str, str]:
@@ -117,8 +102,8 @@ class _Plugin:
         return f"'{self.name}' ({self.module}, from {' '.join(self.distribution)})"
 
     @cached_property
-    def source(self) -> _Source:
-        return _read_source(self.module)
+    def source(self) -> PluginSource:
+        return read_source(self.module)
 
     def api_defect(self, found: Any) -> str:
         """As `api_defect`, of this plugin."""
@@ -128,7 +113,15 @@ class _Plugin:
     def refusal(self) -> str:
         """Why it is not imported, as its source tells: its contract is another, or a hook does not exist."""
         told = self.source.api
-        return ("" if told is _NOT_KNOWN else self.api_defect(told)) or self.source.misspelt
+        return ("" if told is NOT_KNOWN else self.api_defect(told)) or self.source.misspelt
+
+    @cached_property
+    def registered(self) -> dict[Kind, list[Any]] | _UnusableError:
+        """What it registers, looked at alone, or why it cannot be used. Imports it."""
+        try:
+            return _registered_by(self)
+        except _UnusableError as error:
+            return error
 
     def may_have(self, kind: Kind) -> bool:
         """Whether it registers something of this kind, as far as its source tells; or would, were it not refused."""
@@ -150,6 +143,7 @@ class PluginHost:
         plugins = [_Plugin(point) for point in found]
         self._plugins = sorted(plugins, key=lambda plugin: (plugin.name, plugin.distribution))
         self._loading = threading.RLock()
+        self._warned: set[str] = set()
 
     def plugins(self, *, check: bool = False) -> list[PluginInfo]:
         """Every installed plugin, broken ones included.
@@ -216,7 +210,7 @@ class PluginHost:
         if not serving:
             served = sorted({each for _, spec in backbones for each in spec.model_types})
             raise PluginError(
-                f"No installed backbone plugin serves model type '{model_type}'. Served: {_listed(served)}. "
+                f"No installed backbone plugin serves model type {shown(model_type)}. Served: {_listed(served)}. "
                 f"To add one, write a backbone plugin: docs/plugins.md.{self.failure_notes()}"
             )
         return cast("BackboneSpec", serving[0][1])
@@ -247,7 +241,9 @@ class PluginHost:
     def _get(self, kind: Kind, name: str) -> Any:
         named_so = [plugin for plugin in self._plugins if plugin.name == name]
         if len(named_so) > 1:
-            raise PluginError(f"Two plugins are called '{name}': {_both(named_so)}. Uninstall one of them.")
+            self._load_each(named_so)
+            if all(plugin.specs is None for plugin in named_so):
+                raise PluginError(f"Two plugins are called '{name}': {_both(named_so)}. Uninstall one of them.")
         for plugin in named_so:
             self._load(plugin)
         if not named_so:  # a plugin may register more than its entry point's name
@@ -261,16 +257,16 @@ class PluginHost:
             return found[0][1]
         for plugin in named_so:
             if plugin.failure:
-                raise PluginError(f"Plugin {plugin.origin} is installed but {plugin.failure}.")
+                raise PluginError(_sentence(plugin, f"is installed but {plugin.failure}"))
         raise self._unknown(kind, name)
 
-    def _unknown(self, kind: Kind, name: str) -> PluginError:
+    def _unknown(self, kind: Kind, name: Any) -> PluginError:
         self.plugins(check=True)
         known = sorted({spec.name for _, spec in self._registered(kind)})
-        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(name)[:100].lower(), known, n=1, cutoff=0.5) if name else []
         hint = f"Did you mean '{near[0]}'? " if near else ""
         return PluginError(
-            f"No {kind} is called '{name}'. {hint}Installed {kind}s: {_listed(known)}.{self.failure_notes()}"
+            f"No {kind} is called {shown(name)}. {hint}Installed {kind}s: {_listed(known)}.{self.failure_notes()}"
         )
 
     def _registered(self, kind: Kind) -> Iterator[tuple[_Plugin, Any]]:
@@ -284,32 +280,39 @@ class PluginHost:
             known = plugin.failure
             self._load(plugin)
             if plugin.failure and not known:
-                logger.warning("Plugin %s %s.", plugin.origin, plugin.failure)
+                logger.warning("%s", _sentence(plugin, plugin.failure))
 
     def _load(self, plugin: _Plugin) -> None:
         """Import one plugin and run its hooks; a failure is kept with its reason and harms no other."""
         with self._loading:
             if plugin.specs is not None or plugin.failure:
                 return
-            try:
-                specs = _registered_by(plugin)
-                self._refuse_taken_names(plugin, specs)
-            except PluginError as error:
-                plugin.failure = _text_of(error).rstrip(".")
+            registered = plugin.registered
+            if isinstance(registered, _UnusableError):
+                plugin.failure = registered.message.rstrip(".")
+            elif taken := self._taken_name(plugin, registered):
+                plugin.failure = taken
             else:
-                plugin.specs = specs
+                plugin.specs = registered
 
-    def _refuse_taken_names(self, plugin: _Plugin, specs: dict[Kind, list[Any]]) -> None:
-        for kind, registered in specs.items():
-            for spec in registered:
-                for other in self._plugins:
-                    if other is not plugin and other.name == spec.name:
-                        raise PluginError(f"registers the {kind} '{spec.name}', a name that plugin {other.origin} has")
+    def _taken_name(self, plugin: _Plugin, registered: dict[Kind, list[Any]]) -> str:
+        """Which name of what a plugin registers is another's; empty where none is. A plugin that is called alike and is
+        broken takes none."""
+        for kind, specs in registered.items():
+            for spec in specs:
+                owners = (other for other in self._plugins if other is not plugin and other.name == spec.name)
+                for owner in owners:
+                    is_twin = owner.name == plugin.name
+                    if not is_twin or not isinstance(owner.registered, _UnusableError):
+                        return f"registers the {kind} '{spec.name}', a name that plugin {owner.origin} has"
+        return ""
 
     def _info(self, plugin: _Plugin) -> PluginInfo:
         twins = [other for other in self._plugins if other.name == plugin.name and other is not plugin]
-        problem = plugin.failure or plugin.refusal or plugin.source.defect
-        if twins:
+        problem = plugin.failure or plugin.refusal
+        if plugin.specs is None:  # one that is loaded shows what its source only lets fear
+            problem = problem or plugin.source.defect
+        if twins and plugin.specs is None and not isinstance(plugin.__dict__.get("registered"), _UnusableError):
             problem = f"the name is taken twice, also by {twins[0].origin}"
         status = "ready" if plugin.specs is None else "loaded"
         told = plugin.source.api
@@ -325,56 +328,76 @@ class PluginHost:
 
     def failure_notes(self) -> str:
         """What is known to be wrong with plugins, for a message about one that is not found; may be empty."""
-        return "".join(f" Plugin {each.origin} {each.failure}." for each in self._plugins if each.failure)
+        told = [(each, each.failure or each.source.unmarked) for each in self._plugins]
+        return "".join(f" {_sentence(plugin, what)}" for plugin, what in told if what)
+
+    def warn_once(self, text: str) -> None:
+        """Log something about a plugin, the first time that it is said."""
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("%s", text)
 
 
 def _registered_by(plugin: _Plugin) -> dict[Kind, list[Any]]:
     """Import a plugin and run its hooks.
 
     Raises:
-        PluginError: it cannot be used; the text reads on from the plugin's name.
+        _UnusableError: it cannot be used.
     """
     if plugin.refusal:
-        raise PluginError(plugin.refusal)
-    with _failing("fails to load"):
+        raise _UnusableError(plugin.refusal)
+    if not plugin.point.pattern.match(plugin.point.value):
+        raise _UnusableError(f"names no module in its entry point: expected 'NAME = MODULE', got {plugin.point.value}")
+    with _failing("fails to load", plugin.distribution[0]):
         module = plugin.point.load()
-        if defect := plugin.api_defect(getattr(module, "PLUGIN_API", NOT_SAID)):
-            raise PluginError(defect)
-        return _run_hooks(module)
+        told = getattr(module, "PLUGIN_API", NOT_SAID)
+    if defect := plugin.api_defect(told):
+        raise _UnusableError(defect)
+    return _run_hooks(module, plugin.source.unmarked)
 
 
 @contextmanager
-def _failing(step: str) -> Iterator[None]:
-    """Whatever a plugin's code raises in this step stays there, as a `PluginError`; but Ctrl-C is the user's."""
+def _failing(step: str, distribution: str = "") -> Iterator[None]:
+    """Whatever a plugin's code raises in this step stays there, as an `_UnusableError`; but Ctrl-C is the user's."""
     try:
         yield
-    except (PluginError, KeyboardInterrupt):
-        raise
-    except PixelReferError as error:
-        raise PluginError(f"{step}: {_text_of(error)}") from error
     except BaseException as error:
-        raise PluginError(f"{step}: {type(error).__name__}: {_text_of(error)}") from error
+        if isinstance(error, _UnusableError) or type(error) is KeyboardInterrupt:
+            raise
+        cause = "" if isinstance(error, PixelReferError) else f"{type(error).__name__}: "
+        hint = _install_hint(error, distribution)
+        text = f"{step}: {cause}{text_of(error, _MOST_CHARACTERS)}"
+        raise _UnusableError(f"{text.rstrip('.')}. {hint}" if hint else text) from error
 
 
-def _run_hooks(module: Any) -> dict[Kind, list[Any]]:
-    """What one plugin registers. Each has a manager of its own, so that no plugin sees another."""
+def _run_hooks(module: Any, unmarked: str) -> dict[Kind, list[Any]]:
+    """What one plugin registers. Each has a manager of its own, so that no plugin sees another.
+
+    Args:
+        module: the plugin.
+        unmarked: see `PluginSource`.
+    """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
-        manager.register(module)
-    except pluggy.PluginValidationError as error:
-        raise PluginError(f"has a hook with wrong arguments: {_text_of(error)}") from error
-    marked = [name for name in dir(module) if _is_required(manager.parse_hookimpl_opts(module, name))]
-    if problem := _misspelt(marked):
-        raise PluginError(problem)
+        with _failing("fails to load"):
+            manager.register(module)
+            marked = [name for name in dir(module) if _is_required(manager.parse_hookimpl_opts(module, name))]
+    except _UnusableError as error:
+        if isinstance(error.__cause__, pluggy.PluginValidationError):
+            raise _UnusableError(f"has a hook with wrong arguments: {text_of(error.__cause__)}") from error
+        raise
+    if problem := misspelt_hook(marked):
+        raise _UnusableError(problem)
     if not manager.get_hookcallers(module):
-        raise PluginError(f"implements none of the hooks {_HOOK_NAMES} with @hookimpl")
-    specs: dict[Kind, list[Any]] = {hook.kind: [] for hook in _HOOKS.values()}
-    for name, hook in _HOOKS.items():
+        hint = f". It {unmarked}" if unmarked else ""
+        raise _UnusableError(f"implements none of the hooks {HOOK_NAMES} with @hookimpl{hint}")
+    specs: dict[Kind, list[Any]] = {hook.kind: [] for hook in HOOKS.values()}
+    for name, hook in HOOKS.items():
         with _failing(f"fails in its hook {name}"):
             getattr(manager.hook, name)(register=_Registrar(hook, specs[hook.kind]))
     if not any(specs.values()):
-        raise PluginError("registers nothing: its hooks never call register")
+        raise _UnusableError("registers nothing: its hooks never call register")
     return specs
 
 
@@ -387,114 +410,22 @@ def _is_required(options: Any) -> bool:
 class _Registrar:
     """The `register` that a hook is given: takes specs of one kind, each name once."""
 
-    hook: _Hook
+    hook: Hook
     specs: list[Any]
 
     def __call__(self, spec: Any) -> None:
         wanted = getattr(import_module(f".contracts.{self.hook.module}", __package__), self.hook.spec)
         if not isinstance(spec, wanted):
-            got = f"the class {spec.__name__} itself" if isinstance(spec, type) else _text_of(spec, repr)
-            raise PluginError(f"must register {self.hook.spec} objects as {self.hook.kind}s, got {got}")
-        require_name(spec)
+            got = f"the class {spec.__name__} itself" if isinstance(spec, type) else shown(spec)
+            raise _UnusableError(f"must register {self.hook.spec} objects as {self.hook.kind}s, got {got}")
+        wanted.__post_init__(spec)  # whatever a class derived from it, or object.__setattr__, left out
         if any(spec.name == earlier.name for earlier in self.specs):
-            raise PluginError(f"registers the {self.hook.kind} '{spec.name}' twice")
+            raise _UnusableError(f"registers the {self.hook.kind} '{spec.name}' twice")
         self.specs.append(spec)
 
 
-_NOT_KNOWN: Any = object()
-"""In place of a plugin's `PLUGIN_API`, where only importing it tells."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What a plugin's source text tells: its kinds, its `PLUGIN_API`, and defects visible without importing it."""
-
-    kinds: tuple[Kind, ...] = ()
-    api: Any = _NOT_KNOWN
-    misspelt: str = ""
-    defect: str = ""
-
-    @property
-    def kind(self) -> str:
-        """The kinds as users see them."""
-        return "+".join(self.kinds) or "unknown"
-
-
-def _read_source(module: str) -> _Source:
-    found = _find_without_importing(module)
-    if found is None:
-        return _Source(defect=f"module {module} cannot be found")
-    if found.origin is None or not found.origin.endswith(".py"):
-        return _Source()
-    try:
-        text = Path(found.origin).read_bytes()
-        tree = _parsed(text)
-    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
-        return _Source(defect=f"{type(error).__name__}: {error}")
-    hooks = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and _is_hook(node)]
-    kinds = sorted({_HOOKS[name].kind for name in hooks if name in _HOOKS})
-    return _Source(tuple(kinds), _told_api(tree, text), _misspelt(hooks), _missing_import(tree))
-
-
-def _parsed(text: bytes) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a stranger's text, of which only some is of interest
-        return ast.parse(text)
-
-
-def _told_api(tree: ast.Module, text: bytes) -> Any:
-    """The `PLUGIN_API` of a module's text; `_NOT_KNOWN` where it is not a literal, or may come by `import *`."""
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        is_it = any(isinstance(target, ast.Name) and target.id == "PLUGIN_API" for target in targets)
-        if is_it and isinstance(value := getattr(node, "value", None), ast.Constant):
-            return value.value
-    has_stars = any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in tree.body)
-    return _NOT_KNOWN if has_stars or b"PLUGIN_API" in text else NOT_SAID
-
-
-def _find_without_importing(module: str) -> ModuleSpec | None:
-    """`importlib.util.find_spec`, which would import the parents of a dotted name, without doing so."""
-    try:
-        name, *parts = module.split(".")
-        found = find_spec(name)
-        for part in parts:
-            if found is None or found.submodule_search_locations is None:
-                return None
-            name = f"{name}.{part}"
-            found = PathFinder.find_spec(name, list(found.submodule_search_locations))
-    except (ImportError, ValueError):
-        return None
-    return found
-
-
-def _is_hook(node: ast.FunctionDef) -> bool:
-    """Whether it is marked by a bare `@hookimpl`; one with options is left for pluggy to judge."""
-    return any(ast.unparse(each).split(".")[-1] == "hookimpl" for each in node.decorator_list)
-
-
-def _misspelt(hooks: Iterable[str]) -> str:
-    for name in hooks:
-        if name not in _HOOKS:
-            near = difflib.get_close_matches(name, _HOOKS, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Hooks are {_HOOK_NAMES}"
-            return f"has a hook '{name}', which does not exist. {hint}"
-    return ""
-
-
-def _missing_import(tree: ast.Module) -> str:
-    for name in _top_level_imports(tree):
-        if name not in sys.modules and _find_without_importing(name) is None:
-            return f"it imports '{name}', which is not installed"
-    return ""
-
-
-def _top_level_imports(tree: ast.Module) -> Iterator[str]:
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module.partition(".")[0]
+def _sentence(plugin: _Plugin, what: str) -> str:
+    return f"Plugin {plugin.origin} {what}{'' if what.endswith('?') else '.'}"
 
 
 def _both(plugins: Iterable[_Plugin]) -> str:
@@ -503,16 +434,6 @@ def _both(plugins: Iterable[_Plugin]) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
-
-
-def _text_of(value: object, show: Callable[[object], str] = str) -> str:
-    """A stranger's object as text, on one line."""
-    try:
-        return " ".join(show(value).split())
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # from its own __str__ or __repr__
-        return f"({type(value).__name__}, which cannot be shown)"
 
 
 # -- distributions -----------------------------------------------------------------------------------------
@@ -526,26 +447,31 @@ def _installed_points() -> Iterator[metadata.EntryPoint]:
     seen = set()
     for found in metadata.distributions():
         name, _ = _name_and_version(found)
-        key = re.sub(r"[-_.]+", "-", name).lower()
+        key = _normal(name)
         if key in seen and name != _UNKNOWN:
             continue
         seen.add(key)
         try:
             yield from found.entry_points.select(group=GROUP)
-        except (ValueError, AttributeError) as error:  # not UTF-8, or not as entry points are written
-            logger.warning("The entry points of distribution %s cannot be read: %s.", name, _text_of(error))
+        except Exception as error:  # not UTF-8, or not as entry points are written
+            logger.warning("The entry points of distribution %s cannot be read: %s.", name, text_of(error))
 
 
 _UNKNOWN = "unknown"
 
 
+def _normal(name: str) -> str:
+    """A distribution's name as all ways of writing it have in common."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _name_and_version(found: metadata.Distribution | None) -> tuple[str, str]:
     try:
         told = found.metadata if found else None
-    except (ValueError, OSError):  # not UTF-8, or gone
-        told = None
-    name, version = (told[key] if told and key in told else _UNKNOWN for key in ("Name", "Version"))
-    return name, version
+        name, version = (told[key] if told and key in told else _UNKNOWN for key in ("Name", "Version"))
+    except Exception:  # not UTF-8, or gone
+        return _UNKNOWN, _UNKNOWN
+    return text_of(name), text_of(version)
 
 
 @cache
@@ -593,6 +519,11 @@ def failure_notes() -> str:
     return host().failure_notes()
 
 
+def warn_once(text: str) -> None:
+    """Log something about a plugin, the first time in this process that it is said."""
+    host().warn_once(text)
+
+
 def backbone_for(model_type: str, name: str | None = None) -> BackboneSpec:
     """The backbone that serves a Hugging Face `config.model_type`, or the one called `name`."""
     return host().backbone(name) if name else host().backbone_for(model_type)
@@ -612,8 +543,9 @@ def distribution_of(kind: Kind, name: str) -> tuple[str, str] | None:
 def in_plugin(kind: Kind, name: str, step: str) -> Iterator[None]:
     """Says of an exception which plugin's code it comes out of, and what that was asked to do.
 
-    An exception that memory does not suffice stays what it is, for code that then tries a smaller batch. An error about
-    the plugin has a note with the plugin's distribution.
+    An exception that memory does not suffice stays what it is, for code that then tries a smaller batch; so does
+    Ctrl-C. Any other is wrapped, `SystemExit` too: no plugin ends the process. An error about the plugin has a note
+    with the plugin's distribution.
 
     Args:
         kind: what the plugin is.
@@ -626,16 +558,53 @@ def in_plugin(kind: Kind, name: str, step: str) -> Iterator[None]:
     try:
         yield
     except PixelReferError as error:
+        label = f"{kind} '{name}'"
         if error.plugin is None:
-            error.plugin, error.step = f"{kind} '{name}'", step
+            error.plugin, error.step = label, step
+        if error.plugin == label and error.distribution is None:
             _tell_distribution(error, kind, name)
         raise
-    except Exception as error:
-        if _is_of_memory(error):
+    except BaseException as error:
+        if _is_of_memory(error) or type(error) is KeyboardInterrupt:
             raise
         wrapped = PluginCodeError.of(error, f"{kind} '{name}'", step)
         _tell_distribution(wrapped, kind, name)
+        if hint := _install_hint(error, (wrapped.distribution or "").partition(" ")[0]):
+            wrapped.message, wrapped.cause = f"{wrapped.message} {hint}", f"{wrapped.cause}. {hint}"
         raise wrapped from error
+
+
+def result_of(kind: Kind, name: str, step: str, wanted: type, function: Callable[..., Any], *args: Any) -> Any:
+    """What a plugin's function returns, which must be of a class. Raises as `in_plugin`, else `PluginError`."""
+    with in_plugin(kind, name, step):
+        result = function(*args)
+        require_result(kind, name, step, wanted, result)
+    return result
+
+
+def count_of(kind: Kind, name: str, step: str, function: Callable[..., Any], *args: Any) -> int:
+    """The integer, 1 or more, that a plugin's function returns. Raises as `result_of`."""
+    with in_plugin(kind, name, step):
+        result = function(*args)
+        is_count = hasattr(result, "__index__") and not isinstance(result, bool) and operator.index(result) >= 1
+        if not is_count:
+            raise PluginError(_wrong_result(kind, name, step, "an integer >= 1", result))
+    return operator.index(result)
+
+
+def require_result(kind: Kind, name: str, step: str, wanted: type, result: Any) -> None:
+    """Refuse what a plugin's code returned, where it is of another class; within `in_plugin`.
+
+    Raises:
+        PluginError: it is.
+    """
+    if not isinstance(result, wanted):
+        raise PluginError(_wrong_result(kind, name, step, f"a {wanted.__name__}", result))
+
+
+def _wrong_result(kind: Kind, name: str, step: str, expected: str, result: Any) -> str:
+    got = shown(result) if result is None or isinstance(result, int | float | str) else f"a {type(result).__name__}"
+    return f"{kind.capitalize()} '{name}' must return {expected} from {step}, got {got}. Report it to its author."
 
 
 def _tell_distribution(error: PixelReferError, kind: Kind, name: str) -> None:
@@ -649,7 +618,23 @@ def _tell_distribution(error: PixelReferError, kind: Kind, name: str) -> None:
             error.add_note(error.origin)
 
 
-def _is_of_memory(error: Exception) -> bool:
+def _install_hint(error: BaseException, distribution: str) -> str:
+    """What to install, where a module is missing: the extra of the plugin's distribution that has it, if one does."""
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    try:
+        if not missing or find_spec(missing) is not None:
+            return ""
+        required = metadata.requires(distribution) or []
+    except Exception:  # no such distribution, or one that cannot be read
+        required = []
+    for line in required:
+        found = re.match(r"([\w.-]+).*;.*extra *== *['\"]([\w.-]+)['\"]", line)
+        if found and _normal(found[1]) == _normal(missing):
+            return f"Install it: pip install '{distribution}[{found[2]}]'"
+    return f"Install the package that has {missing}"
+
+
+def _is_of_memory(error: BaseException) -> bool:
     """Python's MemoryError or torch's OutOfMemoryError; listing plugins does not import torch."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 

@@ -20,16 +20,16 @@ from transformers.video_utils import VideoMetadata
 from .contracts.adapter import AdapterSpec, Framework, Planner
 from .contracts.backbone import BackboneSpec, NativeCall
 from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation
-from .contracts.views import RegionPlan
+from .contracts.views import PatchGeometry, RegionPlan
 from .conversation.expansion import IGNORE_INDEX, Expansion
 from .conversation.memory import ObjectMemory
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PromptStyle, ReadSample
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
-from .errors import PluginError, PromptError
+from .errors import PluginError, PromptError, shown
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
-from .plugins import backbone_for, get_adapter, get_backbone, in_plugin
+from .plugins import backbone_for, count_of, get_adapter, get_backbone, in_plugin, require_result, result_of
 from .regions.mask import RegionMask
 from .regions.region import Region, VideoRegion
 from .tokens.crops import Picture, VideoFrame
@@ -83,9 +83,12 @@ class RegionProcessor:
         self._config = config
         self._backbone: BackboneSpec = backbone_for(config.model_type, backbone_plugin)
         self._adapter: AdapterSpec = get_adapter(adapter)
-        self._adapter_config = self._adapter.make_config(adapter_config)
+        with in_plugin("adapter", self._adapter.name, "config"):
+            self._adapter_config = self._adapter.make_config(adapter_config)
         self._planner = _planner_of(self._adapter, self._adapter_config)
-        self._geometry = self._backbone.crops.geometry(config)
+        self._geometry: PatchGeometry = result_of(
+            "backbone", self._backbone.name, "crops.geometry", PatchGeometry, self._backbone.crops.geometry, config
+        )
         self._id_texts: dict[int, str] | None = None
         head = self._adapter.masks
         self.tokens: TokenIds = teach_tokens(
@@ -340,8 +343,16 @@ class RegionProcessor:
         videos = self._backbone.videos
         if videos is None or videos.resize_frames is None:
             return frames_nhwc
-        with in_plugin("backbone", self._backbone.name, "videos.resize_frames"):
-            return videos.resize_frames(self.native.video_processor, frames_nhwc)
+        step = "videos.resize_frames"
+        with in_plugin("backbone", self._backbone.name, step):
+            resized = videos.resize_frames(self.native.video_processor, frames_nhwc)
+            require_result("backbone", self._backbone.name, step, np.ndarray, resized)
+            if resized.ndim != 4 or (len(resized), resized.shape[3]) != (len(frames_nhwc), frames_nhwc.shape[3]):
+                raise PluginError(
+                    f"Backbone '{self._backbone.name}' must return the frames it was given from {step}, "
+                    f"{frames_nhwc.shape} resized, got {resized.shape}."
+                )
+        return resized
 
     @property
     def mixes_media(self) -> bool:
@@ -414,8 +425,8 @@ class RegionProcessor:
         videos = self._backbone.videos
         if not self._adapter.on_scene_tokens or videos is None:
             return 1
-        with in_plugin("backbone", self._backbone.name, "videos.frames_per_grid"):
-            return videos.frames_per_grid(self._config)
+        step = "videos.frames_per_grid"
+        return count_of("backbone", self._backbone.name, step, videos.frames_per_grid, self._config)
 
     def _region_batch(
         self, samples: Sequence[ReadSample], planned: Sequence[Sequence[Sequence[PlannedRegion]]], inputs: BatchFeature
@@ -479,7 +490,7 @@ class RegionProcessor:
             if not isinstance(text, str) or any(token in text for token in special):
                 raise PluginError(
                     f"Adapter '{self._adapter.name}' must return text without special tokens from Planner.{method}, "
-                    f"got {text!r}."
+                    f"got {shown(text)}."
                 )
         return text
 

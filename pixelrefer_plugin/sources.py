@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .contracts.region_source import RegionSource
 
 
+_MOST_TRACKED = 1000
+
+
 def load_region_source(name: str, **options: Any) -> CheckedSource:
     """A region source, its model loaded: it finds the masks of objects from boxes, clicks or rough masks.
 
@@ -42,7 +45,8 @@ def load_region_source(name: str, **options: Any) -> CheckedSource:
             is found nowhere.
     """
     spec = get_region_source(name)
-    config = spec.make_config(options)
+    with in_plugin("region source", spec.name, "config"):
+        config = spec.make_config(options)
     with in_plugin("region source", spec.name, "build"):
         source = spec.build(config)
         _require_methods(source, spec.name)
@@ -76,30 +80,33 @@ class CheckedSource:
                 prompt.require_on(image_hw)
         if not prompts:
             return []
-        found = self._find("segment", image, prompts, Region, where="on the image")
-        for index, region in enumerate(found):
-            self._require_size(index, region, image_hw)
+        with in_plugin("region source", self._name, "segment"):
+            found = self._one_each(self._source.segment(image, prompts), prompts, Region, where="on the image")
+            for index, region in enumerate(found):
+                self._require_size(index, region, image_hw)
         return [region.on_image(prompt.image_index) for region, prompt in zip(found, prompts, strict=True)]
 
     def track(self, video: Video, prompts: Sequence[VideoRegion | Mapping[int, Region]]) -> list[VideoRegion]:
         """The mask of each prompt on the sampled frames where it is seen, in order."""
         _require_list(prompts)
         _require_type(video, Video, "track reads sampled frames: load_video(path)")
+        if len(prompts) > _MOST_TRACKED:
+            raise SourceError(
+                f"track follows {_MOST_TRACKED} objects at once at most, whose masks it keeps for all frames, got "
+                f"{len(prompts)}. Ask for them in parts."
+            )
         objects = [_on_frames(prompt, video, index) for index, prompt in enumerate(prompts)]
         if not objects:
             return []
-        found = self._find("track", video, objects, VideoRegion, where="on any sampled frame")
-        for index, region in enumerate(found):
-            strays = sorted(set(region.frames) - set(video.frame_indices))
-            if strays:
-                raise self._broken(index, f"must return sampled frames only, got frame {strays[0]}")
-            self._require_size(index, region, video.image_hw)
+        with in_plugin("region source", self._name, "track"):
+            tracked = self._source.track(video, objects)
+            found = self._one_each(tracked, objects, VideoRegion, where="on any sampled frame")
+            for index, region in enumerate(found):
+                strays = sorted(set(region.frames) - set(video.frame_indices))
+                if strays:
+                    raise self._broken(index, f"must return sampled frames only, got frame {strays[0]}")
+                self._require_size(index, region, video.image_hw)
         return [region.on_video(each.video_index) for region, each in zip(found, objects, strict=True)]
-
-    def _find(self, step: str, media: Any, prompts: Sequence[Any], wanted: type, *, where: str) -> Sequence[Any]:
-        """What the source returns, one region for each prompt."""
-        with in_plugin("region source", self._name, step):
-            return self._one_each(getattr(self._source, step)(media, prompts), prompts, wanted, where=where)
 
     def _one_each(self, found: Any, prompts: Sequence[Any], wanted: type, *, where: str) -> Sequence[Any]:
         """What the source returned, checked to be one region for each prompt."""
@@ -147,7 +154,7 @@ def _on_frames(prompt: Any, video: Video, index: int) -> VideoRegion:
 
 
 def _require_list(prompts: Any) -> None:
-    if not isinstance(prompts, Sequence):
+    if not isinstance(prompts, Sequence) or isinstance(prompts, str | bytes):
         raise SourceError(f"prompts must be a list, one for each object, got {type(prompts).__name__}.")
 
 

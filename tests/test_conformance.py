@@ -6,6 +6,7 @@ from itertools import count
 import families
 import pytest
 import tiled
+import torch
 from transformers import AutoTokenizer
 
 from pixelrefer_plugin import get_adapter, get_backbone
@@ -20,6 +21,7 @@ from pixelrefer_plugin.testing import (
 )
 from pixelrefer_plugin.testing.adapter_checks import drawn_regions_are_planned_purely
 from pixelrefer_plugin.testing.backbone_checks import projector_reads_the_scenes_cells
+from pixelrefer_plugin.testing.conformance import _without_padding
 
 # A new plugin adds one name.
 ADAPTERS = ["maskpool", "saot", "oci", "unipixel"]
@@ -76,6 +78,33 @@ def test_no_answer_in_the_kit_says_a_picture_where_prompts_have_another_token_fo
     wanted = [pair.model.backbone.config.image_token_id, pair.model.backbone.config.vision_start_token_id]
     assert set(wanted) < set(pair.media_ids)
     pair.model.detach()
+
+
+def _padded(values, *shape):
+    """Values in the upper left corner of zeros."""
+    padded = torch.zeros(shape, dtype=values.dtype)
+    padded[tuple(slice(side) for side in values.shape)] = values
+    return padded
+
+
+@pytest.mark.parametrize(
+    ("alone", "mixed"),
+    [
+        ((4, 6), (9, 6)),  # patches
+        ((1, 4, 6), (2, 7, 6)),  # patches of samples
+        ((1, 3, 8, 8), (3, 3, 8, 8)),  # pictures
+        ((1, 3, 8, 6), (2, 3, 8, 9)),  # of other sizes
+        ((1, 2, 3, 8, 8), (1, 5, 3, 8, 8)),  # tiles
+        ((1, 2, 3, 8, 6), (3, 5, 3, 9, 9)),
+        ((1, 1, 2, 3, 8, 8), (2, 4, 5, 3, 8, 8)),  # tiles of pictures of samples
+        ((3,), (5,)),
+    ],
+)
+def test_pictures_are_compared_without_what_fills_a_batch_up(alone, mixed):
+    values = torch.rand(alone, generator=torch.Generator().manual_seed(0)) + 1
+    seen = _without_padding(values)
+    assert torch.equal(seen, _without_padding(_padded(values, *mixed)))
+    assert not torch.equal(seen, _without_padding(_padded(values.flip(-1), *mixed)))
 
 
 def test_a_norm_of_cells_left_out_is_found():

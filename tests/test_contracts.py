@@ -9,7 +9,8 @@ from conftest import assistant, picture, user
 from pixelrefer_plugin import Region, __version__, attach, get_adapter, get_backbone
 from pixelrefer_plugin.authoring import Cells, Crops, Masks, Parts, RegionPlan, Scene
 from pixelrefer_plugin.cli.reporting import told
-from pixelrefer_plugin.errors import PixelReferError, PluginError, SpliceError
+from pixelrefer_plugin.contracts.messages import read_turns
+from pixelrefer_plugin.errors import PixelReferError, PluginError, PromptError, SpliceError
 
 
 class NoDataclass:
@@ -221,3 +222,31 @@ def test_a_planner_that_plans_something_else_is_named(serve, change, message):
     with pytest.raises(PixelReferError, match=message) as caught:
         processor(QUESTION, [BOX])
     assert caught.value.region == 0
+
+
+DEEP = [[]]
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("conversation", "message"),
+    [
+        (5, "a conversation must be a list of messages, got 5"),
+        (None, "a conversation must be a list of messages, got None"),
+        ("text", "a conversation must be a list of messages, got 'text'"),
+        ([5], "a message must have 'role' and 'content', got 5"),
+        ([{"role": None, "content": "x"}], "a message's role must be a text such as 'user', got None"),
+        ([{"role": "user", "content": 5}], "a message's content must be text or a list of parts, got 5"),
+        ([{"role": "user", "content": DEEP}], "a message's content must be text or a list of parts, got "),
+        ([{"role": "user", "content": [{"type": DEEP}]}], "a content part must be text, image or video"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": b"x" * 10**6}]}],
+            "a text part must be a string, got b'x",
+        ),
+    ],
+)
+def test_a_message_that_is_none_is_shown_in_short(conversation, message):
+    with pytest.raises(PromptError, match=message) as caught:
+        read_turns(conversation)
+    assert len(str(caught.value)) < 300

@@ -539,3 +539,12 @@ def test_samples_of_the_kit_are_samples(tmp_path):
         case = FormatCase(get_data_format(format), get_data_format(format).tiny(Path(folder)))
         assert all(isinstance(sample, RegionSample) for sample in case.open())
         assert len(case.open()) >= 2
+
+
+@pytest.mark.parametrize("field", ["recognises", "tiny"])
+def test_a_format_whose_code_fails_spoils_no_other_formats_kit(install, field):
+    def fail(*args):
+        raise SystemExit("no luck")
+
+    install(format=replace(FORMAT, **{field: fail}))
+    assert check_data_format("regions")

@@ -1,5 +1,6 @@
 """The plugin host, on real `.dist-info` folders: what it lists, loads, refuses and reports."""
 
+import importlib
 import inspect
 import json
 import pickle
@@ -7,11 +8,13 @@ import py_compile
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pixelrefer_plugin import (
     DataError,
@@ -623,6 +626,21 @@ def test_one_entry_point_name_in_two_distributions(site):
     assert "taken twice, also by 'same' (plug_first, from first 1.0)" in two.status
 
 
+@pytest.mark.parametrize("source", ["1 / 0", "PLUGIN_API = 1\nraise SystemExit", "def broken(:", "PLUGIN_API = 9"])
+@pytest.mark.parametrize("broken", ["a-first", "z-last"])
+def test_a_broken_plugin_takes_no_name_from_one_that_works(site, source, broken, caplog):
+    site.install("own", name="same", source=FORMAT.format(name="same"))
+    site.install(broken, name="same", source=source)
+    assert [spec.name for spec in site.host().data_formats()] == ["same"]
+    served = site.host()
+    assert served.data_format("same").name == "same"
+    assert f"from {broken} 1.0" in caplog.text
+    status = {plugin.distribution: plugin for plugin in served.plugins(check=True)}
+    assert status["own"].status == "loaded"
+    assert status[broken].is_broken
+    assert "taken twice" not in status[broken].status
+
+
 def test_equal_entry_points_in_two_distributions(site):
     site.install("first", name="same", source=ADAPTER.format(name="same"), module="plug_same")
     site.install("fork", name="same", source=ADAPTER.format(name="same"), module="plug_same")
@@ -817,3 +835,181 @@ def test_every_hook_is_called(site, hook):
 def test_every_hook_is_documented(hook):
     assert hook in (DOCS / "plugins.md").read_text(encoding="utf-8")
     assert getattr(hookspecs, hook).__doc__
+
+
+# -- hostile plugins ---------------------------------------------------------------------------------------
+
+ODD = "class Odd(BaseException):\n    def __str__(self):\n        raise SystemExit\n"
+HOSTILE = {
+    "base exception": (f"{API}{ODD}raise Odd", "fails to load: Odd: (Odd, which cannot be shown)"),
+    "an interrupt of its own": (f"{API}class Own(KeyboardInterrupt): pass\nraise Own('x')", "fails to load: Own: x"),
+    "an error of this package": (
+        f"{API}from pixelrefer_plugin import PluginError\nraise PluginError('No.')",
+        "fails to load: No",
+    ),
+    "a long text": (f"{API}raise ValueError('x' * 10**6)", "ValueError: xxx"),
+    "a module that answers oddly": (
+        f"{API}def __getattr__(name):\n    raise Odd\n{ODD}",
+        "implements none of the hooks",
+    ),
+    "a module that lists oddly": (f"{API}def __dir__():\n    raise Odd\n{ODD}", "fails to load: Odd"),
+    "a deep expression": ("PLUGIN_API = 1\nx = a" + ".b" * 50000, "RecursionError"),
+    "a deep decorator": ("PLUGIN_API = 1\n@a" + ".b" * 3000 + "\ndef f(): pass", "plug_acme"),
+    "a hook that leaves a deep trace": (
+        ADAPTER.replace("register(Ad", "register_adapters(register); register(Ad"),
+        "fails in its hook register_adapters: RecursionError",
+    ),
+    "a name that is none": (SOURCE.replace("name={name!r}", "name=None"), "RegionSourceSpec.name must be"),
+    "a name that has no hash": (FORMAT.replace("name={name!r}", "name=[1]"), "DataFormatSpec.name must be"),
+    "a huge name": (SOURCE.replace("name={name!r}", "name='x' * 10**6"), "RegionSourceSpec.name must be"),
+    "a name set afterwards": (
+        SOURCE.replace(
+            "    register(Reg",
+            "    make = lambda spec: (object.__setattr__(spec, 'name', None), register(spec))\n    make(Reg",
+        ),
+        "RegionSourceSpec.name must be",
+    ),
+    "a spec that checks nothing": (
+        SOURCE.replace(
+            "@hookimpl", "class Spec(RegionSourceSpec):\n    def __post_init__(self): pass\n\n@hookimpl"
+        ).replace("RegionSourceSpec(name={name!r}, config=Config,", "Spec(name={name!r}, config=Config(),"),
+        "Give the class Config itself",
+    ),
+    "a planner that is an object": (
+        ADAPTER.replace("planner=Planner", "planner=Config()"),
+        "AdapterSpec.planner of 'acme' must be a function, got Config(). Give the class Config itself",
+    ),
+    "a module that is an object": (
+        ADAPTER.replace("module=AdapterModule", "module=Config()"),
+        "AdapterSpec.module of 'acme' must be a class derived from AdapterModule, got Config(). Give the class Config",
+    ),
+    "presets that are none": (ADAPTER.replace("planner=", "presets={'a': 3}, planner="), "presets['a'] of 'acme'"),
+    "layouts that are none": (ADAPTER.replace("planner=", "layouts={'a': 3}, planner="), "layouts['a'] of 'acme'"),
+    "recipes that are none": (ADAPTER.replace("planner=", "recipes={'a': 3}, planner="), "recipes['a'] of 'acme'"),
+    "model types in one text": (BACKBONE.replace("({model_type!r},)", "'qwen'"), "BackboneSpec.model_types of 'acme'"),
+    "no model types": (BACKBONE.replace("({model_type!r},)", "None"), "BackboneSpec.model_types of 'acme'"),
+    "numbers as model types": (BACKBONE.replace("({model_type!r},)", "(1, 2)"), "BackboneSpec.model_types of 'acme'"),
+    "a number that is too long": (f"{API}PLUGIN_API = 10**5000", "an integer of 16610 bits"),
+    "a hook without its mark": (
+        ADAPTER.replace("@hookimpl\n", ""),
+        "It has a function 'register_adapters' without @hookimpl above it",
+    ),
+    "a misspelt hook without its mark": (
+        ADAPTER.replace("@hookimpl\n", "").replace("register_adapters", "register_adaptors"),
+        "It has a function 'register_adaptors', which is no hook. Did you mean 'register_adapters'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "problem"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_plugin_harms_no_other(site, source, problem):
+    site.install("acme", name="acme", source=source.replace("{name!r}", "'acme'").replace("{model_type!r}", "'m'"))
+    for kind, text in (("adapter", ADAPTER), ("source", SOURCE), ("format", FORMAT)):
+        site.install(f"fine-{kind}", name=f"fine-{kind}", source=text.format(name=f"fine-{kind}"))
+    served = site.host()
+    assert len(served.plugins()) == 4
+    assert served.adapter("fine-adapter").name == "fine-adapter"
+    assert [spec.name for spec in served.data_formats()] == ["fine-format"]
+    for ask in (served.adapter, served.region_source, served.backbone, served.data_format, served.backbone_for):
+        with pytest.raises(PluginError, match="acme") as error:
+            ask("other")
+        assert len(str(error.value)) < 1500
+    broken = served.plugins(check=True)[0]
+    assert broken.is_broken
+    assert problem in f"{broken.status} {broken.module}"
+    assert len(broken.status) < 700
+    assert "\n" not in broken.status
+
+
+@pytest.mark.parametrize("name", [None, 5, [], "", "x" * 10**6, b"saot", "a\nb"])
+def test_a_name_may_be_anything(site, name):
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme"))
+    served = site.host()
+    for ask in (served.adapter, served.region_source, served.backbone, served.data_format, served.backbone_for):
+        with pytest.raises(PluginError, match=r"^No ") as error:
+            ask(name)
+        assert len(str(error.value)) < 500
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", [b"acme\n", b"[pixelrefer_plugin\nacme = x", b"[pixelrefer_plugin]\nacme\n", b"\0\0", b"\xff"]
+)
+def test_entry_points_that_are_none_harm_no_other(site, text, caplog):
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme"))
+    (site.root / "acme-1.0.dist-info" / "entry_points.txt").write_bytes(text)
+    assert "saot" in [plugin.name for plugin in PluginHost().plugins()]
+
+
+@pytest.mark.parametrize("value", ["plug_acme:", "plug_acme:a b", "= x", "plug_acme [extra", "1 2 3"])
+def test_an_entry_point_that_names_no_module_is_broken(site, value):
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme"))
+    (site.root / "acme-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\nacme = {value}\n")
+    served = site.host()
+    assert [plugin.name for plugin in served.plugins()] == ["acme"]
+    with pytest.raises(PluginError, match=r"from acme 1\.0"):
+        served.adapter("acme")
+    assert only(served.plugins(check=True)).is_broken
+
+
+def test_an_entry_point_may_have_extras(site):
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme"))
+    (site.root / "acme-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\nacme = plug_acme [fast]\n")
+    served = site.host()
+    assert (only(served.plugins()).kind, only(served.plugins()).module) == ("adapter", "plug_acme")
+    assert served.adapter("acme").name == "acme"
+
+
+def test_a_plugin_that_loads_is_not_broken_by_what_its_source_lets_fear(site):
+    source = ADAPTER.format(name="acme").replace("PLUGIN_API = 1", "PLUGIN_API = 1\nimport plug_late")
+    site.install("acme", name="acme", source=source)
+    served = site.host()
+    assert "it imports 'plug_late'" in only(served.plugins()).status
+    site.write_module("plug_late", "")
+    assert only(served.plugins(check=True)).status == "loaded"
+
+
+@pytest.mark.parametrize("kind", ["adapter", "backbone", "region_source", "data_format"])
+def test_a_function_that_looks_like_a_hook_is_told_where_something_is_not_found(site, kind):
+    """The plugin works: one of its hooks is found, another lacks its mark."""
+    unmarked = "\ndef register_backbone(register):\n    pass\n"
+    site.install("acme", name="acme", source=ADAPTER.format(name="acme") + unmarked)
+    with pytest.raises(PluginError, match=r"Plugin 'acme' .* has a function 'register_backbone', which is no hook"):
+        getattr(site.host(), kind)("other")
+    with pytest.raises(PluginError, match=r"has a function 'register_backbone', .* Did you mean 'register_backbones'"):
+        site.host().backbone_for("acme_vl")
+
+
+LINES = st.sampled_from(
+    [
+        f"[{GROUP}]",
+        "acme = plug_acme",
+        "Name: acme",
+        "PLUGIN_API = 1",
+        "@hookimpl",
+        "def register_adapters(r): pass",
+        "= = [",
+    ]
+)
+FILES = st.binary(max_size=200) | st.lists(st.text(max_size=20) | LINES, max_size=8).map(
+    lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass")
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["METADATA", "entry_points.txt", "plug_acme.py"]), FILES)
+def test_whatever_stands_in_a_plugins_files_listing_goes_on(site, file, content):
+    info = site.root / "acme-1.0.dist-info"
+    if not info.exists():
+        site.install("acme", name="acme", source="")
+    for name, sound in {
+        "METADATA": b"Name: acme\nVersion: 1.0\n",
+        "entry_points.txt": f"[{GROUP}]\nacme = plug_acme\n".encode(),
+        "plug_acme.py": ADAPTER.format(name="acme").encode(),
+    }.items():
+        path = site.root / name if name.endswith(".py") else info / name
+        path.write_bytes(content if name == file else sound)
+    importlib.invalidate_caches()
+    found = PluginHost().plugins()
+    assert "saot" in [plugin.name for plugin in found]
+    assert json.loads(json.dumps([asdict(plugin) for plugin in found]))

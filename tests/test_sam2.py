@@ -325,6 +325,11 @@ def test_boxes_and_clicks_are_asked_as_they_are():
     assert prompt_of(CLICK, (HEIGHT, WIDTH)).points_xy.tolist() == [[50, 20]]
 
 
+def test_more_clicks_than_a_model_can_attend_to_are_refused():
+    with pytest.raises(SourceError, match="takes 1000 clicks on an object at most, got 1001. Give fewer, or a mask"):
+        prompt_of(Region.from_points([(50, 20)] * 1001), (HEIGHT, WIDTH))
+
+
 # -- loading -----------------------------------------------------------------------------------------------
 
 
@@ -344,6 +349,11 @@ def test_auto_takes_the_engine_that_reads_the_checkpoint(options, engine):
     [
         ("engine", "sam3", r"Sam2Config\.engine must be one of auto, sam2, transformers, got 'sam3'"),
         ("checkpoint", "", r"Sam2Config\.checkpoint must be a hub name, a folder or a \.pt file, got ''"),
+        ("checkpoint", None, r"Sam2Config\.checkpoint must be a hub name, a folder or a \.pt file, got None"),
+        ("overrides", 5, r"Sam2Config\.overrides must be a sequence of strings, got 5"),
+        ("overrides", [5], r"Sam2Config\.overrides must be a sequence of strings, got \[5\]"),
+        ("device", 0, r"Sam2Config\.device must be a device as torch names it, or auto, got 0"),
+        ("config_file", 3, r"Sam2Config\.config_file must be the name of a config, got 3"),
         ("overrides", "++a=1", r"Sam2Config\.overrides must be a sequence of strings, got '\+\+a=1'"),
         ("chekpoint", "x", r"Region source 'sam2' has no option 'chekpoint'"),
     ],

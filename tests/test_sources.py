@@ -265,6 +265,10 @@ def test_media_and_prompts_have_their_types(image, video):
         source.track("clip.mp4", [{0: BOX}])
     with pytest.raises(SourceError, match="prompts must be a list, one for each object, got Region"):
         source.segment(image, BOX)
+    with pytest.raises(SourceError, match="prompts must be a list, one for each object, got str"):
+        source.segment(image, "boxes")
+    with pytest.raises(SourceError, match="follows 1000 objects at once at most, .* got 1001. Ask for them in parts"):
+        source.track(video, [{4: BOX}] * 1001)
 
 
 def test_the_documented_source_works(image, video):

@@ -7,10 +7,9 @@ that help and listings are instant.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +19,7 @@ from .chatting import chat
 from .checking import validate
 from .data import convert, preview
 from .importing import import_official
+from .listing import Listed, table_of
 from .options import (
     GivenRegion,
     Moment,
@@ -37,7 +37,6 @@ from .segmenting import segment
 from .training import merge, train
 
 if TYPE_CHECKING:
-    from ..plugins import PluginInfo
     from .asking import LoadedModel
     from .subject import Request, Subject
 
@@ -59,11 +58,12 @@ def main() -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-@click.option("--check", is_flag=True, help="Import each plugin; exit with 1 if any is broken.")
+@click.option("--check", is_flag=True, help="Import and try each plugin; exit with 1 if any is broken.")
 def plugins(as_json: bool, check: bool) -> None:
     """List the installed adapters, backbones, region sources and data formats. Without --check none is imported.
 
-    With --check whatever else a plugin registers follows it, under its own name.
+    With --check whatever else a plugin registers follows it, under its own name. Each is tried: its options, and the
+    small model or file that it makes for tests.
 
     \b
     Example:
@@ -71,29 +71,14 @@ def plugins(as_json: bool, check: bool) -> None:
     """
     from ..plugins import list_plugins
 
-    found = list_plugins(check=check)
-    rows = [dataclasses.asdict(plugin) for plugin in found]
-    click.echo(json.dumps(rows, indent=2) if as_json else _table([row for each in found for row in _rows(each)]))
-    if check and any(plugin.is_broken for plugin in found):
+    found = [Listed(plugin) for plugin in list_plugins(check=check)]
+    if check:
+        quiet_libraries()
+        for each in found:
+            each.try_it()
+    click.echo(json.dumps([each.as_json() for each in found], indent=2) if as_json else table_of(found))
+    if check and any(each.fails for each in found):
         raise SystemExit(1)
-
-
-def _rows(plugin: PluginInfo) -> Iterator[dict[str, str]]:
-    """A row for the plugin, and one for each thing that it registers under another name."""
-    row = dataclasses.asdict(plugin)
-    yield row
-    for kind, name in plugin.specs:
-        if name != plugin.name and not plugin.is_broken:
-            yield {**row, "name": name, "kind": kind, "status": f"loaded with {plugin.name}"}
-
-
-def _table(rows: Sequence[dict[str, str]]) -> str:
-    columns = ("name", "kind", "distribution", "version", "status")
-    lines = [columns, *(tuple(row[column] for column in columns) for row in rows)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
 
 
 @main.command(cls=OrderedCommand)

@@ -12,10 +12,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from ..errors import PixelReferError
+from ..errors import PixelReferError, shown
 from ..regions.mask import RegionMask
 from ..regions.region import Region
-from .checks import require_callables, require_config, require_kinds, require_name, require_subclass
+from .checks import (
+    require_callables,
+    require_config,
+    require_kinds,
+    require_name,
+    require_subclass,
+    require_values,
+)
 from .masks import Masks
 from .options import make_config
 from .views import PatchGeometry, RegionPlan
@@ -111,6 +118,10 @@ class AdapterRecipe:
     rates: Mapping[str, float | None]
     lora: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        require_kinds(self, about=str, rates=Mapping, lora=(Mapping, type(None)))
+        require_values(self, "rates", int, float, type(None))
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterLayout:
@@ -140,6 +151,11 @@ class AdapterLayout:
     preset: str | None = None
     region_token: str | None = None
     is_greedy: bool = False
+
+    def __post_init__(self) -> None:
+        text = (str, type(None))
+        require_kinds(self, model=str, prefix=str, preset=text, region_token=text, is_greedy=bool)
+        require_callables(self, "recognises", "weights", "options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +206,9 @@ class AdapterSpec:
         require_callables(self, "planner")
         require_subclass(self, "module", AdapterModule)
         require_kinds(self, masks=(Masks, type(None)), presets=Mapping, recipes=Mapping, layouts=Mapping, tiny=Mapping)
+        require_values(self, "presets", Mapping)
+        require_values(self, "recipes", AdapterRecipe)
+        require_values(self, "layouts", AdapterLayout)
         if self.masks is not None and not issubclass(self.module, MaskModule):
             raise PixelReferError(
                 f"AdapterSpec.module of '{self.name}' must have the methods predict_masks and mask_losses, since "
@@ -200,7 +219,7 @@ class AdapterSpec:
         if not isinstance(self.drawn, tuple) or not all(each in _DRAWN_KINDS for each in self.drawn):
             raise PixelReferError(
                 f"AdapterSpec.drawn of '{self.name}' must be a tuple of {' and '.join(map(repr, _DRAWN_KINDS))}, "
-                f"got {self.drawn!r}."
+                f"got {shown(self.drawn)}."
             )
         if _PRESET in self.config.__dataclass_fields__:
             raise PixelReferError(
@@ -214,7 +233,7 @@ class AdapterSpec:
     def _require_one_of(self, field: str, value: Any, allowed: Sequence[str]) -> None:
         if value not in allowed:
             raise PixelReferError(
-                f"AdapterSpec.{field} of '{self.name}' must be {' or '.join(map(repr, allowed))}, got {value!r}."
+                f"AdapterSpec.{field} of '{self.name}' must be {' or '.join(map(repr, allowed))}, got {shown(value)}."
             )
 
     @property
@@ -242,6 +261,6 @@ class AdapterSpec:
     def _preset(self, name: Any) -> Mapping[str, Any]:
         if not isinstance(name, str) or name not in self.presets:
             raise PixelReferError(
-                f"Adapter '{self.name}' has no preset {name!r}. Its presets: {', '.join(self.presets) or 'none'}."
+                f"Adapter '{self.name}' has no preset {shown(name)}. Its presets: {', '.join(self.presets) or 'none'}."
             )
         return self.presets[name]

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..regions.mask import FloatBox
-from .checks import require_callables, require_kinds, require_known, require_name, require_patterns, require_texts
+from .checks import (
+    require_callables,
+    require_kinds,
+    require_known,
+    require_name,
+    require_patterns,
+    require_texts,
+    require_values,
+)
 from .views import PatchGeometry
 
 if TYPE_CHECKING:
@@ -179,6 +187,10 @@ class CheckpointLayout:
     vision_tower: Callable[[Mapping[str, Any]], str | None]
     tower_prefix: str
 
+    def __post_init__(self) -> None:
+        require_kinds(self, key_mapping=tuple, tower_prefix=str)
+        require_callables(self, "make_processor", "make_config", "vision_tower")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
@@ -225,6 +237,7 @@ class BackboneSpec:
         require_kinds(self, videos=scene, tiles=scene, cells=(Cells, type(None)))
         require_patterns(self, "lora_targets")
         require_known(self, "lora_targets", LORA_SCOPES)
+        require_values(self, "layouts", CheckpointLayout)
         require_callables(self, "tiny")
 
     def cell_side(self, config: Any) -> int:

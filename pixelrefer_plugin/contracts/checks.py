@@ -12,19 +12,19 @@ from typing import Any
 
 from ..errors import PixelReferError, shown
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 
 
 def require_name(spec: Any) -> None:
     """Refuse a spec whose `name` is not one that users can write on a command line.
 
     Raises:
-        PixelReferError: it is not a text of lowercase letters, digits, `_`, `-` and `.`.
+        PixelReferError: it is not a text of lowercase letters, digits, `_`, `-` and `.`, 100 of them at most.
     """
     if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
         raise PixelReferError(
             f"{type(spec).__name__}.name must be a text of lowercase letters, digits, '_', '-' and '.', beginning "
-            f"with a letter or digit, such as 'my_plugin'; got {shown(spec.name)}."
+            f"with a letter or digit, 100 at most, such as 'my_plugin'; got {shown(spec.name)}."
         )
 
 
@@ -53,7 +53,7 @@ def require_callables(spec: Any, *fields: str, optional: Collection[str] = ()) -
         value = getattr(spec, field)
         if not callable(value) and not (value is None and field in optional):
             what = "a function or None" if field in optional else "a function"
-            raise _refusal(spec, field, what, shown(value))
+            raise _refusal(spec, field, what, f"{shown(value)}{_class_hint(value)}")
 
 
 def require_kinds(spec: Any, **kinds: type | tuple[type, ...]) -> None:
@@ -81,7 +81,21 @@ def require_subclass(spec: Any, field: str, parent: type) -> None:
     """
     value = getattr(spec, field)
     if not isinstance(value, type) or not issubclass(value, parent):
-        raise _refusal(spec, field, f"a class derived from {parent.__name__}", shown(value))
+        raise _refusal(spec, field, f"a class derived from {parent.__name__}", f"{shown(value)}{_class_hint(value)}")
+
+
+def require_values(spec: Any, field: str, *kinds: type) -> None:
+    """Refuse a spec in which a mapping has a key that is no text, or a value that is of none of these kinds.
+
+    Raises:
+        PixelReferError: it has.
+    """
+    for key, value in getattr(spec, field).items():
+        if not isinstance(key, str):
+            raise _refusal(spec, field, "a mapping by texts", f"the key {shown(key)}")
+        if not isinstance(value, kinds):
+            names = " or ".join("None" if each is type(None) else f"a {each.__name__}" for each in kinds)
+            raise _refusal(spec, f"{field}[{shown(key)}]", names, shown(value))
 
 
 def require_texts(spec: Any, field: str, *, optional: bool = False) -> None:
@@ -93,7 +107,7 @@ def require_texts(spec: Any, field: str, *, optional: bool = False) -> None:
     value = getattr(spec, field)
     is_tuple = isinstance(value, tuple) and (optional or bool(value))
     if not is_tuple or not all(isinstance(each, str) and each for each in value):
-        hint = f". Write ('{value}',)" if isinstance(value, str) else ""
+        hint = f". Write ({shown(value)},)" if isinstance(value, str) else ""
         raise _refusal(spec, field, "a tuple of names", f"{shown(value)}{hint}")
 
 
@@ -108,10 +122,12 @@ def require_patterns(spec: Any, field: str) -> None:
         raise _refusal(spec, field, "a mapping of names to regular expressions", shown(patterns))
     for name, pattern in patterns.items():
         try:
+            if not isinstance(pattern, str):
+                raise TypeError(f"a {type(pattern).__name__} is no text")
             re.compile(pattern)
-        except (re.error, TypeError) as error:
+        except (re.error, TypeError, OverflowError, RecursionError) as error:
             got = f"{shown(pattern)}: {error}"
-            raise _refusal(spec, f"{field}[{name!r}]", "a regular expression", got) from error
+            raise _refusal(spec, f"{field}[{shown(name)}]", "a regular expression", got) from error
 
 
 def require_known(spec: Any, field: str, known: Collection[str]) -> None:
@@ -122,7 +138,7 @@ def require_known(spec: Any, field: str, known: Collection[str]) -> None:
     """
     unknown = [each for each in getattr(spec, field) if each not in known]
     if unknown:
-        raise _refusal(spec, field, f"among {', '.join(known)}", ", ".join(map(repr, unknown)))
+        raise _refusal(spec, field, f"among {', '.join(known)}", ", ".join(map(shown, unknown)))
 
 
 def _refusal(spec: Any, field: str, expected: str, got: str) -> PixelReferError:
@@ -132,8 +148,7 @@ def _refusal(spec: Any, field: str, expected: str, got: str) -> PixelReferError:
 
 def _config_problem(config: Any) -> str:
     if not isinstance(config, type):
-        hint = f". Give the class {type(config).__name__} itself" if dataclasses.is_dataclass(config) else ""
-        return f"{shown(config)}{hint}"
+        return f"{shown(config)}{_class_hint(config)}"
     params = getattr(config, "__dataclass_params__", None)
     if params is None:
         return f"the class {config.__name__}, which is no dataclass. Write @dataclass(frozen=True) above it"
@@ -141,6 +156,12 @@ def _config_problem(config: Any) -> str:
         return f"{config.__name__}, which can be changed. Write @dataclass(frozen=True) above it"
     without = [each.name for each in dataclasses.fields(config) if each.init and _has_no_default(each)]
     return f"{config.__name__}, which has no default for {', '.join(without)}" if without else ""
+
+
+def _class_hint(value: Any) -> str:
+    """What to do, for a message, where an object was given in place of its class."""
+    is_of_plugin = type(value).__module__ != "builtins"
+    return f". Give the class {type(value).__name__} itself" if is_of_plugin else ""
 
 
 def _has_no_default(field: dataclasses.Field[Any]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import PromptError
+from ..errors import PromptError, shown
 
 REGION_MARKER = "<region>"
 """What stands for the next region in a user's text."""
@@ -47,6 +47,8 @@ def read_texts(conversation: Conversation) -> list[tuple[str, str]]:
 
 def read_turns(conversation: Conversation) -> list[Turn]:
     """The messages of a conversation, checked; raises as `read_texts`."""
+    if isinstance(conversation, str) or not isinstance(conversation, Iterable):
+        raise PromptError(f"a conversation must be a list of messages, got {shown(conversation)}.")
     turns = [_turn(message) for message in conversation]
     if not turns:
         raise PromptError("the conversation has no message.")
@@ -111,7 +113,9 @@ def require_unicode(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise PromptError(f"the text {text!r} is no Unicode: {error.reason}. Is it in another encoding?") from error
+        raise PromptError(
+            f"the text {shown(text)} is no Unicode: {error.reason}. Is it in another encoding?"
+        ) from error
 
 
 def meant_itself(called: str) -> str:
@@ -121,19 +125,23 @@ def meant_itself(called: str) -> str:
 
 def _turn(message: Any) -> Turn:
     if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-        raise PromptError(f"a message must have 'role' and 'content', got {message!r}.")
+        raise PromptError(f"a message must have 'role' and 'content', got {shown(message)}.")
+    if not isinstance(message["role"], str):
+        raise PromptError(f"a message's role must be a text such as 'user', got {shown(message['role'])}.")
     content = message["content"]
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, Sequence) or not all(isinstance(part, Mapping) for part in parts):
-        raise PromptError(f"a message's content must be text or a list of parts, got {content!r}.")
+        raise PromptError(f"a message's content must be text or a list of parts, got {shown(content)}.")
     for part in parts:
         kind = part.get("type")
         if kind != "text" and message["role"] == "assistant":
-            raise PromptError(f"an assistant's message must be text, got {parts!r}.")
+            raise PromptError(f"an assistant's message must be text, got {shown(parts)}.")
         if kind not in ("text", "image", "video") or kind not in part:
-            raise PromptError(f"a content part must be text, image or video with a key of that name, got {part!r}.")
+            raise PromptError(
+                f"a content part must be text, image or video with a key of that name, got {shown(part)}."
+            )
         if kind == "text" and not isinstance(part["text"], str):
-            raise PromptError(f"a text part must be a string, got {part['text']!r}.")
+            raise PromptError(f"a text part must be a string, got {shown(part['text'])}.")
         if kind == "text":
             require_unicode(part["text"])
     return Turn(message["role"], parts)

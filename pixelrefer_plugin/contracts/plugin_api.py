@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import shown
+
 PLUGIN_API = 1
 """One more wherever a plugin that is written for the contract before would fail."""
 
@@ -27,8 +29,8 @@ def api_defect(found: Any, *, module: str, distribution: str) -> str:
             "author adds the line after reading docs/plugins.md"
         )
     if type(found) is not int:
-        return f"has PLUGIN_API = {found!r} in {module}, expected a whole number: {PLUGIN_API}. {upgrade}"
-    versions = f"is written for PLUGIN_API {found}, pixelrefer-plugin has {PLUGIN_API}"
+        return f"has PLUGIN_API = {shown(found)} in {module}, expected a whole number: {PLUGIN_API}. {upgrade}"
+    versions = f"is written for PLUGIN_API {shown(found)}, pixelrefer-plugin has {PLUGIN_API}"
     if found > PLUGIN_API:
         return f"{versions}. Upgrade pixelrefer-plugin: pip install --upgrade pixelrefer-plugin"
     return f"{versions}. {upgrade}" if found < PLUGIN_API else ""

@@ -76,6 +76,31 @@ class RegionSample:
         """What to call it at the start of a message: `train.jsonl line 12, sample 'street-1'`."""
         return sample_name(self.id, self.where)
 
+    @property
+    def problem(self) -> str:
+        """Which field is of another type than it must be, as code of a data format may leave it; empty where none is.
+
+        What a message or a region says is not looked at.
+        """
+        sizes = all(size is None or (isinstance(size, tuple) and len(size) == 2) for size in self._listed("media_hw"))
+        checks = {
+            "id": (isinstance(self.id, str), "a text"),
+            "where": (isinstance(self.where, str), "a text"),
+            "messages": (all(map(_is_message, self._listed("messages"))), "a tuple of messages"),
+            "regions": (
+                all(isinstance(region, Region | VideoRegion) for region in self._listed("regions")),
+                "a tuple of Region and VideoRegion",
+            ),
+            "media_hw": (sizes, "a tuple of sizes (height, width) and None"),
+        }
+        wrong = [(name, expected) for name, (is_sound, expected) in checks.items() if not is_sound]
+        return "".join(f"{name} must be {expected}, got {shown(getattr(self, name))}" for name, expected in wrong[:1])
+
+    def _listed(self, field: str) -> Sequence[Any]:
+        """A field that is a tuple or list; something that is no item of one where it is something else."""
+        value = getattr(self, field)
+        return value if isinstance(value, tuple | list) else (...,)
+
     def error(self, *defects: Defect) -> SampleError:
         """The error that says what is wrong with this sample."""
         return SampleError(self.id, self.where, defects)
@@ -158,8 +183,19 @@ def require_below(path: str | os.PathLike[str], media_root: Path) -> None:
         )
 
 
+def _is_message(message: Any) -> bool:
+    """Whether it has the shape of a message: what its parts are, and hold, is not looked at."""
+    if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+        return False
+    content = message["content"]
+    if isinstance(content, str):
+        return True
+    return isinstance(content, Sequence) and all(isinstance(part, Mapping) and "type" in part for part in content)
+
+
 def _caused(error: SampleError, fault: PixelReferError) -> SampleError:
-    error.plugin, error.step, error.__cause__ = fault.plugin, fault.step, fault
+    error.plugin, error.step, error.distribution = fault.plugin, fault.step, fault.distribution
+    error.__cause__ = fault
     return error
 
 

@@ -5,7 +5,6 @@ They know data formats by name only, and neither pictures nor models.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from bisect import bisect_right
@@ -22,8 +21,6 @@ from ..contracts.data_format import DataFormatSpec, SampleFile
 from ..contracts.samples import MEDIA_KINDS, SAMPLE_FAULTS, RecordPlace, RegionSample, require_below
 from ..errors import DataError, Defect, ImageError, PixelReferError, PluginError, SampleError, shown
 from .records import JsonRecords, peek
-
-logger = logging.getLogger(__name__)
 
 _MOST_KEYS = 20  # of a record that a message has
 
@@ -105,11 +102,12 @@ class RegionDataset(_SamplesByIndex):
             raise DataError(f"'{path}' is no regular file, so it is read once only. Write it to one first.")
         first = peek(path) if format == "auto" else {}
         spec = _recognised(first, f"'{path}'") if format == "auto" else plugins.get_data_format(format)
-        config = spec.make_config(options)
+        config = _config_of(spec, options)
         root = _media_root(path.parent if media_root is None else media_root)
         if spec.open_file is not None:
             with _in_format(spec.name, "open_file"):
                 file = spec.open_file(config, path, root)
+                _require_readable(file, spec.name)
             checked = _CheckedFile(file, spec.name, path.name, root if strict_media else None)
             dataset = cls(checked, format=spec.name, name=path.name)
             dataset._require_samples()
@@ -153,7 +151,7 @@ class RegionDataset(_SamplesByIndex):
         spec = _recognised(rows[0], "rows") if format == "auto" else plugins.get_data_format(format)
         if spec.read_record is None:
             raise DataError(f"Data format '{spec.name}' reads whole files, not rows. Use RegionDataset.open.")
-        config, root = spec.make_config(options), _media_root(media_root)
+        config, root = _config_of(spec, options), _media_root(media_root)
         records = _Records(_Rows(rows, name), spec, config, root, strict_media=strict_media)
         return cls(records, format=spec.name, name=f"{name}s")
 
@@ -367,6 +365,21 @@ def _required_below(sample: RegionSample, media_root: Path) -> RegionSample:
     return sample
 
 
+def _config_of(spec: DataFormatSpec, options: Any) -> Any:
+    with _in_format(spec.name, "config"):
+        return spec.make_config(options)
+
+
+def _require_readable(file: Any, format: str) -> None:
+    """Refuse what a format gives in place of a `SampleFile`; within `in_plugin`."""
+    missing = [method for method in ("__len__", "__getitem__") if not hasattr(type(file), method)]
+    if missing or isinstance(file, str | bytes):
+        raise PluginError(
+            f"Data format '{format}' must return an object of samples with __len__ and __getitem__ from open_file, got "
+            f"a {type(file).__name__}{f' without {missing[0]}' if missing else ''}. Report it to its author."
+        )
+
+
 def _in_format(name: str, step: str) -> AbstractContextManager[None]:
     return plugins.in_plugin("data format", name, step)
 
@@ -384,6 +397,8 @@ def _as_defects(place: RecordPlace, format: str, step: str) -> Iterator[None]:
 def _checked_sample(sample: Any, format: str) -> RegionSample:
     if not isinstance(sample, RegionSample):
         raise PluginError(f"Data format '{format}' must read a RegionSample, got {shown(sample)}.")
+    if problem := sample.problem:
+        raise PluginError(f"Data format '{format}' reads a RegionSample whose {problem}. Report it to its author.")
     return sample
 
 
@@ -393,7 +408,8 @@ def _recognised(first: Any, subject: str) -> DataFormatSpec:
     failures: list[PixelReferError] = []
     found = [spec for spec in installed if isinstance(first, Mapping) and _recognises(spec, first, failures)]
     for failure in failures:
-        logger.warning("%s The format is passed over; to use it, name it.", failure)
+        told = " ".join(filter(None, [str(failure), failure.origin]))
+        plugins.warn_once(f"{told} The format is passed over; to use it, name it.")
     if len(found) == 1:
         return found[0]
     names = ", ".join(spec.name for spec in found or installed) or "none"

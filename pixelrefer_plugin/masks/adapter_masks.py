@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..contracts.masks import SegmentedObject
+from ..contracts.masks import PredictedMasks, SegmentedObject
 from ..errors import PromptError, SpliceError
-from ..plugins import in_plugin
+from ..plugins import in_plugin, require_result
 from .hidden_states import GeneratedStates, TaughtStates
 from .mask_batch import MaskBatch
 from .objects import ForcedMask, find_mentions, segmented_objects, used_clips
@@ -81,7 +81,8 @@ class AdapterMasks:
         clips, clip_of_object = used_clips(masks.clips, _clip_of_taught(masks))
         with in_plugin("adapter", self._name, "mask_losses"):
             losses: dict[str, Tensor] = self._adapter.mask_losses(hidden, clips, clip_of_object, masks.targets)
-            shapes = {name: tuple(each.shape) for name, each in losses.items()}
+            require_result("adapter", self._name, "mask_losses", Mapping, losses)
+            shapes = {name: tuple(getattr(each, "shape", ("no tensor",))) for name, each in losses.items()}
             if set(shapes.values()) != {(len(hidden),)}:
                 raise SpliceError(
                     f"Adapter '{self._name}' must return a loss of each of {len(hidden)} objects from mask_losses, "
@@ -137,6 +138,7 @@ class AdapterMasks:
         clip_of_object = [clip for _, clip in placed]
         with in_plugin("adapter", self._name, "predict_masks"):
             predicted = self._adapter.predict_masks(hidden, *used_clips(masks.clips, clip_of_object))
+            require_result("adapter", self._name, "predict_masks", PredictedMasks, predicted)
             found = segmented_objects(
                 predicted, masks, ids=[each.id for each, _ in placed], clip_of_object=clip_of_object
             )

@@ -21,6 +21,7 @@ from ..contracts.samples import MediaKind, Medium, medium_of
 from ..conversation.sample import ReadSample
 from ..errors import Place, PromptError, placed, shown
 from ..media.video import Video
+from ..plugins import count_of
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
 
@@ -98,12 +99,13 @@ def make_mask_batch(
             sampled frame of one, or shows more or fewer than one where masks are asked for.
         RegionError: a target does not fit its picture.
     """
-    clips = _ClipBuilder(head.picture_px(config))
+    clips = _ClipBuilder(count_of("adapter", adapter, "masks.picture_px", head.picture_px, config))
     clip_of_sample = []
     for index, sample in enumerate(samples):
         with placed(sample=index):
             if learn:
-                _require_few_enough(sample, head.max_objects(config), adapter)
+                most = count_of("adapter", adapter, "masks.max_objects", head.max_objects, config)
+                _require_few_enough(sample, most, adapter)
             medium = _medium_of_targets(sample) if learn else _only_medium(sample)
         clip_of_sample.append(None if medium is None else clips.index_of(sample, *medium))
     return MaskBatch(

@@ -16,7 +16,7 @@ import torch
 from ..contracts.adapter import AdapterLayout, AdapterSpec
 from ..entry import attach
 from ..errors import CheckpointError, PromptError
-from ..plugins import adapter_for_layout, adapter_layouts, in_plugin
+from ..plugins import adapter_for_layout, adapter_layouts, in_plugin, require_result
 from ..weights import model_folder
 from ..weights.foreign import ForeignCheckpoint, find_foreign
 from ..weights.hub import without_where
@@ -132,7 +132,9 @@ def _adapter_weights(official: _Official) -> dict[str, Tensor]:
         )
     with in_plugin("adapter", official.adapter.name, "layouts"):
         _require_recognised(official, state)
-        return official.layout.weights(state)
+        weights = official.layout.weights(state)
+        require_result("adapter", official.adapter.name, "layouts", dict, weights)
+    return weights
 
 
 def _require_recognised(official: _Official, state: Mapping[str, Tensor]) -> None:
@@ -152,6 +154,7 @@ def _trained_options(official: _Official) -> dict[str, Any]:
     preset = official.layout.preset
     with in_plugin("adapter", official.adapter.name, "layouts"):
         said = official.layout.options(official.checkpoint.data)
+        require_result("adapter", official.adapter.name, "layouts", Mapping, said)
     return {**({"preset": preset} if preset else {}), **said}
 
 

@@ -28,7 +28,7 @@ from ..entry import attach, load
 from ..errors import CheckpointError, PluginError
 from ..files import require_writable_folder
 from ..model import RegionModel
-from ..plugins import get_adapter, get_backbone
+from ..plugins import get_adapter, get_backbone, result_of
 from ..processor import RegionProcessor
 from ..training.groups import trainable_groups
 from ..weights.model_folder import library_versions
@@ -170,7 +170,7 @@ def make_model(options: QuickstartOptions) -> tuple[RegionModel, RegionProcessor
     adapter_config = ADAPTER_OPTIONS.get(options.adapter)
     name, base = options.base
     if base is None:
-        backbone, native = get_backbone(name).tiny(options.seed)
+        backbone, native = result_of("backbone", name, "tiny", tuple, get_backbone(name).tiny, options.seed)
         return attach(backbone, native, adapter=options.adapter, adapter_config=adapter_config, train_backbone=True)
     model, processor = load(base, adapter=options.adapter, adapter_config=adapter_config)
     model.add_lora(r=16, alpha=32)

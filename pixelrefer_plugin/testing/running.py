@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..errors import PixelReferError
+from ..errors import PixelReferError, text_of
+
+_MOST_CHARACTERS = 500  # of another library's exception
 
 
 def run_check(check: Callable[..., None], *subject: Any) -> str:
@@ -17,8 +19,9 @@ def run_check(check: Callable[..., None], *subject: Any) -> str:
     """
     try:
         check(*subject)
-    except Exception as error:
-        detail = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        own = str(error) if isinstance(error, AssertionError | PixelReferError) else text_of(error, _MOST_CHARACTERS)
+        detail = own if isinstance(error, AssertionError) else f"{type(error).__name__}: {own}"
         demand = " ".join((check.__doc__ or "").split())
         raise AssertionError(f"{check.__name__}: {detail}\nThe check demands: {demand}") from error
     return check.__name__

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..contracts.adapter import SceneFeatures
 from ..contracts.encoded import DrawnKind, EncodedPrompts, EncodedView, FeatureGrids, PatchRows
 from ..contracts.views import CropView, RegionPlan
-from ..errors import SpliceError
+from ..errors import PluginError, SpliceError, shown
 from ..regions.mask import Box, FloatBox, RegionMask
 from ..regions.region import Region
 from .crops import Crop
@@ -197,7 +197,10 @@ class LayoutSheet:
         views = [view for _, view in having if view is not None]
         if not views:
             return None
-        layout: GridLayout | PromptLayout = type(views[0]).lay_out(self, numbers, views)
+        layout = type(views[0]).lay_out(self, numbers, views)
+        if not isinstance(layout, GridLayout | PromptLayout):
+            view = type(views[0]).__name__
+            raise PluginError(f"{view}.lay_out must return what a method of its batch returned, got {shown(layout)}.")
         return layout
 
     def on_crops(self, numbers: Sequence[int], views: Sequence[CropView]) -> GridLayout:

@@ -14,7 +14,7 @@ import numpy as np
 from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.views import PatchGeometry, RegionPlan
 from ..conversation.sample import ReadSample, WrittenRegion
-from ..errors import PluginError, placed
+from ..errors import PluginError, placed, shown
 from ..plugins import in_plugin
 from ..regions.mask import RegionMask
 from ..regions.region import Region
@@ -59,7 +59,8 @@ class RegionPlanning:
 
     def _require_alike(self, plans: Sequence[RegionPlan]) -> None:
         """All regions of a batch are laid out view by view, so their plans must have the same views, or none."""
-        listed = list(dict.fromkeys(plan.view_kinds for plan in plans))
+        with in_plugin("adapter", self.adapter.name, "view kinds"):
+            listed = list(dict.fromkeys(plan.view_kinds for plan in plans))
         alike = len(set(map(len, listed))) < 2 and all(
             len(set(kinds) - {None}) < 2 for kinds in zip(*listed, strict=True)
         )
@@ -120,7 +121,7 @@ class RegionPlanning:
         with in_plugin("adapter", self.adapter.name, "together"):
             plans = self.planner.together(given)
             if not isinstance(plans, Sequence) or len(plans) != len(given):
-                got = len(plans) if isinstance(plans, Sequence) else repr(plans)
+                got = len(plans) if isinstance(plans, Sequence) else shown(plans)
                 raise PluginError(
                     f"Adapter '{self.adapter.name}' must return as many plans from Planner.together as it was given, "
                     f"{len(given)}, got {got}."
@@ -131,7 +132,7 @@ class RegionPlanning:
         """The plan, unless it is one that an adapter must not make; the error is its author's to read."""
         name = f"Adapter '{self.adapter.name}'"
         if not isinstance(plan, RegionPlan):
-            raise PluginError(f"{name} must plan a RegionPlan, got {plan!r}.")
+            raise PluginError(f"{name} must plan a RegionPlan, got {shown(plan)}.")
         for view in plan.views:
             if view is None:
                 continue

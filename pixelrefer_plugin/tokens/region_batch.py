@@ -8,6 +8,7 @@ A *picture* here is an image or a frame of a video. A region of a video is there
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contracts.views import PatchGeometry
+from ..contracts.views import PatchGeometry, View
+from ..plugins import in_plugin
 from .crops import Picture, cut_crops, first_of_each, picture_hw
 from .layouts import GridLayout, LayoutSheet, PlannedRegion, PromptLayout, SceneLayout
 
@@ -146,7 +148,10 @@ def make_region_batch(
     regions = [planned for sample in samples for region in sample for planned in region]
     images_hw = [picture_hw(pictures[region.picture]) for region in regions]
     sheet = LayoutSheet(regions, images_hw=images_hw, first_alike=first_of_each(pictures), scene=scene)
-    views = tuple(sheet.view(index) for index in range(len(regions[0].plan.views)))
+    of_regions = [view for region in regions for view in region.plan.views if view is not None]
+    lays_out_itself = any(view.lay_out.__module__ != View.__module__ for view in of_regions)
+    with in_plugin("adapter", adapter, "lay_out") if lays_out_itself else nullcontext():
+        views = tuple(sheet.view(index) for index in range(len(regions[0].plan.views)))
     return RegionBatch(
         adapter=adapter,
         placeholder_id=placeholder_id,

@@ -6,11 +6,12 @@ splice.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import nn
@@ -19,9 +20,9 @@ from ..contracts.adapter import AdapterSpec
 from ..contracts.backbone import BackboneSpec, GridsHw, NativeCall, Scene
 from ..contracts.encoded import FeatureGrids
 from ..conversation.sample import ReadSample
-from ..errors import PluginError, SpliceError
+from ..errors import PluginError, SpliceError, shown
 from ..media.video import Video
-from ..plugins import in_plugin
+from ..plugins import count_of, in_plugin, require_result
 from ..regions.mask import FloatBox
 from .layouts import PlannedRegion, SceneGrids, SceneLayout
 
@@ -88,11 +89,13 @@ class _ScenePlan:
 
     @property
     def _cell_side(self) -> int:
-        return self.spec.cell_side(self.call.config) if self.adapter.on_scene_tokens else 1
+        if not self.adapter.on_scene_tokens:
+            return 1
+        return count_of("backbone", self.spec.name, "cells.side", self.spec.cell_side, self.call.config)
 
     def _frames_per_grid(self) -> int:
-        with in_plugin("backbone", self.spec.name, "videos.frames_per_grid"):
-            return videos_of(self.spec).frames_per_grid(self.call.config)
+        frames_per_grid = videos_of(self.spec).frames_per_grid
+        return count_of("backbone", self.spec.name, "videos.frames_per_grid", frames_per_grid, self.call.config)
 
     def _grids(
         self, tiled: bool, sizes_hw: Sequence[tuple[int, int]], videos: Sequence[Video], together: int
@@ -115,6 +118,8 @@ class _ScenePlan:
         with in_plugin("backbone", self.spec.name, field):
             grids_hw = tuple(scene.grids_hw(self.call))
             _require_one_each(self.spec, field, len(grids_hw), expected, what)
+            for grid_hw in grids_hw:
+                _require_numbers(self.spec, field, grid_hw, "rows and columns", length=2, least=1)
         return grids_hw
 
     def _boxes(self, field: str, scene: Scene, sizes_hw: Sequence[tuple[int, int]]) -> list[FloatBox]:
@@ -123,6 +128,8 @@ class _ScenePlan:
         with in_plugin("backbone", self.spec.name, field):
             boxes = list(scene.boxes_xyxy(self.call, sizes_hw))
             _require_one_each(self.spec, field, len(boxes), len(sizes_hw), "pictures")
+            for box in boxes:
+                _require_numbers(self.spec, field, box, "x0, y0, x1, y1", length=4)
         return boxes
 
     def _require_projected(self, field: str, scene: Scene) -> None:
@@ -159,6 +166,15 @@ def _require_one_each(spec: BackboneSpec, field: str, got: int, expected: int, w
             f"Backbone plugin '{spec.name}': {field} gives {got} for the batch's {expected} {what}; there must be one "
             "each. Does the processor cut a picture into several?"
         )
+
+
+def _require_numbers(
+    spec: BackboneSpec, field: str, value: Any, what: str, *, length: int, least: float = -math.inf
+) -> None:
+    numbers = tuple(value) if isinstance(value, Iterable) else ()
+    sound = len(numbers) == length and all(isinstance(each, SupportsFloat) for each in numbers)
+    if not sound or not all(math.isfinite(each) and each >= least for each in numbers):
+        raise PluginError(f"Backbone plugin '{spec.name}': {field} must give {what} of each, got {shown(value)}.")
 
 
 def _cells_hw(spec: BackboneSpec, grid_hw: tuple[int, int], side: int) -> tuple[int, int]:
@@ -245,28 +261,35 @@ class _SceneCapture:
     def _read(self, tiled: bool) -> FeatureGrids:
         field, images = images_of(self._spec, tiled=tiled)
         parts = []
-        if any(self._layout.image_grids_per_sample):
-            parts.append(_first_copies(self._seen(field, images), self._layout.image_grids_per_sample))
-        if any(self._layout.video_grids_per_sample):
-            seen = self._seen("videos", videos_of(self._spec))
-            parts.append(_first_copies(seen, self._layout.video_grids_per_sample))
+        if any(per_sample := self._layout.image_grids_per_sample):
+            parts.append(_first_copies(self._seen(field, images, per_sample), per_sample))
+        if any(per_sample := self._layout.video_grids_per_sample):
+            parts.append(_first_copies(self._seen("videos", videos_of(self._spec), per_sample), per_sample))
         grids = FeatureGrids.joined(parts)
         return merged_cells(self._backbone, self._spec, grids) if self._layout.features == "cells" else grids
 
-    def _seen(self, field: str, scene: Scene) -> FeatureGrids:
+    def _seen(self, field: str, scene: Scene, grids_per_sample: Sequence[int]) -> FeatureGrids:
         projects = self._layout.features == "projected"
         read = scene.projected if projects else scene.grids
         assert read is not None, "that it says so was seen when the scene was planned"
         call = NativeCall(self._call.config, self._inputs_of_call, self._call.token_ids, self._backbone)
-        with in_plugin("backbone", self._spec.name, f"{field}.{'projected' if projects else 'grids'}"):
-            return read(call, tuple(self._outputs))
+        field = f"{field}.{'projected' if projects else 'grids'}"
+        with in_plugin("backbone", self._spec.name, field):
+            grids = read(call, tuple(self._outputs))
+            require_result("backbone", self._spec.name, field, FeatureGrids, grids)
+            if not len(grids) or len(grids) % sum(grids_per_sample):  # beam search may repeat them
+                raise PluginError(
+                    f"Backbone plugin '{self._spec.name}': {field} gives {len(grids)} grids, where "
+                    f"{sum(grids_per_sample)} were planned."
+                )
+        return grids
 
 
 def merged_cells(backbone: Any, spec: BackboneSpec, grids: FeatureGrids) -> FeatureGrids:
     """The scene's patches as cells, as the projector's first layer reads them; patches where it reads these."""
     if spec.cells is None:
         return grids
-    cells = grids.merged(spec.cells.side(backbone.config))
+    cells = grids.merged(count_of("backbone", spec.name, "cells.side", spec.cells.side, backbone.config))
     if spec.cells.norm is None:
         return cells
     return FeatureGrids(backbone.get_submodule(spec.cells.norm)(cells.features), cells.grids_hw)

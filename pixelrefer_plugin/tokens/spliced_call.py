@@ -21,8 +21,8 @@ from ..contracts.backbone import BackboneSpec, NativeCall
 from ..contracts.encoded import FeatureGrids
 from ..contracts.module import AdapterModule, Shapes
 from ..conversation.token_ids import TokenIds
-from ..errors import SpliceError
-from ..plugins import in_plugin
+from ..errors import PluginError, SpliceError
+from ..plugins import in_plugin, require_result
 from .layouts import Features
 from .region_batch import RegionBatch
 from .scene import captured_scene
@@ -113,11 +113,19 @@ class SplicedCall:
         most = _VALUES_A_CALL / self.shapes.crop if parameter.device.type == "cpu" else math.inf
         packs = _packs([h * w for h, w in regions.crop_grids_hw], most)
         with in_plugin("backbone", self.spec.name, "crops.encode"):
-            grids = FeatureGrids.joined([self.spec.crops.encode(self.backbone, crops[pack]) for pack in packs])
+            encoded = [self.spec.crops.encode(self.backbone, crops[pack]) for pack in packs]
+            for each in encoded:
+                require_result("backbone", self.spec.name, "crops.encode", FeatureGrids, each)
+            grids = FeatureGrids.joined(encoded)
             if grids.grids_hw != regions.crop_grids_hw:
                 raise SpliceError(
                     f"Backbone '{self.spec.name}' was given crops of {regions.crop_grids_hw} patches "
                     f"and returned {grids.grids_hw}."
+                )
+            if grids.features.shape[1] != self.shapes.crop:
+                raise PluginError(
+                    f"Backbone '{self.spec.name}' says that features of crops have width {self.shapes.crop} "
+                    f"(crops.width), and returned width {grids.features.shape[1]}."
                 )
         return grids
 
@@ -146,6 +154,8 @@ class SplicedCall:
             raise SpliceError(f"{promised} but returned {tuple(tokens.shape)}.")
         if not tokens.is_floating_point():
             raise SpliceError(f"{promised} but returned integers ({tokens.dtype}).")
+        if tokens.is_meta:
+            raise SpliceError(f"{promised} but returned a tensor without values, on the device 'meta'.")
 
     @contextmanager
     def _spliced(self, slots: Tensor, regions: RegionBatch, call: NativeCall) -> Iterator[None]:

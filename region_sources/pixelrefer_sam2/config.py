@@ -1,6 +1,8 @@
 """Options of the `sam2` region source."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pixelrefer_plugin.authoring import check_field
@@ -30,8 +32,13 @@ class Sam2Config:
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "checkpoint", str(self.checkpoint))  # a Path is welcome
-        check_field(bool(self.checkpoint), self, "checkpoint", "a hub name, a folder or a .pt file")
+        is_path = isinstance(self.checkpoint, str | Path) and bool(str(self.checkpoint))
+        check_field(is_path, self, "checkpoint", "a hub name, a folder or a .pt file")
+        object.__setattr__(self, "checkpoint", str(self.checkpoint))
         check_field(self.engine in _ENGINES, self, "engine", f"one of {', '.join(_ENGINES)}")
-        check_field(not isinstance(self.overrides, str), self, "overrides", "a sequence of strings")
+        check_field(isinstance(self.device, str), self, "device", "a device as torch names it, or auto")
+        check_field(isinstance(self.config_file, str | None), self, "config_file", "the name of a config")
+        is_list = isinstance(self.overrides, Sequence) and not isinstance(self.overrides, str)
+        sound = is_list and all(isinstance(each, str) for each in self.overrides)
+        check_field(sound, self, "overrides", "a sequence of strings")
         object.__setattr__(self, "overrides", tuple(self.overrides))

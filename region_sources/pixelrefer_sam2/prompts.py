@@ -7,10 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from pixelrefer_plugin.authoring import Region, RegionMask
+from pixelrefer_plugin.authoring import Region, RegionMask, SourceError
 
 # SAM 2 is trained with up to eight clicks on a frame (SAM 2 paper, §5, "Training").
 _CLICKS_ON_SCRIBBLE = 8
+
+_MOST_CLICKS = 1000  # each is a token to which all others attend
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,11 @@ def prompt_of(region: Region, image_hw: tuple[int, int]) -> Prompt:
     if region.kind == "box":
         return Prompt(box_xyxy=np.array(region.data, dtype=np.float32))
     if region.kind == "points":
-        return Prompt(points_xy=np.array(region.data[0], dtype=np.float32))
+        points = region.data[0]
+        if len(points) > _MOST_CLICKS:
+            most = f"{_MOST_CLICKS} clicks on an object at most"
+            raise SourceError(f"SAM 2 takes {most}, got {len(points)}. Give fewer, or a mask.")
+        return Prompt(points_xy=np.array(points, dtype=np.float32))
     if region.kind == "scribble":
         return Prompt(points_xy=_clicks_along(region.data[0]))
     return Prompt(mask=region.to_mask(image_hw))
