@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
+from ..files import write_text_whole
 from ..weights.model_folder import library_versions
 from .building import BuiltData, BuiltModel, Part
 from .config import TrainConfig
@@ -330,10 +331,14 @@ def _versions(config: TrainConfig) -> dict[str, str]:
 
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, readable by people."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text_whole(path, _utf_8(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
     """A JSON Lines file."""
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    path.write_text(text, encoding="utf-8")
+    write_text_whole(path, "".join(_utf_8(json.dumps(record, ensure_ascii=False)) + "\n" for record in records))
+
+
+def _utf_8(text: str) -> str:
+    """Names of files need not be."""
+    return text.encode(errors="backslashreplace").decode()

@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +31,9 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from ..conversation.expansion import IGNORE_INDEX
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError
 from ..evaluation.answers import HeldOutAnswers
+from ..files import write_text_whole
 from ..weights import hub
 from ..weights.model_folder import written_whole
 from .building import (
@@ -62,6 +63,7 @@ from .report import (
     write_json,
     write_lines,
 )
+from .run_lock import LOCK_FILE, locked, require_not_in_use
 from .trainer import RegionTrainer
 
 CONFIG_FILE = "config.yaml"
@@ -116,6 +118,7 @@ def run_training(
     """
     out = Path(config.run.out)
     if _is_first_process():  # the others may come when it has begun to write there
+        require_not_in_use(out)
         _require_free(out, resume=resume, overwrite=overwrite)
     else:
         console = Console(quiet=True)
@@ -124,10 +127,12 @@ def run_training(
     print_plan(console, parts.config, parts.plan)
     if dry_run:
         return _tried_batch(parts, console)
-    with parts.args.main_process_first():
-        if _is_first_process():
-            _claim(out, parts.config, overwrite=overwrite)
-    return _train(parts, out, console, resume=resume)
+    with _held(out) if _is_first_process() else nullcontext():
+        with parts.args.main_process_first():
+            if _is_first_process():
+                _require_free(out, resume=resume, overwrite=overwrite)  # as it may no longer be
+                _claim(out, parts.config, overwrite=overwrite)
+        return _train(parts, out, console, resume=resume)
 
 
 def _prepare(config: TrainConfig) -> _Parts:
@@ -179,7 +184,7 @@ def _tried_batch(parts: _Parts, console: Console) -> dict[str, Any]:
 
 def _require_free(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to mix with another run, or with files that are not a run's."""
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or {each.name for each in out.iterdir()} <= {LOCK_FILE}:
         return
     if not (out / CONFIG_FILE).is_file():
         raise TrainingError(
@@ -191,10 +196,27 @@ def _require_free(out: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """The folder, made and locked for this run while the block runs."""
+    with ExitStack() as stack:
+        with _told_of(out):
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out))
+        yield
+
+
+@contextmanager
+def _told_of(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"run.out '{out}' cannot be written: {error.strerror}. Choose another run.out.") from error
+
+
 def _claim(out: Path, config: TrainConfig, *, overwrite: bool) -> None:
     """Make the folder this run's; nothing but what runs write is deleted."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with _told_of(out):
         for name in _WRITTEN if overwrite else ():
             path = out / name
             if path.is_dir():
@@ -203,12 +225,10 @@ def _claim(out: Path, config: TrainConfig, *, overwrite: bool) -> None:
                 path.unlink(missing_ok=True)
         if latest_checkpoint(out) is None:  # else its settings stand until it is clear that these may follow
             _write_config(out, config)
-    except OSError as error:
-        raise TrainingError(f"run.out '{out}' cannot be written: {error.strerror}. Choose another run.out.") from error
 
 
 def _write_config(out: Path, config: TrainConfig) -> None:
-    (out / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
+    write_text_whole(out / CONFIG_FILE, config.to_yaml())
 
 
 # -- training ----------------------------------------------------------------------------------------------
@@ -256,7 +276,28 @@ def _take_steps(trainer: RegionTrainer, checkpoint: Path | None, plan: Plan) -> 
 
 
 def _write_model(trainer: RegionTrainer, checkpoint: Path | None, out: Path) -> None:
-    """Where no step was left, the model is the checkpoint's: a run may be stopped between its last one and this."""
+    """Where no step was left, the model is the checkpoint's: a run may be stopped between its last one and this.
+
+    Raises:
+        TrainingError: it cannot be written; says where its weights are.
+    """
+    try:
+        _put_model(trainer, checkpoint, out)
+    except CheckpointError as error:
+        raise TrainingError(f"The training is finished, but {error} {_where_weights_are(trainer, out)}") from error
+
+
+def _where_weights_are(trainer: RegionTrainer, out: Path) -> str:
+    last = latest_checkpoint(out)
+    if last is None or step_of(last) != trainer.state.global_step:
+        return "No checkpoint has its weights: run.save_every is null. Make room before the next run, or set it."
+    return (
+        f"Nothing is lost: '{last / MODEL_FOLDER}' is its model folder, and loads as it is. Make room, then run the "
+        "same command with --resume: it writes the model without training again."
+    )
+
+
+def _put_model(trainer: RegionTrainer, checkpoint: Path | None, out: Path) -> None:
     if checkpoint is None or step_of(checkpoint) < trainer.state.global_step:
         trainer.save_model(str(out / MODEL_FOLDER))
     elif _is_first_process():

@@ -28,7 +28,7 @@ from transformers.trainer_callback import ExportableState
 
 from ..contracts.masks import MaskTargets
 from ..conversation.expansion import IGNORE_INDEX
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError
 from ..masks.mask_batch import MaskBatch
 from ..model import RegionModel
 from ..processor import RegionProcessor
@@ -451,7 +451,12 @@ class RegionTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 publish(checkpoint)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap those of the system
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+            CheckpointError,
+        ) as error:  # torch and safetensors wrap those of the system
             shutil.rmtree(self._saving_into, ignore_errors=True)
             raise self._not_saved(checkpoint, error) from error
         finally:
