@@ -28,7 +28,7 @@ from transformers.trainer_callback import ExportableState
 
 from ..contracts.masks import MaskTargets
 from ..conversation.expansion import IGNORE_INDEX
-from ..errors import CheckpointError, TrainingError
+from ..errors import CheckpointError, TrainingError, shown
 from ..masks.mask_batch import MaskBatch
 from ..model import RegionModel
 from ..processor import RegionProcessor
@@ -40,6 +40,7 @@ from .checkpoints import (
     latest_checkpoint,
     partial_folder,
     publish,
+    reading,
     remove_left_over,
     require_resumable,
     rotate,
@@ -178,7 +179,8 @@ class RegionTrainer(Trainer):
             TrainingError: it is incomplete, or another run's.
         """
         self._checkpoint_to_resume(str(checkpoint))
-        self.accelerator.unwrap_model(self.model).load_weights(checkpoint / MODEL_FOLDER)
+        with reading(checkpoint, MODEL_FOLDER):
+            self.accelerator.unwrap_model(self.model).load_weights(checkpoint / MODEL_FOLDER)
         self.state = TrainerState.load_from_json(str(checkpoint / _STATE_FILE))
 
     def _require_engine_for_masks(self, model: RegionModel) -> None:
@@ -432,9 +434,10 @@ class RegionTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             if self.state.best_model_checkpoint == str(made):
                 self.state.best_model_checkpoint = str(checkpoint)
+            self.accelerator.wait_for_everyone()  # each has files of its own
             if self.args.should_save:
-                write_run(made, self._run)
                 self.state.save_to_json(str(made / _STATE_FILE))
+                write_run(made, self._run)
         if self.args.should_save:
             rotate(self._out, keep=self.args.save_total_limit, best=self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
@@ -491,13 +494,28 @@ class RegionTrainer(Trainer):
         rng = "rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"
         files = (_STATE_FILE, rng) if spread else (_STATE_FILE, rng, MODEL_FOLDER, "optimizer.pt", "scheduler.pt")
         require_resumable(checkpoint, self._run, files=files)
+        with reading(checkpoint, _STATE_FILE):
+            _require_state(TrainerState.load_from_json(str(checkpoint / _STATE_FILE)), checkpoint)
         return checkpoint
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            self.accelerator.unwrap_model(self.model).load_weights(Path(resume_from_checkpoint) / MODEL_FOLDER)
+        with reading(Path(resume_from_checkpoint), MODEL_FOLDER):
+            if self.is_fsdp_enabled:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            else:
+                self.accelerator.unwrap_model(self.model).load_weights(Path(resume_from_checkpoint) / MODEL_FOLDER)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(Path(checkpoint or "."), "optimizer.pt or scheduler.pt"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with reading(Path(checkpoint or "."), "scaler.pt"):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(Path(checkpoint or "."), "rng_state"):
+            super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
@@ -537,6 +555,25 @@ class _SinceLastLog(TrainerCallback, ExportableState):
         kept = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
         if kept["attributes"]:
             self._trainer.go_on_from(kept["attributes"])
+
+
+def _require_state(state: TrainerState, checkpoint: Path) -> None:
+    """Refuse a state that training cannot go on from.
+
+    Raises:
+        ValueError: it says something else than the Hugging Face `Trainer` writes.
+    """
+    is_sound = (
+        isinstance(state.global_step, int)
+        and isinstance(state.epoch, int | float)
+        and 0 <= state.epoch < 2**31
+        and isinstance(state.stateful_callbacks, dict)
+        and isinstance(state.log_history, list)
+        and all(isinstance(each, dict) for each in state.log_history)
+    )
+    renamed = not checkpoint.name.startswith("checkpoint-")
+    if not is_sound or not (renamed or checkpoint.name == f"checkpoint-{state.global_step}"):
+        raise ValueError(f"it is of step {shown(state.global_step)}, epoch {shown(state.epoch)}")
 
 
 def _may_rest(model: RegionModel, groups: Mapping[str, NamedParameters]) -> bool:
