@@ -63,12 +63,14 @@ class BuiltModel:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a run's data: how it is called, how many samples it has and how many it gives an epoch."""
+    """One file of a run's data: how it is called, how many samples it has and how many it gives an epoch, and what its
+    format left out of it."""
 
     name: str
     format: str
     num_samples: int
     num_per_epoch: int
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -380,7 +382,8 @@ class _First(Subset[Any]):
 
 def _part(source: SourceSection, dataset: RegionDataset) -> Part:
     used = len(dataset) if source.limit is None else min(source.limit, len(dataset))
-    return Part(source.path, dataset.format, used, round(used * source.weight))
+    left_out = getattr(dataset, "left_out_text", "")
+    return Part(source.path, dataset.format, used, round(used * source.weight), left_out)
 
 
 def build_collator(processor: RegionProcessor, section: DataSection) -> RegionCollator:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from ..conversation.expansion import IGNORE_INDEX
+from ..data.overlap import find_overlap
 from ..errors import CheckpointError, TrainingError
 from ..evaluation.answers import HeldOutAnswers
 from ..files import write_text_whole
@@ -51,19 +53,23 @@ from .building import (
 from .checkpoints import MODEL_FOLDER, latest_checkpoint, step_of
 from .collator import RegionCollator
 from .config import TrainConfig
+from .outcome import warnings_of
 from .report import (
     Plan,
     ProgressBar,
+    ProgressLines,
     held_out_metrics,
     make_plan,
     print_plan,
     run_record,
     say,
+    size_of,
     spelled,
     write_json,
     write_lines,
 )
 from .run_lock import LOCK_FILE, locked, require_not_in_use
+from .sampling import sample_order
 from .trainer import RegionTrainer
 
 CONFIG_FILE = "config.yaml"
@@ -141,10 +147,27 @@ def _prepare(config: TrainConfig) -> _Parts:
     train = build_data(config.data.train, seed=config.optim.seed)
     held_out = build_data(config.data.eval, seed=config.optim.seed)
     collator = build_collator(built.processor, config.data)
-    built = replace(built, notes=[*built.notes, *check_masks(built, train)])
+    notes = [*built.notes, *check_masks(built, train)]
+    if _is_first_process():
+        notes += [*_left_out(train, held_out), *common_samples(train, held_out)]
+    built = replace(built, notes=notes)
     answers = _held_out_answers(config, built, held_out)
     plan = make_plan(config, built, train, held_out, args)
     return _Parts(config, args, built, train, held_out, collator, answers, plan)
+
+
+def common_samples(train: BuiltData, held_out: BuiltData) -> list[str]:
+    """What the user should know of pictures and samples that are on both sides."""
+    if not len(train) or not len(held_out):
+        return []
+    note = find_overlap(train.dataset, held_out.dataset).note
+    return [note] if note else []
+
+
+def _left_out(train: BuiltData, held_out: BuiltData) -> list[str]:
+    """What data formats left out of the files, and why."""
+    parts = [part for side in (train, held_out) for part in side.parts]
+    return [f"{part.name}: {part.left_out}" for part in parts if part.left_out]
 
 
 def _held_out_answers(config: TrainConfig, built: BuiltModel, held_out: BuiltData) -> HeldOutAnswers | None:
@@ -162,21 +185,32 @@ def _held_out_answers(config: TrainConfig, built: BuiltModel, held_out: BuiltDat
 
 
 def _tried_batch(parts: _Parts, console: Console) -> dict[str, Any]:
-    """Make the first batch, as the data loader would."""
-    size = min(parts.config.optim.batch_size, len(parts.train))
-    batch = parts.collator(parts.train.dataset.__getitems__(list(range(size))))
+    """Make the first batch, as the data loader would: of similar lengths it is the longest of many."""
+    order = sample_order(
+        parts.train.dataset,
+        batching=parts.config.data.batching,
+        batch_size=parts.config.optim.batch_size,
+        length_of=parts.collator.estimated_tokens,
+        seed=parts.config.optim.seed,
+        num_processes=num_processes(),
+    )
+    batch = parts.collator(parts.train.dataset.__getitems__(list(islice(order, parts.config.optim.batch_size))))
     rows, length = batch["input_ids"].shape
     facts = {
         "rows": rows,
-        "tokens": length,
+        "tokens": rows * length,
+        "tokens_of_padding": int((batch["attention_mask"] == 0).sum()),
         "supervised_tokens": int((batch["labels"] != IGNORE_INDEX).sum()),
         "skipped": len(batch["skipped"]),
     }
     if "masks" in batch:
         facts["masks_to_learn"] = sum(batch["masks"].objects_per_sample)
     say(console, "first batch: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in facts.items()))
+    memory = parts.plan.memory
+    needed = memory.held + memory.per_token * rows * length
+    say(console, f"memory per process with this batch: roughly {size_of(needed)}")
     say(console, "dry run: stopped before the first step; nothing was written")
-    return {"first_batch": facts}
+    return {"first_batch": {**facts, "memory_bytes": needed}, "notes": list(parts.plan.notes)}
 
 
 # -- the folder --------------------------------------------------------------------------------------------
@@ -235,7 +269,8 @@ def _write_config(out: Path, config: TrainConfig) -> None:
 
 
 def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[str, Any]:
-    progress, interruption = ProgressBar(console), _Interruption(console)
+    progress = ProgressBar(console) if console.is_terminal else ProgressLines(console)
+    interruption = _Interruption(console)
     trainer = _make_trainer(parts, out, [progress, interruption])
     checkpoint = latest_checkpoint(out) if resume else None
     say(console, f"resumed from {checkpoint}" if checkpoint else "from the beginning")
@@ -256,6 +291,7 @@ def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[
         "last_loss": _last_loss(trainer),
         **_held_out_result(trainer, checkpoint, parts.held_out),
         "skipped_samples": _write_skipped(trainer, out, console),
+        "warnings": _warnings(trainer, parts),
     }
     if _is_first_process():
         seconds = time.perf_counter() - start_s
@@ -328,6 +364,12 @@ def _make_trainer(parts: _Parts, out: Path, callbacks: list[TrainerCallback]) ->
     return trainer
 
 
+def _warnings(trainer: RegionTrainer, parts: _Parts) -> list[str]:
+    text = parts.built.model.backbone.config.get_text_config()
+    given = parts.answers.answers if parts.answers is not None else []
+    return warnings_of(trainer.state.log_history, given, vocab_size=text.vocab_size)
+
+
 def _last_loss(trainer: RegionTrainer) -> float | None:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return losses[-1] if losses else None
@@ -367,6 +409,8 @@ def _report(out: Path, metrics: Mapping[str, Any], config: TrainConfig, console:
     held_out = held_out_metrics(metrics)
     told = f"; held out: {spelled(held_out)}" if held_out else ""
     say(console, f"trained {metrics['steps']} steps{told}")
+    for warning in metrics["warnings"]:
+        say(console, f"warning: {warning}")
     say(console, f"written to {out}: {', '.join(name for name in _WRITTEN if (out / name).exists())}")
     if config.run.push_to_hub:
         address = hub.upload(

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.utils.data import DistributedSampler, Sampler
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ExportableState
@@ -51,7 +50,7 @@ from .groups import NamedParameters, optimizer_groups, require_learning_rates_us
 from .guards import GradientGuard, never_said, not_finite, require_supervised, says_masks
 from .randomness import EpochSampler, SeededCollator, SeededDataset, seed_random, seeded
 from .recipes import coarse_group
-from .sampling import LengthGroupedSampler, estimated_tokens
+from .sampling import sample_order
 
 _STATE_FILE = "trainer_state.json"
 _HOW_TO_PUSH = "Upload the finished model: model.push_to_hub(repo_id, processor)."
@@ -118,7 +117,7 @@ class RegionTrainer(Trainer):
         self._collator = collator
         self.region_processor = processor
         self.learning_rates = dict(learning_rates or {})
-        self.batching = batching
+        self.batching: Literal["grouped", "shuffled"] = batching
         self.answers = answers
         self._skipped: dict[str, None] = {}  # a set that keeps the order
         self._num_taught = 0
@@ -318,28 +317,17 @@ class RegionTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
-        seed = self._data_seed
-        # Both draw the order of an epoch from seed and epoch alone, so that a resumed run finds it again.
         self._order.sampler = EpochSampler(
-            LengthGroupedSampler(
+            sample_order(
                 dataset,
+                batching=self.batching,
                 batch_size=self.args.train_batch_size,
-                length_of=self._length_of(),
-                seed=seed,
+                length_of=self._collator.estimated_tokens,
+                seed=self._data_seed,
                 num_processes=self.args.world_size,
             )
-            if self.batching == "grouped"
-            else DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)  # accelerate deals out to processes
         )
         return self._order.sampler
-
-    def _length_of(self) -> Callable[[Any], int]:
-        return partial(
-            estimated_tokens,
-            processor=self.region_processor,
-            sampling=self._collator.sampling,
-            native_options=self._collator.native_options,
-        )
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
