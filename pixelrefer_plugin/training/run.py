@@ -284,12 +284,10 @@ def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[
         _write_skipped(trainer, out, console)
         return {"interrupted": trainer.state.global_step, "resumable": latest_checkpoint(out) is not None}
     _write_model(trainer, checkpoint, out)
-    if len(parts.held_out):  # which takes its time, and may have samples that stop it
-        say(console, f"written to {out / MODEL_FOLDER}; now held-out samples")
     metrics = {
         "steps": trainer.state.global_step,
         "last_loss": _last_loss(trainer),
-        **_held_out_result(trainer, checkpoint, parts.held_out),
+        **_held_out_result(trainer, checkpoint, parts.held_out, console),
         "skipped_samples": _write_skipped(trainer, out, console),
         "warnings": _warnings(trainer, parts),
     }
@@ -375,7 +373,9 @@ def _last_loss(trainer: RegionTrainer) -> float | None:
     return losses[-1] if losses else None
 
 
-def _held_out_result(trainer: RegionTrainer, checkpoint: Path | None, held_out: BuiltData) -> dict[str, float]:
+def _held_out_result(
+    trainer: RegionTrainer, checkpoint: Path | None, held_out: BuiltData, console: Console
+) -> dict[str, float]:
     """How well the finished model does; the evaluation of the last step serves where this process made it, and so has
     its answers. A loss of nothing, all samples having been left out, is none."""
     if not len(held_out):
@@ -384,7 +384,10 @@ def _held_out_result(trainer: RegionTrainer, checkpoint: Path | None, held_out: 
     took_steps = checkpoint is None or step_of(checkpoint) < step
     last = [entry for entry in trainer.state.log_history if took_steps and entry.get("step") == step]
     known = next((entry for entry in last if "eval_loss" in entry), None)
-    metrics = held_out_metrics(known if known is not None else trainer.evaluate())
+    if known is None:  # which takes its time, and may have samples that stop it
+        say(console, "the model is written; now held-out samples")
+        known = trainer.evaluate()
+    metrics = held_out_metrics(known)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
