@@ -1,12 +1,15 @@
 """A run that stops anywhere goes on as if it had not: every step of two epochs, whatever draws random numbers."""
 
 import itertools
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
 import torch
 from training_runs import (
+    in_process,
     in_processes,
     losses_of,
     make_parts,
@@ -15,6 +18,7 @@ from training_runs import (
     require_close,
     weights_of,
 )
+from transformers import TrainerCallback
 
 from pixelrefer_plugin.training import checkpoints
 from pixelrefer_plugin.training.collator import RegionCollator
@@ -182,3 +186,30 @@ def test_all_ways_to_feed_it_go_on_the_same_from_every_step(tmp_path, workers, a
     whole = finished(trainer_in(tmp_path, **options))
     for step in range(1, 6):
         require_same(finished(trainer_in(tmp_path, **options), str(checkpoints.checkpoint_path(tmp_path, step))), whole)
+
+
+def run_and_die(out, *, workers, at, resume):
+    """Train on and leave the end in `end.pt`; the process is killed within step `at`, before its update."""
+
+    class Dying(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            if state.global_step + 1 == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    trainer = trainer_in(out, workers=workers, callbacks=[Dying()], save_total_limit=1)
+    torch.save(finished(trainer, resume), out / "end.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_in_every_step_it_ends_the_same(tmp_path, workers):
+    whole, often = tmp_path / "whole", tmp_path / "often"
+    for out in (whole, often):
+        out.mkdir()
+    assert in_process(run_and_die, whole, workers=workers, at=None, resume=None) == 0
+    for step in range(1, STEPS + 1):
+        resume = None if step == 1 else True
+        assert in_process(run_and_die, often, workers=workers, at=step, resume=resume) == -signal.SIGKILL
+    assert in_process(run_and_die, often, workers=workers, at=None, resume=True) == 0
+    require_same(torch.load(often / "end.pt"), torch.load(whole / "end.pt"))
