@@ -133,3 +133,22 @@ def test_a_folder_that_does_not_fit_is_named(pair, tmp_path, monkeypatch, error)
         pair.model.save_pretrained(tmp_path / "model", pair.processor, overwrite=True)
     assert (tmp_path / "model" / "adapter.safetensors").read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_full_disk_ends_the_board_and_not_the_training(config, monkeypatch, caplog):  # noqa: F811
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    own = config(optim={"steps": 3}, run={"report_to": ["tensorboard"]}, evaluation={"samples": 0})
+    assert quietly(own)[0]["steps"] == 3
+    assert caplog.text.count("No more entries for TensorBoard: [Errno 28] No space left") == 1
+
+
+def test_what_a_killed_start_leaves_is_no_other_run(config, tmp_path):  # noqa: F811
+    (tmp_path / "out" / ".config.yaml.abcdefgh.partial").mkdir(parents=True)
+    (tmp_path / "out" / ".lock").touch()
+    assert quietly(config(optim={"steps": 1}, evaluation={"samples": 0}))[0]["steps"] == 1
+    assert not (tmp_path / "out" / ".config.yaml.abcdefgh.partial").exists()

@@ -158,7 +158,7 @@ def require_packages(config: TrainConfig) -> None:
     Raises:
         ConfigError: names each, and how to install it.
     """
-    needed = [("run.report_to", name, name) for name in config.run.report_to]
+    needed: list[tuple[str, str, str]] = [("run.report_to", name, name) for name in config.run.report_to]
     if config.model.quantize:
         needed.append(("model.quantize", "bitsandbytes", "'pixelrefer-plugin[qlora]'"))
     problems = [

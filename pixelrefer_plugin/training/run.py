@@ -13,6 +13,7 @@ out/
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -71,6 +72,8 @@ from .report import (
 from .run_lock import LOCK_FILE, locked, require_not_in_use
 from .sampling import sample_order
 from .trainer import RegionTrainer
+
+_logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
 _WRITTEN = (
@@ -218,7 +221,8 @@ def _tried_batch(parts: _Parts, console: Console) -> dict[str, Any]:
 
 def _require_free(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to mix with another run, or with files that are not a run's."""
-    if not out.is_dir() or {each.name for each in out.iterdir()} <= {LOCK_FILE}:
+    names = {each.name for each in out.iterdir()} if out.is_dir() else set()
+    if all(name == LOCK_FILE or name.endswith(".partial") for name in names):  # those a killed run may leave
         return
     if not (out / CONFIG_FILE).is_file():
         raise TrainingError(
@@ -269,7 +273,7 @@ def _write_config(out: Path, config: TrainConfig) -> None:
 
 
 def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[str, Any]:
-    progress = ProgressBar(console) if console.is_terminal else ProgressLines(console)
+    progress = ProgressBar(console) if console.is_terminal or console.is_jupyter else ProgressLines(console)
     interruption = _Interruption(console)
     trainer = _make_trainer(parts, out, [progress, interruption])
     checkpoint = latest_checkpoint(out) if resume else None
@@ -342,7 +346,7 @@ def _put_model(trainer: RegionTrainer, checkpoint: Path | None, out: Path) -> No
 def _make_trainer(parts: _Parts, out: Path, callbacks: list[TrainerCallback]) -> RegionTrainer:
     config = parts.config
     if "tensorboard" in config.run.report_to:
-        board = TensorBoardCallback()
+        board = _Board()
         board.logging_dir = str(out / "logs")
         callbacks = [*callbacks, board]
     trainer = RegionTrainer(
@@ -431,6 +435,29 @@ def _report(out: Path, metrics: Mapping[str, Any], config: TrainConfig, console:
 
 def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
+
+
+class _Board(TensorBoardCallback):
+    """TensorBoard's files are not worth a training: where they cannot be written, there are no more of them."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Write an entry."""
+        try:
+            super().on_log(*args, **kwargs)
+        except OSError as error:
+            self._give_up(error)
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Close the files."""
+        try:
+            super().on_train_end(*args, **kwargs)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        _logger.warning("No more entries for TensorBoard: %s", error)
+        self.tb_writer = None
+        self._SummaryWriter: Any = None  # with which another one would be made
 
 
 class _Interruption(TrainerCallback):
