@@ -1,22 +1,31 @@
 """Files that may be read; files and folders that appear whole or not at all, and whether there can be any.
 
-A folder is replaced by two renames. Between them the earlier one is called `.NAME.earlier`; where an interruption left
-it so, the next one who writes or reads the folder puts it back.
+What is written is made beside its place, in a folder `.NAME.XXXXXXXX.partial` that is locked while its process lives;
+the next one who writes removes those of processes that are gone. A folder that is replaced changes places with the new
+one at once, where the system can do that. Elsewhere it takes two renames, between which the earlier one is called
+`.NAME.earlier`; where an interruption left it so, the next one who writes or reads the folder puts it back.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import PixelReferError
+
+try:
+    import fcntl
+except ImportError:  # Windows: what is left over there stays
+    fcntl = None  # type: ignore[assignment]
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -68,7 +77,8 @@ def require_writable_folder(path: Path) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path of the same name to write to; its file goes to `path` when the block ends without an error.
+    """A path of the same name to write to; its file goes to `path` when the block ends without an error, and is on the
+    disk then.
 
     Raises:
         PixelReferError: it cannot be written, such as for a full disk.
@@ -77,7 +87,19 @@ def written_whole(path: Path) -> Iterator[Path]:
     with _explained(path), _beside(path) as folder:
         made = folder / path.name
         yield made
+        _to_disk(made)
         os.replace(made, path)
+        _to_disk(path.parent)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises:
+        PixelReferError: it cannot be written, such as for a full disk.
+    """
+    with written_whole(path) as made:
+        made.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -114,6 +136,10 @@ def put_folder(made: Path, target: Path) -> None:
     for path in (*made.rglob("*"), made):
         _to_disk(path)
     restore_folder(target)
+    if target.exists() and _exchanged(made, target):
+        _to_disk(target.parent)
+        shutil.rmtree(made, ignore_errors=True)  # the earlier one
+        return
     if target.exists():
         target.rename(_earlier(target))
     try:
@@ -142,6 +168,8 @@ def _earlier(target: Path) -> Path:
 
 
 def _to_disk(path: Path) -> None:
+    if os.name != "posix":  # where a folder cannot be opened
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -149,11 +177,80 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+# -- two folders change places -----------------------------------------------------------------------------
+
+_AT_CWD, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether the two changed places, in one step of the file system; where it cannot do that, nothing happened."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    if rename is None:  # other systems, and C libraries without it
+        return False
+    return bool(rename(_AT_CWD, os.fsencode(one), _AT_CWD, os.fsencode(other), ctypes.c_uint(_EXCHANGE)) == 0)
+
+
+# -- the folder in which something is made -----------------------------------------------------------------
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A folder on the same disk, gone afterwards. To make one tells more than permissions do, of which root has all."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as folder:
-        yield Path(folder)
+    _remove_left_over(path)
+    folder, descriptor = _new_locked(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _new_locked(path: Path) -> tuple[Path, int | None]:
+    """A new folder and what locks it. One that another process took for left over before it was locked is given up."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        with suppress(BlockingIOError, FileNotFoundError):
+            descriptor = _locked(folder)
+            if folder.exists():
+                return folder, descriptor
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that locks a folder until it is closed, by its process's end if need be; None where the file system
+    has no locks.
+
+    Raises:
+        BlockingIOError: another process has it.
+        FileNotFoundError: the folder is gone.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove what processes that are gone left of their attempts to write the same; others cannot be locked."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.partial")
+    folders: list[Path] = []
+    with suppress(OSError):  # a folder that cannot be read, which the caller tells
+        folders = [each for each in path.parent.iterdir() if ours.fullmatch(each.name) and not each.is_symlink()]
+    for folder in folders:
+        with suppress(OSError):
+            descriptor = _locked(folder)
+            if descriptor is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(descriptor)
 
 
 @contextmanager

@@ -1,17 +1,24 @@
 """A run's configuration: what is wrong with it is told before anything is loaded, all at once, key by key."""
 
+import contextlib
+import copy
+import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from training_runs import install_stencil, stencil_with
 
 from pixelrefer_plugin import PluginError, get_adapter
 from pixelrefer_plugin.authoring import AdapterRecipe
 from pixelrefer_plugin.errors import ConfigError
+from pixelrefer_plugin.training import yaml_file
 from pixelrefer_plugin.training.building import choose_recipe
 from pixelrefer_plugin.training.config import TrainConfig, config_keys
 from pixelrefer_plugin.training.recipes import RECIPES, recipes_for
@@ -374,3 +381,128 @@ def test_reading_a_configuration_imports_nothing_heavy():
 )
 def test_a_preset_of_the_adapter_may_be_named(load, setting, adapter_config):
     assert load(SMALLEST, setting).model.adapter_config == adapter_config
+
+
+# -- hostile files ----------------------------------------------------------------------------------------------
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
+)
+MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 9)}]}}\n" for level in range(1, 9)
+)
+
+
+@pytest.mark.parametrize("bomb", [BOMB, MERGE_BOMB, BOMB + "*a8 : 1\n"], ids=["lists", "merge keys", "a key"])
+def test_aliases_of_aliases_are_not_written_out(refused, bomb):
+    assert re.search(r"run\.yaml' line \d+ is no valid YAML: more than 100,000 values", refused(bomb)[0])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!bool maybe", "!!int ''", "!!int x", "!!int '0x'", "!!float ''", "!!float x", "!!int '1:'", "!!null [1]",
+        "!!python/name:os.system", "!!python/object/apply:os.system [ls]", "!!binary x", "!!binary AAAA",
+        "!!timestamp x", "!!timestamp 2001-01-01", "!!set {a}", "!!omap [1]", "!!omap [a: 1]", "!!pairs [a: 1]",
+        "!!seq {a: 1}", "!!map [1]", "!!str [1]", "!!int [1]", "!!unheard x", "!own x", f"!!int {'1:' * 3000}1",
+        f"0x{'f' * 5000}", "9" * 101, '"\\ud800"', '"\\0"', "&a [*a]", "{? [a] : 1}", "{? {a: 1} : 1}",
+    ],
+    ids=lambda value: value[:30],
+)  # fmt: skip
+def test_values_that_are_none_are_told_with_their_line(refused, value):
+    (line,) = refused(f"recipe: lora\nlora: {value}\n")
+    assert re.match(r"'run\.yaml' line 2 is no valid YAML: .", line), line
+    assert len(line) < 300
+    (line,) = refused(SMALLEST, f"lora={value}")
+    assert "is no valid YAML: ." not in line
+
+
+def test_plain_tags_are_read(folder):
+    (folder / "tags.yaml").write_text(
+        "a: !!int '3'\nb: !!float 2\nc: !!bool yes\nd: !!str 5\ne: !!null ''\nf: !!seq []\n"
+    )
+    values = read_yaml(folder / "tags.yaml").values
+    assert values == {"a": 3, "b": 2.0, "c": True, "d": "5", "e": None, "f": []}
+
+
+def test_a_pipe_is_read_while_somebody_writes_to_it(folder, monkeypatch):
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_text(SMALLEST))
+    writer.start()
+    assert TrainConfig.load("pipe").recipe == "lora"
+    writer.join()
+    monkeypatch.setattr(yaml_file, "_MOST_WAIT_S", 0.05)
+    with pytest.raises(ConfigError, match=r"'pipe' cannot be read: it is a pipe to which nobody has written"):
+        TrainConfig.load("pipe")
+
+
+@pytest.mark.parametrize(("path", "why"), [("/dev/zero", "no regular file"), (".", "Is a directory")])
+def test_what_is_no_file_is_not_read(path, why):
+    with pytest.raises(ConfigError, match=f"cannot be read: .*{why}"):
+        TrainConfig.load(path)
+
+
+def test_a_file_without_end_is_not_read(folder):
+    with open("large.yaml", "wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(ConfigError, match="it has more than 524,288 characters"):
+        TrainConfig.load("large.yaml")
+
+
+ODD = [
+    None, True, 0, -1, 1, 2**31, 2**63, 10**99, 0.5, -0.0, 1e308, float("nan"), float("inf"), "", "x", "x" * 5000,
+    "/" + "x" * 300, "..", "~", "a\nb", "\u202e", [], [1], ["x"], [[]], [None], {}, {"x": 1}, {"": None}, {"path": "x"},
+    {"x" * 300: 1}, [{"path": ["x"]}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [key for key, _ in config_keys()])
+def test_any_value_of_a_key_is_taken_or_told(load, key):
+    document = yaml.safe_load(SMALLEST)
+    for value in ODD:
+        changed = copy.deepcopy(document)
+        changed["data"]["train"] = [{"path": "train.jsonl"}]
+        *above, last = [
+            int(part) if part == "0" else part for part in key.replace("data.train.", "data.train.0.").split(".")
+        ]
+        holder = changed
+        for part in above:
+            holder = holder[part] if isinstance(part, int) else holder.setdefault(part, {})
+        holder[last] = value
+        with contextlib.suppress(ConfigError):
+            TrainConfig.from_mapping(changed).resolved(has_bf16=False, recipe=RECIPES["lora"])
+
+
+def test_of_very_many_problems_the_first_are_told(refused):
+    lines = refused("\n".join(f"key{number}: 1" for number in range(3000)))
+    assert len(lines) == 101
+    assert lines[-1].endswith("and 2903 more.")
+
+
+def test_a_misspelt_value_is_put_right(refused):
+    assert "Did you mean 'tensorboard'?" in refused(SMALLEST, "run.report_to=[tensorbord]")[0]
+    assert "Did you mean 'lora'?" in refused(SMALLEST, "recipe=lroa")[0]
+    assert "Did you mean 'bfloat16'?" in refused(SMALLEST, "model.dtype=bfloat")[0]
+    assert "less than or equal to 8192" in refused(SMALLEST, "lora.r=1000000000")[0]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+        max_leaves=20,
+    )
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_tree_is_taken_or_told(value):
+    with contextlib.suppress(ConfigError):
+        TrainConfig.from_mapping({"model": value, "data": value, "run": value, "lora": value, "learning_rates": value})
+
+
+@given(st.text(alphabet="&*a0: -[]{}!?|>'\"\n,<%@~.1", max_size=60))
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_text_is_taken_or_told(text):
+    path = Path("any.yaml")
+    path.write_text(text)
+    with contextlib.suppress(ConfigError):
+        read_yaml(path)

@@ -158,9 +158,13 @@ def _task_of_config(config: Path, settings: Sequence[str], fix_out: Path | None,
     from ..training.config import TrainConfig
 
     checked = TrainConfig.load(config, settings)
-    from ..training.building import open_source  # with torch: after what is told at once
+    from ..training.building import build_data, open_source  # with torch: after what is told at once
+    from ..training.run import common_samples
 
     parts = [(open_source(source), source.limit) for source in (*checked.data.train, *checked.data.eval)]
+    sides = [build_data(sources, seed=checked.optim.seed) for sources in (checked.data.train, checked.data.eval)]
+    for note in common_samples(*sides):
+        click.echo(plain(f"note: {note}"), err=True)
     return _Task(parts, _training_processor(checked), checked.data.max_tokens)
 
 

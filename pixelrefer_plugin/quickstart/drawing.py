@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from ..files import written_whole
 from ..regions.region import Region, VideoRegion
 from .scenes import Scene
 from .tasks import Answers, Asked, Example, Given
@@ -26,7 +27,8 @@ def draw_answers(answers: Answers, title: str, path: Path, *, columns: int = 4, 
         axis.imshow(_still(example))
         for asked, each in zip(example.asked, given, strict=True):
             _draw_answer(axis, asked, each.text)
-    figure.savefig(path, dpi=110)
+    with written_whole(path) as made:
+        figure.savefig(made, dpi=110)
 
 
 def draw_masks(answers: Answers, title: str, path: Path, *, columns: int = 4, rows: int = 2) -> None:
@@ -43,7 +45,8 @@ def draw_masks(answers: Answers, title: str, path: Path, *, columns: int = 4, ro
         asked = next((each for each in pairs if each.kind == kind), example.asked[0])
         about = asked.region if asked.found_by is None else pairs[asked.found_by].mask
         _draw_question(axis, asked, pairs[asked], about)
-    figure.savefig(path, dpi=110)
+    with written_whole(path) as made:
+        figure.savefig(made, dpi=110)
 
 
 def _panels(title: str, columns: int, rows: int) -> tuple[Figure, Any]:
@@ -65,7 +68,8 @@ def draw_losses(losses: Sequence[float], path: Path) -> None:
     axis.plot(np.arange(len(mean)) + window - 1, mean, color="navy", label=f"mean of {window}")
     axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
     axis.legend()
-    figure.savefig(path, dpi=110)
+    with written_whole(path) as made:
+        figure.savefig(made, dpi=110)
 
 
 def _still(example: Example) -> NDArray[np.uint8]:

@@ -26,7 +26,7 @@ from rich.table import Table
 from ..contracts.options import check_field
 from ..entry import attach, load
 from ..errors import CheckpointError, PluginError
-from ..files import require_writable_folder
+from ..files import require_writable_folder, write_text_whole
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone, result_of
 from ..processor import RegionProcessor
@@ -153,7 +153,7 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
     }
     model.save_pretrained(out / "model", processor, overwrite=options.overwrite)
     metrics["reloaded_answers_identical"] = reload_and_ask(out / "model", examples).given == after.given
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_text_whole(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     if get_adapter(options.adapter).masks is None:
         title = f"{task.title}   held-out {task.about}: {task.scores(after)['all']:.1%}"
         draw_answers(after, title, out / "answers.png")

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Subset
-from transformers import TrainingArguments, set_seed
+from transformers import AttentionInterface, TrainingArguments, set_seed
 
 from ..contracts.backbone import BackboneSpec
 from ..contracts.samples import RegionSample
 from ..conversation.token_ids import TokenIds
 from ..data.dataset import MixedDataset, RegionDataset
-from ..errors import ConfigError, PromptError, TrainingError
+from ..errors import ConfigError, PixelReferError, PromptError, TrainingError, shown
 from ..model import RegionModel
 from ..plugins import backbone_for, get_adapter, require_adapter_name
 from ..processor import RegionProcessor
@@ -63,12 +66,14 @@ class BuiltModel:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a run's data: how it is called, how many samples it has and how many it gives an epoch."""
+    """One file of a run's data: how it is called, how many samples it has and how many it gives an epoch, and what its
+    format left out of it."""
 
     name: str
     format: str
     num_samples: int
     num_per_epoch: int
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,10 +130,12 @@ def build_model(config: TrainConfig, device: torch.device) -> BuiltModel:
     Raises:
         PixelReferError: something cannot be loaded, or does not fit together.
     """
+    require_packages(config)
     set_seed(config.optim.seed)  # the adapter's and LoRA's first weights; the same in every process
     recipe = choose_recipe(config)
     processor = build_processor(config)
-    model = _open(config, recipe, processor.tokens, _backbone_options(config.model, device))
+    with _attention_explained(config.model.attn_implementation):
+        model = _open(config, recipe, processor.tokens, _backbone_options(config.model, device))
     if config.model.quantize:
         keep_quantized_weights(model.backbone)
     kept = model.has_lora
@@ -143,6 +150,49 @@ def build_model(config: TrainConfig, device: torch.device) -> BuiltModel:
         trains = f"the one of '{config.model.backbone}' trains on; r, alpha, scopes and targets are its own."
         notes = [f"lora: {trains if 'lora' in rates else 'stays as it is.'}", *notes]
     return BuiltModel(model, processor, recipe, rates, notes)
+
+
+def require_packages(config: TrainConfig) -> None:
+    """Refuse what needs a package that is not installed.
+
+    Raises:
+        ConfigError: names each, and how to install it.
+    """
+    needed: list[tuple[str, str, str]] = [("run.report_to", name, name) for name in config.run.report_to]
+    if config.model.quantize:
+        needed.append(("model.quantize", "bitsandbytes", "'pixelrefer-plugin[qlora]'"))
+    problems = [
+        f"{key}: needs {package}, which is not installed. pip install {source}, or leave it out."
+        for key, package, source in needed
+        if find_spec(package) is None
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+@contextmanager
+def _attention_explained(name: str | None) -> Iterator[None]:
+    """What transformers raises of an attention implementation is an error of its key, in one line.
+
+    Raises:
+        ConfigError: there is none of that name, a package is missing for it, or the backbone cannot use it.
+    """
+    known = ["eager", *AttentionInterface().valid_keys()]
+    if name is not None and name not in known and "/" not in name:  # with one it is a kernel on the hub
+        near = get_close_matches(name, known, n=1, cutoff=0.6)
+        meant = f" Did you mean '{near[0]}'?" if near else ""
+        plain = ", ".join(f"'{each}'" for each in known if "|" not in each)
+        raise ConfigError(f"model.attn_implementation: must be one of {plain}, got {shown(name)}.{meant}")
+    try:
+        yield
+    except (ImportError, ValueError, OSError) as error:
+        if name is None or isinstance(error, PixelReferError):
+            raise
+        why = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        raise ConfigError(
+            f"model.attn_implementation: '{name}' cannot be used here: {why[:300]}. Leave it out, and transformers "
+            "chooses."
+        ) from error
 
 
 def build_processor(config: TrainConfig) -> RegionProcessor:
@@ -384,7 +434,8 @@ class _First(Subset[Any]):
 
 def _part(source: SourceSection, dataset: RegionDataset) -> Part:
     used = len(dataset) if source.limit is None else min(source.limit, len(dataset))
-    return Part(source.path, dataset.format, used, round(used * source.weight))
+    left_out = getattr(dataset, "left_out_text", "")
+    return Part(source.path, dataset.format, used, round(used * source.weight), left_out)
 
 
 def build_collator(processor: RegionProcessor, section: DataSection) -> RegionCollator:

@@ -15,15 +15,21 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrainingError
+import torch
+
+from ..errors import TrainingError, shown
 from ..files import put_folder, restore_folder
 
 MODEL_FOLDER = "model"
 RUN_FILE = "run.json"
 _FOLDER = "checkpoints"
+_FILES, _PROCESSES = "written_files", "num_processes"  # keys of run.json
+_MOST_SUMMED = 2**26  # bytes
 _NAME = re.compile(r"checkpoint-(\d+)")
 _LEFT_OVER = re.compile(r"\.(checkpoint-\d+)\.(partial|discarded|earlier)")
 
@@ -103,12 +109,13 @@ def remove_left_over(out: str | os.PathLike[str]) -> None:
 
 
 def write_run(checkpoint: Path, run: Mapping[str, Any]) -> None:
-    """Record the configuration that a checkpoint belongs to."""
-    (checkpoint / RUN_FILE).write_text(json.dumps(run, indent=2, default=str) + "\n", encoding="utf-8")
+    """Record the configuration that a checkpoint belongs to, and what its files are like, all others being there."""
+    record = {**run, _FILES: {name: _likeness(checkpoint / name) for name in _files_in(checkpoint)}}
+    (checkpoint / RUN_FILE).write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def require_resumable(checkpoint: Path, run: Mapping[str, Any], *, files: Sequence[str]) -> None:
-    """Refuse to resume from an incomplete checkpoint, or from another configuration's.
+    """Refuse to resume from an incomplete or damaged checkpoint, or from another configuration's.
 
     Args:
         checkpoint: its folder.
@@ -116,20 +123,115 @@ def require_resumable(checkpoint: Path, run: Mapping[str, Any], *, files: Sequen
         files: what must be in it, besides the configuration.
 
     Raises:
-        TrainingError: names what is missing, or each setting that differs and both of its values.
+        TrainingError: names what is missing or has changed since it was written, or each setting that differs and
+            both of its values; or it was written by another number of processes.
     """
-    missing = [name for name in (*files, RUN_FILE) if not (checkpoint / name).exists()]
+    record = _read_run(checkpoint)
+    likenesses = record.pop(_FILES, {})
+    _require_as_many(checkpoint, record.get(_PROCESSES), run.get(_PROCESSES))
+    missing = [name for name in files if not _is_there(checkpoint / name)]
     if missing:
-        raise TrainingError(f"'{checkpoint}' is not a whole checkpoint: it has no {', '.join(missing)}.")
-    earlier = dict(_flat(json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))))
+        raise _not_whole(checkpoint, missing)
+    _require_as_written(checkpoint, likenesses)
+    earlier = dict(_flat(record))
     now = dict(_flat(json.loads(json.dumps(run, default=str))))
     differing = [key for key in sorted({*earlier, *now}) if not _may_go_on(key, earlier.get(key), now.get(key))]
     if differing:
-        listed = "; ".join(f"{key} was {earlier.get(key)!r}, is {now.get(key)!r}" for key in differing)
+        listed = "; ".join(f"{key} was {shown(earlier.get(key))}, is {shown(now.get(key))}" for key in differing)
         raise TrainingError(
             f"'{checkpoint}' was written by a run with other settings: {listed}. Resume with the settings it had, or "
             "start anew in another output folder."
         )
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_dir() if path.name == MODEL_FOLDER else path.is_file()
+
+
+def _read_run(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / RUN_FILE
+    if not path.is_file():
+        raise _not_whole(checkpoint, [RUN_FILE])
+    with reading(checkpoint, RUN_FILE):
+        record = json.loads(path.read_bytes())
+        if not isinstance(record, dict) or not isinstance(record.get(_FILES, {}), dict):
+            raise ValueError(f"it holds {shown(record)}")
+        return record
+
+
+def _require_as_many(checkpoint: Path, earlier: Any, now: Any) -> None:
+    if isinstance(earlier, int) and isinstance(now, int) and earlier != now:
+        raise TrainingError(
+            f"'{checkpoint}' was written by {_processes(earlier)}, here {'are' if now > 1 else 'is'} {now}: each takes "
+            f"other samples then. Resume with {_processes(earlier)}, or start anew from the checkpoint's model: "
+            f"model.backbone={checkpoint / MODEL_FOLDER}."
+        )
+
+
+def _processes(number: int) -> str:
+    return f"{number} process{'es' if number != 1 else ''}"
+
+
+def _require_as_written(checkpoint: Path, likenesses: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of which a file has changed since; those of earlier versions do not say what they were."""
+    missing = [name for name in likenesses if not (checkpoint / name).is_file()]
+    if missing:
+        raise _not_whole(checkpoint, missing)
+    for name, likeness in likenesses.items():
+        if _likeness(checkpoint / name) != likeness:
+            raise damaged(checkpoint, name, "it is not as it was written")
+
+
+def _not_whole(checkpoint: Path, missing: Sequence[str]) -> TrainingError:
+    return TrainingError(
+        f"'{checkpoint}' is not a whole checkpoint: it has no {', '.join(missing)}. {_other_way(checkpoint)}"
+    )
+
+
+def damaged(checkpoint: Path, file: str, reason: object) -> TrainingError:
+    """The error for a checkpoint that cannot be resumed from."""
+    text = " ".join(str(reason).split())
+    return TrainingError(
+        f"'{checkpoint}' is damaged, in {file}: {text[:200].rstrip('.') or type(reason).__name__}. "
+        f"{_other_way(checkpoint)}"
+    )
+
+
+@contextmanager
+def reading(checkpoint: Path, file: str) -> Iterator[None]:
+    """Whatever is raised while a file of a checkpoint is read is a `TrainingError` that says what to do.
+
+    torch, pickle, safetensors and the Hugging Face `Trainer` raise exceptions of many kinds on damaged files.
+    """
+    try:
+        yield
+    except (TrainingError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise damaged(checkpoint, file, error) from error
+
+
+def _other_way(checkpoint: Path) -> str:
+    """What to do in place of resuming from a checkpoint."""
+    if _NAME.fullmatch(checkpoint.name):
+        earlier = [each for each in list_checkpoints(checkpoint.parents[1]) if step_of(each) < step_of(checkpoint)]
+        if checkpoint.parent.name == _FOLDER and earlier:
+            return f"Delete this folder, and the run resumes from '{earlier[-1]}'."
+    return "Start anew: there is no earlier one."
+
+
+def _files_in(checkpoint: Path) -> list[str]:
+    return sorted(
+        each.relative_to(checkpoint).as_posix()
+        for each in checkpoint.rglob("*")
+        if each.is_file() and each != checkpoint / RUN_FILE
+    )
+
+
+def _likeness(path: Path) -> str:
+    """The size of a file, and a checksum where that takes no time."""
+    size = path.stat().st_size
+    return f"{size}" if size > _MOST_SUMMED else f"{size} {blake2b(path.read_bytes(), digest_size=16).hexdigest()}"
 
 
 def _may_go_on(key: str, earlier: Any, now: Any) -> bool:

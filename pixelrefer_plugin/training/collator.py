@@ -29,7 +29,7 @@ from ..media.video import FrameSampling
 from ..processor import RegionProcessor
 from ..regions.region import Region, VideoRegion
 from ..tokens.region_batch import RegionBatch
-from .sampling import require_sample
+from .sampling import estimated_tokens, require_sample
 
 OnBadSample = Literal["error", "skip"]
 OnLongSample = Literal["error", "skip", "drop_turns"]
@@ -112,6 +112,10 @@ class RegionCollator:
             of_sample = {id(usable[row]): problem for row, problem in problems.items()}
             return self([self._settled(each, of_sample.get(id(each))) for each in samples])
         return {**inputs, "sample_names": tuple(each.name for each in usable), "skipped": skipped}
+
+    def estimated_tokens(self, sample: RegionSample) -> int:
+        """About how many tokens a sample will have; see `sampling.estimated_tokens`."""
+        return estimated_tokens(sample, self.processor, sampling=self.sampling, native_options=self.native_options)
 
     def problem(self, sample: RegionSample) -> SampleError | None:
         """What is wrong with a sample, found by preparing it as for training; None where nothing is."""

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,7 +19,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..errors import ConfigError, PixelReferError, VideoError
+from ..errors import ConfigError, PixelReferError, VideoError, shown
 from ..media.video import FrameSampling
 from ..plugins import get_adapter, require_adapter_name
 from ..weights import model_folder
@@ -28,7 +28,8 @@ from ..weights.model_folder import BUILTIN_PREFIX
 from .recipes import GROUPS, LORA_DEFAULTS, PART_OF_ADAPTER, RECIPES, Recipe, coarse_group, recipes_for
 from .yaml_file import Document, read_yaml
 
-Positive = Annotated[int, Field(ge=1)]
+_LARGEST = 2**31 - 1
+Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Scope = Literal["decoder", "projector", "vision_tower"]
 
@@ -80,7 +81,7 @@ class SourceSection(_Section):
     """A JSON Lines or JSON file."""
     format: str = "auto"
     """Name of its data format; `auto` looks at the file."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Passes over it per epoch: 2 takes every sample twice, 0.25 a fixed quarter of them."""
     media_root: str | None = None
     """Folder that its media paths are below; by default the file's own."""
@@ -97,7 +98,7 @@ class FramesSection(_Section):
 
     num_frames: Positive | None = None
     """So many, spread evenly."""
-    fps: Annotated[float, Field(gt=0)] | None = None
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Or so many per second."""
     max_frames: Positive = 128
     """At most so many in both cases."""
@@ -136,7 +137,7 @@ class DataSection(_Section):
     """Pictures are shrunk to so many pixels. Saved with the model."""
     max_video_pixels: Positive | None = None
     """The same budget of the backbone's video processor, which counts as that processor does."""
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Processes that read and prepare samples, for each training process."""
     batching: Literal["grouped", "shuffled"] = "grouped"
     """`grouped` puts samples of similar length into a batch, so that little is padding."""
@@ -145,7 +146,7 @@ class DataSection(_Section):
 class LoraSection(_Section):
     """LoRA, for recipes that add it; what is left out is as the recipe has it."""
 
-    r: Positive | None = None
+    r: Annotated[int, Field(ge=1, le=8192)] | None = None
     """Rank; 16 where the recipe does not say otherwise."""
     alpha: Positive | None = None
     """Scaling numerator; else 32."""
@@ -167,7 +168,7 @@ class LoraSection(_Section):
 class OptimSection(_Section):
     """Optimizer, batches and length of training."""
 
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """Passes over the training data; 1 where neither this nor steps is given."""
     steps: Positive | None = None
     """Optimizer steps, in place of epochs."""
@@ -187,7 +188,7 @@ class OptimSection(_Section):
     """Of the arithmetic. `auto`: bf16 on a GPU that has it, else fp32."""
     gradient_checkpointing: bool = False
     """Compute activations again on the way back: slower, far less memory."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the adapter's and LoRA's first weights, the order of samples, and dropout."""
 
 
@@ -213,7 +214,7 @@ class RunSection(_Section):
 class EvaluationSection(_Section):
     """Questions about held-out samples, asked as a user would ask them."""
 
-    samples: Annotated[int, Field(ge=0)] = 200
+    samples: Annotated[int, Field(ge=0, le=_LARGEST)] = 200
     """At most so many samples, spread evenly over the held-out data; 0 asks none."""
     max_new_tokens: Positive = 64
     """Longest answer."""
@@ -288,7 +289,10 @@ def _checked(document: Document) -> TrainConfig:
     try:
         config = TrainConfig.model_validate_json(json.dumps(document.values, default=str))
     except ValidationError as error:
-        raise _refusal(document, [_explained(each) for each in _innermost(error)]) from error
+        found = _innermost(error)
+        problems = [_explained(each) for each in found[:_MOST_TOLD]]
+        more = [("", f"and {len(found) - _MOST_TOLD} more.")] if len(found) > _MOST_TOLD else []
+        raise _refusal(document, [*problems, *more]) from error
     problems = list(_broken_rules(config))
     if problems:
         raise _refusal(document, problems)
@@ -298,17 +302,12 @@ def _checked(document: Document) -> TrainConfig:
 def _innermost(error: ValidationError) -> list[ErrorDetails]:
     """Without what pydantic says of a list because of what it says of the list's items."""
     found = error.errors(include_url=False)
-    return [
-        each
-        for each in found
-        if not any(
-            other["loc"][: len(each["loc"])] == each["loc"] for other in found if len(other["loc"]) > len(each["loc"])
-        )
-    ]
+    above = {each["loc"][:length] for each in found for length in range(len(each["loc"]))}
+    return [each for each in found if each["loc"] not in above]
 
 
 def _refusal(document: Document, problems: Sequence[tuple[str, str]]) -> ConfigError:
-    lines = [f"{document.place(key)}: {key}: {text}" for key, text in problems]
+    lines = [": ".join(filter(None, (document.place(key), key, text))) for key, text in problems]
     return ConfigError("\n".join(lines))
 
 
@@ -347,17 +346,27 @@ def _repository_rule(repo_id: str) -> Iterator[tuple[str, str]]:
 def _missing_files(config: TrainConfig) -> Iterator[tuple[str, str]]:
     for kind, sources in (("train", config.data.train), ("eval", config.data.eval)):
         for index, source in enumerate(sources):
-            if not Path(source.path).is_file():
+            if not _is_there(source.path, Path.is_file) and not _is_there(source.path, Path.is_dir):
                 yield f"data.{kind}.{index}.path", f"expected a file at '{source.path}', found none."
-            if source.media_root is not None and not Path(source.media_root).is_dir():
+            if source.media_root is not None and not _is_there(source.media_root, Path.is_dir):
                 yield f"data.{kind}.{index}.media_root", f"expected a folder at '{source.media_root}', found none."
     backbone = config.model.backbone
     if not backbone:
         yield "model.backbone", "must be an id or a path, got ''."
-    if is_path(backbone) and not backbone.startswith(BUILTIN_PREFIX) and not Path(backbone).is_dir():
+    if is_path(backbone) and not backbone.startswith(BUILTIN_PREFIX) and not _is_there(backbone, Path.is_dir):
         yield "model.backbone", f"expected a folder at '{backbone}', found none."
-    if Path(config.run.out).exists() and not Path(config.run.out).is_dir():
+    if not config.run.out:
+        yield "run.out", "must be a folder, got ''."
+    if _is_there(config.run.out, Path.exists) and not _is_there(config.run.out, Path.is_dir):
         yield "run.out", f"must be a folder, but '{config.run.out}' is a file."
+
+
+def _is_there(path: str, kind: Callable[[Path], bool]) -> bool:
+    """Whether there is something of that kind; a path that the system does not take names nothing."""
+    try:
+        return kind(Path(path))
+    except (OSError, ValueError):
+        return False
 
 
 def _recipe_problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
@@ -392,7 +401,9 @@ def _adapter_told(section: ModelSection) -> str | None:
 def unknown_recipe(name: str, recipes: Mapping[str, Recipe]) -> str:
     """What is said of a recipe that is none of these."""
     known = ", ".join(f"'{each}'" for each in recipes)
-    return f"must be {known}, got '{name}'."
+    near = difflib.get_close_matches(name[:_MOST_SHOWN], recipes, n=1, cutoff=0.6)
+    meant = f" Did you mean '{near[0]}'?" if near else ""
+    return f"must be {known}, got {shown(name)}.{meant}"
 
 
 def recipe_rules(config: TrainConfig, recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -438,25 +449,36 @@ _PLAIN = {
     "number": "a number",
     "boolean": "true or false",
 }
+_MOST_TOLD = 100  # problems
+_MOST_SHOWN = 60  # characters of a key
 _VALID = re.compile(f"a valid ({'|'.join(_PLAIN)})")
 
 
 def _explained(error: ErrorDetails) -> tuple[str, str]:
     """Dotted key and message."""
-    loc = [str(part) for part in error["loc"]]
-    key, got = ".".join(loc), error["input"]
+    loc = [str(part) if len(str(part)) <= _MOST_SHOWN else f"{str(part)[:_MOST_SHOWN]}..." for part in error["loc"]]
+    key, got = ".".join(loc), shown(error["input"])
     match error["type"]:
         case "extra_forbidden":
             return key, _unknown_key(loc)
         case "missing":
             return key, f"is missing. {_described(loc)}"
         case "model_type" | "model_attributes_type":
-            return key, f"must hold keys ({', '.join(_section_at(loc).model_fields)}), got {got!r}."
+            return key, f"must hold keys ({', '.join(_section_at(loc).model_fields)}), got {got}."
         case _:
             rule = error["msg"].removeprefix("Value error, ")
             rule = rule.replace("Input should be", "must be").replace("Tuple should", "must")
             rule = _VALID.sub(lambda found: _PLAIN[found[1]], rule)
-            return key.removesuffix(".[key]"), f"{rule}, got {got!r}."
+            return key.removesuffix(".[key]"), f"{rule}, got {got}.{_nearest(error)}"
+
+
+def _nearest(error: ErrorDetails) -> str:
+    """The value that was meant, where one of those that there are is much like it."""
+    if error["type"] != "literal_error" or not isinstance(error["input"], str):
+        return ""
+    known = re.findall(r"'([^']*)'", error["msg"])
+    near = difflib.get_close_matches(error["input"][:_MOST_SHOWN], known, n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def _unknown_key(loc: Sequence[str]) -> str:

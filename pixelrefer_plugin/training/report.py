@@ -10,8 +10,10 @@ import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
+from ..files import write_text_whole
 from ..weights.model_folder import library_versions
 from .building import BuiltData, BuiltModel, Part
 from .config import TrainConfig
@@ -57,6 +60,11 @@ class Memory:
     gradients: int
     optimizer: int
     per_token: int
+
+    @property
+    def held(self) -> int:
+        """Weights, gradients and optimizer together."""
+        return self.weights + self.gradients + self.optimizer
 
 
 @dataclass(frozen=True)
@@ -208,16 +216,16 @@ def _aligned(rows: Iterable[tuple[str, ...]]) -> str:
 
 def _memory_line(plan: Plan) -> str:
     memory = plan.memory
-    held = memory.weights + memory.gradients + memory.optimizer
     spread = ", before FSDP or DeepSpeed spreads it" if plan.processes > 1 else ""
     return (
-        f"memory per process{spread}: {_size(held)} (weights {_size(memory.weights)}, gradients "
-        f"{_size(memory.gradients)}, optimizer {_size(memory.optimizer)}), and roughly "
-        f"{_size(1000 * memory.per_token)} of activations for every 1,000 tokens of a batch"
+        f"memory per process{spread}: {size_of(memory.held)} (weights {size_of(memory.weights)}, gradients "
+        f"{size_of(memory.gradients)}, optimizer {size_of(memory.optimizer)}), and roughly "
+        f"{size_of(1000 * memory.per_token)} of activations for every 1,000 tokens of a batch"
     )
 
 
-def _size(number: float) -> str:
+def size_of(number: float) -> str:
+    """Bytes, for people."""
     return f"{number / _GIB:.2f} GiB" if number >= _GIB / 10 else f"{number / 2**20:.1f} MiB"
 
 
@@ -263,6 +271,53 @@ class ProgressBar(TrainerCallback):
     def stop(self) -> None:
         """Give the terminal back, also after an error."""
         self._bar.stop()
+
+
+class ProgressLines(TrainerCallback):
+    """The same for logs: about twenty lines over the run, more where they are far apart in time."""
+
+    LINES = 20
+    AT_LEAST_EVERY_S = 60.0
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._loss = ""
+        self._due = 0
+        self._told_s = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count from here."""
+        self._first, self._start_s = state.global_step, time.monotonic()
+        self._due, self._told_s = state.global_step + 1, self._start_s
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell it, unless its loss is told in a moment."""
+        if not control.should_log:
+            self._tell(state)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """Tell it with the loss and the rate; held-out results in a line of their own."""
+        logs = logs or {}
+        if "loss" in logs:
+            of_masks = f" ({logs['mask_loss']:.4f} of masks)" if logs.get("mask_loss") else ""
+            self._loss = f", loss {logs['loss']:.4f}{of_masks}, learning rate {logs.get('learning_rate', 0.0):.2g}"
+            self._tell(state)
+        held_out = held_out_metrics(logs)
+        if held_out:
+            say(self._console, f"step {state.global_step}: {spelled(held_out)}")
+
+    def stop(self) -> None:
+        """There is nothing to give back."""
+
+    def _tell(self, state: Any) -> None:
+        step, total, now_s = state.global_step, state.max_steps, time.monotonic()
+        if step < min(self._due, total) and now_s - self._told_s < self.AT_LEAST_EVERY_S:
+            return
+        interval = max(1, total // self.LINES)
+        self._due, self._told_s = (step // interval + 1) * interval, now_s
+        left_s = (now_s - self._start_s) / max(step - self._first, 1) * (total - step)
+        left = f", {timedelta(seconds=round(left_s))} left" if step < total else ""
+        say(self._console, f"step {step}/{total} ({step / total:.0%}){self._loss}{left}")
 
 
 def held_out_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
@@ -330,10 +385,14 @@ def _versions(config: TrainConfig) -> dict[str, str]:
 
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, readable by people."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text_whole(path, _utf_8(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
     """A JSON Lines file."""
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    path.write_text(text, encoding="utf-8")
+    write_text_whole(path, "".join(_utf_8(json.dumps(record, ensure_ascii=False)) + "\n" for record in records))
+
+
+def _utf_8(text: str) -> str:
+    """Names of files need not be."""
+    return text.encode(errors="backslashreplace").decode()

@@ -13,6 +13,7 @@ out/
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -20,9 +21,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,10 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from ..conversation.expansion import IGNORE_INDEX
-from ..errors import TrainingError
+from ..data.overlap import find_overlap
+from ..errors import CheckpointError, TrainingError
 from ..evaluation.answers import HeldOutAnswers
+from ..files import write_text_whole
 from ..weights import hub
 from ..weights.model_folder import written_whole
 from .building import (
@@ -50,19 +54,26 @@ from .building import (
 from .checkpoints import MODEL_FOLDER, latest_checkpoint, step_of
 from .collator import RegionCollator
 from .config import TrainConfig
+from .outcome import warnings_of
 from .report import (
     Plan,
     ProgressBar,
+    ProgressLines,
     held_out_metrics,
     make_plan,
     print_plan,
     run_record,
     say,
+    size_of,
     spelled,
     write_json,
     write_lines,
 )
+from .run_lock import LOCK_FILE, locked, require_not_in_use
+from .sampling import sample_order
 from .trainer import RegionTrainer
+
+_logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
 _WRITTEN = (
@@ -116,6 +127,7 @@ def run_training(
     """
     out = Path(config.run.out)
     if _is_first_process():  # the others may come when it has begun to write there
+        require_not_in_use(out)
         _require_free(out, resume=resume, overwrite=overwrite)
     else:
         console = Console(quiet=True)
@@ -124,10 +136,12 @@ def run_training(
     print_plan(console, parts.config, parts.plan)
     if dry_run:
         return _tried_batch(parts, console)
-    with parts.args.main_process_first():
-        if _is_first_process():
-            _claim(out, parts.config, overwrite=overwrite)
-    return _train(parts, out, console, resume=resume)
+    with _held(out) if _is_first_process() else nullcontext():
+        with parts.args.main_process_first():
+            if _is_first_process():
+                _require_free(out, resume=resume, overwrite=overwrite)  # as it may no longer be
+                _claim(out, parts.config, overwrite=overwrite)
+        return _train(parts, out, console, resume=resume)
 
 
 def _prepare(config: TrainConfig) -> _Parts:
@@ -136,10 +150,27 @@ def _prepare(config: TrainConfig) -> _Parts:
     train = build_data(config.data.train, seed=config.optim.seed)
     held_out = build_data(config.data.eval, seed=config.optim.seed)
     collator = build_collator(built.processor, config.data)
-    built = replace(built, notes=[*built.notes, *check_masks(built, train)])
+    notes = [*built.notes, *check_masks(built, train)]
+    if _is_first_process():
+        notes += [*_left_out(train, held_out), *common_samples(train, held_out)]
+    built = replace(built, notes=notes)
     answers = _held_out_answers(config, built, held_out)
     plan = make_plan(config, built, train, held_out, args)
     return _Parts(config, args, built, train, held_out, collator, answers, plan)
+
+
+def common_samples(train: BuiltData, held_out: BuiltData) -> list[str]:
+    """What the user should know of pictures and samples that are on both sides."""
+    if not len(train) or not len(held_out):
+        return []
+    note = find_overlap(train.dataset, held_out.dataset).note
+    return [note] if note else []
+
+
+def _left_out(train: BuiltData, held_out: BuiltData) -> list[str]:
+    """What data formats left out of the files, and why."""
+    parts = [part for side in (train, held_out) for part in side.parts]
+    return [f"{part.name}: {part.left_out}" for part in parts if part.left_out]
 
 
 def _held_out_answers(config: TrainConfig, built: BuiltModel, held_out: BuiltData) -> HeldOutAnswers | None:
@@ -157,21 +188,32 @@ def _held_out_answers(config: TrainConfig, built: BuiltModel, held_out: BuiltDat
 
 
 def _tried_batch(parts: _Parts, console: Console) -> dict[str, Any]:
-    """Make the first batch, as the data loader would."""
-    size = min(parts.config.optim.batch_size, len(parts.train))
-    batch = parts.collator(parts.train.dataset.__getitems__(list(range(size))))
+    """Make the first batch, as the data loader would: of similar lengths it is the longest of many."""
+    order = sample_order(
+        parts.train.dataset,
+        batching=parts.config.data.batching,
+        batch_size=parts.config.optim.batch_size,
+        length_of=parts.collator.estimated_tokens,
+        seed=parts.config.optim.seed,
+        num_processes=num_processes(),
+    )
+    batch = parts.collator(parts.train.dataset.__getitems__(list(islice(order, parts.config.optim.batch_size))))
     rows, length = batch["input_ids"].shape
     facts = {
         "rows": rows,
-        "tokens": length,
+        "tokens": rows * length,
+        "tokens_of_padding": int((batch["attention_mask"] == 0).sum()),
         "supervised_tokens": int((batch["labels"] != IGNORE_INDEX).sum()),
         "skipped": len(batch["skipped"]),
     }
     if "masks" in batch:
         facts["masks_to_learn"] = sum(batch["masks"].objects_per_sample)
     say(console, "first batch: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in facts.items()))
+    memory = parts.plan.memory
+    needed = memory.held + memory.per_token * rows * length
+    say(console, f"memory per process with this batch: roughly {size_of(needed)}")
     say(console, "dry run: stopped before the first step; nothing was written")
-    return {"first_batch": facts}
+    return {"first_batch": {**facts, "memory_bytes": needed}, "notes": list(parts.plan.notes)}
 
 
 # -- the folder --------------------------------------------------------------------------------------------
@@ -179,7 +221,8 @@ def _tried_batch(parts: _Parts, console: Console) -> dict[str, Any]:
 
 def _require_free(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to mix with another run, or with files that are not a run's."""
-    if not out.is_dir() or not any(out.iterdir()):
+    names = {each.name for each in out.iterdir()} if out.is_dir() else set()
+    if all(name == LOCK_FILE or name.endswith(".partial") for name in names):  # those a killed run may leave
         return
     if not (out / CONFIG_FILE).is_file():
         raise TrainingError(
@@ -191,10 +234,27 @@ def _require_free(out: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """The folder, made and locked for this run while the block runs."""
+    with ExitStack() as stack:
+        with _told_of(out):
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out))
+        yield
+
+
+@contextmanager
+def _told_of(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"run.out '{out}' cannot be written: {error.strerror}. Choose another run.out.") from error
+
+
 def _claim(out: Path, config: TrainConfig, *, overwrite: bool) -> None:
     """Make the folder this run's; nothing but what runs write is deleted."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with _told_of(out):
         for name in _WRITTEN if overwrite else ():
             path = out / name
             if path.is_dir():
@@ -203,19 +263,18 @@ def _claim(out: Path, config: TrainConfig, *, overwrite: bool) -> None:
                 path.unlink(missing_ok=True)
         if latest_checkpoint(out) is None:  # else its settings stand until it is clear that these may follow
             _write_config(out, config)
-    except OSError as error:
-        raise TrainingError(f"run.out '{out}' cannot be written: {error.strerror}. Choose another run.out.") from error
 
 
 def _write_config(out: Path, config: TrainConfig) -> None:
-    (out / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
+    write_text_whole(out / CONFIG_FILE, config.to_yaml())
 
 
 # -- training ----------------------------------------------------------------------------------------------
 
 
 def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[str, Any]:
-    progress, interruption = ProgressBar(console), _Interruption(console)
+    progress = ProgressBar(console) if console.is_terminal or console.is_jupyter else ProgressLines(console)
+    interruption = _Interruption(console)
     trainer = _make_trainer(parts, out, [progress, interruption])
     checkpoint = latest_checkpoint(out) if resume else None
     say(console, f"resumed from {checkpoint}" if checkpoint else "from the beginning")
@@ -229,13 +288,12 @@ def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[
         _write_skipped(trainer, out, console)
         return {"interrupted": trainer.state.global_step, "resumable": latest_checkpoint(out) is not None}
     _write_model(trainer, checkpoint, out)
-    if len(parts.held_out):  # which takes its time, and may have samples that stop it
-        say(console, f"written to {out / MODEL_FOLDER}; now held-out samples")
     metrics = {
         "steps": trainer.state.global_step,
         "last_loss": _last_loss(trainer),
-        **_held_out_result(trainer, checkpoint, parts.held_out),
+        **_held_out_result(trainer, checkpoint, parts.held_out, console),
         "skipped_samples": _write_skipped(trainer, out, console),
+        "warnings": _warnings(trainer, parts),
     }
     if _is_first_process():
         seconds = time.perf_counter() - start_s
@@ -256,7 +314,28 @@ def _take_steps(trainer: RegionTrainer, checkpoint: Path | None, plan: Plan) -> 
 
 
 def _write_model(trainer: RegionTrainer, checkpoint: Path | None, out: Path) -> None:
-    """Where no step was left, the model is the checkpoint's: a run may be stopped between its last one and this."""
+    """Where no step was left, the model is the checkpoint's: a run may be stopped between its last one and this.
+
+    Raises:
+        TrainingError: it cannot be written; says where its weights are.
+    """
+    try:
+        _put_model(trainer, checkpoint, out)
+    except CheckpointError as error:
+        raise TrainingError(f"The training is finished, but {error} {_where_weights_are(trainer, out)}") from error
+
+
+def _where_weights_are(trainer: RegionTrainer, out: Path) -> str:
+    last = latest_checkpoint(out)
+    if last is None or step_of(last) != trainer.state.global_step:
+        return "No checkpoint has its weights: run.save_every is null. Make room before the next run, or set it."
+    return (
+        f"Nothing is lost: '{last / MODEL_FOLDER}' is its model folder, and loads as it is. Make room, then run the "
+        "same command with --resume: it writes the model without training again."
+    )
+
+
+def _put_model(trainer: RegionTrainer, checkpoint: Path | None, out: Path) -> None:
     if checkpoint is None or step_of(checkpoint) < trainer.state.global_step:
         trainer.save_model(str(out / MODEL_FOLDER))
     elif _is_first_process():
@@ -267,7 +346,7 @@ def _write_model(trainer: RegionTrainer, checkpoint: Path | None, out: Path) -> 
 def _make_trainer(parts: _Parts, out: Path, callbacks: list[TrainerCallback]) -> RegionTrainer:
     config = parts.config
     if "tensorboard" in config.run.report_to:
-        board = TensorBoardCallback()
+        board = _Board()
         board.logging_dir = str(out / "logs")
         callbacks = [*callbacks, board]
     trainer = RegionTrainer(
@@ -287,12 +366,20 @@ def _make_trainer(parts: _Parts, out: Path, callbacks: list[TrainerCallback]) ->
     return trainer
 
 
+def _warnings(trainer: RegionTrainer, parts: _Parts) -> list[str]:
+    text = parts.built.model.backbone.config.get_text_config()
+    given = parts.answers.answers if parts.answers is not None else []
+    return warnings_of(trainer.state.log_history, given, vocab_size=text.vocab_size)
+
+
 def _last_loss(trainer: RegionTrainer) -> float | None:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return losses[-1] if losses else None
 
 
-def _held_out_result(trainer: RegionTrainer, checkpoint: Path | None, held_out: BuiltData) -> dict[str, float]:
+def _held_out_result(
+    trainer: RegionTrainer, checkpoint: Path | None, held_out: BuiltData, console: Console
+) -> dict[str, float]:
     """How well the finished model does; the evaluation of the last step serves where this process made it, and so has
     its answers. A loss of nothing, all samples having been left out, is none."""
     if not len(held_out):
@@ -301,7 +388,10 @@ def _held_out_result(trainer: RegionTrainer, checkpoint: Path | None, held_out: 
     took_steps = checkpoint is None or step_of(checkpoint) < step
     last = [entry for entry in trainer.state.log_history if took_steps and entry.get("step") == step]
     known = next((entry for entry in last if "eval_loss" in entry), None)
-    metrics = held_out_metrics(known if known is not None else trainer.evaluate())
+    if known is None:  # which takes its time, and may have samples that stop it
+        say(console, "the model is written; now held-out samples")
+        known = trainer.evaluate()
+    metrics = held_out_metrics(known)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
@@ -326,6 +416,8 @@ def _report(out: Path, metrics: Mapping[str, Any], config: TrainConfig, console:
     held_out = held_out_metrics(metrics)
     told = f"; held out: {spelled(held_out)}" if held_out else ""
     say(console, f"trained {metrics['steps']} steps{told}")
+    for warning in metrics["warnings"]:
+        say(console, f"warning: {warning}")
     say(console, f"written to {out}: {', '.join(name for name in _WRITTEN if (out / name).exists())}")
     if config.run.push_to_hub:
         address = hub.upload(
@@ -343,6 +435,29 @@ def _report(out: Path, metrics: Mapping[str, Any], config: TrainConfig, console:
 
 def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
+
+
+class _Board(TensorBoardCallback):
+    """TensorBoard's files are not worth a training: where they cannot be written, there are no more of them."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Write an entry."""
+        try:
+            super().on_log(*args, **kwargs)
+        except OSError as error:
+            self._give_up(error)
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Close the files."""
+        try:
+            super().on_train_end(*args, **kwargs)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        _logger.warning("No more entries for TensorBoard: %s", error)
+        self.tb_writer = None
+        self._SummaryWriter: Any = None  # with which another one would be made
 
 
 class _Interruption(TrainerCallback):

@@ -9,11 +9,11 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler, Sampler
 
 from ..contracts.messages import read_texts
 from ..contracts.samples import RegionSample
@@ -113,6 +113,32 @@ def require_sample(value: Any) -> RegionSample:
             "RegionDataset.from_rows(rows)."
         )
     return value
+
+
+def sample_order(
+    dataset: Any,
+    *,
+    batching: Literal["grouped", "shuffled"],
+    batch_size: int,
+    length_of: Callable[[Any], int],
+    seed: int,
+    num_processes: int,
+) -> LengthGroupedSampler | DistributedSampler[int]:
+    """The order of training samples; drawn from seed and epoch alone, so that a resumed run finds it again.
+
+    Args:
+        dataset: `len(dataset)` samples.
+        batching: `grouped` puts samples of similar length into a batch, `shuffled` any.
+        batch_size: of one process.
+        length_of: about how long a sample is.
+        seed: of the order, together with the epoch.
+        num_processes: that train together.
+    """
+    if batching == "shuffled":
+        return DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)  # accelerate deals out to processes
+    return LengthGroupedSampler(
+        dataset, batch_size=batch_size, length_of=length_of, seed=seed, num_processes=num_processes
+    )
 
 
 class LengthGroupedSampler(Sampler[int]):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +20,14 @@ import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.utils.data import DistributedSampler, Sampler
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.trainer_callback import ExportableState
 
 from ..contracts.masks import MaskTargets
 from ..conversation.expansion import IGNORE_INDEX
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError, shown
 from ..masks.mask_batch import MaskBatch
 from ..model import RegionModel
 from ..processor import RegionProcessor
@@ -39,6 +39,7 @@ from .checkpoints import (
     latest_checkpoint,
     partial_folder,
     publish,
+    reading,
     remove_left_over,
     require_resumable,
     rotate,
@@ -47,8 +48,9 @@ from .checkpoints import (
 from .collator import RegionCollator
 from .groups import NamedParameters, optimizer_groups, require_learning_rates_used, trainable_groups
 from .guards import GradientGuard, never_said, not_finite, require_supervised, says_masks
+from .randomness import EpochSampler, SeededCollator, SeededDataset, seed_random, seeded
 from .recipes import coarse_group
-from .sampling import LengthGroupedSampler, estimated_tokens
+from .sampling import sample_order
 
 _STATE_FILE = "trainer_state.json"
 _HOW_TO_PUSH = "Upload the finished model: model.push_to_hub(repo_id, processor)."
@@ -115,7 +117,7 @@ class RegionTrainer(Trainer):
         self._collator = collator
         self.region_processor = processor
         self.learning_rates = dict(learning_rates or {})
-        self.batching = batching
+        self.batching: Literal["grouped", "shuffled"] = batching
         self.answers = answers
         self._skipped: dict[str, None] = {}  # a set that keeps the order
         self._num_taught = 0
@@ -127,14 +129,16 @@ class RegionTrainer(Trainer):
         self._mask_loss = _MaskLoss()
         self._step_names: list[str] = []
         self._order = _EpochOrder()
+        self._since_last_log = _SinceLastLog(self)
+        self._forward_in_step = 0
         self._pace = _Pace()
         super().__init__(
             model,
             args,
-            data_collator=collator,
+            data_collator=SeededCollator(collator),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            callbacks=[*(callbacks or ()), self._order],
+            callbacks=[*(callbacks or ()), self._order, self._since_last_log],
         )
         self._require_engine_for_masks(model)
         self._guard = GradientGuard(model, named=self.learning_rates, watch=self.is_deepspeed_enabled)
@@ -174,7 +178,8 @@ class RegionTrainer(Trainer):
             TrainingError: it is incomplete, or another run's.
         """
         self._checkpoint_to_resume(str(checkpoint))
-        self.accelerator.unwrap_model(self.model).load_weights(checkpoint / MODEL_FOLDER)
+        with reading(checkpoint, MODEL_FOLDER):
+            self.accelerator.unwrap_model(self.model).load_weights(checkpoint / MODEL_FOLDER)
         self.state = TrainerState.load_from_json(str(checkpoint / _STATE_FILE))
 
     def _require_engine_for_masks(self, model: RegionModel) -> None:
@@ -211,6 +216,7 @@ class RegionTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The batches of one optimizer step, checked, and the number of tokens to learn in them."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._forward_in_step = 0
         self._step_names = [name for batch in batches for name in batch["sample_names"]]
         self._num_taught += len(self._step_names)
         for batch in batches:
@@ -223,6 +229,12 @@ class RegionTrainer(Trainer):
             self._num_objects = self._count_objects(batches)
             self._mask_loss.begin_step()
         return batches, num_items.clamp(min=1) if isinstance(num_items, Tensor) else num_items
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """As `Trainer.training_step`; what is drawn in it follows from seed, step and process alone."""
+        seed_random(self.args.seed, self.state.global_step, self._forward_in_step, self.args.process_index)
+        self._forward_in_step += 1
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -251,6 +263,26 @@ class RegionTrainer(Trainer):
             logs["skipped_samples"] = int(self.accelerator.reduce(skipped))
         super().log(logs, start_time)
 
+    def unlogged(self) -> dict[str, Any]:
+        """What has been added up since the last entry of the log. All processes call this together."""
+        loss = getattr(self, "_tr_loss", None)  # older versions of transformers keep it out of reach
+        return {
+            "loss": None if loss is None else self.accelerator.reduce(loss.detach().clone(), reduction="mean").item(),
+            "since_step": self._globalstep_last_logged,
+            "mask_loss": list(self._mask_loss.so_far(self.accelerator)) if self._has_mask_head else None,
+            "skipped": self.all_skipped(),
+        }
+
+    def go_on_from(self, unlogged: Mapping[str, Any]) -> None:
+        """Go on adding up from what `unlogged` said when a checkpoint was written."""
+        if unlogged["loss"] is not None and hasattr(self, "_tr_loss"):
+            self._tr_loss = torch.tensor(unlogged["loss"], device=self.args.device)
+            self._globalstep_last_logged = unlogged["since_step"]
+        if unlogged["mask_loss"]:
+            self._mask_loss.go_on_from(*unlogged["mask_loss"])
+        if self.args.process_index == 0:
+            self._skipped.update(dict.fromkeys(unlogged["skipped"]))
+
     def _count_objects(self, batches: Sequence[Mapping[str, Any]]) -> int:
         """Masks to learn in the batches of one optimizer step; of all processes, where tokens are counted so too."""
         masks = [batch["masks"] for batch in batches if batch.get("masks") is not None]
@@ -276,30 +308,26 @@ class RegionTrainer(Trainer):
         """`skipped` of all processes, which call this together."""
         return list(dict.fromkeys(gather_object(list(self._skipped))))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def _get_dataloader(self, dataset: Any, *args: Any, **options: Any) -> Any:
+        return super()._get_dataloader(SeededDataset(dataset, self._data_seed), *args, **options)
+
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        # Both draw the order of an epoch from seed and epoch alone, so that a resumed run finds it again.
-        self._order.sampler = (
-            LengthGroupedSampler(
+        self._order.sampler = EpochSampler(
+            sample_order(
                 dataset,
+                batching=self.batching,
                 batch_size=self.args.train_batch_size,
-                length_of=self._length_of(),
-                seed=seed,
+                length_of=self._collator.estimated_tokens,
+                seed=self._data_seed,
                 num_processes=self.args.world_size,
             )
-            if self.batching == "grouped"
-            else DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)  # accelerate deals out to processes
         )
         return self._order.sampler
-
-    def _length_of(self) -> Callable[[Any], int]:
-        return partial(
-            estimated_tokens,
-            processor=self.region_processor,
-            sampling=self._collator.sampling,
-            native_options=self._collator.native_options,
-        )
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -324,13 +352,15 @@ class RegionTrainer(Trainer):
     ) -> Any:
         """Held-out loss per token and per mask, whatever the batches and processes, and the numbers of `answers`."""
         self._held_out = torch.zeros(4, device=self.args.device)  # losses added up, and how many: of tokens, of masks
-        output: Any = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+        with seeded(self.args.seed, self.args.process_index):
+            output: Any = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
         loss, tokens, mask_loss, objects = self.accelerator.reduce(self._held_out).tolist()
         metrics = {"loss": loss / tokens if tokens else float("nan")}
         if objects:
             metrics["mask_loss"] = mask_loss / objects
         if self.answers is not None:
-            metrics |= self.answers(self.accelerator.unwrap_model(self.model))
+            with seeded(self.args.seed, self.args.process_index):
+                metrics |= self.answers(self.accelerator.unwrap_model(self.model))
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
@@ -387,13 +417,15 @@ class RegionTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         checkpoint = checkpoint_path(self._out, self.state.global_step)
+        self._since_last_log.note()
         with self._made_whole(checkpoint) as made:
             super()._save_checkpoint(model, trial)
             if self.state.best_model_checkpoint == str(made):
                 self.state.best_model_checkpoint = str(checkpoint)
+            self.accelerator.wait_for_everyone()  # each has files of its own
             if self.args.should_save:
-                write_run(made, self._run)
                 self.state.save_to_json(str(made / _STATE_FILE))
+                write_run(made, self._run)
         if self.args.should_save:
             rotate(self._out, keep=self.args.save_total_limit, best=self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
@@ -410,7 +442,12 @@ class RegionTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 publish(checkpoint)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap those of the system
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+            CheckpointError,
+        ) as error:  # torch and safetensors wrap those of the system
             shutil.rmtree(self._saving_into, ignore_errors=True)
             raise self._not_saved(checkpoint, error) from error
         finally:
@@ -445,13 +482,28 @@ class RegionTrainer(Trainer):
         rng = "rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"
         files = (_STATE_FILE, rng) if spread else (_STATE_FILE, rng, MODEL_FOLDER, "optimizer.pt", "scheduler.pt")
         require_resumable(checkpoint, self._run, files=files)
+        with reading(checkpoint, _STATE_FILE):
+            _require_state(TrainerState.load_from_json(str(checkpoint / _STATE_FILE)), checkpoint)
         return checkpoint
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            self.accelerator.unwrap_model(self.model).load_weights(Path(resume_from_checkpoint) / MODEL_FOLDER)
+        with reading(Path(resume_from_checkpoint), MODEL_FOLDER):
+            if self.is_fsdp_enabled:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            else:
+                self.accelerator.unwrap_model(self.model).load_weights(Path(resume_from_checkpoint) / MODEL_FOLDER)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(Path(checkpoint or "."), "optimizer.pt or scheduler.pt"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with reading(Path(checkpoint or "."), "scaler.pt"):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(Path(checkpoint or "."), "rng_state"):
+            super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
@@ -468,6 +520,48 @@ class _EpochOrder(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.sampler.set_epoch(int(state.epoch or 0))
+
+
+class _SinceLastLog(TrainerCallback, ExportableState):
+    """What has been added up for the next entry of the log goes into a checkpoint, and the samples that were skipped:
+    a resumed run logs and counts what an uninterrupted one does."""
+
+    def __init__(self, trainer: RegionTrainer) -> None:
+        self._trainer = trainer
+        self.sums: dict[str, Any] = {}
+
+    def note(self) -> None:
+        """Before a checkpoint is written; all processes call this together."""
+        self.sums = self._trainer.unlogged()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"args": {}, "attributes": self.sums}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Go on from it; an earlier version's checkpoint has none."""
+        kept = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        if kept["attributes"]:
+            self._trainer.go_on_from(kept["attributes"])
+
+
+def _require_state(state: TrainerState, checkpoint: Path) -> None:
+    """Refuse a state that training cannot go on from.
+
+    Raises:
+        ValueError: it says something else than the Hugging Face `Trainer` writes.
+    """
+    is_sound = (
+        isinstance(state.global_step, int)
+        and isinstance(state.epoch, int | float)
+        and 0 <= state.epoch < 2**31
+        and isinstance(state.stateful_callbacks, dict)
+        and isinstance(state.log_history, list)
+        and all(isinstance(each, dict) for each in state.log_history)
+    )
+    renamed = not checkpoint.name.startswith("checkpoint-")
+    if not is_sound or not (renamed or checkpoint.name == f"checkpoint-{state.global_step}"):
+        raise ValueError(f"it is of step {shown(state.global_step)}, epoch {shown(state.epoch)}")
 
 
 def _may_rest(model: RegionModel, groups: Mapping[str, NamedParameters]) -> bool:
@@ -507,10 +601,18 @@ class _MaskLoss:
     def add(self, loss: Tensor) -> None:
         self._sum = self._sum + loss
 
+    def so_far(self, accelerator: Any) -> tuple[float, int]:
+        """The sum, the mean over all processes, which call this together; and of how many steps."""
+        summed = torch.as_tensor(self._sum, dtype=torch.float32, device=accelerator.device)
+        return float(accelerator.reduce(summed, reduction="mean").item()), self._steps
+
+    def go_on_from(self, summed: float, steps: int) -> None:
+        self._sum, self._steps = summed, steps
+
     def taken(self, accelerator: Any) -> float:
         """Of a step, the mean over all processes, which call this together; adding up starts anew."""
-        summed = torch.as_tensor(self._sum, dtype=torch.float32, device=accelerator.device)
-        mean = accelerator.reduce(summed, reduction="mean").item() / max(self._steps, 1)
+        summed, steps = self.so_far(accelerator)
+        mean = summed / max(steps, 1)
         self.__init__()  # type: ignore[misc]
         return float(mean)
 

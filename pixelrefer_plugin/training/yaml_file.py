@@ -5,7 +5,11 @@ It also writes `key=value` over what a file says. It knows nothing of what the k
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import select
+import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,29 +17,63 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 
 # YAML 1.1, which PyYAML reads, takes `1e-3` for a text; this is what YAML 1.2 calls a float.
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$")
 
 
+_PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
+_MOST_CHARACTERS = 2**19
+_MOST_VALUES = 100_000
+_MOST_DIGITS = 100
+_MOST_WAIT_S = 10  # for a pipe
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe: plain values only."""
+    """Safe: plain values only, of which every one that cannot be read is a `yaml.MarkedYAMLError`."""
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        is_number = node.tag.rpartition(":")[2] in ("int", "float")
+        if is_number and len(value) > _MOST_DIGITS:
+            raise _refused(f"Exceeds the limit of {_MOST_DIGITS} digits: {shown(value)}", node)
+        if any("\ud800" <= each <= "\udfff" or each == "\0" for each in value):
+            raise _refused(f"{shown(value)} has a character that no text has", node)
+        return value
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # PyYAML lets through what its look-ups and conversions raise, of many kinds
+            tag = node.tag.rpartition(":")[2]
+            raise _refused(f"{shown(node.value)} is no value of the tag !!{tag}", node) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():  # what is none, the call below refuses
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             name = self.construct_object(key, deep=True)
             if not isinstance(name, Hashable):  # such as a template's {{ name }} that was not filled in
-                raise yaml.constructor.ConstructorError(None, None, f"{name} cannot be a key", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{shown(name)} cannot be a key", key.start_mark)
             if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{name}' is given twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {shown(name)} is given twice", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
 
 
+def _refused(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in _PLAIN  # without dates, bytes, sets, and lists of pairs
+}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]  # dates stay texts
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -73,8 +111,8 @@ class Document:
         """
         key, equals, text = setting.partition("=")
         if not key or not equals:
-            raise ConfigError(f"Expected key=value, such as optim.epochs=2, got '{setting}'.")
-        value = _parse(text, f"'{setting}'")
+            raise ConfigError(f"Expected key=value, such as optim.epochs=2, got {shown(setting)}.")
+        value, _ = _parse(text, f"'{setting}'")
         *path, last = self._parts(key)
         holder: Any = self.values
         for depth, part in enumerate(path):
@@ -107,33 +145,93 @@ def read_yaml(path: Path, settings: Sequence[str] = (), *, named: Sequence[str] 
         ConfigError: the file cannot be read or is no mapping, or a setting is malformed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = _read(path).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    values = _parse(text, f"'{path}'")
+    values, node = _parse(text, f"'{path}'")
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise ConfigError(f"'{path}' must hold keys and values, such as 'recipe: lora', got {values!r:.60}.")
-    try:
-        document = Document(path.name, values, dict(_places(path.name, yaml.compose(text, Loader=_Loader))), named)
-    except RecursionError as error:
-        raise ConfigError(f"'{path}' is no valid YAML: a value contains itself.") from error
+        raise ConfigError(f"'{path}' must hold keys and values, such as 'recipe: lora', got {shown(values)}.")
+    document = Document(path.name, values, dict(_places(path.name, node)), named)
     for setting in settings:
         document.set(setting)
     return document
 
 
-def _parse(text: str, name: str) -> Any:
+def _read(path: Path) -> bytes:
+    """The bytes of a file, or of a pipe that somebody writes to, such as a shell's `<(...)`.
+
+    Raises:
+        OSError: it cannot be read, is neither, is too large, or nothing comes for a while.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        content = b""
+        while len(content) <= _MOST_CHARACTERS:
+            if stat.S_ISFIFO(mode) and not select.select([file], [], [], _MOST_WAIT_S)[0]:
+                raise OSError(errno.ETIMEDOUT, f"it is a pipe to which nobody has written for {_MOST_WAIT_S} s")
+            part = file.read(_MOST_CHARACTERS)
+            if not part:
+                return content
+            content += part
+    raise OSError(errno.EFBIG, f"it has more than {_MOST_CHARACTERS:,} characters")
+
+
+def _parse(text: str, name: str) -> tuple[Any, yaml.Node | None]:
+    """The value of a text, and the tree that it was made from.
+
+    Raises:
+        ConfigError: it is no YAML, has other than plain values, or is too large.
+    """
+    if len(text) > _MOST_CHARACTERS:
+        raise ConfigError(f"{name[:60]}... is too long: more than {_MOST_CHARACTERS:,} characters.")
     try:
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, None
+        _require_bounded(node)
+        return loader.construct_document(node), node
     except yaml.MarkedYAMLError as error:
         where = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{name}{where} is no valid YAML: {error.problem}.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name} is no valid YAML: {' '.join(str(error).split())}.") from error
-    except (ValueError, RecursionError) as error:  # of numbers and lists without end
+    except RecursionError as error:  # of lists without end
         raise ConfigError(f"{name} is no valid YAML: {error}.") from error
+
+
+def _require_bounded(root: yaml.Node) -> None:
+    """Refuse what becomes too large: aliases of aliases multiply.
+
+    Raises:
+        yaml.MarkedYAMLError: it has too many values, or contains itself.
+    """
+    sizes: dict[int, int] = {}
+    above: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in above:
+            raise _refused("a value contains itself", node)
+        if id(node) not in sizes:
+            above.add(id(node))
+            sizes[id(node)] = 1 + sum(map(size, _children(node)))
+            above.remove(id(node))
+        if sizes[id(node)] > _MOST_VALUES:
+            raise _refused(f"more than {_MOST_VALUES:,} values, its aliases written out", node)
+        return sizes[id(node)]
+
+    size(root)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [each for pair in node.value for each in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _places(name: str, node: yaml.Node | None, above: str = "") -> Iterator[tuple[str, str]]:
@@ -157,7 +255,7 @@ def _step(holder: Any, part: str, setting: str, reached: str) -> Any:
             holder[part] = {}
         inner = holder[part]
     if not isinstance(inner, dict | list):
-        raise ConfigError(f"'{setting}' cannot be set: '{reached}' is {inner!r} and holds no keys.")
+        raise ConfigError(f"'{setting}' cannot be set: '{reached}' is {shown(inner)} and holds no keys.")
     return inner
 
 

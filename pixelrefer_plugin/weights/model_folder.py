@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -250,7 +251,7 @@ def written_whole(folder: str | os.PathLike[str], *, overwrite: bool = False) ->
 
     Raises:
         CheckpointError: `folder` exists and `overwrite` is false, or it is not one of ours, or no folder can be made
-            there.
+            there, or it does not fit on the disk.
     """
     require_free(folder, overwrite=overwrite)
     with ExitStack() as stack:
@@ -258,7 +259,30 @@ def written_whole(folder: str | os.PathLike[str], *, overwrite: bool = False) ->
             made = stack.enter_context(replaced_folder(Path(folder)))
         except OSError as error:
             raise CheckpointError(f"No folder can be made at '{folder}': {error}. Choose another place.") from error
-        yield made
+        try:
+            yield made
+            stack.close()
+        except Exception as error:
+            if not is_of_the_system(error):
+                raise
+            raise CheckpointError(
+                f"'{folder}' could not be written ({_free_space(made)}): {str(error).rstrip('.')}. "
+                f"{'The earlier folder is as it was' if Path(folder).exists() else 'Nothing is left of it'}."
+            ) from error
+
+
+def is_of_the_system(error: Exception) -> bool:
+    """Whether an exception while files are written is the system's, such as for a full disk: safetensors and torch
+    wrap those, and tokenizers raises them as bare exceptions."""
+    from safetensors import SafetensorError
+
+    torch_s = isinstance(error, RuntimeError) and ("PytorchStreamWriter" in str(error) or "iostream" in str(error))
+    return isinstance(error, OSError | SafetensorError) or type(error) is Exception or torch_s
+
+
+def _free_space(folder: Path) -> str:
+    above = next(each for each in folder.parents if each.exists())
+    return f"{shutil.disk_usage(above).free / 1e9:.1f} GB are free there"
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
