@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,13 @@ class Reply:
 
     text: str
     objects: tuple[SegmentedObject, ...]
+
+    def numbered_after(self, id: int) -> Reply:
+        """The same answer with other ids, from `id + 1`: for objects beside those of another conversation."""
+        seen = count(id + 1)
+        ids = [None if each.region is None else next(seen) for each in self.objects]
+        objects = tuple(replace(each, id=new) for each, new in zip(self.objects, ids, strict=True))
+        return Reply(_renumbered(self.text, ids), objects)
 
 
 class RememberError(PromptError):

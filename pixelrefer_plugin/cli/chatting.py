@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import PixelReferError, PromptError
-from .options import device_option, frames_options, loading_options, model_option
+from .options import CheckedCommand, device_option, frames_options, loading_options, model_option
 from .reporting import plain, told
 from .segmenting import REQUEST
+from .values import READ
 
 if TYPE_CHECKING:
     from ..chat import Chat, Reply
@@ -44,13 +45,13 @@ A line is a question; [2] in it calls object 2. Commands:
   /help, /quit"""
 
 
-@click.command()
-@click.argument("path", metavar="IMAGE|VIDEO", type=click.Path(path_type=Path))
+@click.command(cls=CheckedCommand, short_help="Talk about a picture or video, in a terminal or by lines.")
+@click.argument("path", metavar="IMAGE|VIDEO", type=READ)
 @model_option
 @click.option(
     "--memory",
     metavar="FILE.json",
-    type=click.Path(path_type=Path),
+    type=READ,
     help="Objects to begin with: what /save wrote, or the objects.json of `pixelrefer segment`. Of a video, the frames "
     "that they lie on are sampled too.",
 )
@@ -202,7 +203,7 @@ class Terminal:
     # -- questions -----------------------------------------------------------------------------------------
 
     def _ask(self, question: str, *, force_mask: bool) -> Reply:
-        from transformers import TextStreamer
+        from .asking import printing
 
         if "<region>" in question:
             raise PromptError("Call an object by its number, such as [1]. /click, /box and /mask make objects.")
@@ -212,7 +213,7 @@ class Terminal:
             force_mask=force_mask,
             max_new_tokens=self._loaded.max_new_tokens,
             num_beams=1,
-            streamer=TextStreamer(self._loaded.processor.tokenizer, skip_prompt=True, skip_special_tokens=True),
+            streamer=printing(self._loaded.processor.tokenizer),
         )
         for each in reply.objects:
             if each.id is not None and each.region is not None:

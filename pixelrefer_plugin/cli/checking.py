@@ -25,8 +25,9 @@ from .data import (
     require_other_file,
     stopping,
 )
-from .options import adapter_option
+from .options import MOST, CheckedCommand, adapter_name_option, adapter_option
 from .reporting import Failure, plain, quiet_libraries
+from .values import MODEL, READ, WRITTEN, path_problem
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
@@ -35,27 +36,33 @@ if TYPE_CHECKING:
     from ..training.config import TrainConfig
 
 
-@click.command()
+@click.command(cls=CheckedCommand, short_help="Find every defect of a data file.")
 @click.argument("files", metavar="FILE | [KEY=VALUE]...", nargs=-1)
 @data_options
-@click.option("--model", metavar="DIR_OR_ID", help="Also try each sample on the processor of this model or backbone.")
-@click.option("--adapter", help="Adapter, which a plain backbone needs; a model folder names its own.")
+@click.option(
+    "--model", metavar="DIR_OR_ID", type=MODEL, help="Also try each sample on the processor of this model or backbone."
+)
+@adapter_name_option
 @adapter_option
-@click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens a sample may have; needs --model.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1, MOST),
+    help="The most tokens a sample may have; needs --model.",
+)
 @click.option(
     "--config",
     metavar="CONFIG.yaml",
-    type=click.Path(path_type=Path),
+    type=READ,
     help="Check the files of a training configuration, with its model and budgets; KEY=VALUE as for train.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that check. [default: one for each core]")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes that check. [default: one for each core]")
 @click.option("--quick", is_flag=True, help="Read headers of pictures, and only those frames that regions name.")
 @limit_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: each bad sample, at the end the summary.")
 @click.option(
     "--fix-out",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     help="Write the good samples, as JSON Lines in this package's schema.",
 )
 def validate(
@@ -137,6 +144,8 @@ def _task_of_file(
     for option, value in for_processor.items():
         if model is None and value:
             raise click.UsageError(f"{option} needs --model, whose processor it is for.")
+    if problem := path_problem(files[0], reads=True):
+        raise click.UsageError(f"FILE: {problem}")
     path = Path(files[0])
     require_other_file("--fix-out", fix_out, path)
     dataset = open_dataset(path, format_name, options, media_root)
@@ -182,7 +191,8 @@ def _check_each(results: Iterator[CheckedSample], report: _Report, fixed: IO[byt
     from ..data.convert import RecordLines
 
     lines = RecordLines()
-    with progress_bar(total, "Checking", hidden=report.as_json and sys.stdout.isatty()) as advance:
+    is_shown = sys.stdout is not None and sys.stdout.isatty()
+    with progress_bar(total, "Checking", hidden=report.as_json and is_shown) as advance:
         for checked in results:
             report.add(checked)
             if fixed is not None and checked.record is not None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DataError
-from .options import FunctionT, setting_option
+from .options import MOST, CheckedCommand, FunctionT, seed_option, setting_option
 from .reporting import INTERRUPTED, plain
+from .values import READ, TEXT, WRITTEN
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
@@ -39,7 +40,7 @@ def data_options(command: FunctionT) -> FunctionT:
         click.option(
             "--media-root",
             metavar="DIR",
-            type=click.Path(path_type=Path),
+            type=READ,
             help="Where relative media paths begin. [default: the file's folder]",
         ),
         setting_option("--option", "options", help="An option of the format."),
@@ -47,6 +48,7 @@ def data_options(command: FunctionT) -> FunctionT:
             "--format",
             "format_name",
             metavar="NAME",
+            type=TEXT,
             default="auto",
             show_default=True,
             cls=_FormatOption,
@@ -56,20 +58,20 @@ def data_options(command: FunctionT) -> FunctionT:
     return command
 
 
-limit_option = click.option("--limit", type=click.IntRange(min=1), help="Read only so many samples, the first.")
+limit_option = click.option("--limit", type=click.IntRange(1, MOST), help="Read only so many samples, the first.")
 
 
 # -- convert -----------------------------------------------------------------------------------------------
 
 
-@click.command()
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.argument("out", metavar="OUT.jsonl", type=click.Path(path_type=Path))
+@click.command(cls=CheckedCommand, short_help="Write any data format in this package's own.")
+@click.argument("source", metavar="SRC", type=READ)
+@click.argument("out", metavar="OUT.jsonl", type=WRITTEN)
 @data_options
 @click.option(
     "--held-out",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     help="Write a part of the samples there instead. No picture or video is in both files.",
 )
 @click.option(
@@ -153,22 +155,22 @@ def _require_free(paths: list[Path], *, overwrite: bool) -> None:
 # -- preview -----------------------------------------------------------------------------------------------
 
 
-@click.command()
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.command(cls=CheckedCommand, short_help="Draw samples with their regions and texts on one sheet.")
+@click.argument("path", metavar="FILE", type=READ)
 @click.option("-n", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="How many samples.")
 @click.option(
     "--out",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     default=Path("sheet.png"),
     show_default=True,
     help="The picture, .png or .jpg.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the lot that picks them.")
+@seed_option("Of the lot that picks them.")
 @click.option(
     "--font",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=READ,
     help="A .ttf or .otf font for texts that are not in Latin script.",
 )
 @data_options

@@ -18,7 +18,7 @@ import click
 from PIL import Image
 
 from ..contracts.messages import MASK_MARKER, REGION_MARKER, asked, marker_kinds, marker_mismatch
-from ..errors import PromptError, SourceError, VideoError, placed
+from ..errors import RegionError, SourceError, VideoError, placed, shown
 from ..media.images import load_image
 from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
 from ..overlay import require_overlay_path, save_overlay
@@ -26,8 +26,11 @@ from ..plugins import get_region_source, installed
 from ..regions.region import Region, VideoRegion
 from ..sources import CheckedSource, load_region_source
 from ..weights.model_folder import is_model_folder, read_manifest
-from .options import GivenRegion
+from .options import GivenRegion, require_none
 from .reporting import quiet_libraries
+
+_EXIF_ORIENTATION = 0x0112
+_LYING = (5, 6, 7, 8)  # orientations whose height and width are exchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class Request:
     Attributes:
         path: the picture, the video, or the folder of frames.
         given: the regions, in order.
-        prompt: what to ask about all of them, None to ask about each.
+        prompt: what to ask about all of them, or about each where it has one `<region>` and they are more; None to
+            have each described.
         model: model folder or id; it may say how frames are sampled.
         track: whether the regions are followed through the video.
         source: name of the region source.
@@ -65,17 +69,36 @@ class Request:
     named_frames: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        problems = []
         if not self.given and self.prompt is None:
-            raise click.UsageError("Give a region (--box, --mask, --polygon, ...), or a --prompt.")
-        if not self.given:
+            problems.append("Give a region (--box, --mask, --polygon, ...), or a --prompt.")
+        elif not self.given:
             needy = {"--track": self.track, "--source": self.source, "--save-overlay": self.overlay}
-            _refuse(needy, "needs a region: give --box, --points, --mask, ...")
-        if not (self.track or self.source):
-            _refuse({"--source-option": self.source_options}, "needs --source or --track.")
-        if self.frames:
-            _refuse({"--fps": self.fps}, "and --frames exclude each other.")
-        if self.prompt is not None:
-            _require_as_many_markers(self.prompt, len(self.given))
+            problems += [f"{name} needs a region: give --box, --points, --mask, ..." for name in _given(needy)]
+        if self.source_options and not (self.track or self.source):
+            problems.append("--source-option needs --source or --track.")
+        if self.frames and self.fps:
+            problems.append("--fps and --frames exclude each other.")
+        if self.prompt is not None and (wrong := self._wrong_markers(self.prompt)):
+            problems.append(wrong)
+        require_none(problems)
+
+    def _wrong_markers(self, prompt: str) -> str:
+        if MASK_MARKER in prompt:
+            return (
+                f"The prompt holds {MASK_MARKER}, which stands for a mask in an answer. Write {REGION_MARKER} for a "
+                "region."
+            )
+        if self.is_about_each:
+            return ""
+        return marker_mismatch(marker_kinds([asked(prompt)]), len(self.given), where="The prompt has")
+
+    @property
+    def is_about_each(self) -> bool:
+        """Whether each region is asked about in a conversation of its own."""
+        if self.prompt is None:
+            return True
+        return len(self.given) > 1 and len(marker_kinds([asked(self.prompt)])) == 1
 
     @cached_property
     def is_video(self) -> bool:
@@ -83,20 +106,28 @@ class Request:
 
     def require_fitting_media(self) -> None:
         """Refuse options that are for another kind of media, and an overlay that cannot be written."""
+        problems = []
         if not self.is_video:
+            shapes = [shape for each in self.given for shape in each.shapes]
             for_videos = {
-                "--at": any(each.at for each in self.given),
+                "--at": any(each.at for each in shapes),
+                "--same": any(each.others for each in self.given),
+                "A folder of masks": any(each.is_folder for each in shapes),
                 "--track": self.track,
                 "--frames": self.frames,
                 "--fps": self.fps,
                 "--frame-rate": self.frame_rate,
             }
-            _refuse(for_videos, f"is for videos, but '{self.path}' is a picture.")
-        elif not self.path.is_dir():
-            _refuse({"--frame-rate": self.frame_rate}, f"is for folders of frames; '{self.path}' tells its own times.")
+            problems += [f"{name} is for videos, but '{self.path}' is a picture." for name in _given(for_videos)]
+        elif self.frame_rate and not self.path.is_dir():
+            problems.append(f"--frame-rate is for folders of frames; '{self.path}' tells its own times.")
+        require_none(problems)
         if self.overlay is not None:
             require_overlay_path(self.overlay, is_video=self.is_video)
-            read = [self.path, *(Path(each.text) for each in self.given if each.kind == "mask")]
+            read = [
+                self.path,
+                *(Path(shape.text) for each in self.given for shape in each.shapes if shape.kind == "mask"),
+            ]
             if self.overlay.resolve() in [each.resolve() for each in read]:
                 raise click.UsageError(f"--save-overlay would replace '{self.overlay}', which is read. Rename it.")
 
@@ -108,19 +139,8 @@ class Request:
         return FrameSampling(num_frames=self.frames, fps=self.fps, max_frames=most)
 
 
-def _require_as_many_markers(prompt: str, num_regions: int) -> None:
-    if MASK_MARKER in prompt:
-        raise PromptError(
-            f"The prompt holds {MASK_MARKER}, which stands for a mask in an answer. Write {REGION_MARKER} for a region."
-        )
-    if mismatch := marker_mismatch(marker_kinds([asked(prompt)]), num_regions, where="The prompt has"):
-        raise PromptError(mismatch)
-
-
-def _refuse(options: Mapping[str, Any], why: str) -> None:
-    for name, value in options.items():
-        if value:
-            raise click.UsageError(f"{name} {why}")
+def _given(options: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in options.items() if value]
 
 
 def _is_video(path: Path) -> bool:
@@ -191,8 +211,18 @@ def prepare(request: Request) -> Subject:
 
 def _read_picture(request: Request) -> Subject:
     picture = load_image(request.path)
-    _require_inside(request.given, (picture.height, picture.width))
+    _require_inside(request.given, (picture.height, picture.width), _stored_hw(request.path))
     return Subject(picture, [each.region for each in request.given])
+
+
+def _stored_hw(path: Path) -> tuple[int, int]:
+    """Height and width in the file, where EXIF data say that it is to be turned on its side; else nothing."""
+    try:
+        with Image.open(path) as picture:
+            turned = picture.getexif().get(_EXIF_ORIENTATION) in _LYING
+            return (picture.height, picture.width) if turned else (0, 0)
+    except Exception:  # of damaged metadata, however Pillow finds out
+        return (0, 0)
 
 
 def _read_video(request: Request) -> Subject:
@@ -203,12 +233,28 @@ def _read_video(request: Request) -> Subject:
             err=True,
         )
     times_s = frame_times(request.path, fps=_frame_rate(request))
-    frames = [_frame_of(each, times_s) for each in request.given]
+    regions = [_over_time(each, times_s) for each in request.given]
     there = [frame for frame in request.named_frames if frame < len(times_s)]  # of others, who reads them tells
-    video = read_frames(request, [*frames, *there])
+    video = read_frames(request, [*(frame for region in regions for frame in region.frames), *there])
     _require_inside(request.given, video.image_hw)
-    regions = [VideoRegion({frame: each.region}) for frame, each in zip(frames, request.given, strict=True)]
     return Subject(video, regions, times_s)
+
+
+def _over_time(given: GivenRegion, times_s: Sequence[float]) -> VideoRegion:
+    """One object, on each frame that it is given on."""
+    frames: dict[int, Region] = {}
+    absent: list[int] = []
+    for each in given.shapes:
+        here = each.region.frames if isinstance(each.region, VideoRegion) else {_frame_of(each, times_s): each.region}
+        absent += each.region.absent if isinstance(each.region, VideoRegion) else ()
+        for frame, region in here.items():
+            if frame in frames:
+                raise click.UsageError(f"{given.option}: frame {frame} is named twice. Name another frame.")
+            frames[frame] = region
+    with placed(subject=given.option):
+        if max((*frames, *absent)) >= len(times_s):
+            raise _no_frame(max((*frames, *absent)), times_s)
+        return VideoRegion(frames, absent=tuple(absent))
 
 
 def read_frames(request: Request, frames: Sequence[int]) -> Video:
@@ -234,16 +280,49 @@ def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
         if given.at.index is None:
             return frame_at(times_s, given.at.time_s)
         if not 0 <= given.at.index < len(times_s):
-            raise VideoError(
-                f"the video has {len(times_s)} frames, counted from 0: there is no frame {given.at.index}."
-            )
+            raise _no_frame(given.at.index, times_s)
         return given.at.index
 
 
-def _require_inside(given: Sequence[GivenRegion], image_hw: tuple[int, int]) -> None:
+def _no_frame(frame: int, times_s: Sequence[float]) -> VideoError:
+    frames = "1 frame" if len(times_s) == 1 else f"{len(times_s)} frames"
+    return VideoError(f"the video has {frames}, counted from 0: there is no frame {shown(frame)}.")
+
+
+def _require_inside(
+    given: Sequence[GivenRegion], image_hw: tuple[int, int], stored_hw: tuple[int, int] = (0, 0)
+) -> None:
+    """Refuse regions that do not fit, all of them at once.
+
+    Args:
+        given: the regions.
+        image_hw: what they must fit.
+        stored_hw: of a picture that lies in its file, turned.
+    """
+    problems = []
     for number, each in enumerate(given):
-        with placed(region=number, subject=each.option):
-            each.region.require_on(image_hw)
+        for shape in each.shapes:
+            try:
+                with placed(region=number, subject=shape.option):
+                    shape.region.require_on(image_hw)
+            except RegionError as error:
+                problems.append(f"{error}{_turned_hint(shape, image_hw, stored_hw)}")
+    require_none(problems)
+
+
+def _turned_hint(shape: GivenRegion, image_hw: tuple[int, int], stored_hw: tuple[int, int]) -> str:
+    """Why a region fits the picture in its file, but not the picture that is shown."""
+    if stored_hw == (0, 0):
+        return ""
+    try:
+        shape.region.require_on(stored_hw)
+    except RegionError:
+        return ""
+    height, width = image_hw
+    return (
+        f" It would fit the picture before it is turned: its EXIF data say how it is to be held, and so it is "
+        f"{width} wide and {height} high. Give regions of the upright picture."
+    )
 
 
 # -- regions from a source ---------------------------------------------------------------------------------
@@ -268,32 +347,34 @@ def _only_source() -> str:
 
 def _found(subject: Subject, request: Request, source: CheckedSource) -> Sequence[Region | VideoRegion]:
     """What the source makes of the regions."""
-    if not isinstance(subject.media, Video):
-        return _segmented(subject.media, request.given, source)
     prompts: list[Any] = list(subject.regions)
+    if not isinstance(subject.media, Video):
+        return _segmented(subject.media, prompts, request.given, source)
     if not request.track:
         return _segmented_frames(subject.media, prompts, request.given, source)
     with _listing(request.given):
         return source.track(subject.media, prompts)
 
 
-def _segmented(picture: Image.Image, given: Sequence[GivenRegion], source: CheckedSource) -> list[Region]:
+def _segmented(
+    picture: Image.Image, prompts: Sequence[Any], given: Sequence[GivenRegion], source: CheckedSource
+) -> list[Region]:
     with _listing(given):
-        return source.segment(picture, [each.region for each in given])
+        return source.segment(picture, prompts)
 
 
 def _segmented_frames(
     video: Video, prompts: Sequence[VideoRegion], given: Sequence[GivenRegion], source: CheckedSource
 ) -> list[VideoRegion]:
-    """Each object on its one frame; objects on the same frame are found together, so that it is encoded once."""
-    frames = [next(iter(prompt.frames)) for prompt in prompts]
-    found: dict[int, VideoRegion] = {}
-    for frame in sorted(set(frames)):
-        numbers = [number for number, each in enumerate(frames) if each == frame]
-        picture = video.picture(video.position(frame))
-        regions = _segmented(picture, [given[number] for number in numbers], source)
-        found.update({number: VideoRegion({frame: region}) for number, region in zip(numbers, regions, strict=True)})
-    return [found[number] for number in range(len(prompts))]
+    """Each object on its frames; objects on the same frame are found together, so that it is encoded once."""
+    found: list[dict[int, Region]] = [{} for _ in prompts]
+    for frame in sorted({frame for prompt in prompts for frame in prompt.frames}):
+        numbers = [number for number, prompt in enumerate(prompts) if frame in prompt.frames]
+        here = [prompts[number].frames[frame] for number in numbers]
+        regions = _segmented(video.picture(video.position(frame)), here, [given[each] for each in numbers], source)
+        for number, region in zip(numbers, regions, strict=True):
+            found[number][frame] = region
+    return [VideoRegion(frames, absent=prompt.absent) for frames, prompt in zip(found, prompts, strict=True)]
 
 
 @contextmanager
