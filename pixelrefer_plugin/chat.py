@@ -223,7 +223,7 @@ class Chat:
             if change.before is None:
                 memory.drop(id)
             else:
-                _give_region(memory, id, change.before.region)
+                give_region(memory, id, change.before.region)
         self.memory.restore(memory)
         self._turns.pop()
 
@@ -399,7 +399,7 @@ def _changed(memory: ObjectMemory, after: ObjectMemory) -> dict[int, _Change]:
     return {each.id: _Change(before.get(each.id), each) for each in after if before.get(each.id) != each}
 
 
-def _give_region(memory: ObjectMemory, id: int, region: Region | VideoRegion) -> None:
+def give_region(memory: ObjectMemory, id: int, region: Region | VideoRegion) -> None:
     """Put another region in the place of an object's."""
     objects = list(memory)
     memory.clear()
@@ -425,7 +425,7 @@ def _remember(reply: Reply, memory: ObjectMemory, *, called: set[int], own: set[
         if each.region is None:
             ids.append(None)
         elif each.id in memory and each.id in called and each.id not in ids:  # what the question called has a new mask
-            _give_region(memory, each.id, each.region)
+            give_region(memory, each.id, each.region)
             ids.append(each.id)
         else:
             _require_room(memory, reply)

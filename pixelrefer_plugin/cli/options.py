@@ -159,7 +159,7 @@ def _read_region(kind: str, text: str) -> Region | VideoRegion:
             return Region.from_box(_numbers(text))
         case "mask":
             _require_path(text)
-            return _read_masks(Path(text)) if Path(text).is_dir() else Region.from_png(text)
+            return read_masks(Path(text)) if Path(text).is_dir() else Region.from_png(text)
         case "polygon":
             return Region.from_polygon(_numbers(text))
         case "points":
@@ -170,7 +170,7 @@ def _read_region(kind: str, text: str) -> Region | VideoRegion:
             return Region.from_rle(_read_rle(text))
 
 
-def _read_masks(folder: Path) -> VideoRegion:
+def read_masks(folder: Path) -> VideoRegion:
     """An object on several frames: a mask each, called by the frame's number. Where one is empty, it is not seen."""
     from ..regions.region import Region, VideoRegion
 

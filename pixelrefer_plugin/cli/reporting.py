@@ -45,8 +45,8 @@ class Failure(click.ClickException):
 
     exit_code = 2
 
-    def __init__(self, error: Exception | str) -> None:
-        super().__init__(told(error))
+    def __init__(self, *errors: Exception | str) -> None:
+        super().__init__("\nError: ".join(map(told, errors)))
 
     def show(self, file: IO[Any] | None = None) -> None:
         if os.environ.get(TRACEBACK) and self.__cause__ is not None:
@@ -122,6 +122,11 @@ def _shortening() -> Iterator[None]:
 def plain(text: str) -> str:
     """On one line of bounded length, and without what a terminal would obey."""
     return shortened(_printable(" ".join(text.split())))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 object`, `2,000 objects`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _printable(line: str) -> str:

@@ -27,7 +27,7 @@ from ..regions.region import Region, VideoRegion
 from ..sources import CheckedSource, load_region_source
 from ..weights.model_folder import is_model_folder, read_manifest
 from .options import GivenRegion, require_none
-from .reporting import quiet_libraries
+from .reporting import Failure, counted, quiet_libraries
 
 _EXIF_ORIENTATION = 0x0112
 _LYING = (5, 6, 7, 8)  # orientations whose height and width are exchanged
@@ -285,7 +285,7 @@ def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
 
 
 def _no_frame(frame: int, times_s: Sequence[float]) -> VideoError:
-    frames = "1 frame" if len(times_s) == 1 else f"{len(times_s)} frames"
+    frames = counted(len(times_s), "frame")
     return VideoError(f"the video has {frames}, counted from 0: there is no frame {shown(frame)}.")
 
 
@@ -299,15 +299,17 @@ def _require_inside(
         image_hw: what they must fit.
         stored_hw: of a picture that lies in its file, turned.
     """
-    problems = []
+    problems: list[RegionError] = []
     for number, each in enumerate(given):
         for shape in each.shapes:
             try:
                 with placed(region=number, subject=shape.option):
                     shape.region.require_on(image_hw)
             except RegionError as error:
-                problems.append(f"{error}{_turned_hint(shape, image_hw, stored_hw)}")
-    require_none(problems)
+                error.message += _turned_hint(shape, image_hw, stored_hw)
+                problems.append(error)
+    if problems:
+        raise Failure(*problems) from problems[0]
 
 
 def _turned_hint(shape: GivenRegion, image_hw: tuple[int, int], stored_hw: tuple[int, int]) -> str:

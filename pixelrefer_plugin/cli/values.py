@@ -21,6 +21,9 @@ import click
 from ..contracts.messages import require_unicode
 from ..errors import PromptError
 
+MOST_TEXT = 10_000
+"""Characters of a question: far more than people write, far fewer than fill a model's context."""
+
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[^/?#\s]+/[^/?#\s]+)/?")
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
@@ -98,6 +101,8 @@ def text_problem(text: str) -> str:
     """What is wrong with a text that must say something; empty where nothing is."""
     if not text.strip():
         return "It is empty."
+    if len(text) > MOST_TEXT:
+        return f"It has {len(text):,} characters, at most {MOST_TEXT:,} are taken."
     if "\0" in text:
         return f"'{text}' has a NUL character, which no text has."
     try:
