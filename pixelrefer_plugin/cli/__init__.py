@@ -21,7 +21,6 @@ from .checking import validate
 from .data import convert, preview
 from .importing import import_official
 from .options import (
-    MOST,
     GivenRegion,
     Moment,
     OrderedCommand,
@@ -37,7 +36,7 @@ from .options import (
 from .reporting import Failure, ReportingGroup, json_of, plain, quiet_libraries
 from .segmenting import segment
 from .training import merge, train
-from .values import READ, TEXT, WRITTEN
+from .values import COUNT, READ, TEXT, WRITTEN
 
 if TYPE_CHECKING:
     from ..plugins import PluginInfo
@@ -257,7 +256,7 @@ def _same(given: GivenRegion) -> dict[str, Any]:
 @click.option("--adapter", type=TEXT, default="saot", show_default=True, help="Adapter plugin.")
 @click.option("--video", is_flag=True, help="Ask about digits that move through clips, instead of pictures.")
 @click.option("--from-scratch", is_flag=True, help="Start from random weights; everything trains.")
-@click.option("--steps", type=click.IntRange(1, MOST), help="Training steps, in place of the default number.")
+@click.option("--steps", type=COUNT, help="Training steps, in place of the default number.")
 @seed_option("Of data, weights and order.")
 @click.option(
     "--out",

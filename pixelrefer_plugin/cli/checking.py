@@ -25,9 +25,9 @@ from .data import (
     require_other_file,
     stopping,
 )
-from .options import MOST, CheckedCommand, adapter_name_option, adapter_option
+from .options import CheckedCommand, adapter_name_option, adapter_option
 from .reporting import Failure, plain, quiet_libraries
-from .values import MODEL, READ, WRITTEN, path_problem
+from .values import COUNT, MODEL, READ, WRITTEN, WholeType, path_problem
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @adapter_option
 @click.option(
     "--max-tokens",
-    type=click.IntRange(1, MOST),
+    type=COUNT,
     help="The most tokens a sample may have; needs --model.",
 )
 @click.option(
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     type=READ,
     help="Check the files of a training configuration, with its model and budgets; KEY=VALUE as for train.",
 )
-@click.option("--workers", type=click.IntRange(1, 1024), help="Processes that check. [default: one for each core]")
+@click.option("--workers", type=WholeType(1, 1024), help="Processes that check. [default: one for each core]")
 @click.option("--quick", is_flag=True, help="Read headers of pictures, and only those frames that regions name.")
 @limit_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: each bad sample, at the end the summary.")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DataError
-from .options import MOST, CheckedCommand, FunctionT, seed_option, setting_option
+from .options import CheckedCommand, FunctionT, seed_option, setting_option
 from .reporting import INTERRUPTED, plain
-from .values import READ, TEXT, WRITTEN
+from .values import COUNT, READ, TEXT, WRITTEN, WholeType
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
@@ -58,7 +58,7 @@ def data_options(command: FunctionT) -> FunctionT:
     return command
 
 
-limit_option = click.option("--limit", type=click.IntRange(1, MOST), help="Read only so many samples, the first.")
+limit_option = click.option("--limit", type=COUNT, help="Read only so many samples, the first.")
 
 
 # -- convert -----------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def _require_free(paths: list[Path], *, overwrite: bool) -> None:
 
 @click.command(cls=CheckedCommand, short_help="Draw samples with their regions and texts on one sheet.")
 @click.argument("path", metavar="FILE", type=READ)
-@click.option("-n", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="How many samples.")
+@click.option("-n", "count", type=WholeType(1, 200), default=16, show_default=True, help="How many samples.")
 @click.option(
     "--out",
     metavar="FILE",

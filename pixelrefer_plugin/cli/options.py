@@ -18,13 +18,10 @@ from click.core import iter_params_for_processing
 
 from ..errors import PixelReferError, RegionError, shown
 from ..json_text import parse_json, read_json
-from .values import MODEL, TEXT, path_problem
+from .values import COUNT, MODEL, TEXT, WholeType, path_problem
 
 if TYPE_CHECKING:
     from ..regions.region import Region, VideoRegion
-
-MOST = 10**9
-"""Of what is counted: more than anybody needs, less than a machine breaks at."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -375,7 +372,7 @@ device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda
 
 def seed_option(help: str) -> Callable[[FunctionT], FunctionT]:
     """Adds `--seed`."""
-    in_32_bits = click.IntRange(0, 2**32 - 1)  # what all generators of random numbers take
+    in_32_bits = WholeType(0, 2**32 - 1)  # what all generators of random numbers take
     return click.option("--seed", type=in_32_bits, default=0, show_default=True, help=help)
 
 
@@ -387,7 +384,7 @@ def frames_options(command: FunctionT) -> FunctionT:
         click.option("--fps", type=positive, help="Sample so many per second, 128 at most."),
         click.option(
             "--frames",
-            type=click.IntRange(1, MOST),
+            type=COUNT,
             help="Sample so many frames, spread evenly. [as the model, or 16]",
         ),
     ):
@@ -398,7 +395,7 @@ def frames_options(command: FunctionT) -> FunctionT:
 def loading_options(command: FunctionT) -> FunctionT:
     """Adds what says how a model is loaded and how long its answers may be."""
     for option in (
-        click.option("--max-new-tokens", type=click.IntRange(1, MOST), default=128, show_default=True),
+        click.option("--max-new-tokens", type=COUNT, default=128, show_default=True),
         adapter_option,
         adapter_name_option,
         click.option(

@@ -31,6 +31,7 @@ _OBEYED = re.compile(r"[\x07\x08\x0b-\x0f\x1b\x7f-\x9f]")
 
 _MOST_WORD = 300  # characters without a blank, in a message
 _MOST_LINE = 2000
+_MOST_OF_CLICK = 900
 
 
 TRACEBACK = "PIXELREFER_TRACEBACK"
@@ -116,7 +117,9 @@ def _shortening() -> Iterator[None]:
         raise
     except click.UsageError as error:
         lines = error.format_message().splitlines()
-        raise click.UsageError("\n".join(map(plain, lines)), error.ctx) from error
+        raise click.UsageError(
+            "\n".join(_ends(plain(line), _MOST_OF_CLICK, "...") for line in lines), error.ctx
+        ) from error
 
 
 def plain(text: str) -> str:

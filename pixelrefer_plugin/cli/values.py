@@ -19,10 +19,12 @@ from urllib.parse import unquote
 import click
 
 from ..contracts.messages import require_unicode
-from ..errors import PromptError
+from ..errors import PromptError, shown
 
 MOST_TEXT = 10_000
 """Characters of a question: far more than people write, far fewer than fill a model's context."""
+
+_LONGEST_SHOWN = 300
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[^/?#\s]+/[^/?#\s]+)/?")
@@ -70,10 +72,10 @@ class ModelType(click.ParamType[str]):
         """Check `value`."""
         text = str(value)
         if found := _HUB.fullmatch(text):
-            self.fail(f"'{text}' is an address. Write the id alone: {found['id']}.", param, ctx)
+            self.fail(f"{_quoted(text)} is an address. Write the id alone: {found['id']}.", param, ctx)
         problem = text_problem(text) or path_problem(text, reads=True)
         if not problem and os.path.isfile(text):
-            problem = f"'{text}' is a file, expected the folder of a model, or an id such as OWNER/NAME."
+            problem = f"{_quoted(text)} is a file, expected the folder of a model, or an id such as OWNER/NAME."
         if problem:
             self.fail(problem, param, ctx)
         return text
@@ -91,10 +93,41 @@ class TextType(click.ParamType[str]):
         return str(value)
 
 
+class WholeType(click.ParamType[int]):
+    """A whole number.
+
+    Args:
+        least: the smallest.
+        most: the largest, more than anybody needs and less than a machine breaks at.
+    """
+
+    name = "integer"
+
+    def __init__(self, least: int = 1, most: int = 10**9) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Check `value`."""
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"Expected a whole number, got {shown(value)}.", param, ctx)
+        if not self._least <= number <= self._most:
+            wanted = f"{self._least:,} or more" if number < self._least else f"{self._most:,} at most"
+            self.fail(f"Expected {wanted}, got {shown(number)}.", param, ctx)
+        return number
+
+
 READ = PathType(reads=True)
 WRITTEN = PathType(reads=False)
 MODEL = ModelType()
 TEXT = TextType()
+COUNT = WholeType()
+
+
+def _quoted(text: str) -> str:
+    """A path or text as messages name it: whole, if it may be one that somebody means."""
+    return f"'{text}'" if len(text) <= _LONGEST_SHOWN else shown(text)
 
 
 def text_problem(text: str) -> str:
@@ -104,11 +137,11 @@ def text_problem(text: str) -> str:
     if len(text) > MOST_TEXT:
         return f"It has {len(text):,} characters, at most {MOST_TEXT:,} are taken."
     if "\0" in text:
-        return f"'{text}' has a NUL character, which no text has."
+        return f"{_quoted(text)} has a NUL character, which no text has."
     try:
         require_unicode(text)
     except PromptError:
-        return f"'{text}' is no Unicode. Is it in another encoding than UTF-8?"
+        return f"{_quoted(text)} is no Unicode. Is it in another encoding than UTF-8?"
     return ""
 
 
@@ -117,15 +150,15 @@ def path_problem(text: str, *, reads: bool) -> str:
     if not text.strip():
         return "It is empty, expected a path."
     if "\0" in text:
-        return f"'{text}' has a NUL character, which no path has."
+        return f"{_quoted(text)} has a NUL character, which no path has."
     try:
         mode = os.stat(text).st_mode
     except OSError as error:
         if error.errno not in _MISSING:
-            return f"'{text}' cannot be used: {error.strerror or error}."
+            return f"{_quoted(text)} cannot be used: {error.strerror or error}."
         return _address(text, reads=reads) or (_meant(text) if reads else "")
     if reads and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        return f"'{text}' is neither a file nor a folder."
+        return f"{_quoted(text)} is neither a file nor a folder."
     return ""
 
 
@@ -135,17 +168,17 @@ def _address(text: str, *, reads: bool) -> str:
         return ""
     if found["scheme"].lower() == "file":
         path = unquote(found["rest"]).removeprefix("localhost")
-        return f"'{text}' is an address. Write the path alone: '{path}'."
+        return f"{_quoted(text)} is an address. Write the path alone: {_quoted(path)}."
     if not reads:
-        return f"'{text}' is an address. Files are written on this machine only: give a path."
-    return f"'{text}' is an address, and nothing is downloaded. Download it first, then give the file's path."
+        return f"{_quoted(text)} is an address. Files are written on this machine only: give a path."
+    return f"{_quoted(text)} is an address, and nothing is downloaded. Download it first, then give the file's path."
 
 
 def _meant(text: str) -> str:
     """What is there under a name that is written a little otherwise."""
     for why, path in _other_readings(text):
         if os.path.exists(path):
-            return f"There is no '{text}': {why}. There is '{path}'."
+            return f"There is no {_quoted(text)}: {why}. There is {_quoted(path)}."
     return ""
 
 
