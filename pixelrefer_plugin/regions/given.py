@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,20 @@ def number_pairs(points_xy: Any, *, what: str) -> tuple[tuple[float, float], ...
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise RegionError(f"{what} must be one or more (x, y), got {shown(points_xy)}.")
     return tuple((x, y) for x, y in pairs)
+
+
+_NORMALISED_SLACK = 0.01  # detectors give boxes that reach a little outside
+_NOISE = 1e-6  # coordinates that were scaled differ from whole numbers in their last digits
+
+
+def looks_normalised(coordinates: Iterable[float]) -> bool:
+    """Whether they are shares of a picture's sides: all within 0 and 1, and not all of them 0 or 1."""
+    are_whole = True
+    for coordinate in coordinates:
+        if not -_NORMALISED_SLACK <= coordinate <= 1 + _NORMALISED_SLACK:
+            return False
+        are_whole = are_whole and abs(coordinate - round(coordinate)) <= _NOISE
+    return not are_whole
 
 
 def polygon_parts(polygon: Any) -> list[Any]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 
 from ..errors import RegionError, shown
-from .given import decompress_rle
+from .given import decompress_rle, looks_normalised
 from .mask import Box, RegionMask, trimmed_mask
+
+Points = Sequence[tuple[float, float]]
 
 # How far a coordinate may lie outside its image before the region is refused: annotation tools round.
 OUTSIDE_TOLERANCE_PX = 1.0
+
+_SMALLEST_SIDE_PX = 2  # on a smaller picture, coordinates within 0 and 1 are as likely pixels as shares of it
 
 
 def _check_mask(mask: RegionMask, image_hw: tuple[int, int]) -> None:
@@ -32,7 +36,8 @@ def _box_to_mask(box: tuple[float, ...], image_hw: tuple[int, int]) -> RegionMas
 
 def _box_in_pixels(box: tuple[float, ...], image_hw: tuple[int, int]) -> Box:
     x1, y1, x2, y2 = box
-    _require_inside([(x1, y1), (x2, y2)], image_hw, what=f"The box {box}")
+    _require_pixels([(x1, y1), (x2, y2)], image_hw, "box", box)
+    _require_inside([(x1, y1), (x2, y2)], image_hw, f"box {box}")
     left, right = _pixels_touched(x1, x2, image_hw[1])
     top, bottom = _pixels_touched(y1, y2, image_hw[0])
     if left >= right or top >= bottom:
@@ -56,17 +61,22 @@ def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, 
 def _polygon_runs(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> tuple[int, ...]:
     from pycocotools import mask as coco
 
-    for ring in rings:
-        _require_inside(list(zip(ring[::2], ring[1::2], strict=True)), image_hw, what="The polygon")
+    points = [pair for ring in rings for pair in zip(ring[::2], ring[1::2], strict=True)]
+    _require_inside(points, image_hw, "polygon")
     encoded = coco.merge(coco.frPyObjects([list(ring) for ring in rings], *image_hw))
     runs = decompress_rle(encoded["counts"])
+    normalised = _said_of_normalised(points, image_hw, "polygon", rings)
     if not any(runs[1::2]):
-        raise RegionError(f"The polygon {shown(rings)} covers no pixel's centre of the image: is it flat?")
+        reason = f". {normalised}" if normalised else ": is it flat?"
+        raise RegionError(f"The polygon {shown(rings)} covers no pixel's centre of the image{reason}")
+    if normalised:
+        raise RegionError(normalised)
     return runs
 
 
 def _check_points(data: tuple[Any, float], image_hw: tuple[int, int]) -> None:
-    _require_inside(data[0], image_hw, what="The point", slack=0.0)
+    _require_pixels(data[0], image_hw, "point", data[0])
+    _require_inside(data[0], image_hw, "point", slack=0.0)
 
 
 def _points_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
@@ -76,7 +86,8 @@ def _points_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> Regio
 
 
 def _check_scribble(data: tuple[Any, float], image_hw: tuple[int, int]) -> None:
-    _require_inside(data[0], image_hw, what="The scribble", slack=0.0)
+    _require_pixels(data[0], image_hw, "scribble", data[0])
+    _require_inside(data[0], image_hw, "scribble", slack=0.0)
 
 
 def _scribble_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
@@ -175,18 +186,35 @@ def _require_size(got_hw: tuple[int, int], image_hw: tuple[int, int], *, what: s
         )
 
 
+def _require_pixels(points_xy: Points, image_hw: tuple[int, int], kind: str, given: Any) -> None:
+    normalised = _said_of_normalised(points_xy, image_hw, kind, given)
+    if normalised:
+        raise RegionError(normalised)
+
+
+def _said_of_normalised(points_xy: Points, image_hw: tuple[int, int], kind: str, given: Any) -> str:
+    """What a message says of coordinates that are shares of the image's sides; nothing of others."""
+    if max(image_hw) <= _SMALLEST_SIDE_PX or not looks_normalised(chain.from_iterable(points_xy)):
+        return ""
+    height, width = image_hw
+    return (
+        f"All coordinates of the {kind} {shown(given)} lie within 0 and 1, but pixels are expected. "
+        f"Multiply x by the width {width} and y by the height {height}."
+    )
+
+
 def _require_inside(
-    points_xy: Iterable[tuple[float, float]],
+    points_xy: Sequence[tuple[float, float]],
     image_hw: tuple[int, int],
-    *,
     what: str,
+    *,
     slack: float = OUTSIDE_TOLERANCE_PX,
 ) -> None:
     height, width = image_hw
     for x, y in points_xy:
         if not (-slack <= x <= width + slack and -slack <= y <= height + slack):
             raise RegionError(
-                f"{what} reaches ({x:g}, {y:g}), outside its image of {_size(image_hw)}. "
+                f"The {what} reaches ({x:g}, {y:g}), outside its image of {_size(image_hw)}. "
                 "Clip it, or check that it is in original pixels."
             )
 

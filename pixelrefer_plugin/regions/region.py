@@ -21,6 +21,7 @@ from ..errors import RegionError, placed, shown
 from ..media.images import read_picture
 from .given import (
     finite_numbers,
+    looks_normalised,
     mask_values,
     number_pairs,
     polygon_parts,
@@ -92,7 +93,10 @@ class Region:
             raise RegionError(f"A box must be four numbers x1,y1,x2,y2, got {len(box)}: {box}.")
         x1, y1, x2, y2 = box
         if x2 < x1 or y2 < y1:
-            raise RegionError(f"A box must have x1 < x2 and y1 < y2, got {box}: is it inverted, or x,y,width,height?")
+            hint = " All coordinates lie within 0 and 1, but pixels are expected." if looks_normalised(box) else ""
+            raise RegionError(
+                f"A box must have x1 < x2 and y1 < y2, got {box}: is it inverted, or x,y,width,height?{hint}"
+            )
         if x1 == x2 or y1 == y2:
             raise RegionError(f"A box must have an area, got {box}.")
         return cls("box", box, image_index)
