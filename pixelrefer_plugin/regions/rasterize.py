@@ -18,6 +18,9 @@ Points = Sequence[tuple[float, float]]
 # How far a coordinate may lie outside its image before the region is refused: annotation tools round.
 OUTSIDE_TOLERANCE_PX = 1.0
 
+# Half a thousandth of a pixel is arithmetic noise of whoever scaled a box, not a pixel touched.
+NOISE_PX = 5e-4
+
 _SMALLEST_SIDE_PX = 2  # on a smaller picture, coordinates within 0 and 1 are as likely pixels as shares of it
 
 
@@ -47,8 +50,7 @@ def _box_in_pixels(box: tuple[float, ...], image_hw: tuple[int, int]) -> Box:
 
 def _pixels_touched(start: float, stop: float, side: int) -> tuple[int, int]:
     """First and end pixel of a row of `side` that [start, stop] touches; equal where it touches none."""
-    # Half a thousandth of a pixel is arithmetic noise of whoever scaled the box, not a pixel touched.
-    first, end = math.floor(start + 5e-4), math.ceil(stop - 5e-4)
+    first, end = math.floor(start + NOISE_PX), math.ceil(stop - NOISE_PX)
     if first >= end:
         first, end = math.floor(start), math.floor(start) + 1
     return max(first, 0), min(end, side)

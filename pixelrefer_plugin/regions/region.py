@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import RegionError, placed, shown
 from ..media.images import read_picture
+from .clipping import clipped
 from .given import (
     finite_numbers,
     looks_normalised,
@@ -188,6 +189,19 @@ class Region:
         """The same region on another image of the sample."""
         return replace(self, image_index=image_index)
 
+    def clipped(self, image_hw: tuple[int, int]) -> Region:
+        """The part of it that lies inside an image of `image_hw`; itself where that is all of it.
+
+        Boxes, polygons and scribbles are cut off at the border; a scribble that leaves the image and comes back
+        becomes a mask. Clicks outside are left out, but for those whose disk reaches in: they move to the border.
+
+        Raises:
+            RegionError: nothing of it lies inside, its coordinates are shares of the image's sides, or it is a mask
+                of another size.
+        """
+        kind, data = clipped(self.kind, self.data, image_hw)
+        return replace(self, kind=kind, data=data)
+
     def to_mask(self, image_hw: tuple[int, int]) -> RegionMask:
         """The region as pixels of an image of `image_hw`.
 
@@ -273,6 +287,14 @@ class VideoRegion:
         for frame, region in self.frames.items():
             with placed(frame=frame):
                 region.require_on(image_hw)
+
+    def clipped(self, image_hw: tuple[int, int]) -> VideoRegion:
+        """The parts of its regions inside frames of `image_hw`; raises as `Region.clipped`, with the frame."""
+        inside = {}
+        for frame, region in self.frames.items():
+            with placed(frame=frame):
+                inside[frame] = region.clipped(image_hw)
+        return replace(self, frames=inside)
 
     def on_video(self, video_index: int) -> VideoRegion:
         """The same object on another video of the sample."""
