@@ -33,8 +33,6 @@ def folder(tmp_path_factory):
     (made / "train.jsonl").write_text(json.dumps(sample) + "\n")
     config = f"model: {{backbone: {made}, adapter: saot}}\ndata: {{train: {made}/train.jsonl}}\n"
     (made / "train.yaml").write_text(config)
-        f"model: {{backbone: {made}, adapter: saot}}\ndata: {{train: {made}/train.jsonl}}\n"
-    )
     (made / "frames").mkdir()
     for index in range(3):
         Image.new("RGB", (64, 48), (index * 80,) * 3).save(made / "frames" / f"{index}.png")

@@ -150,6 +150,7 @@ def describe(
     device: str,
     at: tuple[Moment, ...],
     same: int,
+    clip: bool,
     **by_kind: tuple[GivenRegion, ...],
 ) -> None:
     """Ask a model about regions of a picture, a video, or a folder of its frames.
@@ -185,6 +186,7 @@ def describe(
         frames=frames,
         fps=fps,
         frame_rate=frame_rate,
+        clip=clip,
         overlay=overlay,
     )
     require_model(model)

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import PixelReferError, PromptError, shown
-from .options import CheckedCommand, device_option, frames_options, loading_options, model_option, read_masks
+from .options import (
+    CheckedCommand,
+    clip_option,
+    device_option,
+    frames_options,
+    loading_options,
+    model_option,
+    read_masks,
+)
 from .reporting import Failure, counted, plain, told
 from .segmenting import REQUEST
 from .typed import Typed, as_path, help_of, id_of, path_of, words_of
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
 )
 @click.option("--force-mask", is_flag=True, help="Let /segment give a mask though the model would not.")
 @click.option("--list-objects", is_flag=True, help="List all objects before the first question, if trained so.")
+@clip_option
 @frames_options
 @loading_options
 @device_option
@@ -53,6 +62,7 @@ def chat(
     memory: Path | None,
     force_mask: bool,
     list_objects: bool,
+    clip: bool,
     frames: int | None,
     fps: float | None,
     frame_rate: float | None,
@@ -85,6 +95,7 @@ def chat(
         frames=frames,
         fps=fps,
         frame_rate=frame_rate,
+        clip=clip,
         named_frames=() if memory is None else ObjectMemory.saved_frames(memory),
     )
     require_model(model)
@@ -318,6 +329,8 @@ class Terminal:
 
         called = re.fullmatch(r"\[(\d{1,9})\]", given.name or "")
         known = self._memory[int(called[1])] if called else None
+        if self._request.clip:
+            shape = shape.clipped(self._memory.image_hw)
         shape.require_on(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
         added: Region | VideoRegion = shape
         if isinstance(self._memory.media, Video):

@@ -26,7 +26,7 @@ from .data import (
     stopping,
 )
 from .options import CheckedCommand, adapter_name_option, adapter_option
-from .reporting import Failure, plain, quiet_libraries
+from .reporting import Failure, counted, plain, quiet_libraries
 from .values import COUNT, MODEL, READ, WRITTEN, WholeType, path_problem
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class _Report:
         for line in self._lines[:MAX_LINES]:
             click.echo(line)
         if self.summary.defects > MAX_LINES:
-            click.echo(f"... and {self.summary.defects - MAX_LINES:,} defects more; --json prints all.")
+            click.echo(f"... and {counted(self.summary.defects - MAX_LINES, 'defect')} more; --json prints all.")
         if self.summary.defects:
             _print_table(self.summary)
         click.echo(_totals(self.summary))
@@ -316,14 +316,15 @@ def _totals(summary: CheckSummary) -> str:
     bad = summary.samples - summary.good
     regions, masks, tokens = summary.regions, summary.masks, summary.tokens
     lines = [
-        f"{summary.samples:,} samples: {summary.good:,} good, {bad:,} with defects.",
-        f"They show {summary.images:,} images and {summary.videos:,} videos, and have {regions.total:,} regions "
+        f"{counted(summary.samples, 'sample')}: {summary.good:,} good, {bad:,} with defects.",
+        f"They show {counted(summary.images, 'image')} and {counted(summary.videos, 'video')}, and have "
+        f"{counted(regions.total, 'region')} "
         f"({regions.least:,} to {regions.most:,} each, {regions.mean:.1f} on average).",
     ]
     if masks.total:
         lines.append(
-            f"Their answers give {masks.total:,} masks ({masks.least:,} to {masks.most:,} each, {masks.mean:.1f} on "
-            "average)."
+            f"Their answers give {counted(masks.total, 'mask')} ({masks.least:,} to {masks.most:,} each, "
+            f"{masks.mean:.1f} on average)."
         )
     if tokens.count:
         lines.append(f"Good ones have {tokens.least:,} to {tokens.most:,} tokens, {tokens.mean:,.0f} on average.")
@@ -333,7 +334,8 @@ def _totals(summary: CheckSummary) -> str:
 def _fixed(summary: CheckSummary, path: Path) -> str:
     if not summary.good:
         return f"No sample is good: '{path}' is not written."
-    return f"Wrote {summary.good:,} samples to '{path}'. {left_out(summary.samples - summary.good, summary.kinds)}"
+    wrote = f"Wrote {counted(summary.good, 'sample')} to '{path}'."
+    return f"{wrote} {left_out(summary.samples - summary.good, summary.kinds)}"
 
 
 def _echo_json(value: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import click
 
 from ..errors import DataError
 from .options import CheckedCommand, FunctionT, seed_option, setting_option
-from .reporting import INTERRUPTED, plain
+from .reporting import INTERRUPTED, counted, plain
 from .values import COUNT, READ, TEXT, WRITTEN, WholeType
 
 if TYPE_CHECKING:
@@ -138,10 +138,12 @@ def _print_conversion(found: Conversion, out: Path, held_out: Path | None) -> No
         click.echo(plain(f"Left out: {error}"), err=True)
     if found.num_left_out > len(found.left_out):
         click.echo(f"... and {found.num_left_out - len(found.left_out):,} more.", err=True)
-    click.echo(f"Wrote {found.written:,} samples to '{out}'.")
+    click.echo(f"Wrote {counted(found.written, 'sample')} to '{out}'.")
     if held_out is not None:
         share = found.held_out / (found.written + found.held_out)
-        click.echo(f"Wrote {found.held_out:,} samples ({share:.1%}) to '{held_out}', of other pictures and videos.")
+        click.echo(
+            f"Wrote {counted(found.held_out, 'sample')} ({share:.1%}) to '{held_out}', of other pictures and videos."
+        )
     if found.num_left_out:
         click.echo(left_out(found.num_left_out, found.defects))
 
@@ -200,7 +202,7 @@ def preview(
     dataset = open_dataset(path, format_name, options, media_root)
     with quiet():
         save_sheet(out, draw_sheet(dataset, count=count, seed=seed, font=font))
-    click.echo(f"Drew {min(count, len(dataset))} of {len(dataset):,} samples: '{out}'.")
+    click.echo(f"Drew {min(count, len(dataset))} of {counted(len(dataset), 'sample')}: '{out}'.")
 
 
 # -- common ------------------------------------------------------------------------------------------------
@@ -257,7 +259,7 @@ def stopping(count: Callable[[], int], done: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"Stopped: {count():,} samples {done}.", err=True)
+        click.echo(f"Stopped: {counted(count(), 'sample')} {done}.", err=True)
         raise SystemExit(INTERRUPTED) from None
 
 

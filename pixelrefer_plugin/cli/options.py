@@ -18,6 +18,7 @@ from click.core import iter_params_for_processing
 
 from ..errors import PixelReferError, RegionError, shown
 from ..json_text import parse_json, read_json
+from .help import HelpContext
 from .values import COUNT, MODEL, TEXT, WholeType, path_problem
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _MASK_OF_FRAME = re.compile(r"(\d{1,9})\.png", re.IGNORECASE)
 
 class CheckedCommand(click.Command):
     """Tells all values that are wrong at once; click itself stops at the first."""
+
+    context_class = HelpContext
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)
@@ -247,8 +250,11 @@ class MomentType(click.ParamType[Moment]):
             self.fail(f"Expected a frame such as 12, or seconds such as 3.5s, got {shown(value)}.", param, ctx)
 
 
+clip_option = click.option("--clip", is_flag=True, help="Cut off what of a region lies outside the picture.")
+
+
 def region_options(command: FunctionT) -> FunctionT:
-    """Adds an option for each kind of region, `--at` and `--same`."""
+    """Adds an option for each kind of region, `--at`, `--same` and `--clip`."""
     described = [
         ("box", "X1,Y1,X2,Y2", "A box in pixels of the original picture."),
         (
@@ -262,6 +268,7 @@ def region_options(command: FunctionT) -> FunctionT:
         ("scribble", "X,Y;X,Y[;...]", "A freehand line."),
     ]
     at_help = "Frame (12) or time (3.5s) that the region before it lies on, in a video. [default: 0]"
+    command = clip_option(command)
     same_help = "Between two regions of a video: one object, on two frames. May join more."
     command = click.option("--same", count=True, help=same_help)(command)
     command = click.option("--at", metavar="FRAME|SECONDS", type=MomentType(), multiple=True, help=at_help)(command)

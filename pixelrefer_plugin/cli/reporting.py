@@ -18,6 +18,7 @@ from typing import IO, Any
 import click
 
 from ..errors import ConfigError, PixelReferError, PluginCodeError, PluginError, SampleError, SpliceError, sample_name
+from .help import HelpContext
 from .options import CheckedCommand
 
 INTERRUPTED = 130
@@ -81,31 +82,39 @@ class ReportingGroup(click.Group):
     """Reports `PixelReferError` as a `Failure`, Ctrl-C and what the system refuses, instead of a traceback."""
 
     command_class = CheckedCommand
+    context_class = HelpContext
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         """As click has it."""
         for stream in (sys.stdout, sys.stderr):  # names of files need not be Unicode, nor the terminal be UTF-8
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        with _shortening():
+        with _shortening(), _told_refusals():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         # Pillow warns of a picture that reading it then refuses.
         warnings.filterwarnings("ignore", message=".*could be decompression bomb", category=RuntimeWarning)
         try:
-            with _shortening():
+            with _shortening(), _told_refusals():
                 return super().invoke(ctx)
         except PixelReferError as error:
             raise Failure(error) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever reads the output has seen enough: click ends quietly
-                raise
-            name = f"'{error.filename}': " if error.filename else ""
-            raise Failure(f"{name}{error.strerror or error}.") from error
         except KeyboardInterrupt:
             click.echo("\nStopped.", err=True)
             raise SystemExit(INTERRUPTED) from None
+
+
+@contextmanager
+def _told_refusals() -> Iterator[None]:
+    """What the system refuses, such as a full disk, is told as an error of the user's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever reads the output has seen enough: click ends quietly
+            raise
+        name = f"'{error.filename}': " if error.filename else ""
+        raise Failure(f"{name}{error.strerror or error}.") from error
 
 
 @contextmanager

@@ -95,6 +95,7 @@ def segment(
     device: str,
     at: tuple[Moment, ...],
     same: int,
+    clip: bool,
     **by_kind: tuple[GivenRegion, ...],
 ) -> None:
     """Make masks of what TEXT names in a picture, a video, or a folder of its frames.
@@ -125,6 +126,7 @@ def segment(
         frames=frames,
         fps=fps,
         frame_rate=frame_rate,
+        clip=clip,
     )
     _require_known_numbers(question)
     require_model(model)

@@ -51,6 +51,7 @@ class Request:
         fps: how many frames to sample per second.
         frame_rate: how fast the frames of a folder follow each other.
         overlay: where to draw what is asked about.
+        clip: whether regions are cut off at the border of the picture.
         named_frames: frames of a video that are sampled too.
     """
 
@@ -66,6 +67,7 @@ class Request:
     fps: float | None
     frame_rate: float | None
     overlay: Path | None = None
+    clip: bool = False
     named_frames: Sequence[int] = ()
 
     def __post_init__(self) -> None:
@@ -211,8 +213,8 @@ def prepare(request: Request) -> Subject:
 
 def _read_picture(request: Request) -> Subject:
     picture = load_image(request.path)
-    _require_inside(request.given, (picture.height, picture.width), _stored_hw(request.path))
-    return Subject(picture, [each.region for each in request.given])
+    given = _fitted(request, (picture.height, picture.width), _stored_hw(request.path))
+    return Subject(picture, [each.region for each in given])
 
 
 def _stored_hw(path: Path) -> tuple[int, int]:
@@ -233,11 +235,11 @@ def _read_video(request: Request) -> Subject:
             err=True,
         )
     times_s = frame_times(request.path, fps=_frame_rate(request))
-    regions = [_over_time(each, times_s) for each in request.given]
+    named = [frame for each in request.given for frame in _over_time(each, times_s).frames]
     there = [frame for frame in request.named_frames if frame < len(times_s)]  # of others, who reads them tells
-    video = read_frames(request, [*(frame for region in regions for frame in region.frames), *there])
-    _require_inside(request.given, video.image_hw)
-    return Subject(video, regions, times_s)
+    video = read_frames(request, [*named, *there])
+    given = _fitted(request, video.image_hw)
+    return Subject(video, [_over_time(each, times_s) for each in given], times_s)
 
 
 def _over_time(given: GivenRegion, times_s: Sequence[float]) -> VideoRegion:
@@ -289,27 +291,40 @@ def _no_frame(frame: int, times_s: Sequence[float]) -> VideoError:
     return VideoError(f"the video has {frames}, counted from 0: there is no frame {shown(frame)}.")
 
 
-def _require_inside(
-    given: Sequence[GivenRegion], image_hw: tuple[int, int], stored_hw: tuple[int, int] = (0, 0)
-) -> None:
-    """Refuse regions that do not fit, all of them at once.
+def _fitted(request: Request, image_hw: tuple[int, int], stored_hw: tuple[int, int] = (0, 0)) -> list[GivenRegion]:
+    """The regions, cut off where that is asked for. Those that do not fit are refused, all of them at once.
 
     Args:
-        given: the regions.
+        request: has the regions.
         image_hw: what they must fit.
         stored_hw: of a picture that lies in its file, turned.
     """
     problems: list[RegionError] = []
-    for number, each in enumerate(given):
+    fitted = []
+    for number, each in enumerate(request.given):
+        shapes = []
         for shape in each.shapes:
             try:
                 with placed(region=number, subject=shape.option):
-                    shape.region.require_on(image_hw)
+                    region = shape.region.clipped(image_hw) if request.clip else shape.region
+                    region.require_on(image_hw)
+                    shapes.append(replace(shape, region=region))
             except RegionError as error:
-                error.message += _turned_hint(shape, image_hw, stored_hw)
+                error.message += _turned_hint(shape, image_hw, stored_hw) or _clip_hint(shape, image_hw)
                 problems.append(error)
+        if len(shapes) == len(each.shapes):
+            fitted.append(replace(shapes[0], others=tuple(shapes[1:])))
     if problems:
         raise Failure(*problems) from problems[0]
+    return fitted
+
+
+def _clip_hint(shape: GivenRegion, image_hw: tuple[int, int]) -> str:
+    try:
+        shape.region.clipped(image_hw)
+    except RegionError:
+        return ""
+    return " --clip cuts off what lies outside."
 
 
 def _turned_hint(shape: GivenRegion, image_hw: tuple[int, int], stored_hw: tuple[int, int]) -> str:
