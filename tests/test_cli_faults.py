@@ -137,3 +137,234 @@ def test_any_value_of_any_option_is_taken_or_refused_in_a_short_line(run, folder
         assert all(len(line) < 2200 for line in result.stderr.splitlines()), told
         assert not set("\x1b\x07\0") & set(result.stderr), told
     assert not (folder / "folder" / "x").exists()
+
+
+# -- what is given, and is not what it seems ---------------------------------------------------------------
+
+
+def told(result):
+    """What a command says that is refused."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    return [line.removeprefix("Error: ") for line in result.stderr.splitlines() if line.startswith("Error: ")]
+
+
+@pytest.fixture
+def refused(run, folder):
+    """What `pixelrefer describe` says of a picture, or of another path, and options."""
+    return lambda *options, media="a.png": told(run("describe", folder / media, "--model", folder / "model", *options))
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("file://{}/my%20photo.png", "is an address. Write the path alone: '{}/my photo.png'."),
+        ("file://localhost{}/a.png", "is an address. Write the path alone: '{}/a.png'."),
+        ("https://example.org/a.png", "is an address, and nothing is downloaded. Download it first"),
+        ("S3://bucket/a.png", "is an address, and nothing is downloaded. Download it first"),
+        ("{}/my%20photo.png", "%20 and the like are escapes of addresses. There is '{}/my photo.png'."),
+        ("{}\\folder", "a backslash parts no folders here. There is '{}/folder'."),
+        ("{}/my\\ photo.png", "backslashes before blanks are a shell's. There is '{}/my photo.png'."),
+        ("'{}/a.png'", "blanks or quotes stand around it. There is '{}/a.png'."),
+        ("{}/a.png ", "blanks or quotes stand around it. There is '{}/a.png'."),
+        ("{}/cafe\u0301.png", "its letters are composed otherwise. There is '{}/caf\u00e9.png'."),
+    ],
+)
+@pytest.mark.parametrize("option", ["IMAGE|VIDEO", "--mask", "--rle"])
+def test_a_path_that_is_written_otherwise_is_named_as_what_it_is(run, folder, option, written, message):
+    for name in ("my photo.png", "caf\u00e9.png"):
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    path = written.replace("{}", str(folder))
+    given = (path, "--box", "1,1,9,9") if option == "IMAGE|VIDEO" else (folder / "a.png", option, path)
+    (line,) = told(run("describe", *given, "--model", folder / "model"))
+    assert line.startswith(f"Invalid value for '{option}': ")
+    assert message.replace("{}", str(folder)) in line
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("https://huggingface.co/OWNER/NAME", "is an address. Write the id alone: OWNER/NAME."),
+        ("https://hf.co/OWNER/NAME/", "is an address. Write the id alone: OWNER/NAME."),
+        ("http://example.org/model", "is an address, and nothing is downloaded."),
+        ("file:///models/mine", "is an address. Write the path alone: '/models/mine'."),
+        ("a.png", "is a file, expected the folder of a model, or an id such as OWNER/NAME."),
+    ],
+)
+def test_a_model_that_is_an_address_or_a_file(run, folder, model, message):
+    model = folder / model if model == "a.png" else model
+    (line,) = told(run("chat", folder / "a.png", "--model", model))
+    assert message in line
+
+
+def test_all_wrong_values_are_told_at_once(refused, folder):
+    lines = refused("--box", "1,2", "--points", "x", "--at", "soon", "--frames", "0", "--mask", folder / "none.png")
+    assert [line.split(":")[0] for line in lines] == [
+        f"Invalid value for '{option}'" for option in ("--box", "--points", "--at", "--frames", "--mask")
+    ]
+    boxes = ("--box", "1,1,9,9", "--box", "9,1,1,9", "--box", "1,1,1,9")
+    assert [line.partition(": ")[2][:30] for line in refused(*boxes)] == [
+        "A box must have x1 < x2 and y1",
+        "A box must have an area, got (",
+    ]
+
+
+def test_all_that_does_not_fit_is_told_at_once(refused):
+    lines = refused(
+        "--box", "1,1,900,9", "--points", "5,5", "--box", "-5,1,9,9", "--rle", '{"size":[2,2],"counts":[1,3]}'
+    )
+    assert [line.split(":")[0] for line in lines] == [
+        "--box 1,1,900,9",
+        "--box -5,1,9,9",
+        '--rle {"size"',
+    ]
+    assert lines[0].endswith("--clip cuts off what lies outside.")
+    assert "--clip" not in lines[2]
+    lines = refused("--box", "1,1,9,9", "--track", "--frames", "3", "--same", "--box", "1,1,8,8", "--at", "2")
+    assert [line.split(" is for videos")[0] for line in lines] == ["--at", "--same", "--track", "--frames"]
+    assert len(refused("--prompt", "<seg>", "--source-option", "a=1", "--frames", "3", "--fps", "2")) == 3
+
+
+def test_a_picture_that_its_exif_data_turn_is_named_as_such(refused, folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (120, 80)).save(folder / "turned.jpg", exif=exif)
+    (line,) = refused("--box", "10,10,110,70", media="turned.jpg")
+    assert line.endswith(
+        "It would fit the picture before it is turned: its EXIF data say how it is to be held, and so it is 80 wide "
+        "and 120 high. Give regions of the upright picture."
+    )
+    (line,) = refused("--box", "1,1,500,9", media="turned.jpg")
+    assert "EXIF" not in line
+
+
+def test_shares_of_the_sides_are_no_pixels(refused):
+    (line,) = refused("--box", "0.08,0.12,0.41,0.49", "--prompt", "which digit is <region>?")
+    assert "lie within 0 and 1, but pixels are expected. Multiply x by the width 120 and y by the height 80." in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--same", "--box", "1,1,9,9"], "--same stands between two regions"),
+        (["--box", "1,1,9,9", "--same"], "--same stands between two regions"),
+        (["--box", "1,1,9,9", "--same", "--same", "--box", "1,1,9,9"], "--same stands between two regions"),
+        (["--box", "1,1,9,9", "--same", "--at", "1", "--box", "1,1,9,9"], "--at 1 follows no region of its own"),
+        (["--box", "1,1,9,9", "--same", "--box", "2,2,9,9"], "--box 1,1,9,9 --same --box 2,2,9,9: frame 0 is named"),
+        (["--box", "1,1,9,9", "--same", "--box", "2,2,9,9", "--at", "9"], "--box 2,2,9,9 --at 9: the video has 3"),
+        (["--mask", "masks", "--at", "1"], "--at 1 follows --mask masks, a folder of masks, whose names say on which"),
+        (["--mask", "masks", "--same", "--box", "1,1,9,9"], "frame 0 is named twice"),
+        (["--mask", "late"], "--mask late: the video has 3 frames, counted from 0: there is no frame 7."),
+        (["--mask", "empty"], "Folder 'empty' has no mask that is not empty."),
+        (["--mask", "none"], "Folder 'none' has no mask that is not empty."),
+        (["--mask", "twice"], "Folder 'twice' has two masks of frame 1."),
+        (["--mask", "others"], "'others/cover.png' is not called by the number of a frame, as 00012.png is of frame 12."),
+        (["--mask", "objects"], "Folder 'objects' holds folders of masks. Name one of them: 'objects/object-1'."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_an_object_on_several_frames_that_cannot_be(refused, tmp_path, options, message):
+    seen = Image.new("L", (64, 48), 255)
+    nothing = Image.new("L", (64, 48))
+    for name, masks in {
+        "masks": {"00000": seen, "2": seen},
+        "late": {"00007": nothing, "1": seen},
+        "empty": {"1": nothing},
+        "none": {},
+        "twice": {"1": seen, "00001": nothing},
+        "others": {"1": seen, "cover": seen},
+        "objects": {"object-1/1": seen, "object-2/1": seen},
+    }.items():
+        for path, mask in masks.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            mask.save(tmp_path / name / f"{path}.png")
+        (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / "objects" / "objects.json").write_text("{}")
+    (line,) = refused(*options, media="frames")
+    assert message in line
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_masks_called_by_a_number_that_may_be_a_name_are_refused(refused, tmp_path, first):
+    for index in range(3):
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / "clip" / f"frame_{index + first:03d}.jpg")
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (64, 48), 255).save(tmp_path / "masks" / "00001.png")
+    (line,) = refused("--mask", "masks", media=tmp_path / "clip")
+    ambiguous = "are called 1 to 3, so 00001.png may mean the frame of that name, or that index from 0."
+    assert (REACHED in line, ambiguous in line) == (first == 0, first == 1)
+
+
+def test_a_folder_of_masks_is_for_videos(refused, tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (120, 80), 255).save(tmp_path / "masks" / "0.png")
+    (line,) = refused("--mask", "masks")
+    assert line.startswith("A folder of masks is for videos")
+
+
+# -- what is answered --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ask(monkeypatch, folder, tmp_path):
+    """Runs `pixelrefer describe` with short answers, and reads its JSON."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+
+    def ask(*options, media="a.png"):
+        arguments = ("describe", folder / media, "--model", folder / "model", "--max-new-tokens", 2, "--json", *options)
+        result = CliRunner().invoke(main, [str(each) for each in arguments])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    return ask
+
+
+def test_one_question_is_asked_of_each_region(ask):
+    boxes = ("1,1,30,40", "50,10,110,70", "0,0,120,80")
+    question = ("--prompt", "which is [7] <region>?")
+    found = ask(*[each for box in boxes for each in ("--box", box)], *question)
+    assert found["answers"] == [ask("--box", box, *question)["answers"][0] for box in boxes]
+    assert [region["given"] for region in found["regions"]] == list(boxes)
+    assert found["prompt"] == question[1]
+
+
+def test_an_object_is_given_on_several_frames(ask, tmp_path):
+    first = ("--box", "1,1,30,40", "--at", "2", "--same", "--points", "9,9", "--at", "0s")
+    found = ask(*first, "--box", "5,5,20,20", "--prompt", "<region> or <region>?", media="frames")
+    assert [region["frames"] for region in found["regions"]] == [[0, 2], [0]]
+    assert found["regions"][0]["same"] == [{"kind": "points", "given": "9,9"}]
+    assert "same" not in found["regions"][1]
+    (tmp_path / "object-1").mkdir()
+    for frame, grey in enumerate((255, 0, 255)):
+        Image.new("L", (64, 48), grey).save(tmp_path / "object-1" / f"{frame:05d}.png")
+    found = ask("--mask", "object-1", media="frames")
+    assert found["regions"][0]["frames"] == [0, 2]
+
+
+def test_clip_cuts_off_what_lies_outside(ask):
+    found = ask("--box", "-9,1,500,40", "--clip")
+    assert found["answers"] == ask("--box", "0,1,120,40")["answers"]
+    assert found["regions"][0]["given"] == "-9,1,500,40"
+
+
+# -- help --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("command", ["", *sorted(main.commands)])
+def test_help_fits_its_terminal(monkeypatch, command, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = CliRunner().invoke(main, [*filter(None, [command]), "--help"])
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    assert "..." not in result.stdout.partition("Commands:")[2], "no summary is cut"
+
+
+def test_help_fits_a_narrow_terminal_but_for_what_is_one_word(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    for command in sorted(main.commands):
+        text = CliRunner().invoke(main, [command, "--help"]).stdout
+        head, examples = text.partition("Example:")[::2]
+        assert max(len(line) for line in [*head.splitlines(), *examples.partition("Options:")[2].splitlines()]) <= 40

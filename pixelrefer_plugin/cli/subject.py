@@ -7,6 +7,7 @@ overlay belong here too. Torch is imported by region sources only.
 from __future__ import annotations
 
 import mimetypes
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -235,11 +236,27 @@ def _read_video(request: Request) -> Subject:
             err=True,
         )
     times_s = frame_times(request.path, fps=_frame_rate(request))
+    for shape in (shape for each in request.given for shape in each.shapes if isinstance(shape.region, VideoRegion)):
+        _require_clear_numbers(shape, request.path)
     named = [frame for each in request.given for frame in _over_time(each, times_s).frames]
     there = [frame for frame in request.named_frames if frame < len(times_s)]  # of others, who reads them tells
     video = read_frames(request, [*named, *there])
     given = _fitted(request, video.image_hw)
     return Subject(video, [_over_time(each, times_s) for each in given], times_s)
+
+
+def _require_clear_numbers(masks: GivenRegion, path: Path) -> None:
+    """Refuse masks whose numbers may be names of a folder's frames as well as their indices, where these differ."""
+    assert isinstance(masks.region, VideoRegion), "a folder of masks"
+    found = [re.search(r"(\d{1,9})$", each.stem) for each in path.iterdir()] if path.is_dir() else []
+    numbers = sorted(int(each[1]) for each in found if each)
+    named = {*masks.region.frames, *masks.region.absent}
+    if numbers != list(range(len(numbers))) and named <= set(numbers):
+        raise click.UsageError(
+            f"{masks.option}: the frames of '{path}' are called {numbers[0]} to {numbers[-1]}, so {min(named):05d}.png may "
+            "mean the frame of that name, or that index from 0. Rename the frames, counted from 0; or give each mask by "
+            "itself: --mask FILE.png --at INDEX --same --mask ..."
+        )
 
 
 def _over_time(given: GivenRegion, times_s: Sequence[float]) -> VideoRegion:
