@@ -3,6 +3,8 @@ before a model is loaded."""
 
 import json
 import os
+import subprocess
+import sys
 
 import click
 import huggingface_hub.constants
@@ -258,7 +260,7 @@ def test_shares_of_the_sides_are_no_pixels(refused):
         (["--mask", "empty"], "Folder 'empty' has no mask that is not empty."),
         (["--mask", "none"], "Folder 'none' has no mask that is not empty."),
         (["--mask", "twice"], "Folder 'twice' has two masks of frame 1."),
-        (["--mask", "others"], "'others/cover.png' is not called by the number of a frame, as 00012.png is of frame 12."),
+        (["--mask", "others"], "'others/cover.png' is not called by the number of a frame, as 00012.png is"),
         (["--mask", "objects"], "Folder 'objects' holds folders of masks. Name one of them: 'objects/object-1'."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -347,6 +349,53 @@ def test_clip_cuts_off_what_lies_outside(ask):
     found = ask("--box", "-9,1,500,40", "--clip")
     assert found["answers"] == ask("--box", "0,1,120,40")["answers"]
     assert found["regions"][0]["given"] == "-9,1,500,40"
+
+
+# -- streams -----------------------------------------------------------------------------------------------
+
+
+COMMAND = (sys.executable, "-m", "pixelrefer_plugin")
+
+
+def test_output_that_nobody_reads_ends_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([*COMMAND, "plugins"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"]], ids=" ".join)
+def test_a_full_disk_is_told(arguments):
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (2, "Error: No space left on device.\n")
+
+
+def test_what_the_system_refuses_is_told(run, folder, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied", "/somewhere")
+
+    monkeypatch.setattr(LoadedModel, "open", refuse)
+    arguments = ("describe", folder / "a.png", "--model", folder / "model", "--box", "1,1,9,9")
+    assert told(run(*arguments)) == ["'/somewhere': Permission denied."]
+
+
+@pytest.mark.parametrize("text", ["y" * 20_000, "a\n" + "\0" * 20_000], ids=["letters", "zeros"])
+def test_a_line_that_never_ends_is_no_question(folder, monkeypatch, text):
+    monkeypatch.setattr("pixelrefer_plugin.cli.chatting.Terminal.take", lambda self, line: True)
+    result = CliRunner().invoke(main, ["chat", str(folder / "a.png"), "--model", str(folder / "model")], input=text)
+    assert told(result) == ["A line on stdin is longer than 10,000 characters, which is no question. Cut it."]
+
+
+def test_bytes_that_are_no_text_are_questions_like_any_other(folder):
+    noise = np.random.default_rng(0).integers(0, 256, 400, dtype=np.uint8).tobytes()
+    command = ["chat", str(folder / "a.png"), "--model", str(folder / "model"), "--max-new-tokens", "1"]
+    result = CliRunner().invoke(main, command, input=noise)
+    assert result.exit_code == 0
+    assert result.exception is None
+    assert "\x1b" not in result.output
 
 
 # -- help --------------------------------------------------------------------------------------------------

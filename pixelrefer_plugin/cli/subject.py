@@ -253,9 +253,9 @@ def _require_clear_numbers(masks: GivenRegion, path: Path) -> None:
     named = {*masks.region.frames, *masks.region.absent}
     if numbers != list(range(len(numbers))) and named <= set(numbers):
         raise click.UsageError(
-            f"{masks.option}: the frames of '{path}' are called {numbers[0]} to {numbers[-1]}, so {min(named):05d}.png may "
-            "mean the frame of that name, or that index from 0. Rename the frames, counted from 0; or give each mask by "
-            "itself: --mask FILE.png --at INDEX --same --mask ..."
+            f"{masks.option}: the frames of '{path}' are called {numbers[0]} to {numbers[-1]}, so {min(named):05d}.png "
+            "may mean the frame of that name, or that index from 0. Rename the frames, counted from 0; or give each "
+            "mask by itself: --mask FILE.png --at INDEX --same --mask ..."
         )
 
 
