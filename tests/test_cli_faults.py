@@ -3,6 +3,7 @@ before a model is loaded."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,11 +12,15 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from pixelrefer_plugin import attach, get_backbone
+from pixelrefer_plugin import Chat, attach, get_backbone
+from pixelrefer_plugin.chat import Reply
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.cli.asking import LoadedModel
+from pixelrefer_plugin.cli.typed import help_of
 from pixelrefer_plugin.errors import PixelReferError
 
 LONG = "a" * 10**6
@@ -122,11 +127,11 @@ def bad_values(folder):
 @pytest.mark.parametrize(("command", "parameter"), PARAMETERS, ids=lambda value: value)
 def test_any_value_of_any_option_is_taken_or_refused_in_a_short_line(run, folder, tmp_path, command, parameter):
     arguments, options = sound(command, folder, tmp_path)
-    (given,) = (each for each in main.commands[command].params if each.name == parameter)
+    (option,) = (each for each in main.commands[command].params if each.name == parameter)
     for kind, value in bad_values(folder).items():
-        changed = {**arguments, parameter: value} if isinstance(given, click.Argument) else arguments
-        extra = () if isinstance(given, click.Argument) else (f"{given.opts[0]}={value}",)
-        if given.opts[0] == "-n":
+        changed = {**arguments, parameter: value} if isinstance(option, click.Argument) else arguments
+        extra = () if isinstance(option, click.Argument) else (f"{option.opts[0]}={value}",)
+        if option.opts[0] == "-n":
             extra = ("-n", value)
         result = run(command, *options, *extra, "--", *changed.values(), input="")
         told = f"{command} {parameter}, {kind}: {result.exit_code} {result.stderr[-3000:]!r} {result.exception!r}"
@@ -240,6 +245,19 @@ def test_a_picture_that_its_exif_data_turn_is_named_as_such(refused, folder):
     assert "EXIF" not in line
 
 
+def test_a_chat_names_exif_data_too(folder, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (120, 80)).save(folder / "turned.jpg", exif=exif)
+    command = ["chat", str(folder / "turned.jpg"), "--model", str(folder / "model")]
+    result = CliRunner().invoke(main, command, input="/box 10 10 110 70\n/click 100 300\n/quit\n")
+    turned, outside = result.stderr.splitlines()
+    assert "EXIF" in turned
+    assert "EXIF" not in outside
+    result = CliRunner().invoke(main, [*command, "--clip"], input="/box 10 10 110 70\n")
+    assert (result.stdout, result.stderr) == ("[1]: box 10, 10, 80, 70\n", "")
+
+
 def test_shares_of_the_sides_are_no_pixels(refused):
     (line,) = refused("--box", "0.08,0.12,0.41,0.49", "--prompt", "which digit is <region>?")
     assert "lie within 0 and 1, but pixels are expected. Multiply x by the width 120 and y by the height 80." in line
@@ -260,7 +278,8 @@ def test_shares_of_the_sides_are_no_pixels(refused):
         (["--mask", "empty"], "Folder 'empty' has no mask that is not empty."),
         (["--mask", "none"], "Folder 'none' has no mask that is not empty."),
         (["--mask", "twice"], "Folder 'twice' has two masks of frame 1."),
-        (["--mask", "others"], "'others/cover.png' is not called by the number of a frame, as 00012.png is"),
+        (["--mask", "others"], "'others/cover.png' is no mask that is called by the number of a frame"),
+        (["--mask", "piped"], "'piped/2.png' is no mask that is called by the number of a frame"),
         (["--mask", "objects"], "Folder 'objects' holds folders of masks. Name one of them: 'objects/object-1'."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -275,6 +294,7 @@ def test_an_object_on_several_frames_that_cannot_be(refused, tmp_path, options, 
         "none": {},
         "twice": {"1": seen, "00001": nothing},
         "others": {"1": seen, "cover": seen},
+        "piped": {"1": seen},
         "objects": {"object-1/1": seen, "object-2/1": seen},
     }.items():
         for path, mask in masks.items():
@@ -282,6 +302,7 @@ def test_an_object_on_several_frames_that_cannot_be(refused, tmp_path, options, 
             mask.save(tmp_path / name / f"{path}.png")
         (tmp_path / name).mkdir(exist_ok=True)
     (tmp_path / "objects" / "objects.json").write_text("{}")
+    os.mkfifo(tmp_path / "piped" / "2.png")
     (line,) = refused(*options, media="frames")
     assert message in line
 
@@ -396,6 +417,52 @@ def test_bytes_that_are_no_text_are_questions_like_any_other(folder):
     assert result.exit_code == 0
     assert result.exception is None
     assert "\x1b" not in result.output
+
+
+# -- what is typed into a chat -----------------------------------------------------------------------------
+
+
+NUMBERS = st.one_of(
+    st.integers(-5, 130).map(str), st.floats().map(str), st.sampled_from(["1e400", "nan", "-", "9" * 400, "0x1", "1_0"])
+)
+OFTEN = [*";,.@'", '"', "[1]", "[2]", "@0", "@1", "@0.5s", "@9", "all", "pipe", "masks", "a.png"]
+WORDS = st.one_of(NUMBERS, st.sampled_from(OFTEN), st.text(st.characters(exclude_characters="/\n\r"), max_size=6))
+COMMANDS = [*re.findall(r"/[a-z]+", help_of(200)), "/none", "what", "[1]"]
+LINES = st.builds(
+    lambda command, words: " ".join([command, *words]), st.sampled_from(COMMANDS), st.lists(WORDS, max_size=7)
+)
+
+
+@pytest.mark.parametrize("media", ["a.png", "frames"])
+def test_whatever_is_typed_the_chat_goes_on(folder, tmp_path, monkeypatch, media):
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (64, 48), 255).save(tmp_path / "masks" / "1.png")
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(Chat, "ask", answering)
+    monkeypatch.chdir(tmp_path)
+    loaded = LoadedModel.open(
+        str(folder / "model"), backbone=None, adapter=None, adapter_options={}, device="cpu", max_new_tokens=1
+    )
+    monkeypatch.setattr(LoadedModel, "open", lambda *args, **options: loaded)
+    command = ["chat", str(folder / media), "--model", str(folder / "model")]
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.lists(LINES, min_size=5, max_size=25))
+    def check(lines):
+        text = "".join(f"{line}\n" for line in lines).encode(errors="replace")
+        result = CliRunner().invoke(main, command, input=text)
+        assert result.exception is None, (lines, result.exception)
+        assert all(len(line) < 2200 for line in result.output.splitlines())
+        assert "\x1b" not in result.output
+
+    check()
+
+
+def answering(chat, text, regions=(), **options):
+    """Says nothing, but remembers the question as a chat does."""
+    _, turn = chat._read(text, [])
+    chat._turns.append(turn)
+    return Reply("", ())
 
 
 # -- help --------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import PixelReferError, PromptError, shown
+from ..errors import PixelReferError, PromptError, RegionError, shown
 from .options import (
     CheckedCommand,
     clip_option,
@@ -315,12 +315,13 @@ class Terminal:
         if not path:
             raise PromptError("Expected /mask FILE.png [NAME] [@FRAME].")
         given = Typed.of((), rest)
-        if not as_path(path).is_dir():
-            self._add(Region.from_png(as_path(path)), given)
+        file = as_path(path, reads=True)
+        if not file.is_dir():
+            self._add(Region.from_png(file), given)
         elif given.is_placed:
             raise PromptError("The names of masks in a folder say on which frames they lie: leave @FRAME out.")
         else:
-            self._add(read_masks(as_path(path)), given)
+            self._add(read_masks(file), given)
 
     def _add(self, shape: Region | VideoRegion, given: Typed) -> None:
         """A new object; or, where its number stands in place of a name, more of an object."""
@@ -329,9 +330,7 @@ class Terminal:
 
         called = re.fullmatch(r"\[(\d{1,9})\]", given.name or "")
         known = self._memory[int(called[1])] if called else None
-        if self._request.clip:
-            shape = shape.clipped(self._memory.image_hw)
-        shape.require_on(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
+        shape = self._fitted(shape)
         added: Region | VideoRegion = shape
         if isinstance(self._memory.media, Video):
             placed_shape = shape if isinstance(shape, VideoRegion) else VideoRegion({self._frame(given, known): shape})
@@ -351,6 +350,19 @@ class Terminal:
 
             give_region(self._memory, id, self._memory.checked(added))
         _say(_title(self._memory[id], self._memory))
+
+    def _fitted(self, shape: Region | VideoRegion) -> Region | VideoRegion:
+        """A region, cut off where that is asked for; it is refused before a frame is read for it."""
+        from .subject import fitting_hint
+
+        image_hw = self._memory.image_hw
+        try:
+            fitted = shape.clipped(image_hw) if self._request.clip else shape
+            fitted.require_on(image_hw)
+        except RegionError as error:
+            error.message += fitting_hint(shape, self._request, image_hw)
+            raise
+        return fitted
 
     def _frame(self, given: Typed, known: MemoryObject | None) -> int:
         """The frame of the video that is meant, sampled or not; where none is said the object's first, or the first
@@ -411,7 +423,7 @@ class Terminal:
         from ..conversation.memory import ObjectMemory
         from ..media.video import Video
 
-        path, media = path_of(text, "/load FILE.json"), self._memory.media
+        path, media = path_of(text, "/load FILE.json", reads=True), self._memory.media
         if isinstance(media, Video):
             frames = [each for each in ObjectMemory.saved_frames(path) if each < media.num_source_frames]
             media = self._sampled(frames)

@@ -194,12 +194,12 @@ def _masks_in(folder: Path) -> list[Path]:
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise RegionError(f"Folder '{folder}' cannot be read: {error.strerror or error}.") from error
-    others = [path for path in paths if not _MASK_OF_FRAME.fullmatch(path.name)]
+    others = [path for path in paths if not _MASK_OF_FRAME.fullmatch(path.name) or not path.is_file()]
     objects = [path for path in others if path.is_dir()]
     if objects and len(objects) + 1 >= len(paths):  # what `segment` writes of a video
         raise RegionError(f"Folder '{folder}' holds folders of masks. Name one of them: '{objects[0]}'.")
     if others:
-        raise RegionError(f"'{others[0]}' is not called by the number of a frame, as 00012.png is of frame 12.")
+        raise RegionError(f"'{others[0]}' is no mask that is called by the number of a frame, as 00012.png is.")
     return paths
 
 

@@ -179,13 +179,12 @@ def quiet_libraries() -> None:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    if not os.environ.get(TRACEBACK):
-        hub_logging.set_verbosity_error()
-        if "TRANSFORMERS_VERBOSITY" not in os.environ:
-            logging.set_verbosity_error()
-        for name in _NOISY:
-            getLogger(name).setLevel(ERROR)
-        warnings.filterwarnings("ignore", module=_OF_OTHERS)
+    hub_logging.set_verbosity_error()
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        logging.set_verbosity_error()
+    for name in _NOISY:
+        getLogger(name).setLevel(ERROR)
+    warnings.filterwarnings("ignore", module=_OF_OTHERS)
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes", category=UserWarning)

@@ -26,7 +26,7 @@ from .options import (
     regions_in_order,
 )
 from .reporting import EMPTY, Failure, for_terminal, json_of, plain
-from .values import READ, TEXT, WRITTEN
+from .values import READ, TEXT, WRITTEN, text_problem
 
 if TYPE_CHECKING:
     from ..chat import Reply
@@ -196,6 +196,8 @@ def _question(text: str | None, prompt: str | None, num_regions: int) -> str:
         return prompt
     if not (text or "").strip() and (text is not None or not num_regions):
         raise click.UsageError("Say what to segment: a TEXT such as 'the tallest giraffe', a --prompt, or a region.")
+    if text is not None and (problem := text_problem(text)):
+        raise click.UsageError(f"TEXT: {problem}")
     if text is None:
         text = " and ".join(["<region>"] * num_regions)
     return REQUEST.format(text.strip().rstrip("."))

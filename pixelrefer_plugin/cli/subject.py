@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -29,9 +29,6 @@ from ..sources import CheckedSource, load_region_source
 from ..weights.model_folder import is_model_folder, read_manifest
 from .options import GivenRegion, require_none
 from .reporting import Failure, counted, quiet_libraries
-
-_EXIF_ORIENTATION = 0x0112
-_LYING = (5, 6, 7, 8)  # orientations whose height and width are exchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,18 +211,8 @@ def prepare(request: Request) -> Subject:
 
 def _read_picture(request: Request) -> Subject:
     picture = load_image(request.path)
-    given = _fitted(request, (picture.height, picture.width), _stored_hw(request.path))
+    given = _fitted(request, (picture.height, picture.width))
     return Subject(picture, [each.region for each in given])
-
-
-def _stored_hw(path: Path) -> tuple[int, int]:
-    """Height and width in the file, where EXIF data say that it is to be turned on its side; else nothing."""
-    try:
-        with Image.open(path) as picture:
-            turned = picture.getexif().get(_EXIF_ORIENTATION) in _LYING
-            return (picture.height, picture.width) if turned else (0, 0)
-    except Exception:  # of damaged metadata, however Pillow finds out
-        return (0, 0)
 
 
 def _read_video(request: Request) -> Subject:
@@ -308,14 +295,8 @@ def _no_frame(frame: int, times_s: Sequence[float]) -> VideoError:
     return VideoError(f"the video has {frames}, counted from 0: there is no frame {shown(frame)}.")
 
 
-def _fitted(request: Request, image_hw: tuple[int, int], stored_hw: tuple[int, int] = (0, 0)) -> list[GivenRegion]:
-    """The regions, cut off where that is asked for. Those that do not fit are refused, all of them at once.
-
-    Args:
-        request: has the regions.
-        image_hw: what they must fit.
-        stored_hw: of a picture that lies in its file, turned.
-    """
+def _fitted(request: Request, image_hw: tuple[int, int]) -> list[GivenRegion]:
+    """The regions, cut off where that is asked for. Those that do not fit are refused, all of them at once."""
     problems: list[RegionError] = []
     fitted = []
     for number, each in enumerate(request.given):
@@ -327,7 +308,7 @@ def _fitted(request: Request, image_hw: tuple[int, int], stored_hw: tuple[int, i
                     region.require_on(image_hw)
                     shapes.append(replace(shape, region=region))
             except RegionError as error:
-                error.message += _turned_hint(shape, image_hw, stored_hw) or _clip_hint(shape, image_hw)
+                error.message += fitting_hint(shape.region, request, image_hw)
                 problems.append(error)
         if len(shapes) == len(each.shapes):
             fitted.append(replace(shapes[0], others=tuple(shapes[1:])))
@@ -336,27 +317,32 @@ def _fitted(request: Request, image_hw: tuple[int, int], stored_hw: tuple[int, i
     return fitted
 
 
-def _clip_hint(shape: GivenRegion, image_hw: tuple[int, int]) -> str:
-    try:
-        shape.region.clipped(image_hw)
-    except RegionError:
-        return ""
-    return " --clip cuts off what lies outside."
+def fitting_hint(region: Region | VideoRegion, request: Request, image_hw: tuple[int, int]) -> str:
+    """What to do, for the message, where a region does not fit a picture or video of `image_hw`."""
+    turned = not request.is_video and _stored_hw(request.path) != image_hw
+    if turned and _fits(region.require_on, _stored_hw(request.path)):
+        height, width = image_hw
+        return (
+            " It would fit the picture before it is turned: its EXIF data say how it is to be held, and so it is "
+            f"{width} wide and {height} high. Give regions of the upright picture."
+        )
+    if not request.clip and _fits(region.clipped, image_hw):
+        return " --clip cuts off what lies outside."
+    return ""
 
 
-def _turned_hint(shape: GivenRegion, image_hw: tuple[int, int], stored_hw: tuple[int, int]) -> str:
-    """Why a region fits the picture in its file, but not the picture that is shown."""
-    if stored_hw == (0, 0):
-        return ""
+def _fits(check: Callable[[tuple[int, int]], Any], image_hw: tuple[int, int]) -> bool:
     try:
-        shape.region.require_on(stored_hw)
+        check(image_hw)
     except RegionError:
-        return ""
-    height, width = image_hw
-    return (
-        f" It would fit the picture before it is turned: its EXIF data say how it is to be held, and so it is "
-        f"{width} wide and {height} high. Give regions of the upright picture."
-    )
+        return False
+    return True
+
+
+def _stored_hw(path: Path) -> tuple[int, int]:
+    """Height and width of a picture as it lies in its file."""
+    with Image.open(path) as picture:
+        return picture.height, picture.width
 
 
 # -- regions from a source ---------------------------------------------------------------------------------

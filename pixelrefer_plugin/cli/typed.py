@@ -98,6 +98,7 @@ class Typed:
 
 
 def words_of(text: str) -> list[str]:
+    """The words, as a shell parts them."""
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -105,21 +106,23 @@ def words_of(text: str) -> list[str]:
 
 
 def id_of(text: str) -> int:
+    """The number of an object, with or without its brackets."""
     if not re.fullmatch(r"\[?\d{1,9}\]?", text):
         raise PromptError(f"Expected the number of an object, got {shown(text)}. /objects lists them.")
     return int(text.strip("[]"))
 
 
-def path_of(text: str, usage: str) -> Path:
+def path_of(text: str, usage: str, *, reads: bool = False) -> Path:
+    """The one path that is typed; `reads` whether what it names is to be read."""
     words = words_of(text)
     if len(words) != 1:
         raise PromptError(f"Expected {usage}, got {shown(text)}.")
-    return as_path(words[0])
+    return as_path(words[0], reads=reads)
 
 
-def as_path(text: str) -> Path:
+def as_path(text: str, *, reads: bool) -> Path:
     """A path; no shell has read it."""
     expanded = os.path.expanduser(text)
-    if problem := path_problem(expanded, reads=False):
+    if problem := path_problem(expanded, reads=reads):
         raise PromptError(problem)
     return Path(expanded)
