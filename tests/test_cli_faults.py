@@ -95,7 +95,7 @@ PARAMETERS = [
 ]
 
 
-def bad_values(folder):
+def bad_values(folder, picture):
     return {
         "empty": "",
         "blank": " ",
@@ -114,13 +114,13 @@ def bad_values(folder):
         "pipe": str(folder / "pipe"),
         "device": "/dev/null",
         "missing": str(folder / "missing.png"),
-        "below a file": str(folder / "a.png" / "b"),
+        "below a file": str(picture / "b"),
         "deep JSON": "a=" + "[" * 100_000,
         "digits": "a=" + "9" * 5000,
         "no value": "=",
         "pairs": "1,2;3",
         "address": "https://example.org/a.png",
-        "picture": str(folder / "a.png"),
+        "picture": str(picture),
     }
 
 
@@ -128,7 +128,9 @@ def bad_values(folder):
 def test_any_value_of_any_option_is_taken_or_refused_in_a_short_line(run, folder, tmp_path, command, parameter):
     arguments, options = sound(command, folder, tmp_path)
     (option,) = (each for each in main.commands[command].params if each.name == parameter)
-    for kind, value in bad_values(folder).items():
+    picture = tmp_path / "other.png"  # which some commands may replace
+    picture.write_bytes((folder / "a.png").read_bytes())
+    for kind, value in bad_values(folder, picture).items():
         changed = {**arguments, parameter: value} if isinstance(option, click.Argument) else arguments
         extra = () if isinstance(option, click.Argument) else (f"{option.opts[0]}={value}",)
         if option.opts[0] == "-n":
@@ -202,6 +204,11 @@ def test_a_model_that_is_an_address_or_a_file(run, folder, model, message):
     model = folder / model if model == "a.png" else model
     (line,) = told(run("chat", folder / "a.png", "--model", model))
     assert message in line
+
+
+def test_what_is_missing_is_not_said_to_be_a_video(refused):
+    (line,) = refused("--box", "1,1,9,9", media="gone")
+    assert line.endswith("gone' does not exist. Expected a picture, a video, or a folder of its frames.")
 
 
 def test_all_wrong_values_are_told_at_once(refused, folder):
@@ -446,7 +453,7 @@ def test_whatever_is_typed_the_chat_goes_on(folder, tmp_path, monkeypatch, media
     monkeypatch.setattr(LoadedModel, "open", lambda *args, **options: loaded)
     command = ["chat", str(folder / media), "--model", str(folder / "model")]
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(st.lists(LINES, min_size=5, max_size=25))
     def check(lines):
         text = "".join(f"{line}\n" for line in lines).encode(errors="replace")

@@ -283,7 +283,7 @@ class Terminal:
     def _click(self, text: str) -> None:
         from ..regions.region import Region
 
-        first, *others = re.split(r"\s*;\s*", text)
+        first, *others = re.split(r"\s*;\s*(?=[-+.\d])", text)
         usage = "/click X Y [NAME] [@FRAME]"
         given = [Typed.numbers(each, 2, usage=usage) for each in (first, *others)]
         if any(each.name or each.is_placed for each in given[:-1]):
@@ -345,9 +345,9 @@ class Terminal:
         if known is None:
             id = self._memory.add(added, name=given.name)
         else:
-            id = known.id
             from ..chat import give_region
 
+            id = known.id
             give_region(self._memory, id, self._memory.checked(added))
         _say(_title(self._memory[id], self._memory))
 

@@ -153,7 +153,12 @@ def _is_video(path: Path) -> bool:
         with Image.open(path) as picture:  # Pillow knows MPEG by name, but does not read it
             return picture.format == "MPEG" or (picture.format == "GIF" and getattr(picture, "is_animated", False))
     except OSError:  # missing, or nothing that Pillow knows
-        return not (mimetypes.guess_type(path)[0] or "").startswith("image/")
+        kind = (mimetypes.guess_type(path)[0] or "").partition("/")[0]
+        if kind not in ("image", "video") and not path.exists():
+            raise VideoError(
+                f"'{path}' does not exist. Expected a picture, a video, or a folder of its frames."
+            ) from None
+        return kind != "image"
     except Exception:  # a picture that is damaged or too large: reading it will tell
         return False
 
