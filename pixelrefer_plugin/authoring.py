@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from .json_text import read_json as read_json
     from .media.images import read_picture as read_picture
     from .media.video import Video as Video
+    from .regions.given import read_mask as read_mask
     from .regions.mask import Box as Box
     from .regions.mask import FloatBox as FloatBox
     from .regions.mask import RegionMask as RegionMask

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from .errors import PixelReferError
+from .errors import PixelReferError, RegionError, placed, shown
 from .files import require_writable, written_whole
-from .media.video import Video
+from .media.images import load_image
+from .media.lettering import Lettering
+from .media.video import FrameSampling, Video, is_video_source, load_video
 from .regions.mask import Box, RegionMask
 from .regions.region import Region, VideoRegion
 
@@ -70,10 +72,13 @@ def draw_regions(picture: Image.Image, masks: Sequence[RegionMask | None], *, la
 
 def save_overlay(
     path: str | os.PathLike[str],
-    media: Image.Image | Video,
-    regions: Sequence[Region | VideoRegion],
+    media: Any,
+    regions: Sequence[Region | VideoRegion | Mapping[int, Region]],
     *,
     labels: Sequence[str] | None = None,
+    sampling: FrameSampling | None = None,
+    fps: float | None = None,
+    times_s: Sequence[float] | None = None,
 ) -> None:
     """Write a picture, or the sampled frames of a video, with regions drawn on them.
 
@@ -82,24 +87,56 @@ def save_overlay(
 
     Args:
         path: where to; `.png` or `.jpg` for a picture, `.mp4` or `.gif` for a video.
-        media: an RGB picture or a video.
+        media: what a message may show: a picture as `load_image` takes it, a `Video`, or a video as `load_video` takes
+            it. A folder, a list of pictures and an `(N, H, W, 3)` array are videos; a file is what it holds.
         regions: what to draw, all on this picture or video.
         labels: a short text for each region; by default their numbers, from 1.
+        sampling: which frames of a video to draw, those that a region names among them. Of a `Video` all are drawn.
+        fps: frames per second of a folder, list or array.
+        times_s: instead of `fps`, when each of their frames is shown.
 
     Raises:
         PixelReferError: the suffix does not fit, labels are missing, or the file cannot be written.
         RegionError: a region does not fit the picture.
+        ImageError: the picture cannot be read.
+        VideoError: the video cannot be read.
     """
-    target = require_overlay_path(path, is_video=isinstance(media, Video))
-    labels = labels or [str(number) for number in range(1, len(regions) + 1)]
-    if len(labels) != len(regions):
-        raise PixelReferError(f"save_overlay needs a label for each region, {len(regions)}, got {len(labels)}.")
-    with written_whole(target) as made:
-        if isinstance(media, Video):
+    is_video = is_video_source(media)
+    target = require_overlay_path(path, is_video=is_video)
+    drawn = [_as_region(region, number, is_video=is_video) for number, region in enumerate(regions)]
+    texts = _texts(labels, len(drawn))
+    if is_video:
+        named = {frame for region in drawn if isinstance(region, VideoRegion) for frame in region.frames}
+        frames = () if isinstance(media, Video) else named
+        video = load_video(media, sampling=sampling or FrameSampling(), frames=frames, fps=fps, times_s=times_s)
+        with written_whole(target) as made:
             write = _write_gif if target.suffix.lower() == ".gif" else _write_mp4
-            write(made, _drawn_frames(media, regions, labels), _durations_s(media))
-        else:
-            _drawn(media, [_on_frame(region, 0) for region in regions], labels).save(made, quality=95)
+            write(made, _drawn_frames(video, drawn, texts), _durations_s(video))
+        return
+    picture = load_image(media)
+    with written_whole(target) as made:
+        _drawn(picture, [_on_frame(region, 0) for region in drawn], texts).save(made, quality=95)
+
+
+def _as_region(region: Any, number: int, *, is_video: bool) -> Region | VideoRegion:
+    with placed(region=number):
+        if isinstance(region, Mapping):
+            region = VideoRegion(region)
+        if not isinstance(region, Region | VideoRegion):
+            raise RegionError(f"expected a Region, or {{frame index: Region}} on a video, got {shown(region)}.")
+        if isinstance(region, VideoRegion) and not is_video:
+            raise RegionError("it lies on a frame of a video, but what is drawn is a picture. Give a Region.")
+    return region
+
+
+def _texts(labels: Sequence[str] | None, count: int) -> Sequence[str]:
+    if labels is None:
+        return [str(number) for number in range(1, count + 1)]
+    if len(labels) != count:
+        raise PixelReferError(f"save_overlay needs a label for each region, {count}, got {len(labels)}.")
+    if wrong := [label for label in labels if not isinstance(label, str)]:
+        raise PixelReferError(f"The labels of save_overlay must be texts, got {shown(wrong[0])}.")
+    return labels
 
 
 def require_overlay_path(path: str | os.PathLike[str], *, is_video: bool) -> Path:
@@ -155,17 +192,17 @@ def _write_labels(picture: Image.Image, objects: Sequence[tuple[RegionMask, tupl
     """Each label on a plate of its object's colour, where it covers no other label."""
     draw = ImageDraw.Draw(picture)
     size_px = max(11, round(min(picture.size) / 26))
-    font = ImageFont.load_default(size_px)
+    lettering = Lettering(size_px)
     pad_px = max(1, size_px // 5)
     taken: list[Box] = []
     for mask, colour, label in objects:
-        left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
+        left, top, right, bottom = lettering.box(label)
         width, height = int(right - left) + 2 * pad_px, int(bottom - top) + 2 * pad_px
         plate = _free_place(mask.box_xyxy, (width, height), picture.size, taken)
         taken.append(plate)
         draw.rectangle((plate[0], plate[1], plate[2] - 1, plate[3] - 1), fill=colour, outline="black")
         at = (plate[0] + pad_px - left, plate[1] + pad_px - top)
-        draw.text(at, label, font=font, fill="black" if _luminance(colour) > 110 else "white")
+        lettering.write(draw, at, label, fill="black" if _luminance(colour) > 110 else "white")
 
 
 def _free_place(box: Box, size_wh: tuple[int, int], picture_wh: tuple[int, int], taken: Sequence[Box]) -> Box:

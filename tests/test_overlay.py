@@ -271,3 +271,79 @@ def test_a_file_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "a.png").mkdir()
     with pytest.raises(PixelReferError, match=r"a\.png' cannot be written: it is a folder"):
         save_overlay(tmp_path / "a.png", grey(), [BOX])
+
+
+# -- what the processor takes ------------------------------------------------------------------------------
+
+SCENE = np.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+PART = Region.from_box((10, 8, 30, 30))
+
+
+def picture_sources(folder):
+    Image.fromarray(SCENE).save(folder / "scene.png")
+    return {
+        "Path": folder / "scene.png",
+        "str": str(folder / "scene.png"),
+        "PIL": Image.fromarray(SCENE),
+        "RGBA": Image.fromarray(SCENE).convert("RGBA"),
+        "array": SCENE,
+    }
+
+
+@pytest.mark.parametrize("kind", ["Path", "str", "PIL", "RGBA", "array"])
+def test_overlays_of_each_kind_of_picture(tmp_path, kind):
+    source = picture_sources(tmp_path)[kind]
+    save_overlay(tmp_path / "expected.png", Image.fromarray(SCENE), [PART])
+    save_overlay(tmp_path / "got.png", source, [PART])
+    assert (tmp_path / "got.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_overlays_of_grey_and_turned_pictures(tmp_path):
+    save_overlay(tmp_path / "grey.png", SCENE[..., 0], [PART])
+    turned = Image.fromarray(SCENE)
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
+    save_overlay(tmp_path / "upright.png", tmp_path / "turned.jpg", [Region.from_box((1, 1, 40, 60))])
+    with Image.open(tmp_path / "upright.png") as drawn_picture:
+        assert drawn_picture.size == (48, 64)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "list", "array", "Video"])
+def test_overlays_of_each_kind_of_video(tmp_path, kind):
+    frames = grey_frames(8)
+    (tmp_path / "frames").mkdir()
+    for index, pixels in enumerate(frames):
+        Image.fromarray(pixels).save(tmp_path / "frames" / f"{index}.png")
+    pictures = [tmp_path / "frames" / f"{index}.png" for index in range(8)]
+    sources = {
+        "file": lambda: write_video(tmp_path / "a.mp4", 8),
+        "folder": lambda: str(tmp_path / "frames"),
+        "list": lambda: pictures,
+        "array": lambda: frames,
+        "Video": lambda: load_video(frames, fps=4, sampling=FrameSampling(num_frames=3), frames=[5]),
+    }
+    times = {} if kind in ("file", "Video") else {"fps": 4}
+    sampling = FrameSampling(num_frames=3)
+    save_overlay(tmp_path / "o.gif", sources[kind](), [{5: PART}, PART], sampling=sampling, **times)
+    with Image.open(tmp_path / "o.gif") as moving:
+        assert moving.n_frames == 3
+
+
+@pytest.mark.parametrize(
+    ("media", "regions", "options", "message"),
+    [
+        (SCENE, [None], {}, "Region 0: expected a Region"),
+        (SCENE, [PART, "box"], {}, "Region 1: expected a Region, or .* got 'box'"),
+        (SCENE, [VideoRegion({0: PART})], {}, "lies on a frame of a video, but what is drawn is a picture"),
+        (SCENE, [PART], {"labels": [1]}, "labels of save_overlay must be texts, got 1"),
+        (SCENE, [PART], {"labels": []}, "needs a label for each region, 1, got 0"),
+        ("gone.png", [PART], {}, r"Image 'gone\.png' cannot be read: No such file"),
+        (None, [PART], {}, "must be a file path, a PIL image or a numpy array, got NoneType"),
+        (5, [PART], {}, "must be a file path, a PIL image or a numpy array, got int"),
+        (b"scene", [PART], {}, "must be a file path, a PIL image or a numpy array, got bytes"),
+    ],
+)
+def test_overlays_of_nothing_that_can_be_drawn(tmp_path, media, regions, options, message):
+    with pytest.raises(PixelReferError, match=message):
+        save_overlay(tmp_path / "o.png", media, regions, **options)
+    assert not list(tmp_path.iterdir())

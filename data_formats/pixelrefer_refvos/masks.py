@@ -13,7 +13,7 @@ from pixelrefer_plugin.authoring import (
     Region,
     RegionError,
     RegionMask,
-    read_picture,
+    read_mask,
     read_segmentation,
     read_span,
     scan_object,
@@ -72,7 +72,7 @@ class LabelMaps:
 
 
 def _labels(path: Path) -> np.ndarray:
-    picture = read_picture(path, name=f"Mask '{path}'")
+    picture = read_mask(path, name=f"Mask '{path}'")
     if picture.mode not in ("P", "L", "1", "I", "I;16"):
         raise RegionError(
             f"Mask '{path}' is a colour picture (mode {picture.mode}); expected a palette or one channel."

@@ -173,7 +173,7 @@ def _require_free(paths: list[Path], *, overwrite: bool) -> None:
     "--font",
     metavar="FILE",
     type=READ,
-    help="A .ttf or .otf font for texts that are not in Latin script.",
+    help="A .ttf or .otf font to write with; letters that it lacks come from other fonts of this machine.",
 )
 @data_options
 def preview(

@@ -21,7 +21,7 @@ from PIL import Image
 from ..contracts.messages import MASK_MARKER, REGION_MARKER, asked, marker_kinds, marker_mismatch
 from ..errors import RegionError, SourceError, VideoError, placed, shown
 from ..media.images import load_image
-from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, load_video
+from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, is_video_source, load_video
 from ..overlay import require_overlay_path, save_overlay
 from ..plugins import get_region_source, installed
 from ..regions.region import Region, VideoRegion
@@ -102,7 +102,8 @@ class Request:
 
     @cached_property
     def is_video(self) -> bool:
-        return _is_video(self.path)
+        _require_there(self.path)
+        return is_video_source(self.path)
 
     def require_fitting_media(self) -> None:
         """Refuse options that are for another kind of media, and an overlay that cannot be written."""
@@ -143,24 +144,11 @@ def _given(options: Mapping[str, Any]) -> list[str]:
     return [name for name, value in options.items() if value]
 
 
-def _is_video(path: Path) -> bool:
-    """Whether to read it as a video: by what it is, and by its name where that cannot be seen."""
-    if path.is_dir():
-        return True
-    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
-        raise VideoError(f"'{path}' is neither a file nor a folder.")
-    try:
-        with Image.open(path) as picture:  # Pillow knows MPEG by name, but does not read it
-            return picture.format == "MPEG" or (picture.format == "GIF" and getattr(picture, "is_animated", False))
-    except OSError:  # missing, or nothing that Pillow knows
-        kind = (mimetypes.guess_type(path)[0] or "").partition("/")[0]
-        if kind not in ("image", "video") and not path.exists():
-            raise VideoError(
-                f"'{path}' does not exist. Expected a picture, a video, or a folder of its frames."
-            ) from None
-        return kind != "image"
-    except Exception:  # a picture that is damaged or too large: reading it will tell
-        return False
+def _require_there(path: Path) -> None:
+    """Refuse what is missing, and not called like a picture or a video, of which who reads it tells."""
+    kind = (mimetypes.guess_type(path)[0] or "").partition("/")[0]
+    if kind not in ("image", "video") and not path.exists():
+        raise VideoError(f"'{path}' does not exist. Expected a picture, a video, or a folder of its frames.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..contracts.messages import MARKER, MASK_MARKER, read_texts
 from ..contracts.samples import RegionSample
 from ..errors import DataError, RegionError, SampleError
 from ..files import require_writable, written_whole
 from ..media.images import load_image
+from ..media.lettering import Lettering
 from ..media.video import FrameSampling, load_video
 from ..overlay import COLOURS_RGB, PICTURE_SUFFIXES, draw_regions
 from ..regions.mask import Box, RegionMask
@@ -34,7 +35,6 @@ from .checks import defects_of, times_of
 if TYPE_CHECKING:
     from .dataset import RegionDataset
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _MAX_COLUMNS = 4
 _TILE_PX = 460  # width of a tile's contents
@@ -59,7 +59,7 @@ def draw_sheet(dataset: RegionDataset, *, count: int = 16, seed: int = 0, font: 
         dataset: the samples.
         count: how many; all where there are fewer.
         seed: of the lot.
-        font: a TrueType or OpenType file for scripts that the built-in font, which is Latin, does not have.
+        font: a TrueType or OpenType file to write with; letters that it lacks are taken from fonts of this machine.
 
     Raises:
         DataError: the font cannot be read.
@@ -104,7 +104,7 @@ def _arranged(tiles: Sequence[Image.Image], title: str, pen: _Pen) -> Image.Imag
     width = columns * (_TILE_PX + 3 * _PAD_PX) + _PAD_PX
     top = _LINE_PX + 2 * _PAD_PX
     sheet = Image.new("RGB", (width, top + sum(heights) + len(rows) * _PAD_PX), _GREY)
-    ImageDraw.Draw(sheet).text((_PAD_PX, _PAD_PX), title, font=pen.font, fill=_INK)
+    pen.lettering.write(ImageDraw.Draw(sheet), (_PAD_PX, _PAD_PX), title, fill=_INK)
     for row, height in zip(rows, heights, strict=True):
         for column, tile in enumerate(row):
             left = _PAD_PX + column * (_TILE_PX + 3 * _PAD_PX)
@@ -194,12 +194,12 @@ def _is_light(colour: tuple[int, int, int]) -> bool:
 class _Pen:
     """Breaks texts into lines, and writes them."""
 
-    font: Font
+    lettering: Lettering
 
     @classmethod
     def load(cls, path: Path | None) -> _Pen:
         try:
-            return cls(ImageFont.load_default(_TEXT_PX) if path is None else ImageFont.truetype(path, _TEXT_PX))
+            return cls(Lettering(_TEXT_PX, None if path is None else str(path)))
         except OSError as error:
             raise DataError(f"Font '{path}' cannot be read: {error}. Give a .ttf or .otf file.") from error
 
@@ -233,7 +233,7 @@ class _Pen:
             yield run._replace(text=word)
 
     def _width(self, run: _Run) -> float:
-        return self.font.getlength(run.text)
+        return self.lettering.length(run.text)
 
     def write(self, tile: Image.Image, lines: Iterable[Sequence[_Run]], *, top: int, start: int = _PAD_PX) -> None:
         """Write lines from `top` down, each from `start` on."""
@@ -243,7 +243,7 @@ class _Pen:
             for run in line:
                 if run.plate is not None:
                     draw.rectangle((left, top, left + self._width(run) - 1, top + _LINE_PX - 3), fill=run.plate)
-                draw.text((left, top), run.text, font=self.font, fill=run.fill)
+                self.lettering.write(draw, (left, top), run.text, fill=run.fill)
                 left += self._width(run)
             top += _LINE_PX
 

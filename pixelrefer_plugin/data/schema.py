@@ -20,6 +20,7 @@ from PIL import Image
 from ..contracts.messages import Turn
 from ..contracts.samples import MediaKind, RecordPlace, RegionSample, marker_defects
 from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, placed, shown
+from ..regions.given import compress_rle
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
 
@@ -487,14 +488,11 @@ def _written_shape(region: Region) -> dict[str, Any]:
 
 
 def _written_rle(region: Region) -> dict[str, Any]:
-    from pycocotools import mask as coco
-
     if region.kind == "mask":
         mask: RegionMask = region.data
         return mask.to_rle()
     runs, size_hw = region.data
-    encoded = coco.frPyObjects({"size": list(size_hw), "counts": list(runs)}, *size_hw)
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+    return {"size": list(size_hw), "counts": compress_rle(runs)}
 
 
 def _plain(numbers: Iterable[float]) -> list[float]:

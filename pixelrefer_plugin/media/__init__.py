@@ -1,1 +1,1 @@
-"""Pixels from files: pictures and videos."""
+"""Pixels from files, pictures and videos; and letters on them."""

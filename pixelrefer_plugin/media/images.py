@@ -5,16 +5,20 @@ It knows files and pixels; nothing of models. A picture that cannot be read rais
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from ..errors import ImageError
+from ..errors import ImageError, PixelReferError, shown
+from .formats import PILLOW_READS, greatest_value, num_frames, opened, takes_too_long
+
+logger = logging.getLogger(__name__)
 
 _EXIF_ORIENTATION = 0x0112
 _TURN_OF_ORIENTATION = {
@@ -28,6 +32,8 @@ _TURN_OF_ORIENTATION = {
 }
 _LYING = (5, 6, 7, 8)  # orientations whose height and width are exchanged
 _MAX_16_BIT = 65535
+_MOST_BITS_RECORDED = 14  # of 16: pictures that use fewer are seldom merely dark
+_LONGEST_PATH = 300  # characters that a message shows as they are
 
 ReadT = TypeVar("ReadT")
 
@@ -50,8 +56,7 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Ima
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    name = "The image" if isinstance(source, Image.Image) else f"Image '{source}'"
-    rgb = _to_rgb(read_picture(source, name=name), name)
+    rgb = read_with(_rgb, source, name=_named(source))
     rgb.info.clear()
     return rgb
 
@@ -66,7 +71,7 @@ def read_picture(source: str | os.PathLike[str] | Image.Image, *, name: str) -> 
     Raises:
         ImageError: as `load_image`.
     """
-    return _read(source, name, _decoded)
+    return read_with(decoded, source, name=name)
 
 
 def image_hw(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> tuple[int, int]:
@@ -76,32 +81,52 @@ def image_hw(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> tuple
         ImageError: as `load_image`, as far as the header tells.
     """
     if isinstance(source, np.ndarray):
+        _require_array(source)
         return (source.shape[0], source.shape[1])
-    return _read(source, "The image" if isinstance(source, Image.Image) else f"Image '{source}'", _upright_hw)
+    return read_with(_upright_hw, source, name=_named(source))
 
 
-def _read(source: str | os.PathLike[str] | Image.Image, name: str, read: Callable[[Image.Image, str], ReadT]) -> ReadT:
-    """What `read(picture, name)` makes of an opened picture."""
+def read_with(
+    read: Callable[[Image.Image, str], ReadT], source: str | os.PathLike[str] | Image.Image, *, name: str
+) -> ReadT:
+    """What `read(picture, name)` makes of a picture whose header has been read.
+
+    Raises:
+        ImageError: it is missing, no picture, or whatever a decoder finds wrong with it.
+        PixelReferError: as `read` does.
+    """
     if not isinstance(source, str | os.PathLike | Image.Image):
         raise ImageError(f"{name} must be a file path, a PIL image or a numpy array, got {type(source).__name__}.")
     try:
-        if isinstance(source, Image.Image):
-            return read(source, name)
-        with Image.open(source) as picture:
+        with opened(source) as picture:
             return read(picture, name)
-    except ImageError:
+    except PixelReferError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, str(error)) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not a picture in a format that Pillow reads.") from error
+        raise ImageError(f"{name} is not a picture {PILLOW_READS}.") from error
     except Exception as error:  # decoders meet damaged data with errors of every kind
-        reason = str(getattr(error, "strerror", None) or error)
-        raise ImageError(f"{name} cannot be read: {reason.strip(' .')}.") from error
+        reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+        raise ImageError(f"{name} cannot be read: {reason.strip(' .')[:200]}.") from error
 
 
-def _decoded(picture: Image.Image, name: str) -> Image.Image:
+def _named(source: Any) -> str:
+    """What to call a picture in messages."""
+    return f"Image {path_shown(source)}" if isinstance(source, str | os.PathLike) else "The image"
+
+
+def path_shown(path: str | os.PathLike[str]) -> str:
+    """A path in quotes, shortened where it is none but a long text."""
+    text = str(path)
+    return f"'{text}'" if len(text) <= _LONGEST_PATH and text.isprintable() else shown(text)
+
+
+def decoded(picture: Image.Image, name: str) -> Image.Image:
+    """An opened picture's pixels, upright; raises as `read_picture`."""
     _require_one_picture(picture, name)
+    if reason := takes_too_long(picture):
+        raise ImageError(f"{name} takes too long to decode: {reason} Save it anew.")
     picture.load()
     turn = _TURN_OF_ORIENTATION.get(_orientation(picture.getexif))
     return picture.copy() if turn is None else picture.transpose(turn)
@@ -109,7 +134,7 @@ def _decoded(picture: Image.Image, name: str) -> Image.Image:
 
 def _upright_hw(picture: Image.Image, name: str) -> tuple[int, int]:
     if picture.format == "TIFF":  # Pillow turns these itself, and its versions differ in when the size says so
-        picture = _decoded(picture, name)
+        picture = decoded(picture, name)
         return (picture.height, picture.width)
     _require_one_picture(picture, name)
     width, height = picture.size
@@ -123,10 +148,9 @@ def _require_one_picture(picture: Image.Image, name: str) -> None:
         raise _too_large(name, f"{width}x{height} pixels exceed the limit of {limit}.")
     if not width or not height:
         raise ImageError(f"{name} has no pixels: its size is {width}x{height}.")
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":  # phones keep depth and gain maps in frames after the photo
+    if frames := num_frames(picture):
         raise ImageError(
-            f"{name} is animated or has several pages ({frames} frames), expected one picture: save the frame you mean."
+            f"{name} is animated or has several pages ({frames}), expected one picture: save the frame you mean."
         )
 
 
@@ -142,26 +166,65 @@ def _too_large(name: str, how: str) -> ImageError:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    right_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-    if array.dtype != np.uint8 or not right_shape or 0 in array.shape:
-        raise ImageError(f"An image array must be uint8 of shape (H, W) or (H, W, 3), got {array.dtype} {array.shape}.")
+    _require_array(array)
     return Image.fromarray(array).convert("RGB")
 
 
-def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+def _require_array(array: np.ndarray) -> None:
+    right_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not right_shape or 0 in array.shape:
+        raise ImageError(f"An image array must be uint8 of shape (H, W) or (H, W, 3), got {array.dtype} {array.shape}.")
+
+
+def _rgb(picture: Image.Image, name: str) -> Image.Image:
+    white = greatest_value(picture) if picture.mode.startswith("I") else _MAX_16_BIT
+    has_16_bits = any(";16" in str(tile[-1]) for tile in getattr(picture, "tile", ()))
+    picture = decoded(picture, name)
     if picture.mode.startswith("I"):
-        return _from_16_bit(picture, name)
+        return _from_16_bit(picture, name, white)
     if picture.mode in ("F", "LAB"):
         raise ImageError(f"{name} has pixels of mode {picture.mode}, which is not read; convert it to 8-bit RGB.")
+    if has_16_bits:  # Pillow keeps the upper 8 of them
+        _tell_of_dark(256 * max(high for _, high in _as_pairs(picture.getextrema())), name)
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        paper = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(paper, rgba).convert("RGB")
     return picture.convert("RGB")
 
 
-def _from_16_bit(picture: Image.Image, name: str) -> Image.Image:
+def _as_pairs(extrema: Any) -> list[tuple[int, int]]:
+    """Least and greatest value of each colour, without alpha's."""
+    pairs = list(extrema) if isinstance(extrema[0], tuple) else [extrema]
+    return pairs[: -1 if len(pairs) in (2, 4) else None]
+
+
+def _from_16_bit(picture: Image.Image, name: str, white: int) -> Image.Image:
+    """8 bits from more.
+
+    Args:
+        picture: its values are at most 65535.
+        name: what to call it.
+        white: the value of white by the file's header; heeded where no pixel is brighter.
+    """
     pixels = np.asarray(picture)
-    if pixels.min() < 0 or pixels.max() > _MAX_16_BIT:
+    brightest = int(pixels.max())
+    if pixels.min() < 0 or brightest > _MAX_16_BIT:
         raise ImageError(f"{name} has 32-bit pixels of unknown range; convert it to 8 or 16 bits.")
-    return Image.fromarray((pixels // 257).astype(np.uint8)).convert("RGB")
+    if brightest > white or white == _MAX_16_BIT:
+        white = _MAX_16_BIT
+        _tell_of_dark(brightest, name)
+    return Image.fromarray((pixels.astype(np.uint32) * 255 // white).astype(np.uint8)).convert("RGB")
+
+
+@lru_cache(maxsize=1024)  # once for each file, not in each epoch
+def _tell_of_dark(brightest: int, name: str) -> None:
+    """Warn of a picture of 16 bits that was probably recorded with fewer: read as it says, it is almost black."""
+    if 0 < brightest < 2**_MOST_BITS_RECORDED:
+        logger.warning(
+            "%s has 16 bits, but its greatest value is %d of 65535, as if %d bits were used: it is read as nearly "
+            "black. If it was recorded with fewer bits, scale its values so that white is 65535.",
+            name,
+            brightest,
+            brightest.bit_length(),
+        )

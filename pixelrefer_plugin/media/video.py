@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import logging
 import math
+import mimetypes
 import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..errors import FrameError, ImageError, VideoError
-from .images import load_image
+from ..errors import FrameError, ImageError, VideoError, shown
+from .formats import num_frames, opened, picture_suffixes
+from .images import load_image, path_shown
 from .video_file import FoundVideo, end_of, open_file, stack_frames
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ _DEFAULT_NUM_FRAMES = 16
 FOLDER_FPS = 1.0
 """How fast the frames of a folder are taken to follow each other, where nothing says so."""
 
+_LONGEST_NAME = 48  # characters of a video's name in its repr
 _ROUNDING_S = 1e-6  # k / fps and a frame's own time differ in the last digits of a float
 
 
@@ -37,8 +41,9 @@ def _is_integer(value: Any) -> bool:
 
 def _check_fps(value: Any, name: str) -> None:
     is_number = isinstance(value, float | np.floating) or _is_integer(value)
+    is_number = is_number and not (isinstance(value, int) and value.bit_length() > 1000)  # no float holds it
     if not is_number or not 0 < value < math.inf:
-        raise VideoError(f"{name} must be a finite number > 0, got {value!r}.")
+        raise VideoError(f"{name} must be a finite number > 0, got {shown(value)}.")
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class FrameSampling:
             if value is None:
                 continue
             if not _is_integer(value) or value < 1:
-                raise VideoError(f"FrameSampling.{name} must be an integer >= 1, got {value!r}.")
+                raise VideoError(f"FrameSampling.{name} must be an integer >= 1, got {shown(value)}.")
             object.__setattr__(self, name, int(value))  # NumPy's numbers cannot be saved with a model
         if self.fps is not None:
             _check_fps(self.fps, "FrameSampling.fps")
@@ -87,7 +92,7 @@ class FrameSampling:
             return _spread(len(times_s), min(self.num_frames or _DEFAULT_NUM_FRAMES, self.max_frames))
         # Frame i is on screen at tick k if it starts at or before it and the next one starts after it.
         starts_s = np.array([*times_s, end_of(times_s)])
-        first_ticks = np.ceil((starts_s - _ROUNDING_S) * self.fps)
+        first_ticks = np.ceil((starts_s - _ROUNDING_S) * min(self.fps, 1 / _ROUNDING_S))
         chosen = np.flatnonzero(np.diff(first_ticks) > 0).tolist()
         return chosen if len(chosen) <= self.max_frames else _spread(len(times_s), self.max_frames)
 
@@ -111,6 +116,12 @@ class Video:
     num_source_frames: int
     duration_s: float
     name: str
+
+    def __repr__(self) -> str:
+        height, width = self.image_hw
+        name = self.name if len(self.name) <= _LONGEST_NAME else f"...{self.name[-_LONGEST_NAME:]}"
+        frames = f"{len(self)} of {self.num_source_frames:,} frames, {width}x{height}"
+        return f"Video({frames}, {self.duration_s:.4g} s: {name})"
 
     def __len__(self) -> int:
         return len(self.frame_indices)
@@ -159,12 +170,14 @@ def load_video(
     """Read the sampled frames of a video, upright.
 
     A file is sought through, not decoded as a whole: memory is that of the sampled frames. Its times are those of
-    its packets, exact for variable frame rates too.
+    its packets, exact for variable frame rates too. Where they do not tell its frames apart, since several have one
+    time or a time goes back, it is decoded as a whole and its frames are counted as they come. Frames before the first
+    key frame cannot be decoded and do not count.
 
     Args:
-        source: path of a video file; path of a folder of pictures, one a frame, in natural order (2.jpg before
-            10.jpg); an `(N, H, W, 3)` uint8 array; a sequence of pictures of one size, each of a kind that
-            `load_image` reads; or a `Video`, which is returned as it is.
+        source: path of a video file; path of a folder of pictures, one a frame, whose names differ in their numbers
+            only, in natural order (2.jpg before 10.jpg); an `(N, H, W, 3)` uint8 array; a sequence of pictures of one
+            size, each of a kind that `load_image` reads; or a `Video`, which is returned as it is.
         sampling: which frames to read.
         frames: indices of frames that must be among those read. Each takes the place of the sampled frame nearest
             to it; more are read only where more are named than sampled.
@@ -172,7 +185,8 @@ def load_video(
         times_s: instead of `fps`, when each of their frames is shown, ascending.
 
     Raises:
-        VideoError: the video is missing, damaged, truncated, has no frames or no times, or has no such frame.
+        VideoError: the video is missing, damaged, truncated, has no frames or no times, or has no such frame; a folder
+            has pictures that are not frames; the sampled frames do not fit into some 3 GB.
     """
     named = _checked_frames(frames)
     if isinstance(source, Video):
@@ -189,6 +203,28 @@ def load_video(
         duration_s=opened.duration_s,
         name=opened.name,
     )
+
+
+def is_video_source(source: Any) -> bool:
+    """Whether a source is one of `load_video` and none of `load_image`: a file by what it holds, else by its name.
+
+    Raises:
+        VideoError: it is a path, but neither of a file nor of a folder.
+    """
+    if not isinstance(source, str | os.PathLike):
+        several = isinstance(source, Sequence) and not isinstance(source, bytes | Image.Image)
+        return isinstance(source, Video) or several or getattr(source, "ndim", 0) == 4
+    if os.path.isdir(source):
+        return True
+    if os.path.exists(source) and not os.path.isfile(source):  # opening a pipe would wait for its other end
+        raise VideoError(f"{path_shown(source)} is neither a file nor a folder.")
+    try:
+        with opened(source) as picture:
+            return picture.format == "GIF" and bool(num_frames(picture))
+    except OSError:  # missing, or nothing that Pillow knows
+        return not (mimetypes.guess_type(str(source))[0] or "").startswith("image/")
+    except Exception:  # a picture that is damaged or too large: reading it will tell
+        return False
 
 
 def frame_times(
@@ -235,10 +271,14 @@ def _open(source: VideoSource, *, fps: float | None, times_s: Sequence[float] | 
         if os.path.isdir(path):  # unlike Path's, these take what may not be looked at as absent
             return _open_folder(path, fps, times_s)
         if fps is not None or times_s is not None:
-            raise VideoError(f"Video '{path}' is a file and has its own times. Leave out fps and times_s.")
+            raise VideoError(f"Video {path_shown(path)} is a file and has its own times. Leave out fps and times_s.")
         return open_file(path)
     if hasattr(source, "__array__"):
-        return _open_array(np.asarray(source), fps, times_s)
+        try:
+            frames_nhwc = np.asarray(source)
+        except Exception as error:  # of whatever was given
+            raise VideoError(f"An array of frames must be uint8 of shape (N, H, W, 3), got {shown(source)}.") from error
+        return _open_array(frames_nhwc, fps, times_s)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
         return _open_pictures(source, "The list of pictures", fps, times_s)
     raise VideoError(
@@ -248,10 +288,13 @@ def _open(source: VideoSource, *, fps: float | None, times_s: Sequence[float] | 
 
 
 def _checked_frames(frames: Iterable[int]) -> list[int]:
-    named = set(frames)
+    try:
+        named = set(frames)
+    except Exception as error:  # of whatever was given
+        raise VideoError(f"frames must be integers counted from 0, got {shown(frames)}.") from error
     for index in named:
         if not _is_integer(index) or index < 0:
-            raise VideoError(f"frames must be integers counted from 0, got {index!r}.")
+            raise VideoError(f"frames must be integers counted from 0, got {shown(index)}.")
     return sorted(map(int, named))
 
 
@@ -289,16 +332,59 @@ def _listed(indices: Sequence[int]) -> str:
 
 
 def _open_folder(folder: Path, fps: float | None, times_s: Sequence[float] | None) -> FoundVideo:
-    name = f"Folder '{folder}'"
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    name = f"Folder {path_shown(folder)}"
+    suffixes = picture_suffixes()
     try:
         files = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != "."]
+        frames = _frames_among([path for path in files if not path.is_dir()], name)
     except OSError as error:
         raise VideoError(f"{name} cannot be read: {error.strerror}.") from error
     if fps is None and times_s is None:
         fps = FOLDER_FPS
         logger.warning("%s says nothing about time: taken as %g frame per second. Give fps or times_s.", name, fps)
-    return _open_pictures(sorted(files, key=_natural), name, fps, times_s)
+    return _open_pictures(frames, name, fps, times_s)
+
+
+_HOW_TO_SAY = "Keep the frames in a folder of their own, or give a list of their paths."
+
+
+def _frames_among(files: Sequence[Path], name: str) -> list[Path]:
+    """The pictures of a folder that are its frames, in natural order.
+
+    Frames differ in their numbers only. One that has no number among numbered ones, such as a cover, is left out.
+
+    Raises:
+        VideoError: several pictures have one number, such as masks beside the frames, or names of several kinds.
+    """
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(files, key=_natural):
+        kinds.setdefault(re.sub(r"\d+", "#", path.stem.casefold()), []).append(path)
+    numbered = {kind: paths for kind, paths in kinds.items() if "#" in kind}
+    if len(numbered) > 1:
+        listed = " and ".join(f"'{paths[0].name}' ({len(paths)} of its kind)" for paths in list(numbered.values())[:3])
+        raise VideoError(f"{name} has pictures whose names are numbered in different ways: {listed}. {_HOW_TO_SAY}")
+    if not numbered:
+        numbered = {"": sorted(files, key=_natural)}
+    (frames,) = numbered.values()
+    others = [path for kind, paths in kinds.items() if "#" not in kind for path in paths if path not in frames]
+    if len(others) >= len(frames) > 0 and others:
+        raise VideoError(
+            f"{name} has pictures with numbers, such as '{frames[0].name}', and as many without, such as "
+            f"'{others[0].name}'. {_HOW_TO_SAY}"
+        )
+    for earlier, later in pairwise(frames):
+        if _number_of(earlier) == _number_of(later):
+            raise VideoError(
+                f"{name} has two pictures for one frame: '{earlier.name}' and '{later.name}'. {_HOW_TO_SAY}"
+            )
+    if others:
+        listed = ", ".join(f"'{path.name}'" for path in others[:3])
+        logger.warning("%s: %s has no number as the %d frames have, and is left out.", name, listed, len(frames))
+    return frames
+
+
+def _number_of(path: Path) -> list[str | int]:
+    return _natural(path.with_suffix(""))[0]
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
@@ -342,7 +428,10 @@ def _timed(
     if fps is not None:
         _check_fps(fps, "fps")
         return FoundVideo(name, tuple(index / fps for index in range(num_frames)), num_frames / fps, read)
-    given_s = np.asarray(times_s)
+    try:
+        given_s = np.asarray(times_s)
+    except Exception as error:  # of whatever was given
+        raise VideoError(f"{name}: times_s must be numbers, got {shown(times_s)}.") from error
     if given_s.shape != (num_frames,):
         raise VideoError(f"{name} has {num_frames} frames, so times_s must be as many, got shape {given_s.shape}.")
     if given_s.dtype.kind not in "iuf" or not np.isfinite(given_s).all() or (np.diff(given_s) <= 0).any():

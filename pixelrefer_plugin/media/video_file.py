@@ -5,6 +5,7 @@ It knows containers, packets and frames; which frames are wanted is decided in `
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from bisect import bisect_right
@@ -22,10 +23,15 @@ from av.stream import Disposition
 from PIL import Image
 
 from ..errors import VideoError
-from .images import load_image
+from .images import load_image, path_shown
+
+logger = logging.getLogger(__name__)
 
 _DECLARED_SLACK_S = 0.5  # a header may round what it declares
 _MAX_PIXELS = 2**31 - 1  # FFmpeg's own limit
+_MOST_SAMPLED_PIXELS = 2**30  # of all sampled frames together, at 3 bytes each: 128 frames of 4K
+_RESTART_S = 1.0  # a step back by more is a clock that starts again, by less a jitter
+_REPAIR = "Convert it, for example with: ffmpeg -i INPUT OUTPUT.mp4"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +61,7 @@ def stack_frames(pictures: Iterable[np.ndarray], indices: Sequence[int], name: s
     frames_nhwc = np.empty((len(indices), 0, 0, 3), np.uint8)
     for position, (index, picture) in enumerate(zip(indices, pictures, strict=True)):
         if position == 0:
+            _require_memory(len(indices), picture.shape[:2], name)
             frames_nhwc = np.empty((len(indices), *picture.shape), np.uint8)
         height, width = frames_nhwc.shape[1:3]
         if picture.shape[:2] != (height, width):
@@ -65,6 +72,15 @@ def stack_frames(pictures: Iterable[np.ndarray], indices: Sequence[int], name: s
         frames_nhwc[position] = picture
         del picture  # not to be held while the next one is made
     return frames_nhwc
+
+
+def _require_memory(count: int, image_hw: tuple[int, ...], name: str) -> None:
+    height, width = image_hw
+    if count * height * width > _MOST_SAMPLED_PIXELS:
+        raise VideoError(
+            f"{name}: {count} frames of {width}x{height} take {count * height * width * 3 / 1e9:.1f} GB. Sample fewer "
+            f"frames: FrameSampling(num_frames={max(1, _MOST_SAMPLED_PIXELS // (height * width))}) fits."
+        )
 
 
 class _Packet(NamedTuple):
@@ -87,12 +103,15 @@ class _Timeline:
         tick_s: how long a tick is.
         duration_s: from the first frame until the last one's end.
         keys: packets from which decoding can start, ascending.
+        is_by_order: whether `pts` says only when frames are shown, not which is which: several had one time in the
+            file, or a time went back. A frame is then known by how many are decoded before it.
     """
 
-    pts: tuple[int, ...]
+    pts: tuple[float, ...]
     tick_s: float
     duration_s: float
-    keys: tuple[_Packet, ...]
+    keys: tuple[_Packet, ...] = ()
+    is_by_order: bool = False
 
     def time_s(self, index: int) -> float:
         return (self.pts[index] - self.pts[0]) * self.tick_s
@@ -109,13 +128,13 @@ def open_file(path: Path) -> FoundVideo:
     Raises:
         VideoError: there is no such file, or it is no video, has no frames or no times, or is truncated.
     """
-    name = f"Video '{path}'"
+    name = f"Video {path_shown(path)}"
     if not os.path.exists(path):
         raise VideoError(f"{name} does not exist.")
     if not os.path.isfile(path):
         raise VideoError(f"{name} is neither a file nor a folder.")
     with _opened(path, name) as (container, stream):
-        timeline = _read_timeline(container, stream, name)
+        timeline = _read_timeline(container, stream, name) or _decoded_timeline(path, name)
 
     def read(indices: Sequence[int]) -> np.ndarray:
         try:
@@ -157,8 +176,8 @@ def _video_stream(container: Any) -> Any:
         return None
 
 
-def _read_timeline(container: Any, stream: Any, name: str) -> _Timeline:
-    """Presentation times of all frames, without decoding any.
+def _read_timeline(container: Any, stream: Any, name: str) -> _Timeline | None:
+    """Presentation times of all frames, without decoding any; None where they do not tell the frames apart.
 
     Raises:
         VideoError: there are no frames, they have no times, or the file ends before its header says.
@@ -169,14 +188,93 @@ def _read_timeline(container: Any, stream: Any, name: str) -> _Timeline:
     if not shown:
         raise VideoError(f"{name} has no frames.")
     tick_s = float(stream.time_base)
-    pts = tuple(dict.fromkeys(packet.pts for packet in shown))
     last_s = shown[-1].duration * tick_s
-    times_s = [(each - pts[0]) * tick_s for each in pts]
-    duration_s = times_s[-1] + last_s if last_s > 0 else end_of(times_s)
-    ends_early = pts[0] * tick_s + duration_s < _declared_end_s(stream) - _DECLARED_SLACK_S
+    end_s = (shown[-1].pts - shown[0].pts) * tick_s + last_s
+    if last_s <= 0:
+        end_s = end_of([(each - shown[0].pts) * tick_s for each in sorted({packet.pts for packet in shown})])
+    ends_early = shown[0].pts * tick_s + end_s < _declared_end_s(stream) - _DECLARED_SLACK_S
     if len(packets) < num_listed or not packets[-1].is_whole or ends_early:
-        raise VideoError(f"{name} is truncated: it ends after {duration_s:.3f} s, frame {len(pts) - 1}.")
-    return _Timeline(pts, tick_s, duration_s, tuple(sorted(packet for packet in packets if packet.is_key)))
+        raise VideoError(f"{name} is truncated: it ends after {end_s:.3f} s, frame {len(shown) - 1}.")
+    if not _is_in_step(packets, reorders=stream.codec_context.has_b_frames):
+        return None
+    keys = tuple(sorted(packet for packet in packets if packet.is_key))
+    if keys and not packets[0].is_key:
+        first = keys[0].pts
+        before, shown = len(shown), [packet for packet in shown if packet.pts >= first]
+        if not shown:
+            raise VideoError(f"{name} has no frame that can be decoded: it ends before its first key frame.")
+        if len(shown) < before:
+            logger.warning(
+                "%s begins between key frames: %d frames before the first one cannot be decoded and do not count.",
+                name,
+                before - len(shown),
+            )
+    pts = tuple(packet.pts for packet in shown)
+    end_s = (pts[-1] - pts[0]) * tick_s + last_s if last_s > 0 else end_of([(each - pts[0]) * tick_s for each in pts])
+    return _Timeline(pts, tick_s, end_s, keys)
+
+
+def _is_in_step(packets: Sequence[_Packet], *, reorders: bool) -> bool:
+    """Whether every shown frame has a time of its own, and times follow the order in which frames are decoded."""
+    pts = [packet.pts for packet in packets if packet.is_shown]
+    ascending = [pts]
+    if reorders:  # the frames between two key frames may come in any order, the key frames not
+        ascending = [[packet.dts for packet in packets], [packet.pts for packet in packets if packet.is_key]]
+    return len(set(pts)) == len(pts) and all(a <= b for times in ascending for a, b in pairwise(times))
+
+
+def _decoded_timeline(path: Path, name: str) -> _Timeline:
+    """The timeline of a file whose times do not tell its frames apart, by decoding all of it.
+
+    Times that start again go on where they stopped; frames of one time share the time until the next one.
+    """
+    pts = []
+    with _opened(path, name) as (container, stream):
+        try:
+            for frame in _decoded_frames(stream, container.demux(stream)):
+                pts.append(frame.pts)
+        except av.FFmpegError as error:
+            raise VideoError(f"{name}: frame {len(pts)} cannot be decoded: {error.strerror}. {_REPAIR}") from error
+    tick_s = float(stream.time_base)
+    times = _ascending(pts, restart=_RESTART_S / tick_s)
+    if len(times) > 1 and times[-1] <= times[0]:
+        raise _without_times(name, container)
+    if not times:
+        raise VideoError(f"{name} has no frames.")
+    end_s = end_of([(each - times[0]) * tick_s for each in times])
+    return _Timeline(tuple(times), tick_s, end_s, is_by_order=True)
+
+
+def _ascending(pts: Sequence[int | None], *, restart: float) -> list[float]:
+    """Times in the order of the frames, each greater than the one before as far as any differ.
+
+    Args:
+        pts: what the frames say, None where they say nothing.
+        restart: a step back of so many ticks is a clock that starts again.
+    """
+    steps = [b - a for a, b in pairwise(pts) if a is not None and b is not None and b > a]
+    step = sorted(steps)[len(steps) // 2] if steps else 0
+    known: list[float] = []
+    offset: float = 0
+    for each in pts:
+        last = known[-1] if known else None
+        at = last if each is None else each + offset
+        if last is not None and at is not None and each is not None and last - at > restart:
+            offset += last + step - at
+            at = last + step
+        known.append(at if last is None or at is None else max(at, last))  # type: ignore[arg-type]
+    return _spread_runs([each or 0 for each in known])
+
+
+def _spread_runs(times: Sequence[float]) -> list[float]:
+    """Equal times, spread evenly until the next one; the last ones as far apart as those before them."""
+    runs = [(time, len(list(run))) for time, run in groupby(times)]
+    spread: list[float] = []
+    length = 0.0
+    for index, (time, count) in enumerate(runs):
+        length = runs[index + 1][0] - time if index + 1 < len(runs) else length
+        spread += [time + length * part / count for part in range(count)]
+    return spread
 
 
 def _packets(container: Any, stream: Any, name: str) -> list[_Packet]:
@@ -199,8 +297,7 @@ def _packets(container: Any, stream: Any, name: str) -> list[_Packet]:
 
 def _without_times(name: str, container: Any) -> VideoError:
     return VideoError(
-        f"{name} has no presentation times: its format, {container.format.long_name}, does not store them. "
-        "Convert it, for example with: ffmpeg -i INPUT OUTPUT.mp4"
+        f"{name} has no presentation times: its format, {container.format.long_name}, does not store them. {_REPAIR}"
     )
 
 
@@ -222,13 +319,10 @@ def _decoded(
     name: str,
 ) -> Iterator[np.ndarray]:
     """The frames at `indices`, ascending, upright. Seeks to where decoding each must start, unless it is on the way."""
-    codec = stream.codec_context
-    codec.thread_count = 1  # each thread would hold frames of its own
-    codec.options = {"max_pixels": str(Image.MAX_IMAGE_PIXELS or _MAX_PIXELS)}
     orientation: _Orientation | None = None
     for key, run in groupby(indices, start_of):
         packets = container.demux(stream) if key is None else _packets_from(container, stream, key)
-        frames = chain.from_iterable(packet.decode() for packet in packets)
+        frames = enumerate(_decoded_frames(stream, packets))
         for index in run:
             frame = _frame_of(frames, timeline, index, name)
             # Asked for once: a frame and its side data hold each other in memory until the garbage collector runs.
@@ -237,6 +331,14 @@ def _decoded(
             del frame  # not to be held while the next one is decoded
             yield picture
             del picture
+
+
+def _decoded_frames(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+    codec = stream.codec_context
+    if not codec.is_open:
+        codec.thread_count = 1  # each thread would hold frames of its own
+        codec.options = {"max_pixels": str(Image.MAX_IMAGE_PIXELS or _MAX_PIXELS)}
+    return chain.from_iterable(packet.decode() for packet in packets)
 
 
 def _packets_from(container: Any, stream: Any, key: _Packet) -> Iterator[Any]:
@@ -251,13 +353,18 @@ def _packets_from(container: Any, stream: Any, key: _Packet) -> Iterator[Any]:
     return chain([first], packets)
 
 
-def _frame_of(frames: Iterator[Any], timeline: _Timeline, index: int, name: str) -> Any:
+def _frame_of(frames: Iterator[tuple[int, Any]], timeline: _Timeline, index: int, name: str) -> Any:
+    """A frame among those that are decoded, counted from where decoding starts."""
     pts = timeline.pts[index]
+
+    def is_reached(number: int, frame: Any) -> bool:
+        return number >= index if timeline.is_by_order else frame.pts is not None and frame.pts >= pts
+
     try:
-        frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= pts), None)
+        frame = next((frame for number, frame in frames if is_reached(number, frame)), None)
     except av.FFmpegError as error:
         raise _undecodable(name, timeline, index, error.strerror) from error
-    if frame is None or frame.pts != pts:
+    if frame is None or not (timeline.is_by_order or frame.pts == pts):
         raise _undecodable(name, timeline, index, "it is missing from the stream")
     if frame.is_corrupt:
         raise _undecodable(name, timeline, index, "its data is damaged")
@@ -265,7 +372,9 @@ def _frame_of(frames: Iterator[Any], timeline: _Timeline, index: int, name: str)
 
 
 def _undecodable(name: str, timeline: _Timeline, index: int, reason: str | None) -> VideoError:
-    return VideoError(f"{name}: frame {index}, at {timeline.time_s(index):.3f} s, cannot be decoded: {reason}.")
+    return VideoError(
+        f"{name}: frame {index}, at {timeline.time_s(index):.3f} s, cannot be decoded: {reason}. {_REPAIR}"
+    )
 
 
 def _rgb(frame: Any) -> np.ndarray:

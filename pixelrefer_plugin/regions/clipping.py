@@ -15,11 +15,9 @@ import numpy as np
 from ..errors import RegionError, shown
 from .given import looks_normalised
 from .mask import RegionMask
-from .rasterize import CHECKS, NOISE_PX, RASTERIZERS
+from .rasterize import CHECKS, NOISE_PX, RASTERIZERS, Point
 
 _FARTHEST_PX = 1e9  # arithmetic on pixels is exact to here, and no picture is as wide
-
-_Point = tuple[float, float]
 
 
 def clipped(kind: str, data: Any, image_hw: tuple[int, int]) -> tuple[str, Any]:
@@ -108,7 +106,7 @@ def _clipped_points(data: tuple[Any, float], image_hw: tuple[int, int]) -> tuple
 def _clipped_scribble(data: tuple[Any, float], image_hw: tuple[int, int]) -> tuple[str, Any] | None:
     """The line's part inside; a mask where it leaves the picture and comes back."""
     points, line_width = data
-    pieces: list[list[_Point]] = []
+    pieces: list[list[Point]] = []
     for start, stop in pairwise(points):
         piece = _clipped_line(start, stop, image_hw)
         if piece is None:
@@ -123,7 +121,7 @@ def _clipped_scribble(data: tuple[Any, float], image_hw: tuple[int, int]) -> tup
     return "mask", RegionMask.union([RASTERIZERS[kind](line, image_hw) for kind, line in lines])
 
 
-def _clipped_line(start: _Point, stop: _Point, image_hw: tuple[int, int]) -> tuple[_Point, _Point] | None:
+def _clipped_line(start: Point, stop: Point, image_hw: tuple[int, int]) -> tuple[Point, Point] | None:
     """The part of a straight line inside the image (Liang and Barsky 1984)."""
     height, width = image_hw
     first, last = 0.0, 1.0
@@ -139,7 +137,7 @@ def _clipped_line(start: _Point, stop: _Point, image_hw: tuple[int, int]) -> tup
     return _on_line(start, stop, first, image_hw), _on_line(start, stop, last, image_hw)
 
 
-def _on_line(start: _Point, stop: _Point, share: float, image_hw: tuple[int, int]) -> _Point:
+def _on_line(start: Point, stop: Point, share: float, image_hw: tuple[int, int]) -> Point:
     if share in (0, 1):
         return stop if share else start
     height, width = image_hw

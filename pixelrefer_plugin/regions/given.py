@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..errors import RegionError, shown
+from ..media.formats import lossy_format
+from ..media.images import decoded, read_with
+
+logger = logging.getLogger(__name__)
+
+
+_GREATEST_INDEX = 2**31
+
+
+def is_index(value: Any) -> bool:
+    """Whether it is an integer that counts something from 0."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= int(value) < _GREATEST_INDEX
 
 
 def finite_numbers(values: Any, *, what: str, shape: str) -> tuple[float, ...]:
     try:
         numbers = list(values)
         finite = [math.isfinite(number) for number in numbers]  # refuses the digits of a string, as `float` does not
-    except (TypeError, ValueError, OverflowError) as error:
+    except Exception as error:  # of whatever was given
         raise RegionError(f"{what} must be numbers {shape}, got {shown(values)}.") from error
     if not all(finite):
         raise RegionError(f"{what} must be finite numbers {shape}, got {shown(values)}.")
@@ -27,7 +42,7 @@ def whole_numbers(values: Any, *, what: str, shape: str) -> tuple[int, ...]:
     try:
         numbers = list(values)
         integers = tuple(int(number) for number in numbers)
-    except (TypeError, ValueError, OverflowError) as error:
+    except Exception as error:  # of whatever was given
         raise RegionError(f"{what} must be integers {shape}, got {shown(values)}.") from error
     if any(integer != number for integer, number in zip(integers, numbers, strict=True)):
         raise RegionError(f"{what} must be integers {shape}, got {shown(values)}.")
@@ -37,14 +52,16 @@ def whole_numbers(values: Any, *, what: str, shape: str) -> tuple[int, ...]:
 def positive_number(value: float, name: str) -> float:
     (number,) = finite_numbers([value], what=name, shape="in pixels")
     if number <= 0:
-        raise RegionError(f"{name} must be positive, got {value}.")
+        raise RegionError(f"{name} must be positive, got {shown(value)}.")
     return number
 
 
 def number_pairs(points_xy: Any, *, what: str) -> tuple[tuple[float, float], ...]:
     try:
         pairs = [finite_numbers(point, what=what, shape="(x, y)") for point in points_xy]
-    except TypeError as error:
+    except RegionError:
+        raise
+    except Exception as error:  # of whatever was given
         raise RegionError(f"{what} must be a list of (x, y), got {shown(points_xy)}.") from error
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise RegionError(f"{what} must be one or more (x, y), got {shown(points_xy)}.")
@@ -70,21 +87,26 @@ def polygon_parts(polygon: Any) -> list[Any]:
     try:
         depth_of_first = np.ndim(polygon[0])
         nested = depth_of_first == 2 or (depth_of_first == 1 and len(polygon[0]) != 2)
-    except (TypeError, IndexError, KeyError, ValueError) as error:
+        return list(polygon) if nested else [polygon]
+    except Exception as error:  # of whatever was given
         raise RegionError(f"A polygon must be a list of coordinates, got {shown(polygon)}.") from error
-    return list(polygon) if nested else [polygon]
 
 
 def polygon_ring(part: Any) -> tuple[float, ...]:
     try:
-        flat = np.asarray(part, dtype=np.float64).ravel()
-    except (TypeError, ValueError, OverflowError) as error:
+        given = np.asarray(part)
+        if given.dtype.kind not in "biufO":
+            raise ValueError("the digits of a string are no numbers")
+        flat = given.astype(np.float64).ravel()
+    except Exception as error:  # of whatever was given
         raise RegionError(f"A polygon must be numbers x0,y0,x1,y1,..., got {shown(part)}.") from error
+    if not np.isfinite(flat).all():
+        raise RegionError(f"A polygon must be finite numbers x0,y0,x1,y1,..., got {shown(part)}.")
     if len(flat) % 2 or len(flat) < 6:
         raise RegionError(
             f"A polygon needs three or more (x, y), so an even number >= 6 of coordinates, got {len(flat)}."
         )
-    return finite_numbers(flat, what="A polygon", shape="x0,y0,x1,y1,...")
+    return tuple(flat.tolist())
 
 
 _MOST_RLE_DIGITS = 11  # of 5 bits: no run of a picture needs as many, and 64 bits hold them
@@ -125,6 +147,40 @@ def decompress_rle(counts: str | bytes) -> tuple[int, ...]:
     return tuple(runs.tolist())
 
 
+def compress_rle(runs: Sequence[int]) -> str:
+    """COCO's compressed form of runs of any length, which pycocotools keeps in 32 bits."""
+    characters = []
+    for index, run in enumerate(runs):
+        rest, is_last = run - (runs[index - 2] if index > 2 else 0), False
+        while not is_last:
+            digit, rest = rest & 31, rest >> 5
+            is_last = rest == (-1 if digit & 16 else 0)
+            characters.append(chr(48 + digit + (0 if is_last else 32)))
+    return "".join(characters)
+
+
+def read_mask(path: str | os.PathLike[str], *, name: str) -> Image.Image:
+    """A mask's picture in the mode it was stored in.
+
+    Raises:
+        RegionError: its format changes values, so that a mask's edges are not what they were.
+        ImageError: it is missing, damaged or no picture.
+    """
+
+    def exact(picture: Image.Image, name: str) -> Image.Image:
+        require_lossless(picture, name)
+        return decoded(picture, name)
+
+    return read_with(exact, path, name=name)
+
+
+def require_lossless(picture: Image.Image, name: str) -> None:
+    kind = lossy_format(picture)
+    if kind:
+        article = "an" if kind[0] in "A" else "a"
+        raise RegionError(f"{name} is {article} {kind}, which blurs a mask's values. Save masks as PNG.")
+
+
 def mask_values(picture: Image.Image, name: str, *, use_alpha: bool) -> np.ndarray:
     """One number per pixel, `(H, W)`, whichever of the usual forms the mask picture has."""
     values = np.asarray(picture)
@@ -137,3 +193,15 @@ def mask_values(picture: Image.Image, name: str, *, use_alpha: bool) -> np.ndarr
     if values.ndim != 2 or picture.mode == "F":
         raise RegionError(f"{name} is a colour picture (mode {picture.mode}); expected one channel.")
     return values
+
+
+@lru_cache(maxsize=1024)  # once for each file, not in each epoch
+def tell_of_many_values(name: str, count: int, least: int, greatest: int) -> None:
+    logger.warning(
+        "%s has %d values, from %d to %d, and all but 0 count as inside. Of a label map, say which value is meant; "
+        "a mask that was resized or saved as a JPEG once should be made anew, with two values.",
+        name,
+        count,
+        least,
+        greatest,
+    )

@@ -54,6 +54,10 @@ class RegionMask:
         for name, value in (("box_xyxy", box_xyxy), ("image_hw", image_hw), ("area", area), ("_bits", bits)):
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        height, width = self.image_hw
+        return f"RegionMask({self.area:,} px in {self.box_xyxy} on {width}x{height})"
+
     @classmethod
     def from_dense(cls, mask: np.ndarray) -> RegionMask:
         """Compact a `(H, W)` bool mask. Raises `RegionError` when no pixel is set."""

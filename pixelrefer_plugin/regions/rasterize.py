@@ -8,12 +8,16 @@ from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..errors import RegionError, shown
-from .given import decompress_rle, looks_normalised
+from .filling import Filling, filling
+from .given import looks_normalised
 from .mask import Box, RegionMask, trimmed_mask
 
-Points = Sequence[tuple[float, float]]
+Point = tuple[float, float]
+Points = Sequence[Point]
+Line = tuple[Point, Point]
 
 # How far a coordinate may lie outside its image before the region is refused: annotation tools round.
 OUTSIDE_TOLERANCE_PX = 1.0
@@ -57,50 +61,81 @@ def _pixels_touched(start: float, stop: float, side: int) -> tuple[int, int]:
 
 
 def _polygon_to_mask(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> RegionMask:
-    return _runs_to_mask(_polygon_runs(rings, image_hw), image_hw)
+    return _filled(rings, image_hw).mask(image_hw)
 
 
-def _polygon_runs(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> tuple[int, ...]:
-    from pycocotools import mask as coco
-
+def _filled(rings: tuple[tuple[float, ...], ...], image_hw: tuple[int, int]) -> Filling:
     points = [pair for ring in rings for pair in zip(ring[::2], ring[1::2], strict=True)]
     _require_inside(points, image_hw, "polygon")
-    encoded = coco.merge(coco.frPyObjects([list(ring) for ring in rings], *image_hw))
-    runs = decompress_rle(encoded["counts"])
+    filled = filling(rings, image_hw)
     normalised = _said_of_normalised(points, image_hw, "polygon", rings)
-    if not any(runs[1::2]):
+    if filled.is_empty:
         reason = f". {normalised}" if normalised else ": is it flat?"
         raise RegionError(f"The polygon {shown(rings)} covers no pixel's centre of the image{reason}")
     if normalised:
         raise RegionError(normalised)
-    return runs
+    return filled
 
 
 def _check_points(data: tuple[Any, float], image_hw: tuple[int, int]) -> None:
     _require_pixels(data[0], image_hw, "point", data[0])
     _require_inside(data[0], image_hw, "point", slack=0.0)
+    _require_drawable(_dots(data), data[1], image_hw, "clicks")
 
 
 def _points_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
     _check_points(data, image_hw)
-    points, radius = data
-    return _strokes([(point, point) for point in points], radius, image_hw)
+    return _strokes(_dots(data), data[1], image_hw)
+
+
+def _dots(data: tuple[Any, float]) -> list[Line]:
+    return [(point, point) for point in dict.fromkeys(data[0])]
 
 
 def _check_scribble(data: tuple[Any, float], image_hw: tuple[int, int]) -> None:
     _require_pixels(data[0], image_hw, "scribble", data[0])
     _require_inside(data[0], image_hw, "scribble", slack=0.0)
+    _require_drawable(_lines(data), data[1] / 2, image_hw, "scribble")
 
 
 def _scribble_to_mask(data: tuple[Any, float], image_hw: tuple[int, int]) -> RegionMask:
     _check_scribble(data, image_hw)
-    points, line_width = data
-    return _strokes(list(pairwise(points)), line_width / 2, image_hw)
+    return _strokes(_lines(data), data[1] / 2, image_hw)
 
 
-def _strokes(lines: Sequence[tuple[Any, Any]], radius: float, image_hw: tuple[int, int]) -> RegionMask:
+def _lines(data: tuple[Any, float]) -> list[Line]:
+    return list(dict.fromkeys(pairwise(data[0])))
+
+
+def _require_drawable(lines: Sequence[Line], radius: float, image_hw: tuple[int, int], what: str) -> None:
+    """Refuse lines that are too many and too wide to draw in seconds."""
+    height, width = image_hw
+    total = 0.0
+    for (xa, ya), (xb, yb) in lines:
+        if _covers_all(((xa, ya), (xb, yb)), radius, image_hw):
+            return
+        rows = min(height, abs(yb - ya) + 2 * radius + 2)
+        columns = min(width, 2 * radius + 2 + abs(xb - xa) * min(1.0, (_BAND_PX + 2 * radius) / max(abs(yb - ya), 1.0)))
+        total += rows * columns + _PIXELS_OF_A_LINE
+    if total > _MOST_PIXELS_DRAWN:
+        raise RegionError(
+            f"The {what} cannot be drawn in reasonable time: {len(lines):,} points and lines, {2 * radius:g} pixels "
+            f"wide, on an image of {_size(image_hw)}. Give fewer or narrower ones, or a mask."
+        )
+
+
+def _covers_all(line: Line, radius: float, image_hw: tuple[int, int]) -> bool:
+    """Whether every corner of the image, and so every pixel of it, lies within `radius` of a line's first end."""
+    (x, y), _ = line
+    height, width = image_hw
+    return math.hypot(max(x, width - x), max(y, height - y)) <= radius
+
+
+def _strokes(lines: Sequence[Line], radius: float, image_hw: tuple[int, int]) -> RegionMask:
     """The pixels whose centre lies within `radius` of a line, and the pixels under the lines' ends."""
     height, width = image_hw
+    if any(_covers_all(line, radius, image_hw) for line in lines):
+        return RegionMask(None, (0, 0, width, height), image_hw)
     radius = max(radius, 0.5)  # less would leave gaps in a line
     ends = np.array(lines).reshape(-1, 2)
     left, top = np.maximum(np.floor(ends.min(axis=0) - radius), 0).astype(int).tolist()
@@ -115,10 +150,12 @@ def _strokes(lines: Sequence[tuple[Any, Any]], radius: float, image_hw: tuple[in
     return mask
 
 
+_MOST_PIXELS_DRAWN = 2**28  # some seconds; pixels under several lines count for each
+_PIXELS_OF_A_LINE = 2**12  # what the calls for a line cost, in pixels
 _BAND_PX = 64  # rows drawn at a time: a long line is far from most pixels of its box
 
 
-def _draw_line(part: np.ndarray, origin_xy: tuple[int, int], line: tuple[Any, Any], radius: float) -> None:
+def _draw_line(part: np.ndarray, origin_xy: tuple[int, int], line: Line, radius: float) -> None:
     """Set the pixels whose centre lies within `radius` of a line, in the part of the image from `origin_xy` on."""
     (xa, ya), (xb, yb) = line
     x0, y0 = origin_xy
@@ -139,6 +176,12 @@ def _draw_line(part: np.ndarray, origin_xy: tuple[int, int], line: tuple[Any, An
 
 def _check_rle(data: tuple[Any, tuple[int, int]], image_hw: tuple[int, int]) -> None:
     _require_size(data[1], image_hw, what="The RLE")
+    pixels, limit = math.prod(image_hw), Image.MAX_IMAGE_PIXELS
+    if limit is not None and pixels > limit:
+        raise RegionError(
+            f"The RLE is of {pixels:,} pixels, but a picture may have {limit:,}. Raise "
+            "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        )
 
 
 def _rle_to_mask(data: tuple[Any, tuple[int, int]], image_hw: tuple[int, int]) -> RegionMask:
@@ -163,7 +206,7 @@ def _runs_to_mask(runs: Sequence[int], image_hw: tuple[int, int]) -> RegionMask:
 CHECKS: dict[str, Callable[[Any, tuple[int, int]], Any]] = {
     "mask": _check_mask,
     "box": _box_in_pixels,
-    "polygon": _polygon_runs,
+    "polygon": _filled,
     "points": _check_points,
     "rle": _check_rle,
     "scribble": _check_scribble,

@@ -16,19 +16,24 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..errors import RegionError, placed, shown
-from ..media.images import read_picture
+from ..media.images import path_shown
 from .clipping import clipped
 from .given import (
     finite_numbers,
+    is_index,
     looks_normalised,
     mask_values,
     number_pairs,
     polygon_parts,
     polygon_ring,
     positive_number,
+    read_mask,
+    require_lossless,
     rle_runs,
+    tell_of_many_values,
     whole_numbers,
 )
 from .mask import RegionMask
@@ -52,11 +57,17 @@ class Region:
     data: Any
     image_index: int = 0
 
+    def __repr__(self) -> str:
+        where = f", image_index={self.image_index}" if self.image_index else ""
+        return f"Region({self.kind} {_described(self.kind, self.data)}{where})"
+
     def __post_init__(self) -> None:
-        if self.kind not in RASTERIZERS:
-            raise RegionError(f"Region.kind must be one of {', '.join(RASTERIZERS)}, got '{self.kind}'.")
-        if not isinstance(self.image_index, int | np.integer) or self.image_index < 0:
-            raise RegionError(f"Region.image_index must be an integer >= 0, got {self.image_index!r}.")
+        if not isinstance(self.kind, str) or self.kind not in RASTERIZERS:
+            raise RegionError(f"Region.kind must be one of {', '.join(RASTERIZERS)}, got {shown(self.kind)}.")
+        if not isinstance(self.data, RegionMask if self.kind == "mask" else tuple):
+            raise RegionError(f"A Region is made by Region.from_{self.kind}, not of {shown(self.data)}.")
+        if not is_index(self.image_index):
+            raise RegionError(f"Region.image_index must be an integer >= 0, got {shown(self.image_index)}.")
 
     @classmethod
     def from_mask(cls, mask: np.ndarray, *, image_index: int = 0) -> Region:
@@ -71,8 +82,10 @@ class Region:
         """
         try:
             array = np.asarray(mask)
-        except (TypeError, ValueError) as error:
-            raise RegionError(f"A mask must be a (H, W) array of booleans or numbers: {error}.") from error
+        except Exception as error:  # of whatever was given
+            raise RegionError(f"A mask must be a (H, W) array of booleans or numbers, got {shown(mask)}.") from error
+        if isinstance(mask, Image.Image):
+            require_lossless(mask, "The mask")
         if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "biuf":
             raise RegionError(f"A mask must be a (H, W) array of booleans or numbers, got {array.dtype} {array.shape}.")
         if array.dtype.kind == "f" and not ((array == 0) | (array == 1)).all():
@@ -91,7 +104,7 @@ class Region:
         """
         box = finite_numbers(box_xyxy, what="A box", shape="x1,y1,x2,y2")
         if len(box) != 4:
-            raise RegionError(f"A box must be four numbers x1,y1,x2,y2, got {len(box)}: {box}.")
+            raise RegionError(f"A box must be four numbers x1,y1,x2,y2, got {len(box)}: {shown(box)}.")
         x1, y1, x2, y2 = box
         if x2 < x1 or y2 < y1:
             hint = " All coordinates lie within 0 and 1, but pixels are expected." if looks_normalised(box) else ""
@@ -153,7 +166,7 @@ class Region:
         Raises:
             RegionError: keys missing, sizes or counts malformed, or runs that do not add up to the size.
         """
-        if not isinstance(rle, Mapping) or not {"size", "counts"} <= set(rle):
+        if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:
             raise RegionError(f"An RLE must be a mapping with 'size' and 'counts', got {shown(rle)}.")
         size_hw = whole_numbers(rle["size"], what="RLE size", shape="[height, width]")
         if len(size_hw) != 2 or min(size_hw) < 1:
@@ -167,16 +180,19 @@ class Region:
 
         Grey, black-and-white, 16-bit and palette pictures are read by value (a palette's by index, as DAVIS
         has it), as are colour pictures whose channels are equal. Where a picture has an alpha channel and
-        no `value` is asked for, the mask is where it is not transparent.
+        no `value` is asked for, the mask is where it is not transparent. Where it has more than two values and none
+        is asked for, that is logged as a warning: it is a label map, or its edges were blurred.
 
         Raises:
-            RegionError: a colour picture, a JPEG, or an empty mask.
+            RegionError: a colour picture, of a format that changes values such as JPEG, or an empty mask.
             ImageError: the file is missing or damaged.
         """
-        name = f"Mask '{path}'"
-        if str(path).lower().endswith((".jpg", ".jpeg")):
-            raise RegionError(f"{name} is a JPEG, which blurs a mask's values. Save masks as PNG.")
-        values = mask_values(read_picture(path, name=name), name, use_alpha=value is None)
+        name = f"Mask {path_shown(path)}" if isinstance(path, str | os.PathLike) else "The mask"
+        if value is not None and not is_index(value):
+            raise RegionError(f"The value of a mask must be an integer >= 0, got {shown(value)}.")
+        values = mask_values(read_mask(path, name=name), name, use_alpha=value is None)
+        if value is None and len(kinds := np.unique(values)) > 2:
+            tell_of_many_values(name, len(kinds), int(kinds[0]), int(kinds[-1]))
         mask = values != 0 if value is None else values == value
         if not mask.any():
             wanted = "non-zero" if value is None else f"equal to {value}"
@@ -237,16 +253,24 @@ class VideoRegion:
     video_index: int = 0
     absent: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        frames = list(self.frames)
+        kinds = "/".join(dict.fromkeys(region.kind for region in self.frames.values()))
+        first = ", ".join(map(str, frames[:3])) + (f", ... {frames[-1]}" if len(frames) > 3 else "")
+        absent = f", absent on {len(self.absent)}" if self.absent else ""
+        where = f", video_index={self.video_index}" if self.video_index else ""
+        return f"VideoRegion({kinds} on {_counted(len(frames), 'frame')}: {first}{absent}{where})"
+
     def __post_init__(self) -> None:
         if not isinstance(self.frames, Mapping) or not self.frames:
             raise RegionError(f"A VideoRegion maps one frame or more to regions, got {shown(self.frames)}.")
         for frame, region in self.frames.items():
-            if not _is_frame(frame):
-                raise RegionError(f"A VideoRegion's frames must be integers >= 0, got {frame!r}.")
+            if not is_index(frame):
+                raise RegionError(f"A VideoRegion's frames must be integers >= 0, got {shown(frame)}.")
             if not isinstance(region, Region):
                 raise RegionError(f"A VideoRegion has a Region on each frame, got {shown(region)} on frame {frame}.")
-        if not isinstance(self.video_index, int | np.integer) or self.video_index < 0:
-            raise RegionError(f"VideoRegion.video_index must be an integer >= 0, got {self.video_index!r}.")
+        if not is_index(self.video_index):
+            raise RegionError(f"VideoRegion.video_index must be an integer >= 0, got {shown(self.video_index)}.")
         ordered = {int(frame): self.frames[frame] for frame in sorted(self.frames)}
         object.__setattr__(self, "frames", MappingProxyType(ordered))
         object.__setattr__(self, "absent", self._checked_absent())
@@ -255,10 +279,13 @@ class VideoRegion:
         given = self.absent
         if isinstance(given, str | bytes) or not isinstance(given, Iterable):
             raise RegionError(f"VideoRegion.absent must be a list of frame indices, got {shown(given)}.")
-        frames = list(given)
+        try:
+            frames = list(given)
+        except Exception as error:  # of whatever was given
+            raise RegionError(f"VideoRegion.absent must be a list of frame indices, got {shown(given)}.") from error
         for frame in frames:
-            if not _is_frame(frame):
-                raise RegionError(f"VideoRegion.absent must be frame indices, integers >= 0, got {frame!r}.")
+            if not is_index(frame):
+                raise RegionError(f"VideoRegion.absent must be frame indices, integers >= 0, got {shown(frame)}.")
             if frame in self.frames:
                 raise RegionError(f"A VideoRegion has a region on frame {frame}, but says that it is absent there.")
         return tuple(sorted({int(frame) for frame in frames}))
@@ -271,8 +298,8 @@ class VideoRegion:
         Raises:
             RegionError: `num_frames` is less than 1.
         """
-        if num_frames < 1:
-            raise RegionError(f"A VideoRegion keeps one frame or more, got num_frames={num_frames}.")
+        if not is_index(num_frames) or num_frames < 1:
+            raise RegionError(f"A VideoRegion keeps one frame or more, got num_frames={shown(num_frames)}.")
         known = sorted({*self.frames, *self.absent})
         kept = [
             known[index] for index in np.linspace(0, len(known) - 1, min(num_frames, len(known))).round().astype(int)
@@ -307,5 +334,22 @@ class VideoRegion:
         return VideoRegion, (dict(self.frames), self.video_index, self.absent)
 
 
-def _is_frame(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 0
+def _described(kind: str, data: Any) -> str:
+    """A region's data in a few words."""
+    if kind == "box":
+        return f"({', '.join(f'{each:g}' for each in data)})"
+    if kind == "polygon":
+        points = _counted(sum(len(ring) // 2 for ring in data), "point")
+        return f"of {points}" if len(data) == 1 else f"of {len(data)} rings, {points}"
+    if kind in ("points", "scribble"):
+        points, extent = data
+        told = f"({points[0][0]:g}, {points[0][1]:g})" if len(points) == 1 else f"of {_counted(len(points), 'point')}"
+        return f"{told}, {'radius' if kind == 'points' else 'width'} {extent:g} px"
+    if kind == "mask":
+        return f"of {data.area:,} px in {data.box_xyxy} on {data.image_hw[1]}x{data.image_hw[0]}"
+    runs, (height, width) = data
+    return f"of {sum(runs[1::2]):,} px on {width}x{height}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
