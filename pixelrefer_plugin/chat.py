@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,13 @@ class Reply:
 
     text: str
     objects: tuple[SegmentedObject, ...]
+
+    def numbered_after(self, id: int) -> Reply:
+        """The same answer with other ids, from `id + 1`: for objects beside those of another conversation."""
+        seen = count(id + 1)
+        ids = [None if each.region is None else next(seen) for each in self.objects]
+        objects = tuple(replace(each, id=new) for each, new in zip(self.objects, ids, strict=True))
+        return Reply(_renumbered(self.text, ids), objects)
 
 
 class RememberError(PromptError):
@@ -215,7 +223,7 @@ class Chat:
             if change.before is None:
                 memory.drop(id)
             else:
-                _give_region(memory, id, change.before.region)
+                give_region(memory, id, change.before.region)
         self.memory.restore(memory)
         self._turns.pop()
 
@@ -391,7 +399,7 @@ def _changed(memory: ObjectMemory, after: ObjectMemory) -> dict[int, _Change]:
     return {each.id: _Change(before.get(each.id), each) for each in after if before.get(each.id) != each}
 
 
-def _give_region(memory: ObjectMemory, id: int, region: Region | VideoRegion) -> None:
+def give_region(memory: ObjectMemory, id: int, region: Region | VideoRegion) -> None:
     """Put another region in the place of an object's."""
     objects = list(memory)
     memory.clear()
@@ -417,7 +425,7 @@ def _remember(reply: Reply, memory: ObjectMemory, *, called: set[int], own: set[
         if each.region is None:
             ids.append(None)
         elif each.id in memory and each.id in called and each.id not in ids:  # what the question called has a new mask
-            _give_region(memory, each.id, each.region)
+            give_region(memory, each.id, each.region)
             ids.append(each.id)
         else:
             _require_room(memory, reply)

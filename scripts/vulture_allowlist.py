@@ -59,6 +59,12 @@ _.format_version
 # Protocols say what is called.
 _.__call__
 
+# Click asks for these, transformers calls that.
+_.context_class
+_.command_class
+_.formatter_class
+_.on_finalized_text
+
 # For users: metrics of a video, fewer frames of a region, a configuration from Python.
 _.add_video
 _.thinned

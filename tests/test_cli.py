@@ -874,6 +874,28 @@ def test_what_segment_wrote_is_a_memory_to_chat_about(segment, chat, tmp_path):
     assert result.stderr == ""
 
 
+def test_segment_asks_one_question_of_each_region(segment, tmp_path, monkeypatch):
+    asked = []
+    real = Chat.ask
+
+    def ask(self, text, regions, **options):
+        asked.append((text, len(regions)))
+        return real(self, text, regions, **options)
+
+    monkeypatch.setattr(Chat, "ask", ask)
+    arguments = ("all of <region>", "--points", "30,40", "--box", "60,70,90,99", "--force-mask", "--json")
+    found = json.loads(segment(*arguments).stdout)
+    assert asked == [("Please segment all of <region>.", 1)] * 2
+    assert len(found["answers"]) == 2
+    assert found["answer"] == "\n".join(found["answers"])
+    assert [each["id"] for each in found["objects"]] == list(range(1, 1 + found["answer"].count("<seg>")))
+    saved = json.loads((tmp_path / "masks" / "objects.json").read_text())
+    assert saved["answers"] == found["answers"]
+    printed = segment(*arguments[:-1], out=tmp_path / "again").stdout
+    assert "points 30,40\n" in printed
+    assert "box 60,70,90,99\n" in printed
+
+
 def test_segment_without_a_mask_writes_nothing(segment, tmp_path):
     result = segment("the astronaut")
     line = error_line(result, exit_code=1)
@@ -1033,6 +1055,105 @@ def test_a_chat_can_take_back(chat):
         "Forgotten: Please segment it.\nNo objects yet. /click, /box, /mask and /segment make some.\n"
     )
     assert result.stderr == "Error: There is no question to undo.\n"
+
+
+def test_a_chat_takes_back_objects_one_change_after_the_other(chat):
+    lines = ("/click 9 9 car", "/rename 1 bus", "what is [1]?", "/drop 1", "/click 5 5", "/clear all")
+    result = chat(*lines, *["/undo"] * 7)
+    before, *taken = result.stdout.partition("Forgotten: all that was said, and all objects.\n")[2].split(
+        "Taken back.\n"
+    )
+    none = "No objects yet. /click, /box, /mask and /segment make some.\n"
+    bus, car = "[1] bus: click at 9, 9\n", "[1] car: click at 9, 9\n"
+    assert (before, taken) == ("", ["[1]: click at 5, 5\n", none, bus, car, none])
+    assert result.stderr == "Error: There is no question to undo.\n" * 2
+
+
+def test_undo_goes_through_questions_and_objects_in_order(chat):
+    result = chat("/click 9 9", "what is [1]?", "/box 1 1 9 9", "/undo", "/undo", "/undo", "/clear")
+    assert result.stdout.endswith(
+        "Taken back.\n[1]: click at 9, 9\nForgotten: what is [1]?\n"
+        "Taken back.\nNo objects yet. /click, /box, /mask and /segment make some.\nForgotten: all that was said.\n"
+    )
+    assert result.stderr == ""
+
+
+def test_a_chat_takes_several_clicks_polygons_and_scribbles(chat):
+    result = chat(
+        "/click 80 100; 90,110 the car",
+        "/click 7 7 [1]",
+        '/polygon 10 10, 90 20; 40 80 "2 roofs"',
+        "/scribble 5,5 60,70 100,30 line",
+        "/click 9 9 [2]",
+        "/box 1 1 9 9 [1]",
+        "/click 1 1 [9]",
+        "/polygon 1 1 2 2",
+        "/polygon 1 1 2 2 3",
+        "/scribble",
+        "/click 1 1 a; 2 2",
+        "/clear objects",
+        "/objects",
+    )
+    listed = result.stdout[result.stdout.rindex("[1]") :].splitlines()
+    assert listed[0] == "[1] the car: click at 80, 100; 90, 110; 7, 7"
+    assert [line.partition(":")[0] for line in listed[1:]] == ["[2] 2 roofs", "[3] line"]
+    for line, message in zip(
+        result.stderr.splitlines(),
+        (
+            "Object 2 has a polygon already, and only clicks are added to clicks. /drop 2 forgets it.",
+            "Object 1 has a click already, and only clicks are added to clicks.",
+            "The memory has no object 9.",
+            "Expected /polygon X Y X Y X Y [NAME] [@FRAME], got '1 1 2 2'.",
+            "Expected /polygon X Y X Y X Y [NAME] [@FRAME], got '1 1 2 2 3'.",
+            "Expected /scribble X Y X Y [NAME] [@FRAME], got ''.",
+            "Expected /click X Y; X Y [NAME] [@FRAME], got '1 1 a; 2 2'.",
+            "Expected /clear, or /clear all to forget the objects too, got 'objects'.",
+        ),
+        strict=True,
+    ):
+        assert message in line
+
+
+def test_an_object_of_a_chat_lies_on_several_frames(chat, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for frame, grey in ((2, 255), (3, 0), (7, 255)):
+        Image.new("L", (64, 48), grey).save(tmp_path / "masks" / f"{frame:05d}.png")
+    result = chat(
+        "/box 5 5 30 40 ball @1",
+        "/click 9 9 [1] @6",
+        "/click 12 12 [1] @6",
+        f"/mask {tmp_path / 'masks'} masks",
+        "what do [1] and [2] do?",
+        "/undo",
+        "/undo",
+        "/undo",
+        "/objects",
+        f"/mask {tmp_path / 'masks'} @2",
+        media="video.mp4",
+        options=["--frames", 2],
+    )
+    assert "[1] ball: box 5, 5, 30, 40 on 2 frames, the first of them 1\n" in result.stdout
+    assert "[2] masks: mask of 3072 pixels on 2 frames, the first of them 2\n" in result.stdout
+    assert result.stdout.endswith("[1] ball: box 5, 5, 30, 40 on 2 frames, the first of them 1\n")
+    assert result.stderr.startswith("Error: The names of masks in a folder say on which frames they lie: leave @FRAME")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_the_help_of_a_chat_fits_its_terminal(chat, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = chat("/help").stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert {line.split()[0] for line in lines if line.startswith("  /")} >= {"/click", "/polygon", "/undo", "/clear,"}
+
+
+def test_an_empty_answer_says_so(describe, segment, chat, files, monkeypatch):
+    monkeypatch.setattr(RegionProcessor, "decode", lambda *args: [" "])
+    monkeypatch.setattr("transformers.PreTrainedTokenizerBase.decode", lambda *args, **options: "")
+    assert describe("--box", "1,1,9,9").stdout == "(empty answer)\n"
+    assert json.loads(describe("--box", "1,1,9,9", "--json").stdout)["answers"] == [" "]
+    assert chat("what?", model=files.model).stdout == "(empty answer)\n"
+    monkeypatch.setattr(Chat, "ask", lambda *args, **options: Reply("", ()))
+    assert "nothing is written: (empty answer). Ask otherwise" in error_line(segment("it"), exit_code=1)
 
 
 @pytest.mark.parametrize(

@@ -446,7 +446,7 @@ def test_conversion_of_another_format(folder):
     run("convert", folder / "coco.json", out)
     (sample,) = RegionDataset.open(out)
     assert "leaf" in sample.messages[-1]["content"].lower()
-    assert lines(run("validate", out))[0] == "1 samples: 1 good, 0 with defects."
+    assert lines(run("validate", out))[0] == "1 sample: 1 good, 0 with defects."
 
 
 def test_a_bad_sample_stops_the_conversion_or_is_named(bad, folder):

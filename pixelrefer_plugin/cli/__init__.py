@@ -30,11 +30,13 @@ from .options import (
     model_option,
     region_options,
     regions_in_order,
+    seed_option,
     setting_option,
 )
-from .reporting import Failure, ReportingGroup, json_of, quiet_libraries
+from .reporting import Failure, ReportingGroup, json_of, plain, quiet_libraries
 from .segmenting import segment
 from .training import merge, train
+from .values import COUNT, READ, TEXT, WRITTEN
 
 if TYPE_CHECKING:
     from .asking import LoadedModel
@@ -56,7 +58,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(short_help="List the installed plugins.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 @click.option("--check", is_flag=True, help="Import and try each plugin; exit with 1 if any is broken.")
 def plugins(as_json: bool, check: bool) -> None:
@@ -81,15 +83,21 @@ def plugins(as_json: bool, check: bool) -> None:
         raise SystemExit(1)
 
 
-@main.command(cls=OrderedCommand)
-@click.argument("path", metavar="IMAGE|VIDEO", type=click.Path(path_type=Path))
+@main.command(cls=OrderedCommand, short_help="Ask a model about regions of a picture or video.")
+@click.argument("path", metavar="IMAGE|VIDEO", type=READ)
 @model_option
 @region_options
-@click.option("--prompt", help="What to ask, with one <region> for each region. By default each is described.")
+@click.option(
+    "--prompt",
+    type=TEXT,
+    help="What to ask, with a <region> for each region; with one alone, it is asked of each. By default each is "
+    "described.",
+)
 @click.option("--track", is_flag=True, help="Follow each region through the sampled frames.")
 @click.option(
     "--source",
     metavar="NAME",
+    type=TEXT,
     help="Region source of the objects' masks. [with --track the only one installed]",
 )
 @setting_option(
@@ -102,7 +110,7 @@ def plugins(as_json: bool, check: bool) -> None:
     "--save-overlay",
     "overlay",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     help="Draw what was asked about, numbered in the order given: .png or .jpg; of a video .mp4 or .gif.",
 )
 @loading_options
@@ -126,20 +134,26 @@ def describe(
     as_json: bool,
     device: str,
     at: tuple[Moment, ...],
+    same: int,
+    clip: bool,
     **by_kind: tuple[GivenRegion, ...],
 ) -> None:
     """Ask a model about regions of a picture, a video, or a folder of its frames.
 
     Region options may be repeated and mixed; the first <region> of the prompt is the first one given. Without
-    --prompt each region is asked about in a conversation of its own, in a video on the frames sampled for all.
+    --prompt, or where its one <region> stands for several, each region is asked about in a conversation of its own, in
+    a video on the frames sampled for all.
 
     \b
     Example:
       pixelrefer describe street.jpg --model runs/quickstart/model --box 40,30,120,180
       pixelrefer describe street.jpg --model OWNER/BACKBONE --adapter NAME \\
           --points 80,100 --mask car.png --prompt "Is <region> left of <region>?"
-      pixelrefer describe street.mp4 --model runs/street/model --track --save-overlay asked.mp4 \\
-          --box 40,30,120,180 --at 3.5s --points 80,100 --at 12 --prompt "Does <region> pass <region>?"
+      pixelrefer describe street.mp4 --model runs/street/model --track \\
+          --box 40,30,120,180 --at 3.5s --points 80,100 --at 12 \\
+          --prompt "Does <region> pass <region>?" --save-overlay asked.mp4
+      pixelrefer describe street.mp4 --model runs/street/model --mask masks/object-1 \\
+          --box 40,30,120,180 --at 12 --same --box 60,30,140,180 --at 20
     """
     from .asking import LoadedModel, require_adapter, require_model
     from .subject import Request, prepare
@@ -157,6 +171,7 @@ def describe(
         frames=frames,
         fps=fps,
         frame_rate=frame_rate,
+        clip=clip,
         overlay=overlay,
     )
     require_model(model)
@@ -178,15 +193,16 @@ def describe(
 
 def _ask(loaded: LoadedModel, request: Request, subject: Subject, *, stream: bool) -> tuple[list[str], list[int]]:
     """The answers, to the prompt or about each region, and each region's object tokens."""
-    if request.prompt is not None:
-        answer, tokens = loaded.ask(request.prompt, subject.part, subject.regions, stream=stream)
+    question = _DEFAULT_QUESTION if request.prompt is None else request.prompt
+    if not request.is_about_each:
+        answer, tokens = loaded.ask(question, subject.part, subject.regions, stream=stream)
         return [answer], list(tokens)
     answers: list[str] = []
     counts: list[int] = []
     for given, region in zip(request.given, subject.regions, strict=True):
         if stream and len(request.given) > 1:
-            click.secho(given.title, bold=True)
-        answer, tokens = loaded.ask(_DEFAULT_QUESTION, subject.part, [region], stream=stream)
+            click.secho(plain(given.title), bold=True)
+        answer, tokens = loaded.ask(question, subject.part, [region], stream=stream)
         answers.append(answer)
         counts.extend(tokens)
     return answers, counts
@@ -199,7 +215,7 @@ def _as_json(request: Request, subject: Subject, answers: Sequence[str], tokens:
         "model": request.model,
         "prompt": request.prompt if request.prompt is not None else _DEFAULT_QUESTION,
         "regions": [
-            {"kind": given.kind, "given": given.text, "tokens": count}
+            {"kind": given.kind, "given": given.text, **_same(given), "tokens": count}
             for given, count in zip(request.given, tokens, strict=True)
         ],
         "answers": answers,
@@ -214,16 +230,24 @@ def _as_json(request: Request, subject: Subject, answers: Sequence[str], tokens:
     return result
 
 
-@main.command()
-@click.option("--backbone", help="Backbone plugin; by default the one whose pre-trained tiny model suits the adapter.")
-@click.option("--adapter", default="saot", show_default=True, help="Adapter plugin.")
+def _same(given: GivenRegion) -> dict[str, Any]:
+    """What was given for the same object on other frames, if anything was."""
+    others = [{"kind": each.kind, "given": each.text} for each in given.others]
+    return {"same": others} if others else {}
+
+
+@main.command(short_help="Train a tiny model on the CPU and ask it about regions.")
+@click.option(
+    "--backbone", type=TEXT, help="Backbone plugin; by default the one whose pre-trained tiny model suits the adapter."
+)
+@click.option("--adapter", type=TEXT, default="saot", show_default=True, help="Adapter plugin.")
 @click.option("--video", is_flag=True, help="Ask about digits that move through clips, instead of pictures.")
 @click.option("--from-scratch", is_flag=True, help="Start from random weights; everything trains.")
-@click.option("--steps", type=click.IntRange(min=1), help="Training steps, in place of the default number.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of data, weights and order.")
+@click.option("--steps", type=COUNT, help="Training steps, in place of the default number.")
+@seed_option("Of data, weights and order.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     default=Path("runs/quickstart"),
     show_default=True,
     help="Folder for model, metrics and pictures.",

@@ -14,9 +14,11 @@ from ..errors import CheckpointError
 from ..plugins import get_adapter, require_adapter_name
 from ..weights.hub import find_model_folder, is_path
 from ..weights.model_folder import BUILTIN_PREFIX, is_model_folder, read_manifest
-from .reporting import Failure, quiet_libraries
+from .reporting import EMPTY, Failure, for_terminal, quiet_libraries
 
 if TYPE_CHECKING:
+    from transformers import TextStreamer
+
     from ..model import RegionModel
     from ..processor import RegionProcessor
     from ..regions.region import Region, VideoRegion
@@ -96,19 +98,31 @@ class LoadedModel:
         Returns:
             The answer, printed as it comes where `stream`, and the object tokens of each region.
         """
-        from transformers import TextStreamer
-
         inputs = self.processor([{"role": "user", "content": [part, {"type": "text", "text": question}]}], regions)
         inputs = inputs.to(self.model.device, dtype=self.model.backbone.dtype)
-        streamer = TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         generated = self.model.generate(
             **inputs,
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             num_beams=1,
-            streamer=streamer if stream else None,
+            streamer=printing(self.processor.tokenizer) if stream else None,
         )
         return self.processor.decode(generated, inputs)[0], _tokens_of(regions, inputs)
+
+
+def printing(tokenizer: Any) -> TextStreamer:
+    """What prints an answer as it comes, without what a terminal would obey."""
+    from transformers import TextStreamer
+
+    class Printing(TextStreamer):
+        has_words = False
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            self.has_words = self.has_words or bool(text.strip())
+            text = text if self.has_words or not stream_end else EMPTY
+            click.echo(for_terminal(text), nl=stream_end)
+
+    return Printing(tokenizer, skip_prompt=True, skip_special_tokens=True)
 
 
 def _tokens_of(regions: Sequence[Region | VideoRegion], inputs: Mapping[str, Any]) -> list[int]:

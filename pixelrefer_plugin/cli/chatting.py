@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import io
 import re
-import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import PixelReferError, PromptError
-from .options import device_option, frames_options, loading_options, model_option
-from .reporting import plain, told
+from ..errors import PixelReferError, PromptError, RegionError, shown
+from .options import (
+    CheckedCommand,
+    clip_option,
+    device_option,
+    frames_options,
+    loading_options,
+    model_option,
+    read_masks,
+)
+from .reporting import Failure, counted, plain, told
 from .segmenting import REQUEST
+from .typed import Typed, as_path, help_of, id_of, path_of, words_of
+from .values import MOST_TEXT, READ
 
 if TYPE_CHECKING:
     from ..chat import Chat, Reply
@@ -30,32 +39,20 @@ if TYPE_CHECKING:
     from .asking import LoadedModel
     from .subject import Request
 
-_HELP = """\
-A line is a question; [2] in it calls object 2. Commands:
-  /click X Y [NAME] [@FRAME]         add an object by a click; in a video on frame @12, or at @3.5s
-  /box X1 Y1 X2 Y2 [NAME] [@FRAME]   by a box
-  /mask FILE.png [NAME] [@FRAME]     by a mask picture
-  /segment TEXT                      ask for a mask of what TEXT names, which becomes an object
-  /objects                           list the objects
-  /rename ID NAME, /drop ID          rename or forget one
-  /draw FILE                         draw them: .png or .jpg, of a video .mp4 or .gif
-  /save FILE.json, /load FILE.json   write them, or read them in place of these
-  /undo                              forget the last question and its answer
-  /help, /quit"""
 
-
-@click.command()
-@click.argument("path", metavar="IMAGE|VIDEO", type=click.Path(path_type=Path))
+@click.command(cls=CheckedCommand, short_help="Talk about a picture or video, in a terminal or by lines.")
+@click.argument("path", metavar="IMAGE|VIDEO", type=READ)
 @model_option
 @click.option(
     "--memory",
     metavar="FILE.json",
-    type=click.Path(path_type=Path),
+    type=READ,
     help="Objects to begin with: what /save wrote, or the objects.json of `pixelrefer segment`. Of a video, the frames "
     "that they lie on are sampled too.",
 )
 @click.option("--force-mask", is_flag=True, help="Let /segment give a mask though the model would not.")
 @click.option("--list-objects", is_flag=True, help="List all objects before the first question, if trained so.")
+@clip_option
 @frames_options
 @loading_options
 @device_option
@@ -65,6 +62,7 @@ def chat(
     memory: Path | None,
     force_mask: bool,
     list_objects: bool,
+    clip: bool,
     frames: int | None,
     fps: float | None,
     frame_rate: float | None,
@@ -76,8 +74,8 @@ def chat(
 ) -> None:
     """Talk about a picture, a video, or a folder of its frames: in a terminal, or by lines on stdin.
 
-    A line is a question. /click, /box and /mask make objects, which questions call by number; what the model gives
-    masks of becomes an object too. /help lists the commands.
+    A line is a question. /click, /box, /polygon, /scribble and /mask make objects, which questions call by number;
+    what the model gives masks of becomes an object too. /help lists the commands.
 
     \b
     Example:
@@ -97,6 +95,7 @@ def chat(
         frames=frames,
         fps=fps,
         frame_rate=frame_rate,
+        clip=clip,
         named_frames=() if memory is None else ObjectMemory.saved_frames(memory),
     )
     require_model(model)
@@ -125,10 +124,15 @@ def chat(
 
 def _lines() -> Iterator[str]:
     """What is typed or piped in, to its end."""
+    if sys.stdin is None:  # it was closed
+        return
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes of another encoding stop no chat
     if not sys.stdin.isatty():
-        yield from sys.stdin
+        while line := sys.stdin.readline(MOST_TEXT + 1):
+            if len(line) > MOST_TEXT:
+                raise Failure(f"A line on stdin is longer than {MOST_TEXT:,} characters, which is no question. Cut it.")
+            yield line
         return
     with suppress(ImportError):  # where there is none, `input` goes without editing
         import readline  # noqa: F401
@@ -168,6 +172,8 @@ class Terminal:
         self._commands: dict[str, Callable[[str], None]] = {
             "/click": self._click,
             "/box": self._box,
+            "/polygon": self._polygon,
+            "/scribble": self._scribble,
             "/mask": self._mask,
             "/segment": self._segment,
             "/objects": self._list,
@@ -177,14 +183,17 @@ class Terminal:
             "/save": self._save,
             "/load": self._load,
             "/undo": self._undo,
-            "/help": lambda text: click.echo(_HELP),
+            "/clear": self._clear,
+            "/help": lambda text: click.echo(help_of(shutil.get_terminal_size().columns)),
         }
+        self._steps: list[ObjectMemory | None] = []  # of what can be undone: the objects before it; None: a question
 
     def take(self, line: str) -> bool:
         """Do what a line says; whether to go on."""
         command, _, rest = line.strip().partition(" ")
         if command == "/quit":
             return False
+        before, num_turns = self._memory.copy(), len(self._chat.history)
         try:
             if command.startswith("/"):
                 self._command(command)(rest.strip())
@@ -192,6 +201,10 @@ class Terminal:
                 self._ask(line.strip(), force_mask=False)
         except PixelReferError as error:
             click.echo(f"Error: {told(error)}", err=True)
+        if len(self._chat.history) > num_turns:
+            self._steps.append(None)
+        elif command != "/undo" and list(before) != list(self._memory):
+            self._steps.append(before)
         return True
 
     def _command(self, name: str) -> Callable[[str], None]:
@@ -202,7 +215,7 @@ class Terminal:
     # -- questions -----------------------------------------------------------------------------------------
 
     def _ask(self, question: str, *, force_mask: bool) -> Reply:
-        from transformers import TextStreamer
+        from .asking import printing
 
         if "<region>" in question:
             raise PromptError("Call an object by its number, such as [1]. /click, /box and /mask make objects.")
@@ -212,7 +225,7 @@ class Terminal:
             force_mask=force_mask,
             max_new_tokens=self._loaded.max_new_tokens,
             num_beams=1,
-            streamer=TextStreamer(self._loaded.processor.tokenizer, skip_prompt=True, skip_special_tokens=True),
+            streamer=printing(self._loaded.processor.tokenizer),
         )
         for each in reply.objects:
             if each.id is not None and each.region is not None:
@@ -231,9 +244,35 @@ class Terminal:
             _say("The answer gives no mask. With --force-mask, /segment always gives one.")
 
     def _undo(self, text: str) -> None:
-        (question, _) = self._chat.history[-1] if self._chat.history else ("", "")
-        self._chat.undo()
-        _say(f"Forgotten: {question}")
+        before = self._steps[-1] if self._steps else None
+        if before is None:
+            (question, _) = self._chat.history[-1] if self._chat.history else ("", "")
+            self._chat.undo()
+            _say(f"Forgotten: {question}")
+        else:
+            self._restore(before)
+            _say("Taken back.")
+            self._list("")
+        self._steps = self._steps[:-1]
+
+    def _restore(self, before: ObjectMemory) -> None:
+        """Go back to earlier objects, on the frames of a video that are sampled now and theirs."""
+        from ..regions.region import VideoRegion
+
+        regions = [each.region for each in before if isinstance(each.region, VideoRegion)]
+        if regions:
+            self._chat.resample(self._sampled([frame for region in regions for frame in region.frames]))
+        before.media = self._memory.media
+        self._chat.memory = before
+
+    def _clear(self, text: str) -> None:
+        if text not in ("", "all"):
+            raise PromptError(f"Expected /clear, or /clear all to forget the objects too, got {shown(text)}.")
+        self._chat.clear()
+        self._steps = [each for each in self._steps if each is not None]
+        if text:
+            self._memory.clear()
+        _say("Forgotten: all that was said" + (", and all objects." if text else "."))
 
     # -- objects -------------------------------------------------------------------------------------------
 
@@ -244,45 +283,98 @@ class Terminal:
     def _click(self, text: str) -> None:
         from ..regions.region import Region
 
-        given = _Given.numbers(text, 2, usage="/click X Y [NAME] [@FRAME]")
-        self._add(Region.from_points([given.values]), given)
+        first, *others = re.split(r"\s*;\s*(?=[-+.\d])", text)
+        usage = "/click X Y [NAME] [@FRAME]"
+        given = [Typed.numbers(each, 2, usage=usage) for each in (first, *others)]
+        if any(each.name or each.is_placed for each in given[:-1]):
+            raise PromptError(f"Expected /click X Y; X Y [NAME] [@FRAME], got {shown(text)}.")
+        self._add(Region.from_points([each.values for each in given]), given[-1])
 
     def _box(self, text: str) -> None:
         from ..regions.region import Region
 
-        given = _Given.numbers(text, 4, usage="/box X1 Y1 X2 Y2 [NAME] [@FRAME]")
+        given = Typed.numbers(text, 4, usage="/box X1 Y1 X2 Y2 [NAME] [@FRAME]")
         self._add(Region.from_box(given.values), given)
+
+    def _polygon(self, text: str) -> None:
+        from ..regions.region import Region
+
+        given = Typed.pairs(text, 3, usage="/polygon X Y X Y X Y [NAME] [@FRAME]")
+        self._add(Region.from_polygon(given.values), given)
+
+    def _scribble(self, text: str) -> None:
+        from ..regions.region import Region
+
+        given = Typed.pairs(text, 2, usage="/scribble X Y X Y [NAME] [@FRAME]")
+        self._add(Region.from_scribble(list(zip(given.values[::2], given.values[1::2], strict=True))), given)
 
     def _mask(self, text: str) -> None:
         from ..regions.region import Region
 
-        path, *rest = _words(text) or [""]
+        path, *rest = words_of(text) or [""]
         if not path:
             raise PromptError("Expected /mask FILE.png [NAME] [@FRAME].")
-        self._add(Region.from_png(Path(path).expanduser()), _Given.of((), rest))
+        given = Typed.of((), rest)
+        file = as_path(path, reads=True)
+        if not file.is_dir():
+            self._add(Region.from_png(file), given)
+        elif given.is_placed:
+            raise PromptError("The names of masks in a folder say on which frames they lie: leave @FRAME out.")
+        else:
+            self._add(read_masks(file), given)
 
-    def _add(self, region: Region, given: _Given) -> None:
+    def _add(self, shape: Region | VideoRegion, given: Typed) -> None:
+        """A new object; or, where its number stands in place of a name, more of an object."""
         from ..media.video import Video
+        from ..regions.region import VideoRegion
 
-        added: Any = region
-        region.require_on(self._memory.image_hw)  # raises where it does not fit, before a frame is read for it
+        called = re.fullmatch(r"\[(\d{1,9})\]", given.name or "")
+        known = self._memory[int(called[1])] if called else None
+        shape = self._fitted(shape)
+        added: Region | VideoRegion = shape
         if isinstance(self._memory.media, Video):
-            frame = self._frame(given)
-            self._chat.resample(self._sampled([frame]))
-            added = {frame: region}
+            placed_shape = shape if isinstance(shape, VideoRegion) else VideoRegion({self._frame(given, known): shape})
+            added = placed_shape if known is None else _more_over_time(known, placed_shape)
+            self._chat.resample(self._sampled(list(added.frames)))
         elif given.is_placed:
             raise PromptError("This is a picture: it has no frames.")
-        id = self._memory.add(added, name=given.name)
+        elif isinstance(shape, VideoRegion):
+            raise PromptError("This is a picture: a folder of masks is for videos.")
+        elif known is not None:
+            added = _more(known, known.region, shape)
+        if known is None:
+            id = self._memory.add(added, name=given.name)
+        else:
+            from ..chat import give_region
+
+            id = known.id
+            give_region(self._memory, id, self._memory.checked(added))
         _say(_title(self._memory[id], self._memory))
 
-    def _frame(self, given: _Given) -> int:
-        """The frame of the video that is meant, sampled or not; the first sampled one where none is said."""
+    def _fitted(self, shape: Region | VideoRegion) -> Region | VideoRegion:
+        """A region, cut off where that is asked for; it is refused before a frame is read for it."""
+        from .subject import fitting_hint
+
+        image_hw = self._memory.image_hw
+        try:
+            fitted = shape.clipped(image_hw) if self._request.clip else shape
+            fitted.require_on(image_hw)
+        except RegionError as error:
+            error.message += fitting_hint(shape, self._request, image_hw)
+            raise
+        return fitted
+
+    def _frame(self, given: Typed, known: MemoryObject | None) -> int:
+        """The frame of the video that is meant, sampled or not; where none is said the object's first, or the first
+        sampled one."""
         from ..media.video import frame_at
 
         if given.time_s is not None:
             return frame_at(self._times_s, given.time_s)
+        if given.frame is not None:
+            return given.frame
         media: Any = self._memory.media
-        return media.frame_indices[0] if given.frame is None else given.frame
+        return media.frame_indices[0] if known is None else min(known.region.frames)  # type: ignore[union-attr]
 
     def _sampled(self, frames: Sequence[int]) -> Video:
         """The video with these frames among the sampled ones, and all that the chat needs."""
@@ -300,13 +392,13 @@ class Terminal:
             _say("No objects yet. /click, /box, /mask and /segment make some.")
 
     def _rename(self, text: str) -> None:
-        id, *name = _words(text) or [""]
-        self._memory.rename(_id(id), " ".join(name) or None)
-        _say(_title(self._memory[_id(id)], self._memory))
+        id, *name = words_of(text) or [""]
+        self._memory.rename(id_of(id), " ".join(name) or None)
+        _say(_title(self._memory[id_of(id)], self._memory))
 
     def _drop(self, text: str) -> None:
-        self._memory.drop(_id(text))
-        _say(f"Dropped [{_id(text)}].")
+        self._memory.drop(id_of(text))
+        _say(f"Dropped [{id_of(text)}].")
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -325,13 +417,13 @@ class Terminal:
         if path.suffix.lower() != ".json":  # it replaces what is there, which may be a picture
             raise PromptError(f"Objects are saved in a file of type .json, got '{path}'.")
         self._memory.save(path)
-        _say(f"Saved {len(self._memory)} objects: {path}")
+        _say(f"Saved {counted(len(self._memory), 'object')}: {path}")
 
     def _load(self, text: str) -> None:
         from ..conversation.memory import ObjectMemory
         from ..media.video import Video
 
-        path, media = _path(text, "/load FILE.json"), self._memory.media
+        path, media = path_of(text, "/load FILE.json", reads=True), self._memory.media
         if isinstance(media, Video):
             frames = [each for each in ObjectMemory.saved_frames(path) if each < media.num_source_frames]
             media = self._sampled(frames)
@@ -342,10 +434,40 @@ class Terminal:
         self._list("")
 
     def _target(self, text: str, usage: str) -> Path:
-        path = _path(text, usage)
+        path = path_of(text, usage)
         if path.resolve() == self._request.path.resolve():
             raise PromptError(f"'{path}' is what the chat is about, and is not replaced. Name another file.")
         return path
+
+
+def _more_over_time(known: MemoryObject, added: VideoRegion) -> VideoRegion:
+    """An object of a video on further frames, or with more clicks on one of its own."""
+    from ..regions.region import VideoRegion
+
+    assert isinstance(known.region, VideoRegion), "it lies on a video"
+    frames = dict(known.region.frames)
+    for frame, shape in added.frames.items():
+        frames[frame] = _more(known, frames[frame], shape, on=f" on frame {frame}") if frame in frames else shape
+    absent = {*known.region.absent, *added.absent} - set(frames)
+    return VideoRegion(frames, absent=tuple(absent))
+
+
+def _more(known: MemoryObject, before: Region | VideoRegion, added: Region, on: str = "") -> Region:
+    """An object with more clicks."""
+    from ..regions.region import Region
+
+    assert isinstance(before, Region), "it lies on a picture, or on this frame"
+    if {before.kind, added.kind} != {"points"}:
+        raise PromptError(
+            f"Object {known.id} has a {_noun(before)}{on} already, and only clicks are added to clicks. /drop "
+            f"{known.id} forgets it."
+        )
+    points, radius_px = before.data
+    return Region.from_points([*points, *added.data[0]], radius_px=radius_px)
+
+
+def _noun(region: Region) -> str:
+    return {"points": "click", "rle": "mask"}.get(region.kind, region.kind)
 
 
 def _say(text: str) -> None:
@@ -375,64 +497,3 @@ def _shape(region: Region, memory: ObjectMemory) -> str:
     if region.kind == "box":
         return "box " + ", ".join(f"{side:g}" for side in region.data)
     return f"mask of {region.to_mask(memory.image_hw).area} pixels"
-
-
-# -- what is typed -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Given:
-    """Coordinates, and what follows them: a name, and the frame of a video or the time when it is on screen."""
-
-    values: tuple[float, ...]
-    name: str | None
-    frame: int | None
-    time_s: float | None
-
-    @property
-    def is_placed(self) -> bool:
-        return self.frame is not None or self.time_s is not None
-
-    @classmethod
-    def numbers(cls, text: str, count: int, *, usage: str) -> _Given:
-        """So many numbers, apart by spaces or commas, and the rest."""
-        words = re.split(r"[\s,]+", text.strip(), maxsplit=count)
-        try:
-            values = tuple(float(word) for word in words[:count])
-        except ValueError:
-            values = ()
-        if len(values) != count:
-            raise PromptError(f"Expected {usage}, got '{text}'.")
-        return cls.of(values, _words(" ".join(words[count:])))
-
-    @classmethod
-    def of(cls, values: tuple[float, ...], rest: Sequence[str]) -> _Given:
-        """The rest: words of a name, and `@12` or `@3.5s` at the end."""
-        *name, last = rest or [""]
-        if not last.startswith("@"):
-            return cls(values, " ".join(rest) or None, None, None)
-        frame = re.fullmatch(r"@(\d{1,9})", last)
-        time = re.fullmatch(r"@(\d{1,9}(?:\.\d*)?)s", last)
-        if not frame and not time:
-            raise PromptError(f"Expected a frame such as @12, or seconds such as @3.5s, got '{last}'.")
-        return cls(values, " ".join(name) or None, int(frame[1]) if frame else None, float(time[1]) if time else None)
-
-
-def _words(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise PromptError(f"'{text}' cannot be read: {error}. Quotes come in pairs.") from error
-
-
-def _id(text: str) -> int:
-    if not re.fullmatch(r"\[?\d{1,9}\]?", text):
-        raise PromptError(f"Expected the number of an object, got '{text}'. /objects lists them.")
-    return int(text.strip("[]"))
-
-
-def _path(text: str, usage: str) -> Path:
-    words = _words(text)
-    if len(words) != 1:
-        raise PromptError(f"Expected {usage}, got '{text}'.")
-    return Path(words[0]).expanduser()  # no shell has read it

@@ -26,8 +26,9 @@ from .data import (
     require_other_file,
     stopping,
 )
-from .options import adapter_option
-from .reporting import Failure, plain, quiet_libraries
+from .options import CheckedCommand, adapter_name_option, adapter_option
+from .reporting import Failure, counted, plain, quiet_libraries
+from .values import COUNT, MODEL, READ, WRITTEN, WholeType, path_problem
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
@@ -36,27 +37,33 @@ if TYPE_CHECKING:
     from ..training.config import TrainConfig
 
 
-@click.command()
+@click.command(cls=CheckedCommand, short_help="Find every defect of a data file.")
 @click.argument("files", metavar="FILE | [KEY=VALUE]...", nargs=-1)
 @data_options
-@click.option("--model", metavar="DIR_OR_ID", help="Also try each sample on the processor of this model or backbone.")
-@click.option("--adapter", help="Adapter, which a plain backbone needs; a model folder names its own.")
+@click.option(
+    "--model", metavar="DIR_OR_ID", type=MODEL, help="Also try each sample on the processor of this model or backbone."
+)
+@adapter_name_option
 @adapter_option
-@click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens a sample may have; needs --model.")
+@click.option(
+    "--max-tokens",
+    type=COUNT,
+    help="The most tokens a sample may have; needs --model.",
+)
 @click.option(
     "--config",
     metavar="CONFIG.yaml",
-    type=click.Path(path_type=Path),
+    type=READ,
     help="Check the files of a training configuration, with its model and budgets; KEY=VALUE as for train.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that check. [default: one for each core]")
+@click.option("--workers", type=WholeType(1, 1024), help="Processes that check. [default: one for each core]")
 @click.option("--quick", is_flag=True, help="Read headers of pictures, and only those frames that regions name.")
 @limit_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: each bad sample, at the end the summary.")
 @click.option(
     "--fix-out",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     help="Write the good samples, as JSON Lines in this package's schema.",
 )
 def validate(
@@ -139,6 +146,8 @@ def _task_of_file(
     for option, value in for_processor.items():
         if model is None and value:
             raise click.UsageError(f"{option} needs --model, whose processor it is for.")
+    if problem := path_problem(files[0], reads=True):
+        raise click.UsageError(f"FILE: {problem}")
     path = Path(files[0])
     require_other_file("--fix-out", fix_out, path)
     dataset = open_dataset(path, format_name, options, media_root, strict_media=strict_media)
@@ -190,7 +199,8 @@ def _check_each(results: Iterator[CheckedSample], report: _Report, fixed: IO[byt
     from ..data.convert import RecordLines
 
     lines = RecordLines()
-    with progress_bar(total, "Checking", hidden=report.as_json and sys.stdout.isatty()) as advance:
+    is_shown = sys.stdout is not None and sys.stdout.isatty()
+    with progress_bar(total, "Checking", hidden=report.as_json and is_shown) as advance:
         for checked in results:
             report.add(checked)
             if fixed is not None and checked.record is not None:
@@ -266,7 +276,7 @@ class _Report:
         for line in self._lines[:MAX_LINES]:
             click.echo(line)
         if self.summary.defects > MAX_LINES:
-            click.echo(f"... and {self.summary.defects - MAX_LINES:,} defects more; --json prints all.")
+            click.echo(f"... and {counted(self.summary.defects - MAX_LINES, 'defect')} more; --json prints all.")
         if self.summary.defects:
             _print_table(self.summary)
         click.echo(_totals(self.summary))
@@ -316,14 +326,15 @@ def _totals(summary: CheckSummary) -> str:
     bad = summary.samples - summary.good
     regions, masks, tokens = summary.regions, summary.masks, summary.tokens
     lines = [
-        f"{summary.samples:,} samples: {summary.good:,} good, {bad:,} with defects.",
-        f"They show {summary.images:,} images and {summary.videos:,} videos, and have {regions.total:,} regions "
+        f"{counted(summary.samples, 'sample')}: {summary.good:,} good, {bad:,} with defects.",
+        f"They show {counted(summary.images, 'image')} and {counted(summary.videos, 'video')}, and have "
+        f"{counted(regions.total, 'region')} "
         f"({regions.least:,} to {regions.most:,} each, {regions.mean:.1f} on average).",
     ]
     if masks.total:
         lines.append(
-            f"Their answers give {masks.total:,} masks ({masks.least:,} to {masks.most:,} each, {masks.mean:.1f} on "
-            "average)."
+            f"Their answers give {counted(masks.total, 'mask')} ({masks.least:,} to {masks.most:,} each, "
+            f"{masks.mean:.1f} on average)."
         )
     if tokens.count:
         lines.append(f"Good ones have {tokens.least:,} to {tokens.most:,} tokens, {tokens.mean:,.0f} on average.")
@@ -333,7 +344,8 @@ def _totals(summary: CheckSummary) -> str:
 def _fixed(summary: CheckSummary, path: Path) -> str:
     if not summary.good:
         return f"No sample is good: '{path}' is not written."
-    return f"Wrote {summary.good:,} samples to '{path}'. {left_out(summary.samples - summary.good, summary.kinds)}"
+    wrote = f"Wrote {counted(summary.good, 'sample')} to '{path}'."
+    return f"{wrote} {left_out(summary.samples - summary.good, summary.kinds)}"
 
 
 def _echo_json(value: Mapping[str, Any]) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DataError
-from .options import FunctionT, setting_option
-from .reporting import INTERRUPTED, plain
+from .options import CheckedCommand, FunctionT, seed_option, setting_option
+from .reporting import INTERRUPTED, counted, plain
+from .values import COUNT, READ, TEXT, WRITTEN, WholeType
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
@@ -39,7 +40,7 @@ def data_options(command: FunctionT) -> FunctionT:
         click.option(
             "--media-root",
             metavar="DIR",
-            type=click.Path(path_type=Path),
+            type=READ,
             help="Where relative media paths begin. [default: the file's folder]",
         ),
         click.option(
@@ -50,6 +51,7 @@ def data_options(command: FunctionT) -> FunctionT:
             "--format",
             "format_name",
             metavar="NAME",
+            type=TEXT,
             default="auto",
             show_default=True,
             cls=_FormatOption,
@@ -59,20 +61,20 @@ def data_options(command: FunctionT) -> FunctionT:
     return command
 
 
-limit_option = click.option("--limit", type=click.IntRange(min=1), help="Read only so many samples, the first.")
+limit_option = click.option("--limit", type=COUNT, help="Read only so many samples, the first.")
 
 
 # -- convert -----------------------------------------------------------------------------------------------
 
 
-@click.command()
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.argument("out", metavar="OUT.jsonl", type=click.Path(path_type=Path))
+@click.command(cls=CheckedCommand, short_help="Write any data format in this package's own.")
+@click.argument("source", metavar="SRC", type=READ)
+@click.argument("out", metavar="OUT.jsonl", type=WRITTEN)
 @data_options
 @click.option(
     "--held-out",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     help="Write a part of the samples there instead. No picture or video is in both files.",
 )
 @click.option(
@@ -141,10 +143,12 @@ def _print_conversion(found: Conversion, out: Path, held_out: Path | None) -> No
         click.echo(plain(f"Left out: {error}"), err=True)
     if found.num_left_out > len(found.left_out):
         click.echo(f"... and {found.num_left_out - len(found.left_out):,} more.", err=True)
-    click.echo(f"Wrote {found.written:,} samples to '{out}'.")
+    click.echo(f"Wrote {counted(found.written, 'sample')} to '{out}'.")
     if held_out is not None:
         share = found.held_out / (found.written + found.held_out)
-        click.echo(f"Wrote {found.held_out:,} samples ({share:.1%}) to '{held_out}', of other pictures and videos.")
+        click.echo(
+            f"Wrote {counted(found.held_out, 'sample')} ({share:.1%}) to '{held_out}', of other pictures and videos."
+        )
     if found.num_left_out:
         click.echo(left_out(found.num_left_out, found.defects))
 
@@ -158,22 +162,22 @@ def _require_free(paths: list[Path], *, overwrite: bool) -> None:
 # -- preview -----------------------------------------------------------------------------------------------
 
 
-@click.command()
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("-n", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="How many samples.")
+@click.command(cls=CheckedCommand, short_help="Draw samples with their regions and texts on one sheet.")
+@click.argument("path", metavar="FILE", type=READ)
+@click.option("-n", "count", type=WholeType(1, 200), default=16, show_default=True, help="How many samples.")
 @click.option(
     "--out",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     default=Path("sheet.png"),
     show_default=True,
     help="The picture, .png or .jpg.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the lot that picks them.")
+@seed_option("Of the lot that picks them.")
 @click.option(
     "--font",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=READ,
     help="A .ttf or .otf font to write with; letters that it lacks come from other fonts of this machine.",
 )
 @data_options
@@ -204,7 +208,7 @@ def preview(
     dataset = open_dataset(path, format_name, options, media_root, strict_media=strict_media)
     with quiet():
         save_sheet(out, draw_sheet(dataset, count=count, seed=seed, font=font))
-    click.echo(f"Drew {min(count, len(dataset))} of {len(dataset):,} samples: '{out}'.")
+    click.echo(f"Drew {min(count, len(dataset))} of {counted(len(dataset), 'sample')}: '{out}'.")
     echo_left_out(dataset)
 
 
@@ -275,7 +279,7 @@ def stopping(count: Callable[[], int], done: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"Stopped: {count():,} samples {done}.", err=True)
+        click.echo(f"Stopped: {counted(count(), 'sample')} {done}.", err=True)
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -7,14 +7,17 @@ from typing import Any
 
 import click
 
-from .options import setting_option
+from .options import CheckedCommand, setting_option
 from .reporting import quiet_libraries
+from .values import MODEL, TEXT, WRITTEN
 
 
-@click.command("import-official")
-@click.argument("src", metavar="DIR_OR_ID")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--vision-tower", metavar="DIR_OR_ID", help="The vision tower, if not where the checkpoint says.")
+@click.command("import-official", cls=CheckedCommand, short_help="Make a model folder of a published checkpoint.")
+@click.argument("src", metavar="DIR_OR_ID", type=MODEL)
+@click.argument("out", type=WRITTEN)
+@click.option(
+    "--vision-tower", metavar="DIR_OR_ID", type=MODEL, help="The vision tower, if not where the checkpoint says."
+)
 @setting_option(
     "--adapter-option",
     "adapter_options",
@@ -23,7 +26,7 @@ from .reporting import quiet_libraries
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Of the backbone's weights. [as they are]"
 )
-@click.option("--revision", help="Of the hub's repository.")
+@click.option("--revision", type=TEXT, help="Of the hub's repository.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier model folder.")
 def import_official(
     src: str, out: Path, adapter_options: tuple[tuple[str, Any], ...], revision: str | None, **options: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ from .options import (
     region_options,
     regions_in_order,
 )
-from .reporting import Failure, json_of
+from .reporting import EMPTY, Failure, for_terminal, json_of, plain
+from .values import READ, TEXT, WRITTEN, text_problem
 
 if TYPE_CHECKING:
     from ..chat import Reply
@@ -49,25 +50,25 @@ class NoMask(Failure):
     exit_code = 1
 
 
-@click.command(cls=OrderedCommand)
-@click.argument("path", metavar="IMAGE|VIDEO", type=click.Path(path_type=Path))
+@click.command(cls=OrderedCommand, short_help="Make masks of what a text names in a picture or video.")
+@click.argument("path", metavar="IMAGE|VIDEO", type=READ)
 @click.argument("text", required=False)
 @model_option
 @click.option(
     "--out",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     help="Folder for the masks: object-1.png, or of a video object-1/00012.png for frame 12; and objects.json.",
 )
 @region_options
-@click.option("--prompt", help="What to ask, word by word, in place of 'Please segment TEXT.'.")
+@click.option("--prompt", type=TEXT, help="What to ask, word by word, in place of 'Please segment TEXT.'.")
 @click.option("--force-mask", is_flag=True, help="Let the model give a mask though it would not.")
 @frames_options
 @click.option(
     "--overlay",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=WRITTEN,
     help="Draw the objects, numbered: .png or .jpg; of a video .mp4 or .gif.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier call in --out.")
@@ -93,14 +94,17 @@ def segment(
     as_json: bool,
     device: str,
     at: tuple[Moment, ...],
+    same: int,
+    clip: bool,
     **by_kind: tuple[GivenRegion, ...],
 ) -> None:
     """Make masks of what TEXT names in a picture, a video, or a folder of its frames.
 
-    The model is asked 'Please segment TEXT.', or --prompt. <region> in either stands for the next region given; without
-    both it is asked to segment the regions. A mask is a PNG of the picture's size, 255 inside; objects.json has them
-    as run lengths, with scores, and is a memory that `pixelrefer chat --memory` reads. Where the model gives no mask,
-    or what it means is seen nowhere, nothing is written and the exit code is 1.
+    The model is asked 'Please segment TEXT.', or --prompt. <region> in either stands for the next region given; one
+    alone is asked of each, in a conversation of its own; without both it is asked to segment the regions. A mask is a
+    PNG of the picture's size, 255 inside; objects.json has them as run lengths, with scores, and is a memory that
+    `pixelrefer chat --memory` reads. Where the model gives no mask, or what it means is seen nowhere, nothing is
+    written and the exit code is 1.
 
     \b
     Example:
@@ -122,6 +126,7 @@ def segment(
         frames=frames,
         fps=fps,
         frame_rate=frame_rate,
+        clip=clip,
     )
     _require_known_numbers(question)
     require_model(model)
@@ -144,26 +149,44 @@ def segment(
     click.echo(result.as_json(out, overlay) if as_json else result.as_text(out))
 
 
-def _ask(loaded: LoadedModel, request: Request, subject: Subject, *, force_mask: bool) -> Reply:
-    """The answer, its objects under ids of their own."""
+def _ask(loaded: LoadedModel, request: Request, subject: Subject, *, force_mask: bool) -> list[Reply]:
+    """The answers, one or one about each region. All of their objects have ids of their own."""
     from ..chat import Chat
     from ..conversation.memory import ObjectMemory
 
     assert request.prompt is not None, "there is always a question"
-    memory = ObjectMemory(subject.media, max_objects=_MOST_OBJECTS)
-    reply = Chat(loaded.model, loaded.processor, subject.media, memory=memory).ask(
-        request.prompt,
-        subject.regions,
-        segment=True,
-        force_mask=force_mask,
-        max_new_tokens=loaded.max_new_tokens,
-        num_beams=1,
-    )
-    if all(each.region is None for each in reply.objects):
-        why = "The answer's objects are seen nowhere" if reply.objects else "The answer gives no mask"
-        hint = "Ask otherwise." if reply.objects or force_mask else "Ask otherwise, or give --force-mask."
-        raise NoMask(f"{why}, so nothing is written: '{reply.text}'. {hint}")
-    return reply
+    replies: list[Reply] = []
+    num_objects = 0
+    for regions in [[each] for each in subject.regions] if request.is_about_each else [subject.regions]:
+        memory = ObjectMemory(subject.media, max_objects=_MOST_OBJECTS)
+        reply = Chat(loaded.model, loaded.processor, subject.media, memory=memory).ask(
+            request.prompt,
+            regions,
+            segment=True,
+            force_mask=force_mask,
+            max_new_tokens=loaded.max_new_tokens,
+            num_beams=1,
+        )
+        if replies:
+            reply = reply.numbered_after(num_objects)
+        num_objects = max([num_objects, *(each.id for each in reply.objects if each.id is not None)])
+        replies.append(reply)
+    _require_masks(replies, force_mask=force_mask)
+    return replies
+
+
+def _require_masks(replies: Sequence[Reply], *, force_mask: bool) -> None:
+    objects = [each for reply in replies for each in reply.objects]
+    if any(each.region is not None for each in objects):
+        return
+    which = "The answer" if len(replies) == 1 else "No answer"
+    if objects:
+        why = "The answer's objects are seen nowhere" if len(replies) == 1 else "The answers' objects are seen nowhere"
+    else:
+        why = f"{which} gives {'no' if len(replies) == 1 else 'a'} mask"
+    hint = "Ask otherwise." if objects or force_mask else "Ask otherwise, or give --force-mask."
+    said = ", ".join(f"'{reply.text}'" if reply.text.strip() else EMPTY for reply in replies)
+    raise NoMask(f"{why}, so nothing is written: {said}. {hint}")
 
 
 def _question(text: str | None, prompt: str | None, num_regions: int) -> str:
@@ -173,6 +196,8 @@ def _question(text: str | None, prompt: str | None, num_regions: int) -> str:
         return prompt
     if not (text or "").strip() and (text is not None or not num_regions):
         raise click.UsageError("Say what to segment: a TEXT such as 'the tallest giraffe', a --prompt, or a region.")
+    if text is not None and (problem := text_problem(text)):
+        raise click.UsageError(f"TEXT: {problem}")
     if text is None:
         text = " and ".join(["<region>"] * num_regions)
     return REQUEST.format(text.strip().rstrip("."))
@@ -223,16 +248,21 @@ def _require_overlay(overlay: Path | None, request: Request) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Result:
-    """What was asked about what, and the answer."""
+    """What was asked about what, and the answers."""
 
     request: Request
     subject: Subject
-    reply: Reply
+    replies: Sequence[Reply]
+
+    @property
+    def objects(self) -> list[SegmentedObject]:
+        """What the answers mean, seen or not."""
+        return [each for reply in self.replies for each in reply.objects]
 
     @property
     def seen(self) -> list[SegmentedObject]:
         """The objects that have masks."""
-        return [each for each in self.reply.objects if each.region is not None]
+        return [each for each in self.objects if each.region is not None]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -241,8 +271,9 @@ class _Result:
             self.subject.kind: str(self.request.path),
             "model": self.request.model,
             "prompt": self.request.prompt,
-            "answer": self.reply.text,
-            "unseen": [_scores(each) for each in self.reply.objects if each.region is None],
+            "answer": "\n".join(reply.text for reply in self.replies),
+            "answers": [reply.text for reply in self.replies],
+            "unseen": [_scores(each) for each in self.objects if each.region is None],
         }
 
     def write(self, out: Path) -> None:
@@ -289,11 +320,15 @@ class _Result:
         return json_of({**self.record, **drawn, "objects": objects})
 
     def as_text(self, out: Path) -> str:
-        """For people: the answer, then a line for each object."""
-        lines = [self.reply.text]
+        """For people: each answer, then a line for each object."""
+        titles = [each.title for each in self.request.given] if len(self.replies) > 1 else [""]
+        lines = []
+        for title, reply in zip(titles, self.replies, strict=True):
+            lines += [plain(title)] if title else []
+            lines.append(for_terminal(reply.text) if reply.text.strip() else EMPTY)
         lines += [f"object {each.id}: score {each.score:.2f}, {self._place(each, out)}" for each in self.seen]
-        if unseen := len(self.reply.objects) - len(self.seen):
-            lines.append(f"{unseen} of the answer's objects are seen nowhere, and have no masks.")
+        if unseen := len(self.objects) - len(self.seen):
+            lines.append(f"Objects that are seen nowhere, and have no masks: {unseen}.")
         return "\n".join(lines)
 
     def _place(self, each: SegmentedObject, out: Path) -> str:

@@ -6,7 +6,9 @@ overlay belong here too. Torch is imported by region sources only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import mimetypes
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -17,7 +19,7 @@ import click
 from PIL import Image
 
 from ..contracts.messages import MASK_MARKER, REGION_MARKER, asked, marker_kinds, marker_mismatch
-from ..errors import PromptError, SourceError, VideoError, placed
+from ..errors import RegionError, SourceError, VideoError, placed, shown
 from ..media.images import load_image
 from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, is_video_source, load_video
 from ..overlay import require_overlay_path, save_overlay
@@ -25,8 +27,8 @@ from ..plugins import get_region_source, installed
 from ..regions.region import Region, VideoRegion
 from ..sources import CheckedSource, load_region_source
 from ..weights.model_folder import is_model_folder, read_manifest
-from .options import GivenRegion
-from .reporting import quiet_libraries
+from .options import GivenRegion, require_none
+from .reporting import Failure, counted, quiet_libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,8 @@ class Request:
     Attributes:
         path: the picture, the video, or the folder of frames.
         given: the regions, in order.
-        prompt: what to ask about all of them, None to ask about each.
+        prompt: what to ask about all of them, or about each where it has one `<region>` and they are more; None to
+            have each described.
         model: model folder or id; it may say how frames are sampled.
         track: whether the regions are followed through the video.
         source: name of the region source.
@@ -46,6 +49,7 @@ class Request:
         fps: how many frames to sample per second.
         frame_rate: how fast the frames of a folder follow each other.
         overlay: where to draw what is asked about.
+        clip: whether regions are cut off at the border of the picture.
         named_frames: frames of a video that are sampled too.
     """
 
@@ -61,41 +65,70 @@ class Request:
     fps: float | None
     frame_rate: float | None
     overlay: Path | None = None
+    clip: bool = False
     named_frames: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        problems = []
         if not self.given and self.prompt is None:
-            raise click.UsageError("Give a region (--box, --mask, --polygon, ...), or a --prompt.")
-        if not self.given:
+            problems.append("Give a region (--box, --mask, --polygon, ...), or a --prompt.")
+        elif not self.given:
             needy = {"--track": self.track, "--source": self.source, "--save-overlay": self.overlay}
-            _refuse(needy, "needs a region: give --box, --points, --mask, ...")
-        if not (self.track or self.source):
-            _refuse({"--source-option": self.source_options}, "needs --source or --track.")
-        if self.frames:
-            _refuse({"--fps": self.fps}, "and --frames exclude each other.")
-        if self.prompt is not None:
-            _require_as_many_markers(self.prompt, len(self.given))
+            problems += [f"{name} needs a region: give --box, --points, --mask, ..." for name in _given(needy)]
+        if self.source_options and not (self.track or self.source):
+            problems.append("--source-option needs --source or --track.")
+        if self.frames and self.fps:
+            problems.append("--fps and --frames exclude each other.")
+        if self.prompt is not None and (wrong := self._wrong_markers(self.prompt)):
+            problems.append(wrong)
+        require_none(problems)
+
+    def _wrong_markers(self, prompt: str) -> str:
+        if MASK_MARKER in prompt:
+            return (
+                f"The prompt holds {MASK_MARKER}, which stands for a mask in an answer. Write {REGION_MARKER} for a "
+                "region."
+            )
+        if self.is_about_each:
+            return ""
+        return marker_mismatch(marker_kinds([asked(prompt)]), len(self.given), where="The prompt has")
+
+    @property
+    def is_about_each(self) -> bool:
+        """Whether each region is asked about in a conversation of its own."""
+        if self.prompt is None:
+            return True
+        return len(self.given) > 1 and len(marker_kinds([asked(self.prompt)])) == 1
 
     @cached_property
     def is_video(self) -> bool:
+        _require_there(self.path)
         return is_video_source(self.path)
 
     def require_fitting_media(self) -> None:
         """Refuse options that are for another kind of media, and an overlay that cannot be written."""
+        problems = []
         if not self.is_video:
+            shapes = [shape for each in self.given for shape in each.shapes]
             for_videos = {
-                "--at": any(each.at for each in self.given),
+                "--at": any(each.at for each in shapes),
+                "--same": any(each.others for each in self.given),
+                "A folder of masks": any(each.is_folder for each in shapes),
                 "--track": self.track,
                 "--frames": self.frames,
                 "--fps": self.fps,
                 "--frame-rate": self.frame_rate,
             }
-            _refuse(for_videos, f"is for videos, but '{self.path}' is a picture.")
-        elif not self.path.is_dir():
-            _refuse({"--frame-rate": self.frame_rate}, f"is for folders of frames; '{self.path}' tells its own times.")
+            problems += [f"{name} is for videos, but '{self.path}' is a picture." for name in _given(for_videos)]
+        elif self.frame_rate and not self.path.is_dir():
+            problems.append(f"--frame-rate is for folders of frames; '{self.path}' tells its own times.")
+        require_none(problems)
         if self.overlay is not None:
             require_overlay_path(self.overlay, is_video=self.is_video)
-            read = [self.path, *(Path(each.text) for each in self.given if each.kind == "mask")]
+            read = [
+                self.path,
+                *(Path(shape.text) for each in self.given for shape in each.shapes if shape.kind == "mask"),
+            ]
             if self.overlay.resolve() in [each.resolve() for each in read]:
                 raise click.UsageError(f"--save-overlay would replace '{self.overlay}', which is read. Rename it.")
 
@@ -107,19 +140,15 @@ class Request:
         return FrameSampling(num_frames=self.frames, fps=self.fps, max_frames=most)
 
 
-def _require_as_many_markers(prompt: str, num_regions: int) -> None:
-    if MASK_MARKER in prompt:
-        raise PromptError(
-            f"The prompt holds {MASK_MARKER}, which stands for a mask in an answer. Write {REGION_MARKER} for a region."
-        )
-    if mismatch := marker_mismatch(marker_kinds([asked(prompt)]), num_regions, where="The prompt has"):
-        raise PromptError(mismatch)
+def _given(options: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in options.items() if value]
 
 
-def _refuse(options: Mapping[str, Any], why: str) -> None:
-    for name, value in options.items():
-        if value:
-            raise click.UsageError(f"{name} {why}")
+def _require_there(path: Path) -> None:
+    """Refuse what is missing, and not called like a picture or a video, of which who reads it tells."""
+    kind = (mimetypes.guess_type(path)[0] or "").partition("/")[0]
+    if kind not in ("image", "video") and not path.exists():
+        raise VideoError(f"'{path}' does not exist. Expected a picture, a video, or a folder of its frames.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +204,8 @@ def prepare(request: Request) -> Subject:
 
 def _read_picture(request: Request) -> Subject:
     picture = load_image(request.path)
-    _require_inside(request.given, (picture.height, picture.width))
-    return Subject(picture, [each.region for each in request.given])
+    given = _fitted(request, (picture.height, picture.width))
+    return Subject(picture, [each.region for each in given])
 
 
 def _read_video(request: Request) -> Subject:
@@ -187,12 +216,44 @@ def _read_video(request: Request) -> Subject:
             err=True,
         )
     times_s = frame_times(request.path, fps=_frame_rate(request))
-    frames = [_frame_of(each, times_s) for each in request.given]
+    for shape in (shape for each in request.given for shape in each.shapes if isinstance(shape.region, VideoRegion)):
+        _require_clear_numbers(shape, request.path)
+    named = [frame for each in request.given for frame in _over_time(each, times_s).frames]
     there = [frame for frame in request.named_frames if frame < len(times_s)]  # of others, who reads them tells
-    video = read_frames(request, [*frames, *there])
-    _require_inside(request.given, video.image_hw)
-    regions = [VideoRegion({frame: each.region}) for frame, each in zip(frames, request.given, strict=True)]
-    return Subject(video, regions, times_s)
+    video = read_frames(request, [*named, *there])
+    given = _fitted(request, video.image_hw)
+    return Subject(video, [_over_time(each, times_s) for each in given], times_s)
+
+
+def _require_clear_numbers(masks: GivenRegion, path: Path) -> None:
+    """Refuse masks whose numbers may be names of a folder's frames as well as their indices, where these differ."""
+    assert isinstance(masks.region, VideoRegion), "a folder of masks"
+    found = [re.search(r"(\d{1,9})$", each.stem) for each in path.iterdir()] if path.is_dir() else []
+    numbers = sorted(int(each[1]) for each in found if each)
+    named = {*masks.region.frames, *masks.region.absent}
+    if numbers != list(range(len(numbers))) and named <= set(numbers):
+        raise click.UsageError(
+            f"{masks.option}: the frames of '{path}' are called {numbers[0]} to {numbers[-1]}, so {min(named):05d}.png "
+            "may mean the frame of that name, or that index from 0. Rename the frames, counted from 0; or give each "
+            "mask by itself: --mask FILE.png --at INDEX --same --mask ..."
+        )
+
+
+def _over_time(given: GivenRegion, times_s: Sequence[float]) -> VideoRegion:
+    """One object, on each frame that it is given on."""
+    frames: dict[int, Region] = {}
+    absent: list[int] = []
+    for each in given.shapes:
+        here = each.region.frames if isinstance(each.region, VideoRegion) else {_frame_of(each, times_s): each.region}
+        absent += each.region.absent if isinstance(each.region, VideoRegion) else ()
+        for frame, region in here.items():
+            if frame in frames:
+                raise click.UsageError(f"{given.option}: frame {frame} is named twice. Name another frame.")
+            frames[frame] = region
+    with placed(subject=given.option):
+        if max((*frames, *absent)) >= len(times_s):
+            raise _no_frame(max((*frames, *absent)), times_s)
+        return VideoRegion(frames, absent=tuple(absent))
 
 
 def read_frames(request: Request, frames: Sequence[int]) -> Video:
@@ -218,16 +279,63 @@ def _frame_of(given: GivenRegion, times_s: Sequence[float]) -> int:
         if given.at.index is None:
             return frame_at(times_s, given.at.time_s)
         if not 0 <= given.at.index < len(times_s):
-            raise VideoError(
-                f"the video has {len(times_s)} frames, counted from 0: there is no frame {given.at.index}."
-            )
+            raise _no_frame(given.at.index, times_s)
         return given.at.index
 
 
-def _require_inside(given: Sequence[GivenRegion], image_hw: tuple[int, int]) -> None:
-    for number, each in enumerate(given):
-        with placed(region=number, subject=each.option):
-            each.region.require_on(image_hw)
+def _no_frame(frame: int, times_s: Sequence[float]) -> VideoError:
+    frames = counted(len(times_s), "frame")
+    return VideoError(f"the video has {frames}, counted from 0: there is no frame {shown(frame)}.")
+
+
+def _fitted(request: Request, image_hw: tuple[int, int]) -> list[GivenRegion]:
+    """The regions, cut off where that is asked for. Those that do not fit are refused, all of them at once."""
+    problems: list[RegionError] = []
+    fitted = []
+    for number, each in enumerate(request.given):
+        shapes = []
+        for shape in each.shapes:
+            try:
+                with placed(region=number, subject=shape.option):
+                    region = shape.region.clipped(image_hw) if request.clip else shape.region
+                    region.require_on(image_hw)
+                    shapes.append(replace(shape, region=region))
+            except RegionError as error:
+                error.message += fitting_hint(shape.region, request, image_hw)
+                problems.append(error)
+        if len(shapes) == len(each.shapes):
+            fitted.append(replace(shapes[0], others=tuple(shapes[1:])))
+    if problems:
+        raise Failure(*problems) from problems[0]
+    return fitted
+
+
+def fitting_hint(region: Region | VideoRegion, request: Request, image_hw: tuple[int, int]) -> str:
+    """What to do, for the message, where a region does not fit a picture or video of `image_hw`."""
+    turned = not request.is_video and _stored_hw(request.path) != image_hw
+    if turned and _fits(region.require_on, _stored_hw(request.path)):
+        height, width = image_hw
+        return (
+            " It would fit the picture before it is turned: its EXIF data say how it is to be held, and so it is "
+            f"{width} wide and {height} high. Give regions of the upright picture."
+        )
+    if not request.clip and _fits(region.clipped, image_hw):
+        return " --clip cuts off what lies outside."
+    return ""
+
+
+def _fits(check: Callable[[tuple[int, int]], Any], image_hw: tuple[int, int]) -> bool:
+    try:
+        check(image_hw)
+    except RegionError:
+        return False
+    return True
+
+
+def _stored_hw(path: Path) -> tuple[int, int]:
+    """Height and width of a picture as it lies in its file."""
+    with Image.open(path) as picture:
+        return picture.height, picture.width
 
 
 # -- regions from a source ---------------------------------------------------------------------------------
@@ -252,32 +360,34 @@ def _only_source() -> str:
 
 def _found(subject: Subject, request: Request, source: CheckedSource) -> Sequence[Region | VideoRegion]:
     """What the source makes of the regions."""
-    if not isinstance(subject.media, Video):
-        return _segmented(subject.media, request.given, source)
     prompts: list[Any] = list(subject.regions)
+    if not isinstance(subject.media, Video):
+        return _segmented(subject.media, prompts, request.given, source)
     if not request.track:
         return _segmented_frames(subject.media, prompts, request.given, source)
     with _listing(request.given):
         return source.track(subject.media, prompts)
 
 
-def _segmented(picture: Image.Image, given: Sequence[GivenRegion], source: CheckedSource) -> list[Region]:
+def _segmented(
+    picture: Image.Image, prompts: Sequence[Any], given: Sequence[GivenRegion], source: CheckedSource
+) -> list[Region]:
     with _listing(given):
-        return source.segment(picture, [each.region for each in given])
+        return source.segment(picture, prompts)
 
 
 def _segmented_frames(
     video: Video, prompts: Sequence[VideoRegion], given: Sequence[GivenRegion], source: CheckedSource
 ) -> list[VideoRegion]:
-    """Each object on its one frame; objects on the same frame are found together, so that it is encoded once."""
-    frames = [next(iter(prompt.frames)) for prompt in prompts]
-    found: dict[int, VideoRegion] = {}
-    for frame in sorted(set(frames)):
-        numbers = [number for number, each in enumerate(frames) if each == frame]
-        picture = video.picture(video.position(frame))
-        regions = _segmented(picture, [given[number] for number in numbers], source)
-        found.update({number: VideoRegion({frame: region}) for number, region in zip(numbers, regions, strict=True)})
-    return [found[number] for number in range(len(prompts))]
+    """Each object on its frames; objects on the same frame are found together, so that it is encoded once."""
+    found: list[dict[int, Region]] = [{} for _ in prompts]
+    for frame in sorted({frame for prompt in prompts for frame in prompt.frames}):
+        numbers = [number for number, prompt in enumerate(prompts) if frame in prompt.frames]
+        here = [prompts[number].frames[frame] for number in numbers]
+        regions = _segmented(video.picture(video.position(frame)), here, [given[each] for each in numbers], source)
+        for number, region in zip(numbers, regions, strict=True):
+            found[number][frame] = region
+    return [VideoRegion(frames, absent=prompt.absent) for frames, prompt in zip(found, prompts, strict=True)]
 
 
 @contextmanager

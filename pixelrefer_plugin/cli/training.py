@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from ..files import require_writable_folder
+from .options import CheckedCommand
 from .reporting import INTERRUPTED, Failure, quiet_libraries
+from .values import MODEL, READ, WRITTEN
 
 
-@click.command()
-@click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
+@click.command(cls=CheckedCommand, short_help="Fine-tune a model on regions of your own.")
+@click.argument("config", metavar="CONFIG.yaml", type=READ)
 @click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
@@ -63,10 +65,10 @@ def _leave_the_others() -> None:
         torch.distributed.destroy_process_group()
 
 
-@click.command()
-@click.argument("folder", metavar="DIR_OR_ID")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--backbone", metavar="DIR_OR_ID", help="Where the backbone is, if it has moved.")
+@click.command(cls=CheckedCommand, short_help="Fold a model folder's LoRA into its backbone.")
+@click.argument("folder", metavar="DIR_OR_ID", type=MODEL)
+@click.argument("out", type=WRITTEN)
+@click.option("--backbone", metavar="DIR_OR_ID", type=MODEL, help="Where the backbone is, if it has moved.")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "bfloat16", "float16", "float32"]),

@@ -327,6 +327,7 @@ def _progress(console: Console) -> Progress:
         TextColumn("loss {task.fields[loss]:.3f}"),
         TimeRemainingColumn(),
         console=console,
+        disable=not console.is_terminal,
     )
 
 
