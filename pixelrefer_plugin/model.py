@@ -25,6 +25,7 @@ from .masks.mask_batch import MaskBatch
 from .masks.mask_call import MaskCall
 from .plugins import backbone_for, get_adapter, in_plugin
 from .processor import RegionProcessor
+from .tokens.devices import device_of, with_weights
 from .tokens.region_batch import RegionBatch
 from .tokens.spliced_call import SplicedCall
 from .weights import hub
@@ -73,8 +74,10 @@ class RegionModel(nn.Module):
                 )
         with in_plugin("adapter", adapter_spec.name, "set_attn_implementation"):
             adapter.set_attn_implementation(backbone.config._attn_implementation)
-        self.adapter: AdapterModule = adapter.to(embedding.weight.device)
-        self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}
+        self.adapter: AdapterModule = adapter.to(device_of(embedding))
+        # Tied weights under all their names: while one is away, it is under each a parameter of its own.
+        parameters = backbone.named_parameters(remove_duplicate=False)
+        self._was_trainable = {name: each.requires_grad for name, each in parameters}
         self._was_training = backbone.training
         # Whether the backbone's weights are nobody else's: trained here, or loaded from a model folder of ours.
         self._owns_backbone = False
@@ -141,7 +144,9 @@ class RegionModel(nn.Module):
         )
         if untrained:
             with in_plugin("adapter", adapter_spec.name, "start_from"):
-                model.adapter.start_from(projector_layers(backbone, spec))
+                layers = projector_layers(backbone, spec)
+                with with_weights(layers):
+                    model.adapter.start_from(layers)
         _ATTACHED[backbone] = ref(model)
         model._owns_backbone = train_backbone
         if not train_backbone:
@@ -156,7 +161,7 @@ class RegionModel(nn.Module):
         if self._lora is not None:
             self._lora.remove()
             self._lora = None
-        for name, parameter in self.backbone.named_parameters():
+        for name, parameter in self.backbone.named_parameters(remove_duplicate=False):
             parameter.requires_grad_(self._was_trainable[name])
         self.backbone.train(self._was_training)
         _ATTACHED.pop(self.backbone, None)

@@ -20,6 +20,7 @@ from ..contracts.module import Shapes
 from ..conversation.token_ids import TokenIds
 from ..errors import CheckpointError
 from ..media.video import FrameSampling
+from ..tokens.devices import is_offloaded
 from . import model_folder
 from .loading import load_backbone
 from .lora import Lora, bare_name, module_paths
@@ -136,8 +137,24 @@ def _manifest(parts: ModelParts, processor: SavedProcessor, include_backbone: bo
 
 def _save_backbone(backbone: Any, folder: Path, state_dict: Mapping[str, Tensor] | None) -> None:
     """The backbone as its own class writes it, without the LoRA that may be on it."""
-    own = state_dict if state_dict is not None else backbone.state_dict()
-    backbone.save_pretrained(folder, state_dict={bare: own[name] for name, bare in _bare_names(own)})
+    own = state_dict if state_dict is not None else _weights_of(backbone)
+    weights = {bare: own[name] for name, bare in _bare_names(own)}
+    device_map = vars(backbone).pop("hf_device_map", None)  # by which transformers would look for them elsewhere
+    try:
+        backbone.save_pretrained(folder, state_dict=weights)
+    finally:
+        if device_map is not None:
+            backbone.hf_device_map = device_map
+
+
+def _weights_of(backbone: nn.Module) -> Mapping[str, Tensor]:
+    """Its own weights, those that are offloaded among them."""
+    if not is_offloaded(backbone):
+        return backbone.state_dict()
+    from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+    held: Mapping[str, Tensor] = get_state_dict_offloaded_model(backbone)
+    return held
 
 
 def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -218,6 +235,11 @@ def _load_adapter(adapter: nn.Module, root: Path) -> None:
 
 def _load_backbone(parts: ModelParts, folder: Path) -> None:
     """The backbone's own weights, under whatever LoRA is on it."""
+    if is_offloaded(parts.backbone):
+        raise CheckpointError(
+            "The weights of a backbone that is offloaded to the CPU or the disk cannot be replaced. Load the model "
+            "without device_map."
+        )
     saved = load_backbone(folder, backbone_plugin=parts.backbone_spec.name).state_dict()
     own = parts.backbone.state_dict()
     parts.backbone.load_state_dict({**own, **{name: saved[bare] for name, bare in _bare_names(own)}})
