@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import PixelReferError
+from ..errors import PixelReferError, shown
 
 
 def make_config(config: type[Any], options: Mapping[str, Any] | Any | None, *, owner: str) -> Any:
@@ -35,4 +35,4 @@ def check_field(condition: bool, config: Any, name: str, rule: str) -> None:
         PixelReferError: `condition` is false.
     """
     if not condition:
-        raise PixelReferError(f"{type(config).__name__}.{name} must be {rule}, got {getattr(config, name)!r}.")
+        raise PixelReferError(f"{type(config).__name__}.{name} must be {rule}, got {shown(getattr(config, name))}.")

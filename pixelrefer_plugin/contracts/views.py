@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from ..errors import PixelReferError
+from ..errors import PixelReferError, shown
 from ..regions.mask import Box
 
 Resample = Literal["bicubic", "opencv_linear", "opencv_area"]
@@ -174,7 +174,7 @@ class CropView(View):
 
 def _require_integers(name: str, value: Any, *, length: int) -> None:
     if not isinstance(value, tuple) or len(value) != length or any(int(each) != each for each in value):
-        raise PixelReferError(f"{name} must be a tuple of {length} integers, got {value!r}.")
+        raise PixelReferError(f"{name} must be a tuple of {length} integers, got {shown(value)}.")
 
 
 @dataclass(frozen=True)
@@ -240,10 +240,10 @@ class RegionPlan:
 
     def __post_init__(self) -> None:
         if not isinstance(self.num_tokens, int | np.integer) or self.num_tokens < 1:
-            raise PixelReferError(f"RegionPlan.num_tokens must be an integer >= 1, got {self.num_tokens!r}.")
+            raise PixelReferError(f"RegionPlan.num_tokens must be an integer >= 1, got {shown(self.num_tokens)}.")
         is_tuple = isinstance(self.views, tuple) and any(view is not None for view in self.views)
         if not is_tuple or not all(view is None or isinstance(view, View) for view in self.views):
-            raise PixelReferError(f"RegionPlan.views must be a tuple of views, at least one, got {self.views!r}.")
+            raise PixelReferError(f"RegionPlan.views must be a tuple of views, at least one, got {shown(self.views)}.")
 
     @property
     def view_kinds(self) -> tuple[str | None, ...]:

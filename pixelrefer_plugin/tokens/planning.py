@@ -14,7 +14,7 @@ import numpy as np
 from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.views import PatchGeometry, RegionPlan
 from ..conversation.sample import ReadSample, WrittenRegion
-from ..errors import PluginError, placed
+from ..errors import PluginError, placed, shown
 from ..plugins import in_plugin
 from ..regions.mask import RegionMask
 from ..regions.region import Region
@@ -131,7 +131,7 @@ class RegionPlanning:
         """The plan, unless it is one that an adapter must not make; the error is its author's to read."""
         name = f"Adapter '{self.adapter.name}'"
         if not isinstance(plan, RegionPlan):
-            raise PluginError(f"{name} must plan a RegionPlan, got {plan!r}.")
+            raise PluginError(f"{name} must plan a RegionPlan, got {shown(plan)}.")
         for view in plan.views:
             if view is None:
                 continue

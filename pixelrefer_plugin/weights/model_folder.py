@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..conversation.token_ids import TokenIds
-from ..errors import CheckpointError, VideoError
+from ..errors import CheckpointError, VideoError, shown
 from ..files import replaced_folder, restore_folder
 from ..json_text import read_json
 from ..media.video import FrameSampling
@@ -157,7 +157,7 @@ def _fields(data: dict[str, Any], path: Path) -> dict[str, Any]:
     version = data.get("format_version")
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version!r}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
+            f"{path} has format version {shown(version)}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U pixelrefer-plugin."
         )
     if version == 1:
@@ -168,7 +168,7 @@ def _fields(data: dict[str, Any], path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} has missing fields {missing} and unknown fields {extra}.")
     for name, kinds in _FIELD_TYPES.items():
         if not isinstance(data[name], kinds):
-            raise CheckpointError(f"{path}: '{name}' is {data[name]!r}, a {type(data[name]).__name__}.")
+            raise CheckpointError(f"{path}: '{name}' is {shown(data[name])}, a {type(data[name]).__name__}.")
     return data
 
 
@@ -198,14 +198,18 @@ def _tokens(value: Mapping[str, Any], path: Path) -> TokenIds:
     fit = value.keys() == _TOKEN_TYPES.keys()
     fit = fit and all(isinstance(value[name], kinds) for name, kinds in _TOKEN_TYPES.items())
     if not fit or not all(isinstance(each, int) for each in value["native"].values()):
-        raise CheckpointError(f"{path}: 'tokens' is {value!r}; expected ids as 'placeholder', 'mask' and 'native'.")
+        raise CheckpointError(
+            f"{path}: 'tokens' is {shown(value)}; expected ids as 'placeholder', 'mask' and 'native'."
+        )
     return TokenIds(**value)
 
 
 def _require_origins(plugins: Mapping[str, Any], path: Path) -> None:
     fit = plugins.keys() <= {"adapter", "backbone"}
     if not fit or not all(isinstance(each, dict) and each.keys() == {*_ORIGIN} for each in plugins.values()):
-        raise CheckpointError(f"{path}: 'plugins' is {plugins!r}; expected {' and '.join(_ORIGIN)} of each plugin.")
+        raise CheckpointError(
+            f"{path}: 'plugins' is {shown(plugins)}; expected {' and '.join(_ORIGIN)} of each plugin."
+        )
 
 
 _ORIGIN = ("distribution", "version")
