@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts.backbone import BackboneSpec
-from ..errors import AttachError, CheckpointError
+from ..errors import AttachError, CheckpointError, refusing, shown
 from ..tokens.devices import bring_weights, device_of, is_offloaded, offloads, send_weights_away, with_weights
 from . import model_folder
+from .lora_config import read_lora_config
 
 _PREFIX = "base_model.model."  # of every key in PEFT's files
 _PARTS = ("token_embedding", "projector", "vision_tower", "decoder")  # one may lie inside another: innermost first
 _HEAD = "head"
-_CONFIG_FILE = "adapter_config.json"
 
 
 class Lora:
@@ -72,10 +72,8 @@ class Lora:
             target_modules=_chosen_layers(backbone, spec, scopes, targets) if scopes or not token_ids else _no_layers(),
             trainable_token_indices=_token_rows(backbone, spec, token_ids),
         )
-        try:
+        with refusing(AttachError, f"LoRA cannot be added in scopes {list(scopes)}"):
             return cls(backbone, config)
-        except ValueError as error:
-            raise AttachError(f"LoRA cannot be added in scopes {list(scopes)}: {error}") from error
 
     @classmethod
     def load(cls, backbone: Any, spec: BackboneSpec, folder: Path, *, paths: Mapping[str, str]) -> Lora:
@@ -92,21 +90,21 @@ class Lora:
         """
         source = folder / model_folder.LORA_FILE
         weights = _moved(model_folder.read_tensors(source), paths, module_paths(backbone, spec))
-        config = _read_config(folder)
-        config.base_model_name_or_path = None  # it may have moved: PEFT puts in the present one
+        config = read_lora_config(folder, weights)
         layers, rows = _layers_of(weights, ".lora_"), _layers_of(weights, ".token_adapter.")
         _require_layers(backbone, [*layers, *rows], source)
         config.target_modules = layers or _no_layers()
         if config.trainable_token_indices:
-            (ids,) = {tuple(each) for each in config.trainable_token_indices.values()}
+            ids = next(iter(config.trainable_token_indices.values()))
+            _require_rows(backbone, spec, ids)
             config.trainable_token_indices = {layer: list(ids) for layer in rows}
-        try:
+        cannot = f"LoRA in '{folder}' cannot be put on this backbone"
+        with refusing(CheckpointError, cannot):
             lora = cls(backbone, config)
-        except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"LoRA in '{folder}' cannot be put on this backbone: {error}.") from error
         try:
-            lora._set(weights, source)
-        except Exception:
+            with refusing(CheckpointError, cannot):
+                lora._set(weights, source)
+        except BaseException:
             lora.remove()
             raise
         return lora
@@ -271,12 +269,8 @@ def _token_rows(backbone: Any, spec: BackboneSpec, token_ids: Sequence[int]) -> 
     """Which rows of which tables train: those of the embedding, and of the head where it has a table of its own."""
     if not token_ids:
         return None
+    _require_rows(backbone, spec, token_ids)
     embedding = backbone.get_submodule(spec.parts.token_embedding)
-    beyond = [each for each in token_ids if not 0 <= each < embedding.num_embeddings]
-    if beyond:
-        raise AttachError(
-            f"Token ids {beyond} are beyond the {embedding.num_embeddings} rows of the backbone's embedding table."
-        )
     tables = [spec.parts.token_embedding]
     head = backbone.get_output_embeddings()
     if head is not None and not _are_one(head, embedding, backbone.config):
@@ -284,27 +278,21 @@ def _token_rows(backbone: Any, spec: BackboneSpec, token_ids: Sequence[int]) -> 
     return {table: list(token_ids) for table in tables}
 
 
+def _require_rows(backbone: Any, spec: BackboneSpec, token_ids: Sequence[int]) -> None:
+    embedding = backbone.get_submodule(spec.parts.token_embedding)
+    beyond = [each for each in token_ids if not 0 <= each < embedding.num_embeddings]
+    if beyond:
+        raise AttachError(
+            f"Token ids {shown(beyond)} are beyond the {embedding.num_embeddings} rows of the backbone's embedding "
+            "table."
+        )
+
+
 def _are_one(head: Any, embedding: Any, config: Any) -> bool:
     """Whether head and embedding have one weight; while it is away, they have one each that says nothing."""
     if head.weight.device.type == embedding.weight.device.type == "meta":
         return bool(config.get_text_config().tie_word_embeddings or config.tie_word_embeddings)
     return head.weight is embedding.weight
-
-
-def _read_config(folder: Path) -> Any:
-    """PEFT's `adapter_config.json`; without the file PEFT would take its defaults."""
-    from peft import LoraConfig
-
-    try:
-        if not (folder / _CONFIG_FILE).is_file():
-            raise FileNotFoundError("the file is missing")
-        config = LoraConfig.from_pretrained(str(folder))
-        if not config.target_modules:
-            raise ValueError("it names no target_modules")
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise CheckpointError(f"'{folder}' has no readable {_CONFIG_FILE}: {error}.") from error
-    config.inference_mode = False
-    return config
 
 
 def _moved(weights: Mapping[str, Tensor], earlier: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..conversation.token_ids import TokenIds
-from ..errors import CheckpointError, VideoError, shown
+from ..errors import CheckpointError, VideoError, refusing, shown
 from ..files import replaced_folder, restore_folder
 from ..json_text import read_json
 from ..media.video import FrameSampling
@@ -269,24 +269,39 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the file is missing or damaged, or holds numbers that are not finite.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise CheckpointError(f"Expected weights at '{path}', found nothing. Is the folder complete?")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error}.") from error
+    with refusing(CheckpointError, f"'{path}' cannot be read"):
+        weights = load_file(path)
+    require_finite(weights, source=path)
+    return weights
+
+
+def require_finite(weights: Mapping[str, Any], *, source: Path) -> None:
+    """Refuse weights that would make every answer nothing.
+
+    Raises:
+        CheckpointError: names the first that has a number which is not finite.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"'{source}' holds numbers that are not finite (NaN or infinite) in {shown(name)}. Did its training "
+                "diverge? Take an earlier one."
+            )
 
 
 def require_same_tensors(got: Mapping[str, Any], expected: Mapping[str, Any], *, source: Path) -> None:
     """Refuse weights whose keys or shapes are not exactly those of the module they are for.
 
+    Floating point of another width is taken, and becomes the module's own.
+
     Raises:
-        CheckpointError: names the missing and the unexpected keys, or the shapes that differ.
+        CheckpointError: names the missing and the unexpected keys, or the shapes or types that differ.
     """
     missing, extra = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
     if missing or extra:
@@ -296,6 +311,12 @@ def require_same_tensors(got: Mapping[str, Any], expected: Mapping[str, Any], *,
             raise CheckpointError(
                 f"'{source}' does not fit: '{key}' is {tuple(got[key].shape)}, expected {tuple(tensor.shape)}. "
                 "Was it made for another backbone?"
+            )
+        floats = tensor.is_floating_point() and got[key].is_floating_point() and got[key].dtype.itemsize > 1
+        if got[key].dtype != tensor.dtype and not floats:
+            raise CheckpointError(
+                f"'{source}' does not fit: '{key}' is of {got[key].dtype}, expected {tensor.dtype}, or another type of "
+                "floating point of 16 bits or more where that is one."
             )
 
 
