@@ -20,7 +20,7 @@ from .contracts.backbone import BackboneSpec
 from .contracts.encoded import FeatureGrids
 from .contracts.module import AdapterModule, Shapes
 from .conversation.token_ids import TokenIds
-from .errors import AttachError, CheckpointError, PluginError, PromptError
+from .errors import AttachError, CheckpointError, PluginError, PromptError, refusing
 from .masks.mask_batch import MaskBatch
 from .masks.mask_call import MaskCall
 from .plugins import backbone_for, get_adapter, in_plugin
@@ -32,7 +32,7 @@ from .weights import hub
 from .weights.lora import Lora, is_lora
 from .weights.model_folder import BACKBONE_FOLDER
 from .weights.opening import OpenedCheckpoint, open_checkpoint
-from .weights.saving import ModelParts, load_into, reload, save_model
+from .weights.saving import ModelParts, load_into, reload, require_adapter_fits, save_model
 
 # Which backbones have an adapter, without a mark on the backbone itself.
 _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDictionary()
@@ -461,19 +461,22 @@ class RegionModel(nn.Module):
         """The model of what has been opened; raises as `from_pretrained`."""
         loaded = opened.load_backbone(backbone, backbone_options)
         manifest = opened.manifest
-        model = cls._attach(
-            loaded,
-            opened.adapter,
-            opened.adapter_config,
-            opened.backbone_plugin,
-            tokens,
-            untrained=manifest is None,
-        )
+        with refusing(CheckpointError, f"No model can be made of '{opened.name}'"):
+            if opened.root is not None:
+                _require_weights_fit(opened, loaded, opened.root)
+            model = cls._attach(
+                loaded,
+                opened.adapter,
+                opened.adapter_config,
+                opened.backbone_plugin,
+                tokens,
+                untrained=manifest is None,
+            )
         if manifest is not None and opened.root is not None:
             model._owns_backbone = backbone is None and manifest.backbone_id == BACKBONE_FOLDER
             try:
                 model._lora = load_into(model._parts, opened.root, manifest, name=opened.name)
-            except Exception:
+            except BaseException:
                 model.detach()
                 raise
         return model.eval()
@@ -517,6 +520,13 @@ class RegionModel(nn.Module):
             shapes=self._shapes,
             lora=self._lora,
         )
+
+
+def _require_weights_fit(opened: OpenedCheckpoint, backbone: Any, root: Path) -> None:
+    """Refuse options of an adapter that its weights do not have, before as much memory is taken as they ask for."""
+    spec = get_adapter(opened.adapter)
+    shapes = shapes_of(backbone, backbone_for(backbone.config.model_type, opened.backbone_plugin), spec)
+    require_adapter_fits(spec, spec.make_config(opened.adapter_config), shapes, root)
 
 
 def shapes_of(backbone: Any, spec: BackboneSpec, adapter: AdapterSpec) -> Shapes:

@@ -27,7 +27,7 @@ from .conversation.native_options import known_to, require_allowed
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PromptStyle, ReadSample
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
-from .errors import PluginError, PromptError, refusing, shown
+from .errors import CheckpointError, PluginError, PromptError, refusing, shown
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
 from .plugins import backbone_for, get_adapter, get_backbone, in_plugin
@@ -77,6 +77,11 @@ class RegionProcessor:
         region_token: str | None = None,
     ) -> None:
         self.sampling = _checked_sampling(sampling) or FrameSampling()
+        if any(getattr(native, name, None) is None for name in ("tokenizer", "image_processor")):
+            raise PromptError(
+                "Expected the backbone's own processor, with a tokenizer and an image processor, as AutoProcessor "
+                f"gives it, got a {type(native).__name__}."
+            )
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
         self.region_token = region_token
@@ -282,15 +287,16 @@ class RegionProcessor:
     def from_opened(cls, opened: OpenedCheckpoint, native_options: Mapping[str, Any]) -> RegionProcessor:
         """The processor of what has been opened; raises as `from_pretrained`."""
         native, config = opened.load_processor(native_options)
-        processor = cls(
-            native,
-            config,
-            adapter=opened.adapter,
-            adapter_config=opened.adapter_config,
-            backbone_plugin=opened.backbone_plugin,
-            sampling=opened.sampling,
-            region_token=opened.region_token,
-        )
+        with refusing(CheckpointError, f"No processor can be made of '{opened.name}'"):
+            processor = cls(
+                native,
+                config,
+                adapter=opened.adapter,
+                adapter_config=opened.adapter_config,
+                backbone_plugin=opened.backbone_plugin,
+                sampling=opened.sampling,
+                region_token=opened.region_token,
+            )
         opened.require_tokens(processor.tokens)
         return processor
 

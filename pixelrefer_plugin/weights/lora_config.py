@@ -119,7 +119,7 @@ def _require_ranks(path: Path, data: Mapping[str, Any], weights: Mapping[str, Te
             f"'{path}' says that the rank is {shown(max(said))}, but the weights beside it have rank "
             f"{', '.join(map(str, sorted(there)))}. Are the two of one model?"
         )
-    rows = next(iter((data.get("trainable_token_indices") or {}).values()), [])
+    rows: list[int] = next(iter((data.get("trainable_token_indices") or {}).values()), [])
     for key, tensor in weights.items():
         if ".token_adapter." in key and tensor.dim() and len(tensor) != len(rows):
             raise CheckpointError(f"'{path}' names {len(rows)} rows of tokens, but '{key}' has {len(tensor)}.")

@@ -281,6 +281,26 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return weights
 
 
+def hollow_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file without their values: its header alone is read.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import _TYPES
+
+    if not path.is_file():
+        raise CheckpointError(f"Expected weights at '{path}', found nothing. Is the folder complete?")
+    with refusing(CheckpointError, f"'{path}' cannot be read"), safe_open(path, framework="pt") as opened:
+        slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118  # not a mapping
+        return {
+            key: torch.empty(each.get_shape(), dtype=_TYPES[each.get_dtype()], device="meta")
+            for key, each in slices.items()
+        }
+
+
 def require_finite(weights: Mapping[str, Any], *, source: Path) -> None:
     """Refuse weights that would make every answer nothing.
 

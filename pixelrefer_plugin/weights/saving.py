@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from ..contracts.adapter import AdapterSpec
 from ..contracts.backbone import BackboneSpec
 from ..contracts.module import Shapes
 from ..conversation.token_ids import TokenIds
-from ..errors import CheckpointError
+from ..errors import CheckpointError, PixelReferError
 from ..media.video import FrameSampling
 from ..tokens.devices import is_offloaded
 from . import model_folder
@@ -215,6 +216,26 @@ def reload(parts: ModelParts, folder: str | os.PathLike[str]) -> None:
         parts.lora.load_weights(parts.backbone_spec, root / model_folder.LORA_FOLDER, paths=manifest.module_paths)
     if manifest.backbone_id == model_folder.BACKBONE_FOLDER:
         _load_backbone(parts, root / model_folder.BACKBONE_FOLDER)
+
+
+def require_adapter_fits(spec: AdapterSpec, config: Any, shapes: Shapes, root: Path) -> None:
+    """Refuse a folder whose adapter's weights are not those that its options describe. Takes no memory for either.
+
+    A module that cannot be made without memory is left to be compared once it is there.
+
+    Raises:
+        CheckpointError: as `model_folder.require_same_tensors`.
+    """
+    source = root / model_folder.ADAPTER_FILE
+    held = model_folder.hollow_tensors(source)
+    try:
+        with torch.device("meta"):
+            expected = spec.module.build(config, shapes).state_dict()
+    except (PixelReferError, MemoryError):
+        raise
+    except Exception:  # of a plugin's code
+        return
+    model_folder.require_same_tensors(held, expected, source=source)
 
 
 def _require_widths(parts: ModelParts, manifest: Manifest, name: str | os.PathLike[str]) -> None:
