@@ -20,7 +20,7 @@ from .contracts.backbone import BackboneSpec
 from .contracts.encoded import FeatureGrids
 from .contracts.module import AdapterModule, Shapes
 from .conversation.token_ids import TokenIds
-from .errors import AttachError, CheckpointError, PluginError, PromptError, refusing
+from .errors import AttachError, CheckpointError, PluginError, PromptError, refusing, shown
 from .masks.mask_batch import MaskBatch
 from .masks.mask_call import MaskCall
 from .plugins import backbone_for, get_adapter, in_plugin
@@ -29,10 +29,11 @@ from .tokens.devices import device_of, with_weights
 from .tokens.region_batch import RegionBatch
 from .tokens.spliced_call import SplicedCall
 from .weights import hub
+from .weights.loading import saved_quantized
 from .weights.lora import Lora, is_lora
 from .weights.model_folder import BACKBONE_FOLDER
 from .weights.opening import OpenedCheckpoint, open_checkpoint
-from .weights.saving import ModelParts, load_into, reload, require_adapter_fits, save_model
+from .weights.saving import ModelParts, load_into, reload, require_adapter_fits, require_widths, save_model
 
 # Which backbones have an adapter, without a mark on the backbone itself.
 _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDictionary()
@@ -166,6 +167,20 @@ class RegionModel(nn.Module):
         self.backbone.train(self._was_training)
         _ATTACHED.pop(self.backbone, None)
         return self.backbone
+
+    def __repr__(self) -> str:
+        """A few lines; `print(model.backbone)` shows the modules."""
+        parameters = list(self.named_parameters())
+        trained = sum(each.numel() for _, each in parameters if each.requires_grad)
+        every = sum(each.numel() for _, each in parameters)
+        name = self.backbone.name_or_path
+        lora = ", with LoRA" if self._lora is not None else ""
+        return (
+            f"RegionModel(\n  backbone: {type(self.backbone).__name__}{f' of {shown(name)}' if name else ''}{lora}\n"
+            f"  adapter: {self._adapter_spec.name}, {type(self.adapter).__name__}\n"
+            f"  tokens: placeholder {self.tokens.placeholder}, mask {self.tokens.mask}\n"
+            f"  parameters: {every:,}, {trained:,} of them trainable\n)"
+        )
 
     @property
     def backbone_spec(self) -> BackboneSpec:
@@ -353,10 +368,7 @@ class RegionModel(nn.Module):
         if self._lora is None:
             raise AttachError("This model has no LoRA to merge.")
         if getattr(self.backbone, "is_quantized", False):
-            raise AttachError(
-                "LoRA cannot be merged into a quantized backbone without loss. Load the folder unquantized: "
-                "RegionModel.from_pretrained(folder, dtype='bfloat16')."
-            )
+            raise AttachError(_unmergeable(self.backbone))
         self._lora.merge()
         self._lora = None
         self._owns_backbone = True
@@ -475,7 +487,8 @@ class RegionModel(nn.Module):
         if manifest is not None and opened.root is not None:
             model._owns_backbone = backbone is None and manifest.backbone_id == BACKBONE_FOLDER
             try:
-                model._lora = load_into(model._parts, opened.root, manifest, name=opened.name)
+                with refusing(CheckpointError, f"The weights of '{opened.name}' cannot be loaded"):
+                    model._lora = load_into(model._parts, opened.root, manifest)
             except BaseException:
                 model.detach()
                 raise
@@ -522,10 +535,24 @@ class RegionModel(nn.Module):
         )
 
 
+def _unmergeable(backbone: Any) -> str:
+    """Why LoRA is not folded into a quantized backbone, and what to do."""
+    why = "LoRA cannot be merged into a quantized backbone without loss."
+    name = backbone.name_or_path
+    if saved_quantized(name):
+        return (
+            f"{why} '{name}' is itself saved in few bits: name the one that it was made of, in 16 bits or more. On "
+            "the command line --backbone ID, in Python RegionModel.from_pretrained(folder, backbone=ID)."
+        )
+    return f"{why} Load the folder unquantized: RegionModel.from_pretrained(folder, dtype='bfloat16')."
+
+
 def _require_weights_fit(opened: OpenedCheckpoint, backbone: Any, root: Path) -> None:
     """Refuse options of an adapter that its weights do not have, before as much memory is taken as they ask for."""
     spec = get_adapter(opened.adapter)
     shapes = shapes_of(backbone, backbone_for(backbone.config.model_type, opened.backbone_plugin), spec)
+    assert opened.manifest is not None, "a model folder has one"
+    require_widths(shapes, opened.manifest, opened.name)
     require_adapter_fits(spec, spec.make_config(opened.adapter_config), shapes, root)
 
 

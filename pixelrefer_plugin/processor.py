@@ -300,6 +300,14 @@ class RegionProcessor:
         opened.require_tokens(processor.tokens)
         return processor
 
+    def __repr__(self) -> str:
+        tokens = f"placeholder {self.tokens.placeholder} {shown(self._placeholder)}, mask {self.tokens.mask}"
+        frames = ", ".join(f"{name} {value}" for name, value in vars(self.sampling).items() if value is not None)
+        return (
+            f"RegionProcessor(\n  native: {type(self.native).__name__}, of backbone {self._backbone.name}\n"
+            f"  adapter: {self._adapter.name}\n  tokens: {tokens}\n  sampling: {frames}\n)"
+        )
+
     def __getstate__(self) -> dict[str, Any]:  # specs hold functions that cannot be pickled: their names travel
         return self.__dict__ | {"_backbone": self._backbone.name, "_adapter": self._adapter.name, "_planner": None}
 

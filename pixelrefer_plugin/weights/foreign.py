@@ -203,6 +203,7 @@ def find_foreign(
     from transformers import CONFIG_MAPPING, PreTrainedConfig
 
     name = os.fspath(name_or_path)
+    model_folder.require_plain_files(name)
     with refusing(CheckpointError, f"No model can be loaded from '{name}'"):  # whichever JSON it holds
         data, _ = PreTrainedConfig.get_config_dict(name, **where)
     if not isinstance(data, dict):
@@ -237,6 +238,7 @@ def _tower_folder(
     places = [Path(tower)] if asked else [folder / tower, folder / last, folder.parent / last, Path(tower)]
     for place in places:
         if (place / "config.json").is_file():
+            model_folder.require_plain_files(place)
             return place
     if any(key.startswith(layout.tower_prefix) for key in open_weights(folder)) and not asked:
         return None

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor
 
-from ..errors import CheckpointError, refusing, shown
+from ..errors import CheckpointError, PixelReferError, refusing, shown
 from ..plugins import adapter_layouts, backbone_for
 from . import model_folder
 from .foreign import find_foreign
@@ -108,6 +108,15 @@ def _require_attention(name: Any) -> None:
         )
 
 
+def saved_quantized(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint says of itself that its weights are quantized, as far as its files are here."""
+    try:
+        config = _native_config(os.fspath(name_or_path), {"local_files_only": True})
+    except PixelReferError:
+        return False
+    return getattr(config, "quantization_config", None) is not None
+
+
 def load_config(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
     """Load a plain backbone's native config.
 
@@ -126,13 +135,17 @@ def load_config(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
 
 def _native_config(name_or_path: str, options: Mapping[str, Any]) -> Any:
     with refusing(CheckpointError, f"No model can be loaded from '{name_or_path}'", _NEVER_RUN):
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **where_options(options))
-        if "/" in str(getattr(config, "_attn_implementation", "")):
-            raise CheckpointError(
-                f"The config of '{name_or_path}' asks for attention of code from the hub, "
-                f"{shown(config._attn_implementation)}, which is never run here."
-            )
-        return config
+        return _read_config(name_or_path, options)
+
+
+def _read_config(name_or_path: str, options: Mapping[str, Any]) -> Any:
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **where_options(options))
+    if "/" in str(getattr(config, "_attn_implementation", "")):
+        raise CheckpointError(
+            f"The config of '{name_or_path}' asks for attention of code from the hub, "
+            f"{shown(config._attn_implementation)}, which is never run here."
+        )
+    return config
 
 
 _NEVER_RUN = " Code that lies in a checkpoint is never run."
@@ -156,8 +169,8 @@ def load_native_processor(name_or_path: str | os.PathLike[str], **options: Any) 
     require_loadable(options)
     options = {**options, "trust_remote_code": False}
     with refusing(CheckpointError, f"No processor can be loaded from '{name_or_path}'", _NEVER_RUN):
-        config = _native_config(name_or_path, options)
         native = AutoProcessor.from_pretrained(name_or_path, **options)
+        config = _read_config(name_or_path, options)
         _require_processor_of(config, native)
         return native, config
 

@@ -96,10 +96,11 @@ class Lora:
         config.target_modules = layers or _no_layers()
         if config.trainable_token_indices:
             ids = next(iter(config.trainable_token_indices.values()))
-            _require_rows(backbone, spec, ids)
+            with _of_folder(folder):
+                _require_rows(backbone, spec, ids)
             config.trainable_token_indices = {layer: list(ids) for layer in rows}
         cannot = f"LoRA in '{folder}' cannot be put on this backbone"
-        with refusing(CheckpointError, cannot):
+        with refusing(CheckpointError, cannot), _of_folder(folder):
             lora = cls(backbone, config)
         try:
             with refusing(CheckpointError, cannot):
@@ -160,6 +161,14 @@ class Lora:
         expected = get_peft_model_state_dict(self._wrapped, save_embedding_layers=False)
         model_folder.require_same_tensors(weights, expected, source=source)
         set_peft_model_state_dict(self._wrapped, dict(weights))
+
+
+@contextmanager
+def _of_folder(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except AttachError as error:
+        raise CheckpointError(f"LoRA in '{folder}' cannot be put on this backbone: {error}") from error
 
 
 @contextmanager

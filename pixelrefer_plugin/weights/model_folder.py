@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -103,6 +104,9 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "tokens": dict,
     "plugins": dict,
     "module_paths": dict,
+    "versions": dict,
+    "vision_width": int,
+    "decoder_width": int,
 }
 
 
@@ -138,6 +142,39 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
     return Manifest(**data | {"tokens": _tokens(data["tokens"], path), "frame_sampling": _sampling(data, path)})
 
 
+_MOST_FILES = 10_000
+_MOST_BYTES = {".json": 2**28, ".jinja": 2**18}  # the largest that are published have an eighth of it
+
+
+def require_plain_files(folder: str | os.PathLike[str], *, within: bool = False) -> None:
+    """Refuse a folder with what could keep its reader waiting or take all memory; what is no folder is let pass.
+
+    Args:
+        folder: with files that other libraries will open.
+        within: look into its folders too.
+
+    Raises:
+        CheckpointError: a file in it is a named pipe or a device; or a text file in it is larger than any that is
+            published, or there are too many.
+    """
+    count = 0
+    for parent, folders, files in os.walk(folder):
+        if not within:
+            folders.clear()
+        count += len(files)
+        if count > _MOST_FILES:
+            raise CheckpointError(f"'{folder}' has more than {_MOST_FILES:,} files. Is it a model folder?")
+        for path in (Path(parent, name) for name in files):
+            with suppress(OSError):  # a link to nothing: who needs the file tells
+                found = path.stat()
+                if not stat.S_ISREG(found.st_mode):
+                    raise CheckpointError(f"'{path}' is no regular file. Is it of a model?")
+                if found.st_size > (most := _MOST_BYTES.get(path.suffix, found.st_size)):
+                    raise CheckpointError(
+                        f"'{path}' has {found.st_size:,} bytes; at most {most:,} are read of such files."
+                    )
+
+
 def _read_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
     _restore(folder)
     path = Path(folder) / MANIFEST_FILE
@@ -169,6 +206,8 @@ def _fields(data: dict[str, Any], path: Path) -> dict[str, Any]:
     for name, kinds in _FIELD_TYPES.items():
         if not isinstance(data[name], kinds):
             raise CheckpointError(f"{path}: '{name}' is {shown(data[name])}, a {type(data[name]).__name__}.")
+    if not all(isinstance(each, str) for each in data["module_paths"].values()):
+        raise CheckpointError(f"{path}: 'module_paths' is {shown(data['module_paths'])}; expected a path of each part.")
     return data
 
 
@@ -308,7 +347,8 @@ def require_finite(weights: Mapping[str, Any], *, source: Path) -> None:
         CheckpointError: names the first that has a number which is not finite.
     """
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        is_narrow = tensor.dtype.itemsize == 1  # such types are refused by what reads them
+        if tensor.is_floating_point() and not is_narrow and not tensor.isfinite().all():
             raise CheckpointError(
                 f"'{source}' holds numbers that are not finite (NaN or infinite) in {shown(name)}. Did its training "
                 "diverge? Take an earlier one."

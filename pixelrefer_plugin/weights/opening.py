@@ -164,6 +164,7 @@ def open_checkpoint(
     if found is None:
         require_backbone(name, backbone_plugin, options)
         return OpenedCheckpoint(name, require_adapter_name(adapter), adapter_config, backbone_plugin, region_token)
+    model_folder.require_plain_files(found, within=True)
     manifest = model_folder.read_manifest(found, adapter=adapter)
     _refuse_brought(name, manifest, adapter_config, backbone_plugin, region_token)
     _require_plugins(name, manifest)

@@ -178,22 +178,20 @@ def _bare_names(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
 # -- reading -----------------------------------------------------------------------------------------------
 
 
-def load_into(parts: ModelParts, root: Path, manifest: Manifest, *, name: str | os.PathLike[str]) -> Lora | None:
+def load_into(parts: ModelParts, root: Path, manifest: Manifest) -> Lora | None:
     """The weights of a folder, into the parts of a model that was just made for it.
 
     Args:
         parts: of the model, its backbone loaded.
         root: the folder on disk.
         manifest: what it says.
-        name: what the user calls it.
 
     Returns:
         The LoRA that was put on the backbone, if the folder has one.
 
     Raises:
-        CheckpointError: the backbone is of another size, or weights are missing, damaged or left over.
+        CheckpointError: weights are missing, damaged or left over.
     """
-    _require_widths(parts, manifest, name)
     _load_adapter(parts.adapter, root)
     if not manifest.lora:
         return None
@@ -207,7 +205,7 @@ def reload(parts: ModelParts, folder: str | os.PathLike[str]) -> None:
         CheckpointError: the folder is damaged, or its parts are not those of this model.
     """
     root, manifest = Path(folder), model_folder.read_manifest(folder, adapter=parts.adapter_spec.name)
-    _require_widths(parts, manifest, folder)
+    require_widths(parts.shapes, manifest, folder)
     if manifest.lora != (parts.lora is not None):
         has, lacks = ("the folder", "this model") if manifest.lora else ("this model", "the folder")
         raise CheckpointError(f"'{folder}' does not fit: {has} has LoRA, {lacks} has none.")
@@ -238,8 +236,13 @@ def require_adapter_fits(spec: AdapterSpec, config: Any, shapes: Shapes, root: P
     model_folder.require_same_tensors(held, expected, source=source)
 
 
-def _require_widths(parts: ModelParts, manifest: Manifest, name: str | os.PathLike[str]) -> None:
-    made_for, has = (manifest.vision_width, manifest.decoder_width), (parts.shapes.scene, parts.shapes.decoder)
+def require_widths(shapes: Shapes, manifest: Manifest, name: str | os.PathLike[str]) -> None:
+    """Refuse a backbone of another size than a folder was made for.
+
+    Raises:
+        CheckpointError: says which widths differ.
+    """
+    made_for, has = (manifest.vision_width, manifest.decoder_width), (shapes.scene, shapes.decoder)
     if made_for != has:
         raise CheckpointError(
             f"'{name}' was made for a backbone with patch features of width {made_for[0]} and a decoder of "
