@@ -26,6 +26,7 @@ from .conversation.memory import ObjectMemory
 from .conversation.native_options import known_to, require_allowed
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PromptStyle, ReadSample
+from .conversation.templates import render
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
 from .errors import CheckpointError, PluginError, PromptError, refusing, shown
 from .masks.mask_batch import MaskBatch, make_mask_batch
@@ -321,13 +322,9 @@ class RegionProcessor:
     ) -> BatchFeature:
         """Run the backbone's own processor on the rendered conversations, padded on the right."""
         options = _with_area(native_options, samples, self.native)
-        with refusing(PromptError, "The backbone's own chat template cannot be rendered"):
-            texts = [
-                self.native.apply_chat_template(
-                    sample.messages, add_generation_prompt=add_generation_prompt, tokenize=False
-                )
-                for sample in samples
-            ]
+        texts = [
+            render(self.native, sample.messages, add_generation_prompt=add_generation_prompt) for sample in samples
+        ]
         shown = [sample for sample in samples if sample.shows_media]
         media: dict[str, Any] = {}
         if any(sample.images for sample in shown):

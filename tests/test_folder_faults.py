@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from pixelrefer_plugin import (
     CheckpointError,
     PixelReferError,
+    PromptError,
     RegionModel,
     RegionProcessor,
     attach,
@@ -383,3 +384,42 @@ def test_in_a_notebook_they_are_a_few_lines(pair):
         assert "saot" in repr(each)
     assert "trainable" in repr(pair.model)
     assert "ModuleList" in repr(pair.model.backbone)
+
+
+# -- chat templates ----------------------------------------------------------------------------------------
+
+DOUBLED = "{% set n = namespace(x='x') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for i in range(10**12) %}x{% endfor %}", "raises a number to a power"),
+        ("{% for i in range(1000000000000) %}x{% endfor %}", "has a number above 1,000,000"),
+        ("{% for i in range(999999) %}x{% endfor %}", "cannot be rendered: .*Range too big"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}", "goes on after .* steps"),
+        ("{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}", "cannot be rendered: RecursionError"),
+        (
+            "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(99) }}",
+            "goes on after .* steps|RecursionError",
+        ),
+        ("{{ 'x' * 10000000000 }}", "multiplies by what may be large|number above"),
+        ("{% set n = 99999 %}{{ 'x' * n * n }}", "multiplies by what may be large"),
+        ("{{ '%99999999999d' % 1 }}", "formats to a width"),
+        ("{{ '{:>99999999999}'.format(1) }}", "formats to a width"),
+        (DOUBLED, "makes a text of more than"),
+        ("{{ 1 / 0 }}", "cannot be rendered: ZeroDivisionError"),
+        ("{{ ''.__class__.__mro__ }}", "cannot be rendered: SecurityError"),
+        ("{% for %}", "cannot be rendered: TemplateSyntaxError"),
+        ("{{ raise_exception('no') }}", "cannot be rendered: TemplateError: no"),
+    ],
+)
+def test_chat_templates_end(pair, template, message):
+    pair.processor.native.chat_template = template
+    with pytest.raises(PromptError, match=message):
+        pair.processor(QUESTION)
+
+
+def test_a_long_conversation_is_rendered(pair):
+    turns = [{"role": role, "content": "word " * 2000} for _ in range(60) for role in ("user", "assistant")]
+    assert pair.processor([*turns, *QUESTION])["input_ids"].shape[1] > 10_000
