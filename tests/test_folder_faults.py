@@ -295,6 +295,17 @@ def test_an_adapter_is_not_made_larger_than_its_weights(tmp_path):
         RegionModel.from_pretrained(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"])
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_sizes_of_a_backbone_are_bounded(folder, part, name):
+    for place in ("processor", "backbone"):
+        config = json.loads((folder / place / "config.json").read_text())
+        edit(folder / place / "config.json", **{part: {**config[part], name: 10**10}})
+    for way in (RegionModel.from_pretrained, RegionProcessor.from_pretrained):
+        with pytest.raises(CheckpointError, match=f"says '{name}': 10000000000, above"):
+            way(folder)
+
+
 # -- weights -----------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contracts.backbone import BackboneSpec, CheckpointLayout
-from ..errors import CheckpointError, refusing
+from ..errors import CheckpointError, refusing, shown
 from ..plugins import backbone_for
 from . import hub, model_folder
 from .tensors import open_weights, read_json
@@ -208,6 +208,7 @@ def find_foreign(
         data, _ = PreTrainedConfig.get_config_dict(name, **where)
     if not isinstance(data, dict):
         raise CheckpointError(f"The config.json of '{name}' must hold a JSON object, got {type(data).__name__}.")
+    _require_bounded(data, name)
     model_type = str(data.get("model_type") or "")
     if not model_type or model_type in CONFIG_MAPPING:
         return None
@@ -225,6 +226,27 @@ def find_foreign(
         asked = vision_tower is not None
         tower_folder = _tower_folder(os.fspath(tower), folder, layout, asked=asked, where=where)
     return ForeignCheckpoint(name, folder, data, tower_folder, spec, layout)
+
+
+_MOST_LAYERS, _MOST = 2**12, 2**31
+
+
+def _require_bounded(values: Mapping[str, Any], source: str) -> None:
+    """Refuse sizes that no model has, and that would be obeyed before a weight is read.
+
+    Raises:
+        CheckpointError: names the field.
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            _require_bounded(value, source)
+        counts = str(name) == "depth" or ("num" in str(name) and ("layer" in str(name) or "head" in str(name)))
+        most = _MOST_LAYERS if counts else _MOST
+        if isinstance(value, int) and abs(value) > most:
+            raise CheckpointError(f"The config of '{source}' says {shown(name)}: {shown(value)}, above {most:,}.")
+
+
+_NEVER_RUN = " Code that lies in a checkpoint is never run."
 
 
 def _tower_folder(

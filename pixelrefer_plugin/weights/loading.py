@@ -133,6 +133,9 @@ def load_config(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
     return _native_config(name_or_path, options) if foreign is None else foreign.config
 
 
+_NEVER_RUN = " Code that lies in a checkpoint is never run."
+
+
 def _native_config(name_or_path: str, options: Mapping[str, Any]) -> Any:
     with refusing(CheckpointError, f"No model can be loaded from '{name_or_path}'", _NEVER_RUN):
         return _read_config(name_or_path, options)
@@ -146,9 +149,6 @@ def _read_config(name_or_path: str, options: Mapping[str, Any]) -> Any:
             f"{shown(config._attn_implementation)}, which is never run here."
         )
     return config
-
-
-_NEVER_RUN = " Code that lies in a checkpoint is never run."
 
 
 def load_native_processor(name_or_path: str | os.PathLike[str], **options: Any) -> tuple[Any, Any]:
