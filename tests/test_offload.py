@@ -20,6 +20,11 @@ WAYS = {
 }
 
 
+FULL = "LoRA and rows"
+ALSO = [FULL, *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way != FULL)]
+"""Ways, of which one is tried by default."""
+
+
 def offload(backbone, *parts):
     """Keep the weights of some parts away between calls, as `device_map` has it on a machine with a GPU."""
     held = {name: each.clone() for name, each in backbone.state_dict().items()}
@@ -91,13 +96,13 @@ def check(folder, inputs, expected, backbone):
     model.detach()
 
 
-@pytest.mark.parametrize("way", ["plain", "LoRA and rows"])
+@pytest.mark.parametrize("way", [FULL, pytest.param("plain", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("backbone", "part"), [(name, part) for name in BACKBONES for part in parts_of(name)])
 def test_a_part_may_be_offloaded(backbone, part, way, folders):
     check(*folders("saot", backbone, way), offload(get_backbone(backbone).tiny(0)[0], part))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ALSO)
 @pytest.mark.parametrize("adapter", ["saot", "oci", "maskpool", "unipixel"])
 def test_all_of_it_may_be_offloaded(adapter, way, folders):
     check(*folders(adapter, "qwen2_5_vl", way), cpu_offload(get_backbone("qwen2_5_vl").tiny(0)[0], CPU))
@@ -110,7 +115,7 @@ def test_all_of_it_may_be_on_the_disk(backbone, way, folders, tmp_path):
     check(*folders("saot", backbone, way), disk_offload(bare, tmp_path, execution_device=CPU))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ALSO)
 def test_a_folder_is_loaded_by_device_map(way, tmp_path):
     pair = trained("saot", "videollama3", WAYS[way])
     inputs = pair.inputs(0)
