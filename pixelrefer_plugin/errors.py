@@ -226,6 +226,37 @@ def placed(**place: Unpack[Place]) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def refusing(kind: type[PixelReferError], what: str, note: str = "") -> Iterator[None]:
+    """Says of whatever another library raises on data of others what it means: `what: the library's own words. note`.
+
+    Errors of this package stay what they are, and so does what no data can be blamed for: too little memory, of the
+    machine or of its accelerator, and an interruption by the user.
+
+    Raises:
+        kind: in place of the library's exception, which is its cause.
+    """
+    try:
+        yield
+    except (PixelReferError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # tokenizers' own panics are no Exceptions
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        text = " ".join(_text_of(error).split())
+        if len(text) > _MOST_CHARACTERS:
+            text = f"{text[: _MOST_CHARACTERS - 3]}..."
+        said = text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}"
+        raise kind(f"{what}: {said.rstrip('.: ')}.{note}") from error
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 class PluginError(PixelReferError):
     """A plugin is unknown, broken, misspelt, claims a name that another one has, or does what it must not."""
 

@@ -20,18 +20,20 @@ from .contracts.backbone import BackboneSpec
 from .contracts.encoded import FeatureGrids
 from .contracts.module import AdapterModule, Shapes
 from .conversation.token_ids import TokenIds
-from .errors import AttachError, CheckpointError, PluginError, PromptError
+from .errors import AttachError, CheckpointError, PluginError, PromptError, refusing, shown
 from .masks.mask_batch import MaskBatch
 from .masks.mask_call import MaskCall
 from .plugins import backbone_for, count_of, get_adapter, in_plugin
 from .processor import RegionProcessor
+from .tokens.devices import device_of, with_weights
 from .tokens.region_batch import RegionBatch
 from .tokens.spliced_call import SplicedCall
 from .weights import hub
+from .weights.loading import saved_quantized
 from .weights.lora import Lora, is_lora
 from .weights.model_folder import BACKBONE_FOLDER
 from .weights.opening import OpenedCheckpoint, open_checkpoint
-from .weights.saving import ModelParts, load_into, reload, save_model
+from .weights.saving import ModelParts, load_into, reload, require_adapter_fits, require_widths, save_model
 
 # Which backbones have an adapter, without a mark on the backbone itself.
 _ATTACHED: WeakKeyDictionary[nn.Module, ReferenceType[RegionModel]] = WeakKeyDictionary()
@@ -73,8 +75,10 @@ class RegionModel(nn.Module):
                 )
         with in_plugin("adapter", adapter_spec.name, "set_attn_implementation"):
             adapter.set_attn_implementation(backbone.config._attn_implementation)
-        self.adapter: AdapterModule = adapter.to(embedding.weight.device)
-        self._was_trainable = {name: each.requires_grad for name, each in backbone.named_parameters()}
+        self.adapter: AdapterModule = adapter.to(device_of(embedding))
+        # Tied weights under all their names: while one is away, it is under each a parameter of its own.
+        parameters = backbone.named_parameters(remove_duplicate=False)
+        self._was_trainable = {name: each.requires_grad for name, each in parameters}
         self._was_training = backbone.training
         # Whether the backbone's weights are nobody else's: trained here, or loaded from a model folder of ours.
         self._owns_backbone = False
@@ -143,7 +147,9 @@ class RegionModel(nn.Module):
         )
         if untrained:
             with in_plugin("adapter", adapter_spec.name, "start_from"):
-                model.adapter.start_from(projector_layers(backbone, spec))
+                layers = projector_layers(backbone, spec)
+                with with_weights(layers):
+                    model.adapter.start_from(layers)
         _ATTACHED[backbone] = ref(model)
         model._owns_backbone = train_backbone
         if not train_backbone:
@@ -158,11 +164,25 @@ class RegionModel(nn.Module):
         if self._lora is not None:
             self._lora.remove()
             self._lora = None
-        for name, parameter in self.backbone.named_parameters():
+        for name, parameter in self.backbone.named_parameters(remove_duplicate=False):
             parameter.requires_grad_(self._was_trainable[name])
         self.backbone.train(self._was_training)
         _ATTACHED.pop(self.backbone, None)
         return self.backbone
+
+    def __repr__(self) -> str:
+        """A few lines; `print(model.backbone)` shows the modules."""
+        parameters = list(self.named_parameters())
+        trained = sum(each.numel() for _, each in parameters if each.requires_grad)
+        every = sum(each.numel() for _, each in parameters)
+        name = self.backbone.name_or_path
+        lora = ", with LoRA" if self._lora is not None else ""
+        return (
+            f"RegionModel(\n  backbone: {type(self.backbone).__name__}{f' of {shown(name)}' if name else ''}{lora}\n"
+            f"  adapter: {self._adapter_spec.name}, {type(self.adapter).__name__}\n"
+            f"  tokens: placeholder {self.tokens.placeholder}, mask {self.tokens.mask}\n"
+            f"  parameters: {every:,}, {trained:,} of them trainable\n)"
+        )
 
     @property
     def backbone_spec(self) -> BackboneSpec:
@@ -350,10 +370,7 @@ class RegionModel(nn.Module):
         if self._lora is None:
             raise AttachError("This model has no LoRA to merge.")
         if getattr(self.backbone, "is_quantized", False):
-            raise AttachError(
-                "LoRA cannot be merged into a quantized backbone without loss. Load the folder unquantized: "
-                "RegionModel.from_pretrained(folder, dtype='bfloat16')."
-            )
+            raise AttachError(_unmergeable(self.backbone))
         self._lora.merge()
         self._lora = None
         self._owns_backbone = True
@@ -458,19 +475,23 @@ class RegionModel(nn.Module):
         """The model of what has been opened; raises as `from_pretrained`."""
         loaded = opened.load_backbone(backbone, backbone_options)
         manifest = opened.manifest
-        model = cls._attach(
-            loaded,
-            opened.adapter,
-            opened.adapter_config,
-            opened.backbone_plugin,
-            tokens,
-            untrained=manifest is None,
-        )
+        with refusing(CheckpointError, f"No model can be made of '{opened.name}'"):
+            if opened.root is not None:
+                _require_weights_fit(opened, loaded, opened.root)
+            model = cls._attach(
+                loaded,
+                opened.adapter,
+                opened.adapter_config,
+                opened.backbone_plugin,
+                tokens,
+                untrained=manifest is None,
+            )
         if manifest is not None and opened.root is not None:
             model._owns_backbone = backbone is None and manifest.backbone_id == BACKBONE_FOLDER
             try:
-                model._lora = load_into(model._parts, opened.root, manifest, name=opened.name)
-            except Exception:
+                with refusing(CheckpointError, f"The weights of '{opened.name}' cannot be loaded"):
+                    model._lora = load_into(model._parts, opened.root, manifest)
+            except BaseException:
                 model.detach()
                 raise
         return model.eval()
@@ -514,6 +535,27 @@ class RegionModel(nn.Module):
             shapes=self._shapes,
             lora=self._lora,
         )
+
+
+def _unmergeable(backbone: Any) -> str:
+    """Why LoRA is not folded into a quantized backbone, and what to do."""
+    why = "LoRA cannot be merged into a quantized backbone without loss."
+    name = backbone.name_or_path
+    if saved_quantized(name):
+        return (
+            f"{why} '{name}' is itself saved in few bits: name the one that it was made of, in 16 bits or more. On "
+            "the command line --backbone ID, in Python RegionModel.from_pretrained(folder, backbone=ID)."
+        )
+    return f"{why} Load the folder unquantized: RegionModel.from_pretrained(folder, dtype='bfloat16')."
+
+
+def _require_weights_fit(opened: OpenedCheckpoint, backbone: Any, root: Path) -> None:
+    """Refuse options of an adapter that its weights do not have, before as much memory is taken as they ask for."""
+    spec = get_adapter(opened.adapter)
+    shapes = shapes_of(backbone, backbone_for(backbone.config.model_type, opened.backbone_plugin), spec)
+    assert opened.manifest is not None, "a model folder has one"
+    require_widths(shapes, opened.manifest, opened.name)
+    require_adapter_fits(spec, spec.make_config(opened.adapter_config), shapes, root)
 
 
 def shapes_of(backbone: Any, spec: BackboneSpec, adapter: AdapterSpec) -> Shapes:

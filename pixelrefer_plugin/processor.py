@@ -23,10 +23,12 @@ from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation
 from .contracts.views import PatchGeometry, RegionPlan
 from .conversation.expansion import IGNORE_INDEX, Expansion
 from .conversation.memory import ObjectMemory
+from .conversation.native_options import known_to, require_allowed
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PromptStyle, ReadSample
+from .conversation.templates import render
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
-from .errors import PluginError, PromptError, shown
+from .errors import CheckpointError, PluginError, PromptError, refusing, shown
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
 from .plugins import backbone_for, count_of, get_adapter, get_backbone, in_plugin, require_result, result_of
@@ -76,6 +78,11 @@ class RegionProcessor:
         region_token: str | None = None,
     ) -> None:
         self.sampling = _checked_sampling(sampling) or FrameSampling()
+        if any(getattr(native, name, None) is None for name in ("tokenizer", "image_processor")):
+            raise PromptError(
+                "Expected the backbone's own processor, with a tokenizer and an image processor, as AutoProcessor "
+                f"gives it, got a {type(native).__name__}."
+            )
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
         self.region_token = region_token
@@ -145,9 +152,9 @@ class RegionProcessor:
             VideoError: a video that cannot be read, or a frame that it does not have.
         """
         if not isinstance(conversations, Sequence) or isinstance(conversations, str):
-            raise PromptError(f"Expected a list of messages or of conversations, got {conversations!r}.")
+            raise PromptError(f"Expected a list of messages or of conversations, got {shown(conversations)}.")
         if padding_side not in (None, "left", "right"):
-            raise PromptError(f"padding_side must be 'left' or 'right', got {padding_side!r}.")
+            raise PromptError(f"padding_side must be 'left' or 'right', got {shown(padding_side)}.")
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         batch: Sequence[Any] = [conversations] if single else conversations
         if not batch:
@@ -158,6 +165,7 @@ class RegionProcessor:
         if len(region_lists) != len(batch):
             raise PromptError(f"Got {len(batch)} conversations but {len(region_lists)} lists of regions.")
         memories = _memories(memory, single=single, num_conversations=len(batch))
+        require_allowed(self.native, native_options)
         self._require_masks_wanted_rightly(segment=segment, labels=labels)
         style = self._style(_checked_sampling(sampling) or self.sampling)
         read_image = ImageReader()
@@ -168,7 +176,7 @@ class RegionProcessor:
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
         planned = RegionPlanning(self._adapter, self._planner, self._geometry, self._backbone.name).plan(samples)
-        inputs = self._native_inputs(samples, add_generation_prompt=not labels, **native_options)
+        inputs = self._native_inputs(samples, native_options, add_generation_prompt=not labels)
         Expansion(self.tokenizer, self._placeholder).write(
             inputs,
             [sample.slots for sample in samples],
@@ -283,17 +291,26 @@ class RegionProcessor:
     def from_opened(cls, opened: OpenedCheckpoint, native_options: Mapping[str, Any]) -> RegionProcessor:
         """The processor of what has been opened; raises as `from_pretrained`."""
         native, config = opened.load_processor(native_options)
-        processor = cls(
-            native,
-            config,
-            adapter=opened.adapter,
-            adapter_config=opened.adapter_config,
-            backbone_plugin=opened.backbone_plugin,
-            sampling=opened.sampling,
-            region_token=opened.region_token,
-        )
+        with refusing(CheckpointError, f"No processor can be made of '{opened.name}'"):
+            processor = cls(
+                native,
+                config,
+                adapter=opened.adapter,
+                adapter_config=opened.adapter_config,
+                backbone_plugin=opened.backbone_plugin,
+                sampling=opened.sampling,
+                region_token=opened.region_token,
+            )
         opened.require_tokens(processor.tokens)
         return processor
+
+    def __repr__(self) -> str:
+        tokens = f"placeholder {self.tokens.placeholder} {shown(self._placeholder)}, mask {self.tokens.mask}"
+        frames = ", ".join(f"{name} {value}" for name, value in vars(self.sampling).items() if value is not None)
+        return (
+            f"RegionProcessor(\n  native: {type(self.native).__name__}, of backbone {self._backbone.name}\n"
+            f"  adapter: {self._adapter.name}\n  tokens: {tokens}\n  sampling: {frames}\n)"
+        )
 
     def __getstate__(self) -> dict[str, Any]:  # specs hold functions that cannot be pickled: their names travel
         return self.__dict__ | {"_backbone": self._backbone.name, "_adapter": self._adapter.name, "_planner": None}
@@ -304,14 +321,12 @@ class RegionProcessor:
         self._planner = _planner_of(self._adapter, self._adapter_config)
 
     def _native_inputs(
-        self, samples: Sequence[ReadSample], *, add_generation_prompt: bool, **options: Any
+        self, samples: Sequence[ReadSample], native_options: Mapping[str, Any], *, add_generation_prompt: bool
     ) -> BatchFeature:
         """Run the backbone's own processor on the rendered conversations, padded on the right."""
+        options = _with_area(native_options, samples, self.native)
         texts = [
-            self.native.apply_chat_template(
-                sample.messages, add_generation_prompt=add_generation_prompt, tokenize=False
-            )
-            for sample in samples
+            render(self.native, sample.messages, add_generation_prompt=add_generation_prompt) for sample in samples
         ]
         shown = [sample for sample in samples if sample.shows_media]
         media: dict[str, Any] = {}
@@ -328,15 +343,10 @@ class RegionProcessor:
             # They are sampled, and a frame three pixels high would pass for one with channels first.
             sampled = {"do_sample_frames": False, "input_data_format": "channels_last"}
             media["videos_kwargs"] = {**options.pop("videos_kwargs", {}), **sampled}
-        _refuse_own_options(options)
         self._require_one_medium(media)
-        try:
-            native = self._native_for(media)
+        native = self._native_for(media)
+        with refusing(PromptError, "The backbone's own processor refuses this batch", _lengths_note(shown)):
             return native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
-        except ValueError as error:
-            raise PromptError(
-                f"The backbone's own processor refuses this batch: {error}{_lengths_note(shown)}"
-            ) from error
 
     def _resized(self, frames_nhwc: np.ndarray) -> np.ndarray:
         """A video's frames as the native processor shall have them."""
@@ -513,18 +523,40 @@ def _planner_of(adapter: AdapterSpec, config: Any) -> Planner[Any]:
 def _checked_sampling(sampling: Any) -> FrameSampling | None:
     if sampling is None or isinstance(sampling, FrameSampling):
         return sampling
-    raise PromptError(f"sampling must be a FrameSampling, such as FrameSampling(num_frames=8), got {sampling!r}.")
+    raise PromptError(f"sampling must be a FrameSampling, such as FrameSampling(num_frames=8), got {shown(sampling)}.")
 
 
-def _refuse_own_options(options: Mapping[str, Any]) -> None:
-    """Options of the native processor that are decided here."""
-    hints = {
-        **dict.fromkeys(("num_frames", "fps", "do_sample_frames", "video_metadata"), "say sampling=FrameSampling(...)"),
-        **dict.fromkeys(("padding", "return_tensors"), "batches are always padded tensors"),
-    }
-    for name in options:
-        if name in hints:
-            raise PromptError(f"The option '{name}' of the native processor is not to be given: {hints[name]}.")
+def _with_area(options: Mapping[str, Any], samples: Sequence[ReadSample], native: Any) -> dict[str, Any]:
+    """The native options, and what content parts ask of the image processor, which sizes all pictures of a batch alike.
+
+    Raises:
+        PromptError: the parts of a batch ask for different sizes, or the backbone does not size by area.
+    """
+    asked = [each for sample in samples for each in sample.image_options]
+    if not any(asked):
+        return dict(options)
+    area, name = asked[0] or next(filter(None, asked)), ", ".join(next(filter(None, asked)))
+    if any(each != area for each in asked):
+        raise PromptError(
+            f"{name} of a content part holds for all pictures of a batch, but they ask for different ones. Give it to "
+            "each picture alike, or put them in separate batches."
+        )
+    given = options.get("images_kwargs", {})
+    if {*area, "size"} & {*options, *given}:
+        raise PromptError(f"{name} is an option of the processor and of a content part as well. Leave one out.")
+    if not {*area} <= known_to(native, "images_kwargs"):
+        raise PromptError(
+            f"a content part asks for {name}, but this backbone's {type(native.image_processor).__name__} does not "
+            "size by area. Leave it out."
+        )
+    size = native.image_processor.size  # in which transformers has the bounds of an area
+    least = area.get("min_pixels", min(size["shortest_edge"], area.get("max_pixels", size["shortest_edge"])))
+    most = area.get("max_pixels", max(size["longest_edge"], least))
+    if least > most:
+        raise PromptError(
+            f"a content part asks for at least {least} and at most {most} pixels, which exclude each other."
+        )
+    return {**options, "images_kwargs": {**given, "size": {"shortest_edge": least, "longest_edge": most}}}
 
 
 def _lengths_note(samples: Sequence[ReadSample]) -> str:
@@ -552,7 +584,9 @@ def _memories(memory: Any, *, single: bool, num_conversations: int) -> list[Obje
     if memories is None:
         return [None] * num_conversations
     if not isinstance(memories, Sequence) or not all(isinstance(each, ObjectMemory | None) for each in memories):
-        raise PromptError(f"memory must be an ObjectMemory, or for a batch a list of them and None, got {memory!r}.")
+        raise PromptError(
+            f"memory must be an ObjectMemory, or for a batch a list of them and None, got {shown(memory)}."
+        )
     if len(memories) != num_conversations:
         raise PromptError(f"Got {num_conversations} conversations but {len(memories)} memories.")
     return list(memories)

@@ -5,13 +5,16 @@ The defaults are the paper's; `OFFICIAL` are those of the released weights.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import Formatter
 from types import MappingProxyType
 from typing import Any
 
 from pixelrefer_saot.config import OFFICIAL as OFFICIAL_SAOT
 from pixelrefer_saot.config import SaotConfig
 
-from pixelrefer_plugin.authoring import PixelReferError, Resample, check_field
+from pixelrefer_plugin.authoring import PixelReferError, Resample, check_field, shown
+
+_LONGEST_FORMAT = 4  # such as `06.2f`; of a label from elsewhere the width would be obeyed
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class OciConfig(SaotConfig):
         for name in ("local_px", "global_px", "num_heads"):
             value = getattr(self, name)
             check_field(type(value) is int and value >= 1, self, name, "an integer >= 1")
+            check_field(value <= 2**13, self, name, f"at most {2**13}")
         for switch in ("use_local", "use_global", "share_local_crop"):
             check_field(isinstance(getattr(self, switch), bool), self, switch, "True or False")
         resamples = ("bicubic", "opencv_area")
@@ -66,11 +70,14 @@ class OciConfig(SaotConfig):
 
     def _check_frame_label(self) -> None:
         try:
+            fields = [each[1:] for each in Formatter().parse(self.frame_label) if each[1] is not None]
+            if any(name != "time_s" or len(spec or "") > _LONGEST_FORMAT for name, spec, _ in fields):
+                raise ValueError("another field, or a format that may be wide")
             self.label_of_frame(0.0)
-        except (AttributeError, IndexError, KeyError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise PixelReferError(
                 "OciConfig.frame_label must be a format string of time_s alone, such as 'Time {time_s:.1f}s:', "
-                f"got {self.frame_label!r}."
+                f"got {shown(self.frame_label)}."
             ) from error
 
 

@@ -14,6 +14,13 @@ _CHOICES = {
     "kmeans_start": ("even", "random"),
 }
 _INTEGERS = {"num_tokens": 1, "large_patches": 1, "context_patches": 0, "max_patches": 1, "kmeans_iterations": 1}
+_MOST = {  # far beyond what is of use; a folder from elsewhere may say anything, and would be obeyed
+    "num_tokens": 2**12,
+    "large_patches": 2**16,
+    "context_patches": 2**10,
+    "max_patches": 2**18,
+    "kmeans_iterations": 2**10,
+}
 _SWITCHES = (
     "round_scale_up",
     "single_precision_scale",
@@ -106,6 +113,7 @@ class SaotConfig:
         for name, least in _INTEGERS.items():
             value = getattr(self, name)
             check_field(type(value) is int and value >= least, self, name, f"an integer >= {least}")
+            check_field(value <= _MOST[name], self, name, f"at most {_MOST[name]}")
         for switch in _SWITCHES:
             check_field(isinstance(getattr(self, switch), bool), self, switch, "True or False")
         check_field(self.large_patches >= self.num_tokens, self, "large_patches", f">= num_tokens ({self.num_tokens})")

@@ -66,6 +66,7 @@ class UniPixelConfig:
         for name in ("picture_px", "prompt_tokens", "max_objects"):
             value = getattr(self, name)
             check_field(type(value) is int and value >= 1, self, name, "an integer >= 1")
+            check_field(value <= 2**13, self, name, f"at most {2**13}")
         whole = self.picture_px % _STRIDE_PX == 0
         check_field(whole, self, "picture_px", f"a multiple of {_STRIDE_PX}, the coarsest stride of SAM 2's encoder")
         check_field(isinstance(self.propagate, bool), self, "propagate", "True or False")

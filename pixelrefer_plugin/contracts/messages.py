@@ -6,6 +6,7 @@ say which is which, in order. It knows no tokenizer and no model.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,24 @@ PLACEHOLDER = "<|region_pad|>"
 """The special token that object tokens replace, where the tokenizer has none of its own for that. It never reaches
 the decoder."""
 
+PART_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "text": (),
+    "image": ("min_pixels", "max_pixels"),
+    "video": ("fps", "times_s", "sample_fps", "nframes", "max_frames"),
+}
+"""The keys that a content part may have beside `type` and the one of its kind, by that kind."""
+
+# Keys that messages for other programs carry, which would change the question if they were passed over.
+_AREA_OF_VIDEO = "Size the frames by the processor's own options, videos_kwargs={...}, or leave it out."
+_SIDES = "Bound a picture's area with max_pixels and min_pixels, or resize it first."
+_CUT = "Cut the video first: ffmpeg -ss START -to END -i IN OUT."
+_HINTS = {
+    **dict.fromkeys(("video_start", "video_end"), _CUT),
+    **dict.fromkeys(("resized_height", "resized_width"), _SIDES),
+    **dict.fromkeys(("total_pixels", "max_pixels", "min_pixels"), _AREA_OF_VIDEO),
+    "min_frames": "Give nframes, or sampling=FrameSampling(...).",
+}
+
 Message = Mapping[str, Any]
 Conversation = Sequence[Message]
 
@@ -47,7 +66,7 @@ def read_texts(conversation: Conversation) -> list[tuple[str, str]]:
 
 def read_turns(conversation: Conversation) -> list[Turn]:
     """The messages of a conversation, checked; raises as `read_texts`."""
-    if isinstance(conversation, str) or not isinstance(conversation, Iterable):
+    if isinstance(conversation, str | bytes | Mapping) or not isinstance(conversation, Iterable):
         raise PromptError(f"a conversation must be a list of messages, got {shown(conversation)}.")
     turns = [_turn(message) for message in conversation]
     if not turns:
@@ -126,22 +145,45 @@ def meant_itself(called: str) -> str:
 def _turn(message: Any) -> Turn:
     if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
         raise PromptError(f"a message must have 'role' and 'content', got {shown(message)}.")
-    if not isinstance(message["role"], str):
-        raise PromptError(f"a message's role must be a text such as 'user', got {shown(message['role'])}.")
-    content = message["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not isinstance(parts, Sequence) or not all(isinstance(part, Mapping) for part in parts):
+    role, content = message["role"], message["content"]
+    if not isinstance(role, str):
+        raise PromptError(f"a message's role must be text, such as 'user', got {shown(role)}.")
+    if others := [key for key in _present(message) if key not in ("role", "content")]:
+        raise PromptError(f"a message has 'role' and 'content' alone, got {shown(others[0])} too. Leave it out.")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) for part in content):
         raise PromptError(f"a message's content must be text or a list of parts, got {shown(content)}.")
+    parts = [_present(part) for part in content]
     for part in parts:
-        kind = part.get("type")
-        if kind != "text" and message["role"] == "assistant":
-            raise PromptError(f"an assistant's message must be text, got {shown(parts)}.")
-        if kind not in ("text", "image", "video") or kind not in part:
-            raise PromptError(
-                f"a content part must be text, image or video with a key of that name, got {shown(part)}."
-            )
-        if kind == "text" and not isinstance(part["text"], str):
-            raise PromptError(f"a text part must be a string, got {shown(part['text'])}.")
-        if kind == "text":
-            require_unicode(part["text"])
-    return Turn(message["role"], parts)
+        _check_part(part, role)
+    return Turn(role, parts)
+
+
+def _present(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is there: tables of data give every part all keys, None where one has no value."""
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _check_part(part: Mapping[str, Any], role: str) -> None:
+    kind = part.get("type")
+    if kind != "text" and role == "assistant":
+        raise PromptError(f"an assistant's message must be text, got {shown(part)}.")
+    if not isinstance(kind, str) or kind not in PART_OPTIONS or kind not in part:
+        raise PromptError(f"a content part must be text, image or video with a key of that name, got {shown(part)}.")
+    for key in part:
+        if key not in ("type", kind, *PART_OPTIONS[kind]):
+            raise _unknown_key(key, kind)
+    if kind == "text" and not isinstance(part["text"], str):
+        raise PromptError(f"a text part must be a string, got {shown(part['text'])}.")
+    if kind == "text":
+        require_unicode(part["text"])
+
+
+def _unknown_key(key: Any, kind: str) -> PromptError:
+    known = PART_OPTIONS[kind]
+    takes = f"It takes {', '.join(known)}." if known else "It takes none."
+    near = difflib.get_close_matches(str(key)[:80], known, n=1, cutoff=0.6)
+    near = [] if key in _HINTS else near
+    hint = _HINTS.get(key, f"Did you mean '{near[0]}'?" if near else "Leave it out.") if isinstance(key, str) else ""
+    return PromptError(f"a content part with {kind} has no option {shown(key)}. {takes} {hint}".strip())

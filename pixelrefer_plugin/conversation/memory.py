@@ -83,7 +83,7 @@ class ObjectMemory:
     ) -> None:
         self.media: Image.Image | Video = media if isinstance(media, Video) else load_image(media)
         if not _is_count(max_objects):
-            raise PromptError(f"ObjectMemory.max_objects must be an integer >= 1, got {max_objects!r}.")
+            raise PromptError(f"ObjectMemory.max_objects must be an integer >= 1, got {shown(max_objects)}.")
         self.max_objects = max_objects
         self._objects: dict[int, MemoryObject] = {}
 
@@ -110,7 +110,7 @@ class ObjectMemory:
         """The object called by `id`. Raises `PromptError` that lists the ids that there are."""
         if id not in self._objects:
             held = ", ".join(map(str, self._objects)) or "none"
-            raise PromptError(f"The memory has no object {id!r}. Its objects: {held}.")
+            raise PromptError(f"The memory has no object {shown(id)}. Its objects: {held}.")
         return self._objects[id]
 
     def add(
@@ -312,7 +312,7 @@ class ObjectMemory:
             which = "" if len(given) == 1 else f"Object {number}: "
             id = max(taken, default=0) + 1 if id is None else id
             if not _is_count(id):
-                raise PromptError(f"{which}An object's id must be an integer >= 1, got {id!r}.")
+                raise PromptError(f"{which}An object's id must be an integer >= 1, got {shown(id)}.")
             if id >= 10**MOST_DIGITS:
                 raise PromptError(f"{which}An object's id may have {MOST_DIGITS} digits, got {shown(id)}.")
             if id in taken:
@@ -418,7 +418,7 @@ def _is_count(value: Any) -> bool:
 def _checked_name(name: Any) -> str | None:
     if name is None or (isinstance(name, str) and name.strip()):
         return name
-    raise PromptError(f"An object's name must be a text, or None for none, got {name!r}.")
+    raise PromptError(f"An object's name must be a text, or None for none, got {shown(name)}.")
 
 
 @contextmanager
@@ -444,7 +444,8 @@ def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     version = data.get("version")
     if type(version) is not int or version != _VERSION:
         raise DataError(
-            f"Memory '{path}' is of format version {version!r}, this package reads {_VERSION}. Is it from a newer one?"
+            f"Memory '{path}' is of format version {shown(version)}, this package reads {_VERSION}. Is it from a "
+            "newer one?"
         )
     return data
 

@@ -9,12 +9,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+import numpy as np
 from PIL import Image
 
 from ..contracts.messages import (
     CALLED_ID,
     MASK_MARKER,
+    PART_OPTIONS,
     REGION_MARKER,
     Conversation,
     Turn,
@@ -24,7 +28,7 @@ from ..contracts.messages import (
     read_turns,
 )
 from ..contracts.samples import Medium, medium_of
-from ..errors import FrameError, Place, PromptError, placed
+from ..errors import FrameError, ImageError, Place, PromptError, VideoError, placed, shown
 from ..media.images import load_image
 from ..media.video import FrameSampling, Video, VideoSource, frame_times, load_video
 from ..regions.region import Region, VideoRegion
@@ -87,7 +91,10 @@ def read_conversation(
         writer = PromptWriter(
             videos, shows_media=shows_media, listed=objects.listed, at_marker=objects.at_marker, style=style
         )
-        return ReadSample(objects.targets, images, videos, *writer.write(turns), shows_media=shows_media)
+        options = [image_options(part) for part in _parts(turns, "image")]
+        return ReadSample(
+            objects.targets, images, videos, *writer.write(turns), shows_media=shows_media, image_options=options
+        )
 
 
 def _as_region(region: Any, number: int) -> Region | VideoRegion:
@@ -97,7 +104,7 @@ def _as_region(region: Any, number: int) -> Region | VideoRegion:
         with placed(region=number):
             return VideoRegion(region)
     raise PromptError(
-        f"expected a Region, or {{frame index: Region}} on a video, got {region!r}. "
+        f"expected a Region, or {{frame index: Region}} on a video, got {shown(region)}. "
         "Make one with Region.from_box, from_mask, from_polygon, from_points, from_rle or from_scribble.",
         region=number,
     )
@@ -291,15 +298,13 @@ def _read_media(
     memory: ObjectMemory | None,
 ) -> tuple[list[Image.Image], list[Video]]:
     """Its pictures, and its videos, whose frames are sampled so that its regions lie on them."""
-    parts = [part for turn in turns for part in turn.parts]
-    given_images = [part for part in parts if part["type"] == "image"]
-    given_videos = [part for part in parts if part["type"] == "video"]
+    given_images, given_videos = _parts(turns, "image"), _parts(turns, "video")
     if memory:
         _require_only_medium(memory, num_images=len(given_images), num_videos=len(given_videos))
     named = [(each.place, each.region) for each in objects.written]
     targets = [(Place(region=number), region) for number, region in objects.targets.items()]
     _require_on_media([*named, *targets], num_images=len(given_images), num_videos=len(given_videos))
-    images = [read_image(part["image"]) for part in given_images]
+    images = [read_image(media_source(part)) for part in given_images]
     videos = [
         _read_video(part, _on_video(named, index), _on_video(targets, index), style)
         for index, part in enumerate(given_videos)
@@ -307,6 +312,10 @@ def _read_media(
     if memory:
         _require_memorys_size(memory, images, videos)
     return images, videos
+
+
+def _parts(turns: Sequence[Turn], kind: str) -> list[Mapping[str, Any]]:
+    return [part for turn in turns for part in turn.parts if part["type"] == kind]
 
 
 def _require_only_medium(memory: ObjectMemory, *, num_images: int, num_videos: int) -> None:
@@ -342,8 +351,8 @@ def _read_video(
 ) -> Video:
     """The video of a content part, with the frames that its regions name, and those of its targets that there is
     room for."""
-    times = {key: part[key] for key in ("fps", "times_s") if key in part}
-    source, sampling = part["video"], style.sampling
+    source = media_source(part)
+    sampling, times = video_options(part, source, style.sampling)
     try:
         named = named_frames(
             source,
@@ -359,6 +368,87 @@ def _read_video(
         naming = (place for place, region in [*regions, *targets] if error.frame in {*region.frames, *region.absent})
         error.set_place(**next(naming, Place()))
         raise
+
+
+def image_options(part: Mapping[str, Any]) -> dict[str, int]:
+    """What the content part of a picture asks of the native image processor.
+
+    Raises:
+        PromptError: an area is no positive integer, or one that no memory holds.
+    """
+    return {key: _count(part[key], key, most=_MOST_PIXELS) for key in PART_OPTIONS["image"] if key in part}
+
+
+def video_options(
+    part: Mapping[str, Any], source: Any, sampling: FrameSampling
+) -> tuple[FrameSampling, dict[str, Any]]:
+    """How the content part of a video wants it read: which frames, and what `load_video` is told of its times.
+
+    `nframes` and `max_frames` are of the sampling. So is `fps` of a file, which has its own times; of frames it is the
+    rate at which they follow each other, as `sample_fps` is.
+
+    Args:
+        part: the content part.
+        source: its video.
+        sampling: which frames are read where the part does not say.
+
+    Raises:
+        PromptError: options that exclude each other, or do not fit this kind of video.
+        VideoError: a value is no number of its kind.
+    """
+    given = {key: part[key] for key in PART_OPTIONS["video"] if key in part}
+    if isinstance(source, Video) and given:
+        raise PromptError(f"the frames of a Video are sampled already, {shown(next(iter(given)))} has no effect on it.")
+    is_file = isinstance(source, str | os.PathLike) and not os.path.isdir(source)
+    if "sample_fps" in given:
+        if is_file or "fps" in given:
+            raise PromptError("'sample_fps' is of a video that is given as frames, without 'fps'. Leave it out.")
+        given["fps"] = given.pop("sample_fps")
+    most = _count(given.pop("max_frames"), "max_frames") if "max_frames" in given else None
+    if "nframes" in given:
+        if is_file and "fps" in given:
+            raise PromptError("a video takes 'nframes' or 'fps', got both. Leave one out.")
+        count = _count(given.pop("nframes"), "nframes")
+        sampling = FrameSampling(num_frames=count, max_frames=most or max(count, sampling.max_frames))
+    elif is_file and "fps" in given:
+        sampling = FrameSampling(fps=given.pop("fps"), max_frames=most or sampling.max_frames)
+    elif most is not None:
+        sampling = replace(sampling, max_frames=most)
+    return sampling, given
+
+
+_MOST_PIXELS = 2**28
+
+
+def _count(value: Any, name: str, *, most: int = 2**31) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= most:
+        raise PromptError(f"{name} of a content part must be a whole number from 1 to {most:,}, got {shown(value)}.")
+    return int(value)
+
+
+def media_source(part: Mapping[str, Any]) -> Any:
+    """The picture or video of a content part; of a `file://` address the path.
+
+    Raises:
+        ImageError: it is an address on the net, or holds the picture's bytes themselves.
+        VideoError: as much of a video.
+    """
+    kind = part["type"]
+    source = part[kind]
+    expected = "Give a path, a PIL image or an array." if kind == "image" else "Give a path or the frames."
+    what = "bytes of a file" if isinstance(source, bytes | bytearray | memoryview) else ""
+    if isinstance(source, str):
+        scheme = source[:8].lower()
+        if scheme.startswith("file://"):
+            return url2pathname(urlsplit(source).path)
+        what = "a data: URL" if scheme.startswith("data:") else what
+        what = "an address on the net" if scheme.startswith(("http://", "https://")) else what
+    elif kind == "image" and not what and not isinstance(source, os.PathLike | Image.Image | np.ndarray):
+        raise ImageError(f"An image must be a file path, a PIL image or a numpy array, got {shown(source)}.")
+    if what:
+        error = ImageError if kind == "image" else VideoError
+        raise error(f"{'An image' if kind == 'image' else 'A video'} cannot be {what}: {shown(source)}. {expected}")
+    return source
 
 
 def named_frames(

@@ -5,7 +5,7 @@ say which is which, in order. It knows no tokenizer and no model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,7 @@ class ReadSample:
         targets: the regions of its `<seg>`s by their numbers, which count all its markers in order.
         images: its pictures, upright RGB.
         videos: its videos, sampled.
+        image_options: of each picture, what its content part asks of the native image processor.
         messages: its messages for the chat template, a placeholder in each slot's place.
         slots: what the placeholders stand for, in order.
         regions: its regions, the targets left out and a memory's objects included, in the order in which their
@@ -113,3 +114,4 @@ class ReadSample:
     slots: list[Slot]
     regions: list[WrittenRegion]
     shows_media: bool
+    image_options: Sequence[Mapping[str, int]] = ()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..contracts.messages import PLACEHOLDER
-from ..errors import PromptError
+from ..errors import PromptError, shown
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def add_tokens(tokenizer: Any, tokens: Sequence[str], *, rows: int) -> list[int]
         PromptError: no tokens, or the embedding table has no spare rows for them.
     """
     if isinstance(tokens, str) or not tokens or not all(isinstance(each, str) and each for each in tokens):
-        raise PromptError(f"Expected a list of tokens, got {tokens!r}.")
+        raise PromptError(f"Expected a list of tokens, got {shown(tokens)}.")
     known = tokenizer.get_vocab()
     new = [each for each in dict.fromkeys(tokens) if each not in known]
     if new and len(tokenizer) + len(new) > rows:

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from ..contracts.messages import MASK_MARKER, REGION_MARKER, Message, marker_kinds, read_turns
 from ..contracts.samples import RegionSample
-from ..conversation.reading import named_frames
+from ..conversation.reading import media_source, named_frames, video_options
 from ..data.turns import first_turns
 from ..errors import PixelReferError, PromptError, SampleError, placed
 from ..media.video import FrameSampling, Video, load_video
@@ -284,13 +284,13 @@ def _on_known_frames(question: Question, sampling: FrameSampling) -> RegionSampl
     videos = question.asked.media("video")
     if not targets or len(videos) != 1 or isinstance(videos[0]["video"], Video):
         return question.asked
-    part = videos[0]
-    times = {key: part[key] for key in ("fps", "times_s") if key in part}
+    source = media_source(videos[0])
+    sampling, times = video_options(videos[0], source, sampling)
     answered = set(question.asked.targets)
     pointed = [region for number, region in enumerate(question.asked.regions) if number not in answered]
     regions = [region for region in pointed if isinstance(region, VideoRegion)]
-    frames = named_frames(part["video"], regions, targets, sampling=sampling, times=times)
-    video = load_video(part["video"], sampling=sampling, frames=frames, **times)
+    frames = named_frames(source, regions, targets, sampling=sampling, times=times)
+    video = load_video(source, sampling=sampling, frames=frames, **times)
     return replace(question.asked, messages=tuple(_with_video(each, video) for each in question.asked.messages))
 
 

@@ -130,6 +130,7 @@ def _adapter_weights(official: _Official) -> dict[str, Tensor]:
             f"'{official.name}' holds no weights of {model}'s adapter: no key begins with '{prefix}'. Is it a "
             "checkpoint from before it was trained?"
         )
+    model_folder.require_finite(state, source=official.checkpoint.folder)
     with in_plugin("adapter", official.adapter.name, "layouts"):
         _require_recognised(official, state)
         weights = official.layout.weights(state)

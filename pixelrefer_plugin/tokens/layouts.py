@@ -101,6 +101,15 @@ class Features:
     crops: FeatureGrids | None
     scene: Mapping[bool, FeatureGrids] = field(default_factory=dict)
 
+    def to(self, device: torch.device) -> Features:
+        """The same on another device: the tower need not be where the adapter is."""
+        scene = {tiled: _moved(grids, device) for tiled, grids in self.scene.items()}
+        return Features(None if self.crops is None else _moved(self.crops, device), scene)
+
+
+def _moved(grids: FeatureGrids, device: torch.device) -> FeatureGrids:
+    return FeatureGrids(grids.features.to(device), grids.grids_hw)
+
 
 @dataclass(frozen=True, eq=False)
 class GridLayout:

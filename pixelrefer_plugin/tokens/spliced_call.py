@@ -23,6 +23,7 @@ from ..contracts.module import AdapterModule, Shapes
 from ..conversation.token_ids import TokenIds
 from ..errors import PluginError, SpliceError
 from ..plugins import in_plugin, require_result
+from .devices import device_of, with_weights
 from .layouts import Features
 from .region_batch import RegionBatch
 from .scene import captured_scene
@@ -65,9 +66,7 @@ class SplicedCall:
     @property
     def device(self) -> torch.device:
         """Where the backbone takes its input ids."""
-        # With LoRA on the rows of tokens the embedding is a wrapper of PEFT's.
-        device: torch.device = self.backbone.get_submodule(self.spec.parts.token_embedding).weight.device
-        return device
+        return device_of(self.backbone.get_submodule(self.spec.parts.token_embedding))
 
     def alone(self) -> threading.RLock:
         """Held while hooks are on the backbone."""
@@ -108,11 +107,13 @@ class SplicedCall:
         if not regions.crop_grids_hw:
             return None
         tower = self.backbone.get_submodule(self.spec.parts.vision_tower)
-        parameter = next(tower.parameters())
-        crops = regions.to(parameter.device).normalised_crops(parameter.dtype)
-        most = _VALUES_A_CALL / self.shapes.crop if parameter.device.type == "cpu" else math.inf
+        device, dtype = device_of(tower), next(tower.parameters()).dtype
+        crops = regions.to(device).normalised_crops(dtype)
+        most = _VALUES_A_CALL / self.shapes.crop if device.type == "cpu" else math.inf
         packs = _packs([h * w for h, w in regions.crop_grids_hw], most)
-        with in_plugin("backbone", self.spec.name, "crops.encode"):
+        # Where crops are of other sizes than the tower's own, some towers read their table of positions directly.
+        tables = [module for module in tower.modules() if isinstance(module, nn.Embedding)]
+        with in_plugin("backbone", self.spec.name, "crops.encode"), with_weights(tables):
             encoded = [self.spec.crops.encode(self.backbone, crops[pack]) for pack in packs]
             for each in encoded:
                 require_result("backbone", self.spec.name, "crops.encode", FeatureGrids, each)
@@ -136,6 +137,7 @@ class SplicedCall:
             regions: the planned regions, on the backbone's device.
             features: what was encoded for them.
         """
+        features = features.to(self.device)
         views = tuple(layout and layout.encoded(features) for layout in regions.views)
         with in_plugin("adapter", self.adapter_name, "forward"):
             tokens = self.adapter(views, regions.counts)

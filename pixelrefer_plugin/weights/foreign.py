@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contracts.backbone import BackboneSpec, CheckpointLayout
-from ..errors import CheckpointError
+from ..errors import CheckpointError, refusing, shown
 from ..plugins import backbone_for
 from . import hub, model_folder
 from .tensors import open_weights, read_json
@@ -122,7 +122,9 @@ class ForeignCheckpoint:
         Args:
             **options: of its `from_pretrained`.
         """
-        model = self.spec.model_class.from_pretrained(None, config=self.config, state_dict=self.weights(), **options)
+        config, weights = self.config, self.weights()
+        with _unusable(self.name, "no model"):
+            model = self.spec.model_class.from_pretrained(None, config=config, state_dict=weights, **options)
         model.name_or_path = model.config.name_or_path = self.name
         self.set_generation(model)
         return model
@@ -170,23 +172,10 @@ class ForeignCheckpoint:
         )
 
 
-@contextmanager
-def _unusable(name: str, what: str) -> Iterator[None]:
+def _unusable(name: str, what: str) -> AbstractContextManager[None]:
     """Values in a checkpoint's files that transformers stumbles over, in whichever way, as one error."""
-    from huggingface_hub.errors import StrictDataclassError
-
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (
-        ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, StrictDataclassError
-    ) as error:  # fmt: skip
-        said = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{what.capitalize()} can be made of what the files of '{name}' say: {type(error).__name__}: {said} "
-            "Are they damaged? Download them again."
-        ) from error
+    can = f"{what.capitalize()} can be made of what the files of '{name}' say"
+    return refusing(CheckpointError, can, " Are they damaged? Download them again.")
 
 
 def find_foreign(
@@ -214,12 +203,12 @@ def find_foreign(
     from transformers import CONFIG_MAPPING, PreTrainedConfig
 
     name = os.fspath(name_or_path)
-    try:
+    model_folder.require_plain_files(name)
+    with refusing(CheckpointError, f"No model can be loaded from '{name}'"):  # whichever JSON it holds
         data, _ = PreTrainedConfig.get_config_dict(name, **where)
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:  # whichever JSON it holds
-        raise CheckpointError(f"No model can be loaded from '{name}': {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"The config.json of '{name}' must hold a JSON object, got {type(data).__name__}.")
+    _require_bounded(data, name)
     model_type = str(data.get("model_type") or "")
     if not model_type or model_type in CONFIG_MAPPING:
         return None
@@ -239,6 +228,27 @@ def find_foreign(
     return ForeignCheckpoint(name, folder, data, tower_folder, spec, layout)
 
 
+_MOST_LAYERS, _MOST = 2**12, 2**31
+
+
+def _require_bounded(values: Mapping[str, Any], source: str) -> None:
+    """Refuse sizes that no model has, and that would be obeyed before a weight is read.
+
+    Raises:
+        CheckpointError: names the field.
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            _require_bounded(value, source)
+        counts = str(name) == "depth" or ("num" in str(name) and ("layer" in str(name) or "head" in str(name)))
+        most = _MOST_LAYERS if counts else _MOST
+        if isinstance(value, int) and abs(value) > most:
+            raise CheckpointError(f"The config of '{source}' says {shown(name)}: {shown(value)}, above {most:,}.")
+
+
+_NEVER_RUN = " Code that lies in a checkpoint is never run."
+
+
 def _tower_folder(
     tower: str, folder: Path, layout: CheckpointLayout, *, asked: bool, where: Mapping[str, Any]
 ) -> Path | None:
@@ -250,6 +260,7 @@ def _tower_folder(
     places = [Path(tower)] if asked else [folder / tower, folder / last, folder.parent / last, Path(tower)]
     for place in places:
         if (place / "config.json").is_file():
+            model_folder.require_plain_files(place)
             return place
     if any(key.startswith(layout.tower_prefix) for key in open_weights(folder)) and not asked:
         return None

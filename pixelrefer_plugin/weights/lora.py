@@ -8,20 +8,23 @@ PEFT alone would only warn and leave LoRA at zero. It knows the backbone's spec;
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..contracts.backbone import BackboneSpec
-from ..errors import AttachError, CheckpointError
+from ..errors import AttachError, CheckpointError, refusing, shown
+from ..tokens.devices import bring_weights, device_of, is_offloaded, offloads, send_weights_away, with_weights
 from . import model_folder
+from .lora_config import read_lora_config
 
 _PREFIX = "base_model.model."  # of every key in PEFT's files
 _PARTS = ("token_embedding", "projector", "vision_tower", "decoder")  # one may lie inside another: innermost first
 _HEAD = "head"
-_CONFIG_FILE = "adapter_config.json"
 
 
 class Lora:
@@ -34,13 +37,17 @@ class Lora:
         hooks_before = {id(module): set(module._forward_hooks) for module in backbone.modules()}
         attributes_before = set(vars(backbone))
         self._backbone = backbone
-        self._wrapped = get_peft_model(backbone, config)
+        with _ready_to_wrap(backbone, config):
+            self._wrapped = get_peft_model(backbone, config)
+        for module in list(backbone.modules()):
+            _bring_token_table(module)
         self._added_hooks = [
             (module, key)
             for module in backbone.modules()
             for key in set(module._forward_hooks) - hooks_before.get(id(module), set())
         ]
         self._added_attributes = set(vars(backbone)) - attributes_before
+        self._require_values()
 
     @classmethod
     def add(
@@ -65,10 +72,8 @@ class Lora:
             target_modules=_chosen_layers(backbone, spec, scopes, targets) if scopes or not token_ids else _no_layers(),
             trainable_token_indices=_token_rows(backbone, spec, token_ids),
         )
-        try:
+        with refusing(AttachError, f"LoRA cannot be added in scopes {list(scopes)}"):
             return cls(backbone, config)
-        except ValueError as error:
-            raise AttachError(f"LoRA cannot be added in scopes {list(scopes)}: {error}") from error
 
     @classmethod
     def load(cls, backbone: Any, spec: BackboneSpec, folder: Path, *, paths: Mapping[str, str]) -> Lora:
@@ -85,21 +90,22 @@ class Lora:
         """
         source = folder / model_folder.LORA_FILE
         weights = _moved(model_folder.read_tensors(source), paths, module_paths(backbone, spec))
-        config = _read_config(folder)
-        config.base_model_name_or_path = None  # it may have moved: PEFT puts in the present one
+        config = read_lora_config(folder, weights)
         layers, rows = _layers_of(weights, ".lora_"), _layers_of(weights, ".token_adapter.")
         _require_layers(backbone, [*layers, *rows], source)
         config.target_modules = layers or _no_layers()
         if config.trainable_token_indices:
-            (ids,) = {tuple(each) for each in config.trainable_token_indices.values()}
+            ids = next(iter(config.trainable_token_indices.values()))
+            with _of_folder(folder):
+                _require_rows(backbone, spec, ids)
             config.trainable_token_indices = {layer: list(ids) for layer in rows}
-        try:
+        cannot = f"LoRA in '{folder}' cannot be put on this backbone"
+        with refusing(CheckpointError, cannot), _of_folder(folder):
             lora = cls(backbone, config)
-        except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"LoRA in '{folder}' cannot be put on this backbone: {error}.") from error
         try:
-            lora._set(weights, source)
-        except Exception:
+            with refusing(CheckpointError, cannot):
+                lora._set(weights, source)
+        except BaseException:
             lora.remove()
             raise
         return lora
@@ -115,7 +121,16 @@ class Lora:
         self._wrapped.save_pretrained(folder, save_embedding_layers=False, state_dict=gathered)
 
     def merge(self) -> None:
-        """Fold LoRA into the backbone's own weights."""
+        """Fold LoRA into the backbone's own weights.
+
+        Raises:
+            AttachError: some of these are offloaded.
+        """
+        if is_offloaded(self._backbone):
+            raise AttachError(
+                "LoRA cannot be merged into a backbone that is offloaded to the CPU or the disk. Load the folder "
+                "without device_map, as `pixelrefer merge` does."
+            )
         self._wrapped.merge_and_unload(safe_merge=True)
         self._clear()
 
@@ -123,6 +138,16 @@ class Lora:
         """Take LoRA off, and what PEFT left on the backbone."""
         self._wrapped.unload()
         self._clear()
+
+    def _require_values(self) -> None:
+        """Refuse LoRA that was put on the meta device, where it would hold no values and say nothing of it."""
+        without = [name for name, each in self._backbone.named_parameters() if is_lora(name) and each.is_meta]
+        if without:
+            self.remove()
+            raise AttachError(
+                f"LoRA cannot be put on layers of this kind while they are offloaded, such as "
+                f"'{_layer_of(without[0])}'. Load the backbone without device_map, or keep these layers on a device."
+            )
 
     def _clear(self) -> None:
         for module, key in self._added_hooks:
@@ -138,6 +163,59 @@ class Lora:
         set_peft_model_state_dict(self._wrapped, dict(weights))
 
 
+@contextmanager
+def _of_folder(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except AttachError as error:
+        raise CheckpointError(f"LoRA in '{folder}' cannot be put on this backbone: {error}") from error
+
+
+@contextmanager
+def _ready_to_wrap(backbone: nn.Module, config: Any) -> Iterator[None]:
+    """Within this context, offloaded layers can be wrapped: PEFT puts what it adds beside a layer's weight.
+
+    Where the weight is away, that would be the meta device, which holds no values. A linear layer gets a weight that
+    is as large and takes no memory; of a table some rows are read, so its own weight is brought.
+    """
+    away = [module for module in backbone.modules() if offloads(module)]
+    linear = [module for module in away if type(module) is nn.Linear and not _is_table(backbone, module, config)]
+    weights = [layer.weight for layer in linear]
+    for layer, weight in zip(linear, weights, strict=True):
+        blank = torch.zeros((), dtype=weight.dtype, device=device_of(layer)).expand(weight.shape)
+        layer.weight = nn.Parameter(blank, requires_grad=weight.requires_grad)
+    try:
+        with with_weights(module for module in away if _is_table(backbone, module, config)):
+            yield
+    finally:
+        for layer, weight in zip(linear, weights, strict=True):
+            layer.weight = weight.requires_grad_(layer.weight.requires_grad)
+
+
+def _is_table(backbone: Any, module: nn.Module, config: Any) -> bool:
+    """Whether a module is the embedding or the head, and some of its rows are to train."""
+    tables = (backbone.get_input_embeddings(), backbone.get_output_embeddings())
+    return bool(config.trainable_token_indices) and any(module is each for each in tables)
+
+
+def _bring_token_table(module: nn.Module) -> None:
+    """Of an offloaded table, whose weight PEFT reads without calling it: have it there for the length of a call."""
+    from accelerate.hooks import ModelHook, add_hook_to_module
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+
+    if not isinstance(module, TrainableTokensLayer) or not offloads(module.base_layer):
+        return
+
+    class BringTable(ModelHook):
+        def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+            return bring_weights(module.base_layer, *args, **kwargs)
+
+        def post_forward(self, module: Any, output: Any) -> Any:
+            return send_weights_away(module.base_layer, output)
+
+    add_hook_to_module(module, BringTable())
+
+
 def is_lora(parameter_name: str) -> bool:
     """Whether a parameter of a backbone is LoRA's, trained token rows included."""
     return "lora_" in parameter_name or "trainable_tokens_" in parameter_name
@@ -148,6 +226,11 @@ def bare_name(parameter_name: str) -> str | None:
     if is_lora(parameter_name):
         return None
     return parameter_name.replace(".token_adapter.base_layer.", ".").replace(".base_layer.", ".")
+
+
+def _layer_of(parameter_name: str) -> str:
+    """The layer that a parameter of LoRA's was added to."""
+    return re.split(r"\.(?:lora_|token_adapter\.)", parameter_name)[0]
 
 
 def module_paths(backbone: Any, spec: BackboneSpec) -> dict[str, str]:
@@ -195,33 +278,30 @@ def _token_rows(backbone: Any, spec: BackboneSpec, token_ids: Sequence[int]) -> 
     """Which rows of which tables train: those of the embedding, and of the head where it has a table of its own."""
     if not token_ids:
         return None
+    _require_rows(backbone, spec, token_ids)
     embedding = backbone.get_submodule(spec.parts.token_embedding)
-    beyond = [each for each in token_ids if not 0 <= each < embedding.num_embeddings]
-    if beyond:
-        raise AttachError(
-            f"Token ids {beyond} are beyond the {embedding.num_embeddings} rows of the backbone's embedding table."
-        )
     tables = [spec.parts.token_embedding]
     head = backbone.get_output_embeddings()
-    if head is not None and head.weight is not embedding.weight:
+    if head is not None and not _are_one(head, embedding, backbone.config):
         tables.append(module_paths(backbone, spec)[_HEAD])
     return {table: list(token_ids) for table in tables}
 
 
-def _read_config(folder: Path) -> Any:
-    """PEFT's `adapter_config.json`; without the file PEFT would take its defaults."""
-    from peft import LoraConfig
+def _require_rows(backbone: Any, spec: BackboneSpec, token_ids: Sequence[int]) -> None:
+    embedding = backbone.get_submodule(spec.parts.token_embedding)
+    beyond = [each for each in token_ids if not 0 <= each < embedding.num_embeddings]
+    if beyond:
+        raise AttachError(
+            f"Token ids {shown(beyond)} are beyond the {embedding.num_embeddings} rows of the backbone's embedding "
+            "table."
+        )
 
-    try:
-        if not (folder / _CONFIG_FILE).is_file():
-            raise FileNotFoundError("the file is missing")
-        config = LoraConfig.from_pretrained(str(folder))
-        if not config.target_modules:
-            raise ValueError("it names no target_modules")
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise CheckpointError(f"'{folder}' has no readable {_CONFIG_FILE}: {error}.") from error
-    config.inference_mode = False
-    return config
+
+def _are_one(head: Any, embedding: Any, config: Any) -> bool:
+    """Whether head and embedding have one weight; while it is away, they have one each that says nothing."""
+    if head.weight.device.type == embedding.weight.device.type == "meta":
+        return bool(config.get_text_config().tie_word_embeddings or config.tie_word_embeddings)
+    return head.weight is embedding.weight
 
 
 def _moved(weights: Mapping[str, Tensor], earlier: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..conversation.token_ids import TokenIds
-from ..errors import CheckpointError, VideoError
+from ..errors import CheckpointError, VideoError, refusing, shown
 from ..files import replaced_folder, restore_folder
 from ..json_text import read_json
 from ..media.video import FrameSampling
@@ -104,6 +105,9 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "tokens": dict,
     "plugins": dict,
     "module_paths": dict,
+    "versions": dict,
+    "vision_width": int,
+    "decoder_width": int,
 }
 
 
@@ -139,6 +143,39 @@ def read_manifest(folder: str | os.PathLike[str], *, adapter: str | None = None)
     return Manifest(**data | {"tokens": _tokens(data["tokens"], path), "frame_sampling": _sampling(data, path)})
 
 
+_MOST_FILES = 10_000
+_MOST_BYTES = {".json": 2**28, ".jinja": 2**18}  # the largest that are published have an eighth of it
+
+
+def require_plain_files(folder: str | os.PathLike[str], *, within: bool = False) -> None:
+    """Refuse a folder with what could keep its reader waiting or take all memory; what is no folder is let pass.
+
+    Args:
+        folder: with files that other libraries will open.
+        within: look into its folders too.
+
+    Raises:
+        CheckpointError: a file in it is a named pipe or a device; or a text file in it is larger than any that is
+            published, or there are too many.
+    """
+    count = 0
+    for parent, folders, files in os.walk(folder):
+        if not within:
+            folders.clear()
+        count += len(files)
+        if count > _MOST_FILES:
+            raise CheckpointError(f"'{folder}' has more than {_MOST_FILES:,} files. Is it a model folder?")
+        for path in (Path(parent, name) for name in files):
+            with suppress(OSError):  # a link to nothing: who needs the file tells
+                found = path.stat()
+                if not stat.S_ISREG(found.st_mode):
+                    raise CheckpointError(f"'{path}' is no regular file. Is it of a model?")
+                if found.st_size > (most := _MOST_BYTES.get(path.suffix, found.st_size)):
+                    raise CheckpointError(
+                        f"'{path}' has {found.st_size:,} bytes; at most {most:,} are read of such files."
+                    )
+
+
 def _read_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
     _restore(folder)
     path = Path(folder) / MANIFEST_FILE
@@ -158,7 +195,7 @@ def _fields(data: dict[str, Any], path: Path) -> dict[str, Any]:
     version = data.get("format_version")
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version!r}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
+            f"{path} has format version {shown(version)}; this pixelrefer-plugin reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U pixelrefer-plugin."
         )
     if version == 1:
@@ -169,7 +206,9 @@ def _fields(data: dict[str, Any], path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} has missing fields {missing} and unknown fields {extra}.")
     for name, kinds in _FIELD_TYPES.items():
         if not isinstance(data[name], kinds):
-            raise CheckpointError(f"{path}: '{name}' is {data[name]!r}, a {type(data[name]).__name__}.")
+            raise CheckpointError(f"{path}: '{name}' is {shown(data[name])}, a {type(data[name]).__name__}.")
+    if not all(isinstance(each, str) for each in data["module_paths"].values()):
+        raise CheckpointError(f"{path}: 'module_paths' is {shown(data['module_paths'])}; expected a path of each part.")
     return data
 
 
@@ -199,14 +238,18 @@ def _tokens(value: Mapping[str, Any], path: Path) -> TokenIds:
     fit = value.keys() == _TOKEN_TYPES.keys()
     fit = fit and all(isinstance(value[name], kinds) for name, kinds in _TOKEN_TYPES.items())
     if not fit or not all(isinstance(each, int) for each in value["native"].values()):
-        raise CheckpointError(f"{path}: 'tokens' is {value!r}; expected ids as 'placeholder', 'mask' and 'native'.")
+        raise CheckpointError(
+            f"{path}: 'tokens' is {shown(value)}; expected ids as 'placeholder', 'mask' and 'native'."
+        )
     return TokenIds(**value)
 
 
 def _require_origins(plugins: Mapping[str, Any], path: Path) -> None:
     fit = plugins.keys() <= {"adapter", "backbone"}
     if not fit or not all(isinstance(each, dict) and each.keys() == {*_ORIGIN} for each in plugins.values()):
-        raise CheckpointError(f"{path}: 'plugins' is {plugins!r}; expected {' and '.join(_ORIGIN)} of each plugin.")
+        raise CheckpointError(
+            f"{path}: 'plugins' is {shown(plugins)}; expected {' and '.join(_ORIGIN)} of each plugin."
+        )
 
 
 _ORIGIN = ("distribution", "version")
@@ -289,24 +332,60 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the file is missing or damaged, or holds numbers that are not finite.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise CheckpointError(f"Expected weights at '{path}', found nothing. Is the folder complete?")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error}.") from error
+    with refusing(CheckpointError, f"'{path}' cannot be read"):
+        weights = load_file(path)
+    require_finite(weights, source=path)
+    return weights
+
+
+def hollow_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file without their values: its header alone is read.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import _TYPES
+
+    if not path.is_file():
+        raise CheckpointError(f"Expected weights at '{path}', found nothing. Is the folder complete?")
+    with refusing(CheckpointError, f"'{path}' cannot be read"), safe_open(path, framework="pt") as opened:
+        slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118  # not a mapping
+        return {
+            key: torch.empty(each.get_shape(), dtype=_TYPES[each.get_dtype()], device="meta")
+            for key, each in slices.items()
+        }
+
+
+def require_finite(weights: Mapping[str, Any], *, source: Path) -> None:
+    """Refuse weights that would make every answer nothing.
+
+    Raises:
+        CheckpointError: names the first that has a number which is not finite.
+    """
+    for name, tensor in weights.items():
+        is_narrow = tensor.dtype.itemsize == 1  # such types are refused by what reads them
+        if tensor.is_floating_point() and not is_narrow and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"'{source}' holds numbers that are not finite (NaN or infinite) in {shown(name)}. Did its training "
+                "diverge? Take an earlier one."
+            )
 
 
 def require_same_tensors(got: Mapping[str, Any], expected: Mapping[str, Any], *, source: Path) -> None:
     """Refuse weights whose keys or shapes are not exactly those of the module they are for.
 
+    Floating point of another width is taken, and becomes the module's own.
+
     Raises:
-        CheckpointError: names the missing and the unexpected keys, or the shapes that differ.
+        CheckpointError: names the missing and the unexpected keys, or the shapes or types that differ.
     """
     missing, extra = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
     if missing or extra:
@@ -316,6 +395,12 @@ def require_same_tensors(got: Mapping[str, Any], expected: Mapping[str, Any], *,
             raise CheckpointError(
                 f"'{source}' does not fit: '{key}' is {tuple(got[key].shape)}, expected {tuple(tensor.shape)}. "
                 "Was it made for another backbone?"
+            )
+        floats = tensor.is_floating_point() and got[key].is_floating_point() and got[key].dtype.itemsize > 1
+        if got[key].dtype != tensor.dtype and not floats:
+            raise CheckpointError(
+                f"'{source}' does not fit: '{key}' is of {got[key].dtype}, expected {tensor.dtype}, or another type of "
+                "floating point of 16 bits or more where that is one."
             )
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoImageProcessor
 
 from ..conversation.token_ids import TokenIds, teach_tokens
-from ..errors import CheckpointError, PluginError
+from ..errors import CheckpointError, PluginError, refusing
 from ..media.video import FrameSampling
 from ..plugins import Kind, backbone_for, get_adapter, get_backbone, require_adapter_name
 from . import hub, model_folder
@@ -68,7 +68,10 @@ class OpenedCheckpoint:
             )
         native, config = load_native_processor(files, **options)
         if image_backend(native) != self.manifest.image_backend:
-            native.image_processor = AutoImageProcessor.from_pretrained(files, backend=self.manifest.image_backend)
+            with refusing(CheckpointError, f"No image processor can be loaded from '{files}'"):
+                native.image_processor = AutoImageProcessor.from_pretrained(
+                    files, backend=self.manifest.image_backend, trust_remote_code=False
+                )
         return native, config
 
     def load_backbone(self, backbone: Any, options: Mapping[str, Any]) -> Any:
@@ -87,11 +90,13 @@ class OpenedCheckpoint:
             return load_backbone(self.name, backbone_plugin=self.backbone_plugin, **options)
         if backbone is None:
             backbone = model_folder.locate_backbone(self.manifest.backbone_id, self.root)
+            if self.manifest.backbone_id == model_folder.BACKBONE_FOLDER:  # written as safetensors
+                options = {"use_safetensors": True, **options}
             if self.manifest.backbone_revision:
                 options = {"revision": self.manifest.backbone_revision, **options}
         if not isinstance(backbone, nn.Module):
             backbone = load_backbone(backbone, backbone_plugin=self.manifest.backbone, **options)
-        if backbone.config.model_type != self.manifest.model_type:
+        if getattr(backbone.config, "model_type", None) != self.manifest.model_type:
             raise CheckpointError(
                 f"'{self.name}' was made for a backbone of type '{self.manifest.model_type}', "
                 f"got '{backbone.config.model_type}'."
@@ -108,12 +113,13 @@ class OpenedCheckpoint:
             return self.manifest.tokens
         native, config = self.load_processor(hub.where_options(options))
         head = get_adapter(self.adapter).masks
-        return teach_tokens(
-            native,
-            rows=config.get_text_config().vocab_size,
-            mask_token=None if head is None else head.token,
-            region_token=self.region_token,
-        )
+        with refusing(CheckpointError, f"The tokenizer of '{self.name}' cannot be used"):
+            return teach_tokens(
+                native,
+                rows=config.get_text_config().vocab_size,
+                mask_token=None if head is None else head.token,
+                region_token=self.region_token,
+            )
 
     def require_tokens(self, tokens: TokenIds) -> None:
         """Refuse a folder whose processor has other ids than its model was saved with.
@@ -158,6 +164,7 @@ def open_checkpoint(
     if found is None:
         require_backbone(name, backbone_plugin, options)
         return OpenedCheckpoint(name, require_adapter_name(adapter), adapter_config, backbone_plugin, region_token)
+    model_folder.require_plain_files(found, within=True)
     manifest = model_folder.read_manifest(found, adapter=adapter)
     _refuse_brought(name, manifest, adapter_config, backbone_plugin, region_token)
     _require_plugins(name, manifest)

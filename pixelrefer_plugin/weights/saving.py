@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,8 +19,9 @@ from ..contracts.adapter import AdapterSpec
 from ..contracts.backbone import BackboneSpec
 from ..contracts.module import Shapes
 from ..conversation.token_ids import TokenIds
-from ..errors import CheckpointError
+from ..errors import CheckpointError, PixelReferError
 from ..media.video import FrameSampling
+from ..tokens.devices import is_offloaded
 from . import model_folder
 from .loading import load_backbone
 from .lora import Lora, bare_name, module_paths
@@ -136,8 +138,24 @@ def _manifest(parts: ModelParts, processor: SavedProcessor, include_backbone: bo
 
 def _save_backbone(backbone: Any, folder: Path, state_dict: Mapping[str, Tensor] | None) -> None:
     """The backbone as its own class writes it, without the LoRA that may be on it."""
-    own = state_dict if state_dict is not None else backbone.state_dict()
-    backbone.save_pretrained(folder, state_dict={bare: own[name] for name, bare in _bare_names(own)})
+    own = state_dict if state_dict is not None else _weights_of(backbone)
+    weights = {bare: own[name] for name, bare in _bare_names(own)}
+    device_map = vars(backbone).pop("hf_device_map", None)  # by which transformers would look for them elsewhere
+    try:
+        backbone.save_pretrained(folder, state_dict=weights)
+    finally:
+        if device_map is not None:
+            backbone.hf_device_map = device_map
+
+
+def _weights_of(backbone: nn.Module) -> Mapping[str, Tensor]:
+    """Its own weights, those that are offloaded among them."""
+    if not is_offloaded(backbone):
+        return backbone.state_dict()
+    from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+    held: Mapping[str, Tensor] = get_state_dict_offloaded_model(backbone)
+    return held
 
 
 def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -160,22 +178,20 @@ def _bare_names(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
 # -- reading -----------------------------------------------------------------------------------------------
 
 
-def load_into(parts: ModelParts, root: Path, manifest: Manifest, *, name: str | os.PathLike[str]) -> Lora | None:
+def load_into(parts: ModelParts, root: Path, manifest: Manifest) -> Lora | None:
     """The weights of a folder, into the parts of a model that was just made for it.
 
     Args:
         parts: of the model, its backbone loaded.
         root: the folder on disk.
         manifest: what it says.
-        name: what the user calls it.
 
     Returns:
         The LoRA that was put on the backbone, if the folder has one.
 
     Raises:
-        CheckpointError: the backbone is of another size, or weights are missing, damaged or left over.
+        CheckpointError: weights are missing, damaged or left over.
     """
-    _require_widths(parts, manifest, name)
     _load_adapter(parts.adapter, root)
     if not manifest.lora:
         return None
@@ -189,7 +205,7 @@ def reload(parts: ModelParts, folder: str | os.PathLike[str]) -> None:
         CheckpointError: the folder is damaged, or its parts are not those of this model.
     """
     root, manifest = Path(folder), model_folder.read_manifest(folder, adapter=parts.adapter_spec.name)
-    _require_widths(parts, manifest, folder)
+    require_widths(parts.shapes, manifest, folder)
     if manifest.lora != (parts.lora is not None):
         has, lacks = ("the folder", "this model") if manifest.lora else ("this model", "the folder")
         raise CheckpointError(f"'{folder}' does not fit: {has} has LoRA, {lacks} has none.")
@@ -200,8 +216,33 @@ def reload(parts: ModelParts, folder: str | os.PathLike[str]) -> None:
         _load_backbone(parts, root / model_folder.BACKBONE_FOLDER)
 
 
-def _require_widths(parts: ModelParts, manifest: Manifest, name: str | os.PathLike[str]) -> None:
-    made_for, has = (manifest.vision_width, manifest.decoder_width), (parts.shapes.scene, parts.shapes.decoder)
+def require_adapter_fits(spec: AdapterSpec, config: Any, shapes: Shapes, root: Path) -> None:
+    """Refuse a folder whose adapter's weights are not those that its options describe. Takes no memory for either.
+
+    A module that cannot be made without memory is left to be compared once it is there.
+
+    Raises:
+        CheckpointError: as `model_folder.require_same_tensors`.
+    """
+    source = root / model_folder.ADAPTER_FILE
+    held = model_folder.hollow_tensors(source)
+    try:
+        with torch.device("meta"):
+            expected = spec.module.build(config, shapes).state_dict()
+    except (PixelReferError, MemoryError):
+        raise
+    except Exception:  # of a plugin's code
+        return
+    model_folder.require_same_tensors(held, expected, source=source)
+
+
+def require_widths(shapes: Shapes, manifest: Manifest, name: str | os.PathLike[str]) -> None:
+    """Refuse a backbone of another size than a folder was made for.
+
+    Raises:
+        CheckpointError: says which widths differ.
+    """
+    made_for, has = (manifest.vision_width, manifest.decoder_width), (shapes.scene, shapes.decoder)
     if made_for != has:
         raise CheckpointError(
             f"'{name}' was made for a backbone with patch features of width {made_for[0]} and a decoder of "
@@ -218,6 +259,11 @@ def _load_adapter(adapter: nn.Module, root: Path) -> None:
 
 def _load_backbone(parts: ModelParts, folder: Path) -> None:
     """The backbone's own weights, under whatever LoRA is on it."""
+    if is_offloaded(parts.backbone):
+        raise CheckpointError(
+            "The weights of a backbone that is offloaded to the CPU or the disk cannot be replaced. Load the model "
+            "without device_map."
+        )
     saved = load_backbone(folder, backbone_plugin=parts.backbone_spec.name).state_dict()
     own = parts.backbone.state_dict()
     parts.backbone.load_state_dict({**own, **{name: saved[bare] for name, bare in _bare_names(own)}})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import json_text
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,11 +129,12 @@ def _tensors_only(path: Path, found: Any) -> dict[str, Tensor]:
     for key, value in found.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(
-                f"'{path}' must hold tensors by name and nothing else, got {type(value).__name__} as {key!r}."
+                f"'{path}' must hold tensors by name and nothing else, got {type(value).__name__} as {shown(key)}."
             )
         if value.layout != torch.strided or value.device.type != "cpu":
             raise CheckpointError(
-                f"'{path}' must hold plain tensors, got {key!r} with layout {value.layout} on device {value.device}."
+                f"'{path}' must hold plain tensors, got {shown(key)} with layout {value.layout} on "
+                f"device {value.device}."
             )
     return {key: value.detach() for key, value in found.items()}
 
