@@ -1,7 +1,9 @@
 """Runs hostile inputs in worker processes, and ends those that take too long or too much memory.
 
-python -m tests.hostile.run --inputs 10000 --seed 0 --json outcomes.json
-python -m tests.hostile.run --only pictures-17 --seed 0 --keep kept
+    python -m tests.hostile.run --inputs 10000 --seed 0 --json outcomes.json
+    python -m tests.hostile.run --only pictures-17 --seed 0 --keep kept
+
+The second command makes one input of the first again, and keeps its files where its outcome is unsound.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ from .worker import SOUND, Outcome, is_own, trace_file, work
 
 MOST_S = 20.0
 MOST_MB = 4096
+MADE_KINDS = [name for name, each in KINDS.items() if each.share]
+# What makes a worker start at once. The server of forks may not find this package, where it is not below its folder.
+_PRELOADED = ["pixelrefer_plugin.training.run", "pixelrefer_plugin.testing", f"{__package__}.kinds"]
 _MAKING_S = 300.0  # the first input of a kind may have to make what all of them are made from
 _INPUTS_A_WORKER = 400  # then a fresh one, so that nothing adds up
 
@@ -70,9 +75,7 @@ def run(
             return _Worker(seed, Path(scratch), most_s, most_mb)
 
         def lane() -> None:
-            for outcome in _outcomes(
-                next_one, lambda: _Worker(seed, Path(scratch), most_s, most_mb), Path(scratch), keep
-            ):
+            for outcome in _outcomes(next_one, start, Path(scratch), keep):
                 with lock:
                     outcomes.append(outcome)
                     tell(outcome)
@@ -120,7 +123,7 @@ class _Worker:
 
     def __init__(self, seed: int, scratch: Path, most_s: float, most_mb: int) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([f"{__package__}.kinds"])
+        context.set_forkserver_preload(_PRELOADED)
         self.connection, other = context.Pipe()
         self.process = context.Process(target=work, args=(other, seed, scratch), daemon=False)
         self.process.start()
@@ -135,17 +138,21 @@ class _Worker:
             told = self._told()
             seconds, peak_mb = time.monotonic() - begun, max(peak_mb, _memory_mb(self.process.pid))
             if isinstance(told, Outcome):
-                if told.is_sound and (told.peak_mb > self._most_mb or told.seconds > self._most_s):
-                    told.verdict = "memory" if told.peak_mb > self._most_mb else "slow"
-                return told
+                return self._within_limits(told)
             if told == "trying":
                 begun, most_s = time.monotonic(), self._most_s
             elif told == "died":
-                return self._ended(kind, number, "died", seconds, peak_mb)
+                return self._ended(Outcome(kind, number, "died", seconds=seconds, peak_mb=peak_mb))
             elif peak_mb > self._most_mb or seconds > most_s:
-                verdict = "memory" if peak_mb > self._most_mb else "slow" if most_s == self._most_s else "unmade"
                 self._kill()
-                return self._ended(kind, number, verdict, seconds, peak_mb)
+                verdict = "memory" if peak_mb > self._most_mb else "slow"
+                return self._ended(Outcome(kind, number, verdict, seconds=seconds, peak_mb=peak_mb))
+
+    def _within_limits(self, outcome: Outcome) -> Outcome:
+        """An outcome that came in time; it may have been short of being seen."""
+        if outcome.is_sound and outcome.peak_mb > self._most_mb:
+            return replace(outcome, verdict="memory")
+        return outcome
 
     def _kill(self) -> None:
         """End it, once it has written down where it is."""
@@ -154,13 +161,13 @@ class _Worker:
         time.sleep(0.5)
         self.process.kill()
 
-    def _ended(self, kind: str, number: int, verdict: str, seconds: float, peak_mb: int) -> Outcome:
+    def _ended(self, outcome: Outcome) -> Outcome:
+        """The outcome, with what the process wrote down at its end."""
         self.process.join()
         trace = trace_file(self._scratch, self.process.pid).read_text()
-        lines = [line for line in trace.splitlines() if is_own(line)]
-        where = lines[0].strip() if lines else ""
-        code = f"exit code {self.process.exitcode}" if verdict == "died" else ""
-        return Outcome(kind, number, verdict, code, "", where, seconds, peak_mb, trace=trace[:4_000])
+        own = (line.strip() for line in trace.splitlines() if is_own(line))
+        error = f"exit code {self.process.exitcode}" if outcome.verdict == "died" else ""
+        return replace(outcome, error=error, where=next(own, ""), trace=trace[:4_000])
 
     def _told(self) -> Any:
         """What the worker sends within a moment, or `died`."""
@@ -210,13 +217,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument(
-        "--kinds",
-        nargs="+",
-        default=[name for name, each in KINDS.items() if each.share],
-        choices=list(KINDS),
-        metavar="KIND",
-    )
+    parser.add_argument("--kinds", nargs="+", default=MADE_KINDS, choices=MADE_KINDS, metavar="KIND")
     parser.add_argument("--only", metavar="KIND-NUMBER", help="one input again")
     parser.add_argument("--keep", type=Path, help="folder for the inputs with unsound outcomes")
     parser.add_argument("--json", type=Path, help="file for all outcomes, a line each")
