@@ -24,6 +24,7 @@ _RAW: dict[str, str] = {
     "raw: nothing": "",
     "raw: surrogate": '"\\ud800"',
 }
+_MOST_BYTES = 4_000_000  # of a file: what is large is read for long, with good reason
 NUMBERS: tuple[Any, ...] = (
     0, 1, -1, 2, 7, 255, 256, 65_536, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**63, 2**64, -(2**63), 10**18, 10**40,
     0.0, -0.0, 0.5, 1e-320, 1e10, 1e200, -1e308, float("nan"), float("inf"), float("-inf"), True, False,
@@ -137,6 +138,7 @@ def json_text(value: Any) -> str:
 def changed_json(rng: random.Random, value: Any) -> bytes:
     """The text of nested JSON, changed in its values or, now and then, in its bytes."""
     data = json_text(changed(rng, value) if rng.random() < 0.9 else value).encode("utf-8", "surrogatepass")
+    data = data[:_MOST_BYTES]
     if rng.random() < 0.1:
         data = changed_bytes(rng, data)
     return rng.choice((b"\xef\xbb\xbf", b"\xff\xfe")) + data if rng.random() < 0.01 else data

@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -17,6 +18,12 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
+
+import huggingface_hub.constants
+import torch
+from transformers import dynamic_module_utils
+
+from pixelrefer_plugin.errors import PixelReferError
 
 from . import cases
 from .cases import KINDS, MOST_CHARACTERS, Kind, generator
@@ -73,7 +80,7 @@ def work(connection: Connection, seed: int, scratch: Path) -> None:
     """Try each `(kind, number)` that comes, say `trying` once it is made, and send its `Outcome`."""
     cases.SCRATCH = scratch
     guard = _prepared(scratch)
-    from . import kinds  # noqa: F401  # fills KINDS
+    from . import kinds  # noqa: F401  # they fill KINDS
 
     while (asked := connection.recv()) is not None:
         kind, number = KINDS[asked[0]], asked[1]
@@ -91,13 +98,13 @@ def work(connection: Connection, seed: int, scratch: Path) -> None:
 
 def _prepared(scratch: Path) -> Guard:
     """Turn this process into one that inputs may be tried in."""
-    places = {"TMPDIR": scratch / "tmp", "HF_HOME": scratch / "hub"}
-    elsewhere = scratch / f"elsewhere-{os.getpid()}"
-    for folder in (*places.values(), elsewhere):
+    temporary, modules, current = scratch / "tmp", scratch / "modules", scratch / f"current-{os.getpid()}"
+    for folder in (temporary, modules, current):
         folder.mkdir(parents=True, exist_ok=True)
-    os.environ.update({name: str(folder) for name, folder in places.items()})
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
-    os.chdir(elsewhere)  # files of relative names would be found here
+    tempfile.tempdir = str(temporary)
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    dynamic_module_utils.HF_MODULES_CACHE = str(modules)  # where code of model folders would be copied to
+    os.chdir(current)  # files of relative names would be found here
     sys.dont_write_bytecode = True
     log = os.open(scratch / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
@@ -109,13 +116,11 @@ def _prepared(scratch: Path) -> Guard:
     trace = trace_file(scratch, os.getpid()).open("w")
     faulthandler.enable(trace, all_threads=False)
     faulthandler.register(signal.SIGUSR1, trace, all_threads=False)
-    import torch
-
     torch.set_num_threads(1)
     used = int(_status("VmSize")) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (used + _ADDRESS_SPACE,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return Guard(scratch, list(places.values()))
+    return Guard(scratch, [temporary])
 
 
 def trace_file(scratch: Path, pid: int | None) -> Path:
@@ -129,8 +134,6 @@ def is_own(line: str) -> bool:
 
 
 def _tried(kind: Kind, number: int, try_it: cases.Try, folder: Path, guard: Guard) -> Outcome:
-    from pixelrefer_plugin.errors import PixelReferError
-
     sys.stdin = io.StringIO("y\n" * 1_000)  # says yes to whatever is asked
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     begun = time.perf_counter()

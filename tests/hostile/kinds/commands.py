@@ -18,6 +18,7 @@ from ..cases import MOST_CHARACTERS, Try, kind
 from ..mutate import TEXTS, json_text, nasty
 from .models import model_folder
 
+_TEXTS = [text for text in TEXTS if len(text) < 10_000]  # click says all of a value that it refuses
 _REGION = "--box=5,5,30,40"
 _REGIONS = (
     "--box=1e999,0,1,1", "--box=nan,nan,nan,nan", "--box=5,5", "--box=0.1,0.1,0.5,0.5", "--box=a,b,c,d",
@@ -67,16 +68,16 @@ def _changed(rng: random.Random, name: str, given: list[str]) -> None:
     pick = rng.random()
     if pick < 0.15 and len(given) > 1:
         at = rng.randrange(1, len(given))
-        value = rng.choice((*TEXTS, "FRAMES", "DATA", "/dev/zero", "MASK"))
+        value = rng.choice((*_TEXTS, "FRAMES", "DATA", "/dev/zero", "MASK"))
         given[at] = f"OUT/{value}" if "OUT" in given[at] else value
     elif pick < 0.5 and name in ("describe", "segment"):
         given.append(rng.choice(_REGIONS))
     elif pick < 0.6 and name in ("train", "validate"):
-        value = rng.choice((*TEXTS, "spda", "flash_attention_2", "[1, 2]", "{a: b}", "1e9"))
+        value = rng.choice((*_TEXTS, "spda", "flash_attention_2", "[1, 2]", "{a: b}", "1e9"))
         given.append(f"{rng.choice(_SETTINGS)}={value}")
     else:
         option = rng.choice([each for each in main.commands[name].params if isinstance(each, click.Option)])
-        value = rng.choice(TEXTS) if rng.random() < 0.7 else json_text(nasty(rng))[:5_000]
+        value = rng.choice(_TEXTS) if rng.random() < 0.7 else json_text(nasty(rng))[:5_000]
         if isinstance(option.type, click.Path):  # anybody may write where they like, but not here
             value = f"OUT/{value}"
         given.append(option.opts[-1] if option.is_flag else f"{option.opts[-1]}={value}")
@@ -114,8 +115,7 @@ def _named(text: str, files: dict[str, str]) -> str:
 def chat_lines(rng: random.Random, folder: Path) -> Try:
     files = _files(folder)
     (folder / "out").mkdir()
-    texts = [text for text in TEXTS if len(text) < 10_000]
-    lines = [rng.choice(_CHAT).format(rng.choice(texts)) for _ in range(6)]
+    lines = [rng.choice(_CHAT).format(rng.choice(_TEXTS)) for _ in range(6)]
     text = os.fsencode(_named("\n".join(lines), files))
     given = ["chat", files[rng.choice(("PICTURE", "FRAMES"))], f"--model={files['MODEL']}", "--max-new-tokens=2"]
     return lambda: _call([*given, "--device=cpu"], text)
