@@ -69,3 +69,7 @@ _.on_finalized_text
 _.add_video
 _.thinned
 _.from_mapping
+
+# transformers' TensorBoardCallback reads these.
+_.tb_writer
+_._SummaryWriter
