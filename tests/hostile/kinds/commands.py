@@ -78,7 +78,8 @@ def _changed(rng: random.Random, name: str, given: list[str]) -> None:
     else:
         option = rng.choice([each for each in main.commands[name].params if isinstance(each, click.Option)])
         value = rng.choice(_TEXTS) if rng.random() < 0.7 else json_text(nasty(rng))[:5_000]
-        if isinstance(option.type, click.Path):  # anybody may write where they like, but not here
+        if isinstance(option.type, click.Path) or (option.metavar or "").startswith(("DIR", "FILE", "OUT")):
+            # Anybody may write where they like, but not here.
             value = f"OUT/{value}"
         given.append(option.opts[-1] if option.is_flag else f"{option.opts[-1]}={value}")
 
