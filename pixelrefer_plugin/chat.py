@@ -28,7 +28,7 @@ from .contracts.messages import (
     require_unicode,
 )
 from .conversation.memory import MemoryObject, ObjectMemory
-from .errors import PromptError, placed
+from .errors import PromptError, placed, shown
 from .media.video import Video
 from .regions.region import Region, VideoRegion
 
@@ -364,7 +364,7 @@ class Chat:
 def _require_text(text: Any) -> None:
     """Refuse what is no question, whatever the memory holds."""
     if not isinstance(text, str):
-        raise PromptError(f"A question must be a text, got {text!r}.")
+        raise PromptError(f"A question must be a text, got {shown(text)}.")
     require_unicode(text)
     if MASK_MARKER in text:
         raise PromptError(

@@ -159,6 +159,8 @@ class RegionProcessor:
         batch: Sequence[Any] = [conversations] if single else conversations
         if not batch:
             raise PromptError("Expected a conversation or a list of conversations, got none.")
+        if regions is not None and not isinstance(regions, Sequence):
+            raise PromptError(f"Expected a list of regions, got {shown(regions)}.")
         region_lists = [regions or []] if single else (regions or [[] for _ in batch])
         if not all(isinstance(each, Sequence) for each in (region_lists, *region_lists)):
             raise PromptError("Expected a list of regions for one conversation, and a list of such lists for a batch.")
@@ -379,7 +381,7 @@ class RegionProcessor:
         if not self.mixes_media and {"images", "videos"} <= media.keys():
             token = self._token_of_both
             why = (
-                f"has one token, {token!r}, for pictures and videos here"
+                f"has one token, {shown(token)}, for pictures and videos here"
                 if token
                 else "does not mix pictures and videos"
             )

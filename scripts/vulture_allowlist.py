@@ -11,6 +11,22 @@ _.register_data_formats
 _.describe
 _.quickstart
 
+# reprlib reads these, and calls those by the name of a value's type.
+_.maxlevel
+_.maxlist
+_.maxtuple
+_.maxset
+_.maxfrozenset
+_.maxdeque
+_.maxarray
+_.repr_dict
+_.repr_instance
+_.repr_bytearray
+
+# PEFT and transformers read these.
+_.target_modules
+_.hf_device_map
+
 # click reads an exception's exit code.
 _.exit_code
 

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
-from pixelrefer_plugin.authoring import CheckpointError, CheckpointLayout
+from pixelrefer_plugin.authoring import CheckpointError, CheckpointLayout, shown
 
 KEY_MAPPING = (
     (r"model\.vision_encoder\.(vision_encoder\.)?", "model.vision_model."),
@@ -116,7 +116,7 @@ def _require_fitting(data: Mapping[str, Any], shapes: Shapes) -> None:
         said = data.get(name)
         if type(said) is not int or said > value:
             raise CheckpointError(
-                f"config.json says that {name} is {said!r}, but the decoder's weights have {value}. Is the "
+                f"config.json says that {name} is {shown(said)}, but the decoder's weights have {value}. Is the "
                 "checkpoint complete, and are its files those of one checkpoint?"
             )
 
@@ -219,7 +219,7 @@ def _is_number(value: Any) -> bool:
 
 def _require(condition: bool, name: str, rule: str, got: Any) -> None:
     if not condition:
-        raise CheckpointError(f"The checkpoint's '{name}' must be {rule}, got {got!r}. Are its files damaged?")
+        raise CheckpointError(f"The checkpoint's '{name}' must be {rule}, got {shown(got)}. Are its files damaged?")
 
 
 def _size(min_pixels: int, max_pixels: int) -> dict[str, int]:

@@ -93,11 +93,11 @@ def _require_region_token(native: Any, token: str) -> None:
     """An added token is never split, nor joined to what stands beside it; any other might be."""
     if token not in native.tokenizer.get_added_vocab():
         raise PromptError(
-            f"The tokenizer has no token {token!r} of its own for object tokens. Is it the tokenizer of the "
+            f"The tokenizer has no token {shown(token)} of its own for object tokens. Is it the tokenizer of the "
             "checkpoint that was trained with it? Leave region_token out, and a token is added."
         )
     if token in media_tokens(native):
-        raise PromptError(f"The token {token!r} stands for pictures or videos; it cannot be region_token as well.")
+        raise PromptError(f"The token {shown(token)} stands for pictures or videos; it cannot be region_token as well.")
 
 
 def native_token_ids(native: Any) -> dict[str, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import PixelReferError, RegionError
+from ..errors import PixelReferError, RegionError, shown
 from ..regions.mask import RegionMask
 
 Mask = np.ndarray | RegionMask | None
@@ -91,7 +91,7 @@ def boundary_accuracy(predicted: Mask, expected: Mask, *, bound: float = BOUND) 
         PixelReferError: the bound is not positive.
     """
     if not 0 < bound < math.inf:
-        raise PixelReferError(f"bound must be a positive number, got {bound!r}.")
+        raise PixelReferError(f"bound must be a positive number, got {shown(bound)}.")
     found, true = _pair(predicted, expected)
     drawn = [mask for mask in (found, true) if mask is not None]
     if not drawn:

@@ -15,7 +15,7 @@ import torch
 
 from ..contracts.adapter import AdapterLayout, AdapterSpec
 from ..entry import attach
-from ..errors import CheckpointError, PromptError
+from ..errors import CheckpointError, PromptError, shown
 from ..plugins import adapter_for_layout, adapter_layouts, in_plugin, require_result
 from ..weights import model_folder
 from ..weights.foreign import ForeignCheckpoint, find_foreign
@@ -89,7 +89,7 @@ def import_official(
             a file holds anything but tensors, a shape does not fit; or `out` exists.
     """
     if dtype not in (None, *_DTYPES):
-        raise CheckpointError(f"dtype must be {', '.join(_DTYPES)} or left out, got {dtype!r}.")
+        raise CheckpointError(f"dtype must be {', '.join(_DTYPES)} or left out, got {shown(dtype)}.")
     if unknown := without_where(where):
         raise CheckpointError(f"import_official takes no option {', '.join(map(repr, unknown))}.")
     model_folder.require_free(out, overwrite=overwrite)

@@ -27,6 +27,14 @@ def is_index(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= int(value) < _GREATEST_INDEX
 
 
+def require_hw(image_hw: Any) -> tuple[int, int]:
+    """The size of an image, checked. Raises `RegionError`."""
+    hw = whole_numbers(image_hw, what="The size of an image", shape="(height, width)")
+    if len(hw) != 2 or min(hw) < 1:
+        raise RegionError(f"The size of an image must be two positive integers (height, width), got {shown(image_hw)}.")
+    return hw[0], hw[1]
+
+
 def finite_numbers(values: Any, *, what: str, shape: str) -> tuple[float, ...]:
     try:
         numbers = list(values)

@@ -31,6 +31,7 @@ from .given import (
     polygon_ring,
     positive_number,
     read_mask,
+    require_hw,
     require_lossless,
     rle_runs,
     tell_of_many_values,
@@ -215,7 +216,7 @@ class Region:
             RegionError: nothing of it lies inside, its coordinates are shares of the image's sides, or it is a mask
                 of another size.
         """
-        kind, data = clipped(self.kind, self.data, image_hw)
+        kind, data = clipped(self.kind, self.data, require_hw(image_hw))
         return replace(self, kind=kind, data=data)
 
     def to_mask(self, image_hw: tuple[int, int]) -> RegionMask:
@@ -224,11 +225,11 @@ class Region:
         Raises:
             RegionError: it was made for an image of another size, lies outside, or covers no pixel.
         """
-        return RASTERIZERS[self.kind](self.data, image_hw)
+        return RASTERIZERS[self.kind](self.data, require_hw(image_hw))
 
     def require_on(self, image_hw: tuple[int, int]) -> None:
         """Check that it fits an image of `image_hw`, without its pixels; raises as `to_mask`."""
-        CHECKS[self.kind](self.data, image_hw)
+        CHECKS[self.kind](self.data, require_hw(image_hw))
 
     def to_rle(self, image_hw: tuple[int, int]) -> dict[str, Any]:
         """Its pixels as COCO's compressed run-length encoding; raises as `to_mask`."""

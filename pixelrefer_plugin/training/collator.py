@@ -23,6 +23,7 @@ from ..errors import (
     PromptError,
     SampleError,
     TrainingError,
+    shown,
 )
 from ..masks.mask_batch import MaskBatch
 from ..media.video import FrameSampling
@@ -71,7 +72,7 @@ class RegionCollator:
         _require_one_of("on_bad_sample", on_bad_sample, get_args(OnBadSample))
         _require_one_of("on_long_sample", on_long_sample, get_args(OnLongSample))
         if max_tokens is not None and max_tokens < 1:
-            raise ConfigError(f"max_tokens must be an integer >= 1, or None for no limit, got {max_tokens!r}.")
+            raise ConfigError(f"max_tokens must be an integer >= 1, or None for no limit, got {shown(max_tokens)}.")
         self.processor = processor
         self.max_tokens = max_tokens
         self.on_bad_sample = on_bad_sample
@@ -226,7 +227,7 @@ def _is_length(error: SampleError) -> bool:
 
 def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise ConfigError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}.")
+        raise ConfigError(f"{name} must be {' or '.join(map(repr, allowed))}, got {shown(value)}.")
 
 
 # -- sizes -------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from torch.utils.data import DistributedSampler, Sampler
 
 from ..contracts.messages import read_texts
 from ..contracts.samples import RegionSample
-from ..errors import PixelReferError, TrainingError
+from ..errors import PixelReferError, TrainingError, shown
 from ..media.images import image_hw
 from ..media.video import FrameSampling, Video
 from ..processor import RegionProcessor
@@ -177,7 +177,7 @@ class LengthGroupedSampler(Sampler[int]):
             ("num_processes", num_processes),
         ):
             if value < 1:
-                raise TrainingError(f"LengthGroupedSampler's {name} must be an integer >= 1, got {value!r}.")
+                raise TrainingError(f"LengthGroupedSampler's {name} must be an integer >= 1, got {shown(value)}.")
         self.dataset = dataset
         self.length_of = length_of
         self.seed = seed

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError, shown
+from ..errors import ConfigError, shown, text_of
 
 # YAML 1.1, which PyYAML reads, takes `1e-3` for a text; this is what YAML 1.2 calls a float.
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$")
@@ -198,9 +198,9 @@ def _parse(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         return loader.construct_document(node), node
     except yaml.MarkedYAMLError as error:
         where = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{name}{where} is no valid YAML: {error.problem}.") from error
+        raise ConfigError(f"{name}{where} is no valid YAML: {text_of(error.problem)}.") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is no valid YAML: {' '.join(str(error).split())}.") from error
+        raise ConfigError(f"{name} is no valid YAML: {text_of(error)}.") from error
     except RecursionError as error:  # of lists without end
         raise ConfigError(f"{name} is no valid YAML: {error}.") from error
 
