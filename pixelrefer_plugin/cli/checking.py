@@ -28,7 +28,7 @@ from .data import (
 )
 from .options import CheckedCommand, adapter_name_option, adapter_option
 from .reporting import Failure, counted, plain, quiet_libraries
-from .values import COUNT, MODEL, READ, WRITTEN, WholeType, path_problem
+from .values import COUNT, MODEL, RECIPE, WRITTEN, WholeType, path_problem
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config",
     metavar="CONFIG.yaml",
-    type=READ,
+    type=RECIPE,
     help="Check the files of a training configuration, with its model and budgets; KEY=VALUE as for train.",
 )
 @click.option("--workers", type=WholeType(1, 1024), help="Processes that check. [default: one for each core]")

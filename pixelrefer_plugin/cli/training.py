@@ -10,11 +10,11 @@ import click
 from ..files import require_writable_folder
 from .options import CheckedCommand
 from .reporting import INTERRUPTED, Failure, quiet_libraries
-from .values import MODEL, READ, WRITTEN
+from .values import MODEL, RECIPE, WRITTEN
 
 
 @click.command(cls=CheckedCommand, short_help="Fine-tune a model on regions of your own.")
-@click.argument("config", metavar="CONFIG.yaml", type=READ)
+@click.argument("config", metavar="CONFIG.yaml", type=RECIPE)
 @click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")

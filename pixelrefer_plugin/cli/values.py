@@ -47,18 +47,20 @@ class PathType(click.ParamType[Path]):
 
     Args:
         reads: whether what it names is read; then a pipe or a device, which may have one wait for ever, is refused.
+        takes_pipes: whether a pipe is read all the same, by a reader that waits for a while only.
     """
 
     name = "path"
 
-    def __init__(self, *, reads: bool) -> None:
+    def __init__(self, *, reads: bool, takes_pipes: bool = False) -> None:
         self._reads = reads
+        self._takes_pipes = takes_pipes
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Check `value`."""
         if isinstance(value, Path):  # a default
             return value
-        if problem := path_problem(value, reads=self._reads):
+        if problem := path_problem(value, reads=self._reads, takes_pipes=self._takes_pipes):
             self.fail(problem, param, ctx)
         return Path(value)
 
@@ -120,6 +122,7 @@ class WholeType(click.ParamType[int]):
 
 READ = PathType(reads=True)
 WRITTEN = PathType(reads=False)
+RECIPE = PathType(reads=True, takes_pipes=True)
 MODEL = ModelType()
 TEXT = TextType()
 COUNT = WholeType()
@@ -145,7 +148,7 @@ def text_problem(text: str) -> str:
     return ""
 
 
-def path_problem(text: str, *, reads: bool) -> str:
+def path_problem(text: str, *, reads: bool, takes_pipes: bool = False) -> str:
     """What is wrong with a path, and what to write instead; empty where nothing is, or the path is merely missing."""
     if not text.strip():
         return "It is empty, expected a path."
@@ -157,7 +160,8 @@ def path_problem(text: str, *, reads: bool) -> str:
         if error.errno not in _MISSING:
             return f"{_quoted(text)} cannot be used: {error.strerror or error}."
         return _address(text, reads=reads) or (_meant(text) if reads else "")
-    if reads and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    is_pipe = takes_pipes and stat.S_ISFIFO(mode)
+    if reads and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_pipe):
         return f"{_quoted(text)} is neither a file nor a folder."
     return ""
 
