@@ -344,9 +344,9 @@ def test_other_floats_become_the_models_own(folder, dtype):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attn_implementation": "spda"}, "no attn_implementation 'spda', only eager.*Did you mean 'sdpa'"),
+        ({"attn_implementation": "spda"}, "no attention implementation 'spda', only eager.*Did you mean 'sdpa'"),
         ({"attn_implementation": {"text_config": "egaer"}}, "Did you mean 'eager'"),
-        ({"attn_implementation": 5}, "no attn_implementation 5"),
+        ({"attn_implementation": 5}, "no attention implementation 5"),
         ({"attn_implementation": "flash_attention_2"}, "needs the package flash-attn.*pip install flash-attn"),
         ({"load_in_4bit": True}, "needs bitsandbytes: pip install bitsandbytes"),
         ({"quantization_config": {"load_in_8bit": True}}, "needs bitsandbytes: pip install bitsandbytes"),

@@ -147,7 +147,7 @@ def _turn(message: Any) -> Turn:
         raise PromptError(f"a message must have 'role' and 'content', got {shown(message)}.")
     role, content = message["role"], message["content"]
     if not isinstance(role, str):
-        raise PromptError(f"a message's role must be text, such as 'user', got {shown(role)}.")
+        raise PromptError(f"a message's role must be a text such as 'user', got {shown(role)}.")
     if others := [key for key in _present(message) if key not in ("role", "content")]:
         raise PromptError(f"a message has 'role' and 'content' alone, got {shown(others[0])} too. Leave it out.")
     if isinstance(content, str):

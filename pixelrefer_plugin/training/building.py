@@ -10,25 +10,24 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Subset
-from transformers import AttentionInterface, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
 from ..contracts.backbone import BackboneSpec
 from ..contracts.samples import RegionSample
 from ..conversation.token_ids import TokenIds
 from ..data.dataset import MixedDataset, RegionDataset
-from ..errors import ConfigError, PixelReferError, PromptError, TrainingError, shown
+from ..errors import CheckpointError, ConfigError, PromptError, TrainingError, text_of
 from ..model import RegionModel
 from ..plugins import backbone_for, get_adapter, require_adapter_name
 from ..processor import RegionProcessor
 from ..weights import hub, model_folder
-from ..weights.loading import load_backbone, load_config
+from ..weights.loading import load_backbone, load_config, require_loadable
 from .collator import RegionCollator
 from .config import (
     DataSection,
@@ -177,21 +176,18 @@ def _attention_explained(name: str | None) -> Iterator[None]:
     Raises:
         ConfigError: there is none of that name, a package is missing for it, or the backbone cannot use it.
     """
-    known = ["eager", *AttentionInterface().valid_keys()]
-    if name is not None and name not in known and "/" not in name:  # with one it is a kernel on the hub
-        near = get_close_matches(name, known, n=1, cutoff=0.6)
-        meant = f" Did you mean '{near[0]}'?" if near else ""
-        plain = ", ".join(f"'{each}'" for each in known if "|" not in each)
-        raise ConfigError(f"model.attn_implementation: must be one of {plain}, got {shown(name)}.{meant}")
+    try:
+        require_loadable({"attn_implementation": name})
+    except CheckpointError as error:
+        raise ConfigError(f"model.attn_implementation: {error.message}") from error
     try:
         yield
-    except (ImportError, ValueError, OSError) as error:
-        if name is None or isinstance(error, PixelReferError):
+    except CheckpointError as error:
+        why = text_of(error.__cause__).partition(". ")[0].rstrip(".")
+        if name is None or "attention" not in why:
             raise
-        why = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise ConfigError(
-            f"model.attn_implementation: '{name}' cannot be used here: {why[:300]}. Leave it out, and transformers "
-            "chooses."
+            f"model.attn_implementation: '{name}' cannot be used here: {why}. Leave it out, and transformers chooses."
         ) from error
 
 

@@ -92,19 +92,19 @@ def _require_attention(name: Any) -> None:
     known = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
     if isinstance(name, str) and "/" in name:
         raise CheckpointError(
-            f"attn_implementation {shown(name)} is code from the hub, which is never run here. Take one of: "
+            f"The attention implementation {shown(name)} is code from the hub, which is never run here. Take one of: "
             f"{', '.join(each for each in known if '|' not in each)}."
         )
     if name not in known:
         near = difflib.get_close_matches(str(name)[:80], known, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         there = ", ".join(each for each in known if "|" not in each)
-        raise CheckpointError(f"There is no attn_implementation {shown(name)}, only {there}.{hint}")
+        raise CheckpointError(f"There is no attention implementation {shown(name)}, only {there}.{hint}")
     package = _FLASH.get(name.rpartition("|")[2])
     if package is not None and not any(map(importlib.util.find_spec, (package, "kernels"))):
         raise CheckpointError(
-            f"attn_implementation '{name}' needs the package {package.replace('_', '-')}, which is not installed: "
-            "pip install flash-attn. Without it, take 'sdpa'."
+            f"The attention implementation '{name}' needs the package {package.replace('_', '-')}, which is not "
+            "installed: pip install flash-attn. Without it, take 'sdpa'."
         )
 
 

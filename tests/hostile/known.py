@@ -115,7 +115,7 @@ def deep_box(folder: Path) -> Try:
     return try_it
 
 
-@known("named")
+@known("sound")
 def convert_rle_overflow(folder: Path) -> Try:
     path = _record(folder, '{"rle": {"size": [100000, 100000], "counts": [0, 10000000000]}}')
     return lambda: convert_dataset(RegionDataset.open(path), folder / "out.jsonl")
@@ -290,12 +290,12 @@ def _small_files() -> Any:
 
 @known("returned")
 def save_between_renames(folder: Path) -> Try:
-    """Processes that are killed before their first rename, before their second, ... leave a whole folder."""
+    """Processes that are killed before their first step that moves a folder, before their second, ... leave one."""
     made = _folder(folder)
     model, processor = RegionModel.from_pretrained(made), small_processor()
     for number in itertools.count(1):
         if (pid := os.fork()) == 0:
-            _die_before_rename(number)
+            _die_before_move(number)
             model.save_pretrained(made, processor, overwrite=True)
             os._exit(0)
         if os.waitpid(pid, 0)[1] == 0:
@@ -305,11 +305,14 @@ def save_between_renames(folder: Path) -> Try:
     return lambda: RegionModel.from_pretrained(made)
 
 
-def _die_before_rename(number: int) -> None:
+_MOVES = {"os.rename", "os.mkdir", "shutil.rmtree", "ctypes.dlsym"}  # that of two folders is a function of C
+
+
+def _die_before_move(number: int) -> None:
     seen = itertools.count(1)
 
     def heard(event: str, arguments: Any) -> None:
-        if event == "os.rename" and next(seen) == number:
+        if event in _MOVES and next(seen) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(heard)
