@@ -153,7 +153,10 @@ class RegionProcessor:
         """
         if not isinstance(conversations, Sequence) or isinstance(conversations, str):
             raise PromptError(f"Expected a list of messages or of conversations, got {shown(conversations)}.")
-        if padding_side not in (None, "left", "right"):
+        for name, value in (("segment", segment), ("labels", labels)):
+            if not isinstance(value, bool | np.bool_):
+                raise PromptError(f"{name} must be True or False, got {shown(value)}.")
+        if padding_side is not None and (not isinstance(padding_side, str) or padding_side not in ("left", "right")):
             raise PromptError(f"padding_side must be 'left' or 'right', got {shown(padding_side)}.")
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         batch: Sequence[Any] = [conversations] if single else conversations

@@ -59,6 +59,8 @@ def run(monkeypatch, folder, tmp_path):
     def reached(*args, **options):
         raise PixelReferError(REACHED)
 
+    monkeypatch.setattr("pixelrefer_plugin.training.yaml_file._MOST_WAIT_S", 0.1)  # for a recipe from a pipe
+
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     for place in ("entry.load", "training.run.run_training", "official.import_official"):

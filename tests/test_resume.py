@@ -64,7 +64,7 @@ def require_same(one, other):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_from_every_step_of_two_epochs_it_goes_on_the_same(tmp_path, workers):
     whole = finished(trainer_in(tmp_path, workers=workers))
     assert len(set(whole[1])) == STEPS
@@ -77,6 +77,8 @@ def test_from_every_step_of_two_epochs_it_goes_on_the_same(tmp_path, workers):
 def test_the_number_of_workers_and_evaluations_change_nothing(tmp_path):
     whole = finished(trainer_in(tmp_path / "whole"))
     require_same(finished(trainer_in(tmp_path / "workers", workers=1)), whole)
+    resume = str(checkpoints.checkpoint_path(tmp_path / "workers", STEPS - 1))
+    require_same(finished(trainer_in(tmp_path / "workers", workers=1), resume), whole)
     evaluated = trainer_in(tmp_path / "e", eval_rows=mixed_rows(3), eval_strategy="steps", eval_steps=1)
     require_same(finished(evaluated), whole)
 

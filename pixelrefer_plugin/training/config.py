@@ -449,7 +449,7 @@ _PLAIN = {
     "number": "a number",
     "boolean": "true or false",
 }
-_MOST_TOLD = 100  # problems
+_MOST_TOLD = 50  # problems
 _MOST_SHOWN = 60  # characters of a key
 _VALID = re.compile(f"a valid ({'|'.join(_PLAIN)})")
 
