@@ -153,22 +153,12 @@ class RegionProcessor:
         """
         if not isinstance(conversations, Sequence) or isinstance(conversations, str):
             raise PromptError(f"Expected a list of messages or of conversations, got {shown(conversations)}.")
-        for name, value in (("segment", segment), ("labels", labels)):
-            if not isinstance(value, bool | np.bool_):
-                raise PromptError(f"{name} must be True or False, got {shown(value)}.")
-        if padding_side is not None and (not isinstance(padding_side, str) or padding_side not in ("left", "right")):
-            raise PromptError(f"padding_side must be 'left' or 'right', got {shown(padding_side)}.")
+        _require_choices(segment=segment, labels=labels, padding_side=padding_side)
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         batch: Sequence[Any] = [conversations] if single else conversations
         if not batch:
             raise PromptError("Expected a conversation or a list of conversations, got none.")
-        if regions is not None and not isinstance(regions, Sequence):
-            raise PromptError(f"Expected a list of regions, got {shown(regions)}.")
-        region_lists = [regions or []] if single else (regions or [[] for _ in batch])
-        if not all(isinstance(each, Sequence) for each in (region_lists, *region_lists)):
-            raise PromptError("Expected a list of regions for one conversation, and a list of such lists for a batch.")
-        if len(region_lists) != len(batch):
-            raise PromptError(f"Got {len(batch)} conversations but {len(region_lists)} lists of regions.")
+        region_lists = _region_lists(regions, single=single, num_conversations=len(batch))
         memories = _memories(memory, single=single, num_conversations=len(batch))
         require_allowed(self.native, native_options)
         self._require_masks_wanted_rightly(segment=segment, labels=labels)
@@ -579,6 +569,26 @@ def _counts(regions: Sequence[Sequence[PlannedRegion]]) -> Iterator[int]:
 
 _WRITES_ID = re.compile(r"[0-9\[\] ]+")
 _MAY_WRITE_ID = re.compile("[0-9\\[\\] \u0120\u2581]+")  # vocabularies have signs of their own for a space
+
+
+def _require_choices(*, segment: Any, labels: Any, padding_side: Any) -> None:
+    for name, value in (("segment", segment), ("labels", labels)):
+        if not isinstance(value, bool | np.bool_):
+            raise PromptError(f"{name} must be True or False, got {shown(value)}.")
+    if padding_side is not None and (not isinstance(padding_side, str) or padding_side not in ("left", "right")):
+        raise PromptError(f"padding_side must be 'left' or 'right', got {shown(padding_side)}.")
+
+
+def _region_lists(regions: Any, *, single: bool, num_conversations: int) -> Sequence[Sequence[Any]]:
+    """The regions of each conversation."""
+    if regions is not None and not isinstance(regions, Sequence):
+        raise PromptError(f"Expected a list of regions, got {shown(regions)}.")
+    lists: Any = [regions or []] if single else (regions or [[] for _ in range(num_conversations)])
+    if not all(isinstance(each, Sequence) for each in (lists, *lists)):
+        raise PromptError("Expected a list of regions for one conversation, and a list of such lists for a batch.")
+    if len(lists) != num_conversations:
+        raise PromptError(f"Got {num_conversations} conversations but {len(lists)} lists of regions.")
+    return list(lists)
 
 
 def _memories(memory: Any, *, single: bool, num_conversations: int) -> list[ObjectMemory | None]:
