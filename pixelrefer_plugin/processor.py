@@ -579,6 +579,9 @@ def _require_choices(*, segment: Any, labels: Any, padding_side: Any) -> None:
         raise PromptError(f"padding_side must be 'left' or 'right', got {shown(padding_side)}.")
 
 
+_MOST_REGIONS = 2**20
+
+
 def _region_lists(regions: Any, *, single: bool, num_conversations: int) -> Sequence[Sequence[Any]]:
     """The regions of each conversation."""
     if regions is not None and not isinstance(regions, Sequence):
@@ -588,6 +591,8 @@ def _region_lists(regions: Any, *, single: bool, num_conversations: int) -> Sequ
         raise PromptError("Expected a list of regions for one conversation, and a list of such lists for a batch.")
     if len(lists) != num_conversations:
         raise PromptError(f"Got {num_conversations} conversations but {len(lists)} lists of regions.")
+    if most := next((len(each) for each in lists if len(each) > _MOST_REGIONS), 0):
+        raise PromptError(f"A conversation may have {_MOST_REGIONS:,} regions, got {most:,}.")
     return list(lists)
 
 

@@ -357,14 +357,15 @@ class ObjectMemory:
             raise DataError(f"it was made for {_an(kind)}, got {_an(_KINDS[self.is_video])}.")
         if size != list(self.image_hw):
             raise DataError(
-                f"it was made for pictures of [height, width] {size}, got {list(self.image_hw)}. Is it another {kind}?"
+                f"it was made for pictures of [height, width] {shown(size)}, got {list(self.image_hw)}. Is it another "
+                f"{kind}?"
             )
         if isinstance(self.media, Video):
             num_frames = _field(written, "num_frames", int)
             if num_frames != self.media.num_source_frames:
                 raise DataError(
-                    f"it was made for a video of {num_frames} frames, got one of {self.media.num_source_frames}. "
-                    "Is it another video?"
+                    f"it was made for a video of {shown(num_frames)} frames, got one of "
+                    f"{self.media.num_source_frames}. Is it another video?"
                 )
 
 

@@ -379,7 +379,9 @@ def _frames_among(files: Sequence[Path], name: str) -> list[Path]:
             )
     if others:
         listed = ", ".join(f"'{path.name}'" for path in others[:3])
-        logger.warning("%s: %s has no number as the %d frames have, and is left out.", name, listed, len(frames))
+        has, is_ = ("has", "is") if len(others) == 1 else ("have", "are")
+        said = f"{listed} {has} no number as the {len(frames)} frames have, and {is_} left out."
+        logger.warning("%s: %s", name, said)
     return frames
 
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,32 @@ def is_index(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= int(value) < _GREATEST_INDEX
 
 
+_MOST_NUMBERS = 2**22  # of an outline
+_MOST_RUNS = 2**24
+_MOST_IN_A_POINT = 2**10
+_MOST_PIXELS = 2**31
+
+
+def _listed(values: Any, most: int = _MOST_NUMBERS) -> list[Any]:
+    numbers = list(islice(values, most + 1))
+    if len(numbers) > most:
+        raise ValueError(f"more than {most:,} values")
+    return numbers
+
+
 def require_hw(image_hw: Any) -> tuple[int, int]:
     """The size of an image, checked. Raises `RegionError`."""
     hw = whole_numbers(image_hw, what="The size of an image", shape="(height, width)")
     if len(hw) != 2 or min(hw) < 1:
         raise RegionError(f"The size of an image must be two positive integers (height, width), got {shown(image_hw)}.")
+    if hw[0] * hw[1] > _MOST_PIXELS:
+        raise RegionError(f"An image may have {_MOST_PIXELS:,} pixels, got {shown(image_hw)}.")
     return hw[0], hw[1]
 
 
 def finite_numbers(values: Any, *, what: str, shape: str) -> tuple[float, ...]:
     try:
-        numbers = list(values)
+        numbers = _listed(values, _MOST_IN_A_POINT)
         finite = [math.isfinite(number) for number in numbers]  # refuses the digits of a string, as `float` does not
     except Exception as error:  # of whatever was given
         raise RegionError(f"{what} must be numbers {shape}, got {shown(values)}.") from error
@@ -48,7 +64,7 @@ def finite_numbers(values: Any, *, what: str, shape: str) -> tuple[float, ...]:
 
 def whole_numbers(values: Any, *, what: str, shape: str) -> tuple[int, ...]:
     try:
-        numbers = list(values)
+        numbers = _listed(values, _MOST_RUNS)
         integers = tuple(int(number) for number in numbers)
     except Exception as error:  # of whatever was given
         raise RegionError(f"{what} must be integers {shape}, got {shown(values)}.") from error
@@ -66,7 +82,7 @@ def positive_number(value: float, name: str) -> float:
 
 def number_pairs(points_xy: Any, *, what: str) -> tuple[tuple[float, float], ...]:
     try:
-        pairs = [finite_numbers(point, what=what, shape="(x, y)") for point in points_xy]
+        pairs = [finite_numbers(point, what=what, shape="(x, y)") for point in _listed(points_xy)]
     except RegionError:
         raise
     except Exception as error:  # of whatever was given
@@ -90,19 +106,31 @@ def looks_normalised(coordinates: Iterable[float]) -> bool:
     return not are_whole
 
 
-def polygon_parts(polygon: Any) -> list[Any]:
+def polygon_rings(polygon: Any) -> tuple[tuple[float, ...], ...]:
+    """The rings of a polygon, each `x0, y0, x1, y1, ...`."""
+    rings: list[tuple[float, ...]] = []
+    total = 0
+    for part in _polygon_parts(polygon):
+        rings.append(_polygon_ring(part))
+        total += len(rings[-1])
+        if total > _MOST_NUMBERS:
+            raise RegionError(f"A polygon may have {_MOST_NUMBERS:,} coordinates, got more: {shown(polygon)}.")
+    return tuple(rings)
+
+
+def _polygon_parts(polygon: Any) -> list[Any]:
     """A list of polygons from any of the three accepted nestings."""
     try:
         depth_of_first = np.ndim(polygon[0])
         nested = depth_of_first == 2 or (depth_of_first == 1 and len(polygon[0]) != 2)
-        return list(polygon) if nested else [polygon]
+        return _listed(polygon) if nested else [polygon]
     except Exception as error:  # of whatever was given
         raise RegionError(f"A polygon must be a list of coordinates, got {shown(polygon)}.") from error
 
 
-def polygon_ring(part: Any) -> tuple[float, ...]:
+def _polygon_ring(part: Any) -> tuple[float, ...]:
     try:
-        given = np.asarray(part)
+        given = np.asarray(part if hasattr(part, "__array__") else _listed(part))
         if given.dtype.kind not in "biufO":
             raise ValueError("the digits of a string are no numbers")
         flat = given.astype(np.float64).ravel()

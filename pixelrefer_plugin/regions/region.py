@@ -27,8 +27,7 @@ from .given import (
     looks_normalised,
     mask_values,
     number_pairs,
-    polygon_parts,
-    polygon_ring,
+    polygon_rings,
     positive_number,
     read_mask,
     require_hw,
@@ -127,8 +126,7 @@ class Region:
         Raises:
             RegionError: fewer than three points, an odd number of coordinates, or not finite.
         """
-        rings = [polygon_ring(part) for part in polygon_parts(polygon)]
-        return cls("polygon", tuple(rings), image_index)
+        return cls("polygon", polygon_rings(polygon), image_index)
 
     @classmethod
     def from_points(

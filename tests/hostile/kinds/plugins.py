@@ -31,8 +31,8 @@ def register_data_formats(register):
     register(DataFormatSpec(name={name}, config={config}, recognises={recognises}, {reader}))
 """
 _RAISING = "class B(BaseException):\n    def __str__(self): raise B('x')\n    __repr__ = __str__\n"
-_SOURCES: tuple[str, ...] = (
-    "raise RuntimeError('x')", "raise SystemExit(3)", "raise KeyboardInterrupt", "raise MemoryError",
+_SOURCES: tuple[str, ...] = (  # without KeyboardInterrupt, which is taken for the user's
+    "raise RuntimeError('x')", "raise SystemExit(3)", "raise MemoryError",
     f"{_RAISING}raise B", "def f(n): return f(n + 1)\nf(0)", "x = a" + ".b" * 50_000, "(" * 5_000,
     "x = " + "-" * 100_000 + "1", "\0", "\ufeff", "# -*- coding: latin-99 -*-\n", "import missing_of_this_plugin",
     "import evil_mod.sub", "from evil_mod import x", "import sys\nsys.modules[__name__] = None",
