@@ -112,7 +112,7 @@ class Document:
         key, equals, text = setting.partition("=")
         if not key or not equals:
             raise ConfigError(f"Expected key=value, such as optim.epochs=2, got {shown(setting)}.")
-        value, _ = _parse(text, f"'{setting}'")
+        value, _ = _parse(text, shown(setting))
         *path, last = self._parts(key)
         holder: Any = self.values
         for depth, part in enumerate(path):
@@ -123,7 +123,7 @@ class Document:
             holder[last] = value
         for place in [each for each in self.places if self._parts(each)[: len(path) + 1] == [*path, last]]:
             del self.places[place]  # what stood below the key is gone
-        self.places[key] = f"'{setting}'"
+        self.places[key] = shown(setting)
 
     def _parts(self, key: str) -> list[str]:
         """The keys that a dotted one leads through."""
@@ -255,11 +255,11 @@ def _step(holder: Any, part: str, setting: str, reached: str) -> Any:
             holder[part] = {}
         inner = holder[part]
     if not isinstance(inner, dict | list):
-        raise ConfigError(f"'{setting}' cannot be set: '{reached}' is {shown(inner)} and holds no keys.")
+        raise ConfigError(f"{shown(setting)} cannot be set: '{reached}' is {shown(inner)} and holds no keys.")
     return inner
 
 
 def _index(items: list[Any], part: str, setting: str) -> int:
     if not part.isdecimal() or int(part) >= len(items):
-        raise ConfigError(f"'{setting}' cannot be set: expected a number below {len(items)}, got '{part}'.")
+        raise ConfigError(f"{shown(setting)} cannot be set: expected a number below {len(items)}, got '{part}'.")
     return int(part)
