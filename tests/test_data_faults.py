@@ -3,12 +3,14 @@
 import contextlib
 import itertools
 import json
+import logging
 import os
 import pickle
 import re
 import struct
 import tracemalloc
 import unicodedata
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from pixelrefer_plugin import DataError, PixelReferError, RegionDataset, SampleE
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.data.checks import check_dataset
 from pixelrefer_plugin.data.convert import convert_dataset
+from pixelrefer_plugin.data.notices import own_warnings
 from pixelrefer_plugin.data.plain_pickle import read_plain_pickle
 from pixelrefer_plugin.data.preview import draw_sheet
 from pixelrefer_plugin.plugins import get_data_format
@@ -749,3 +752,36 @@ def test_a_sheet_of_texts_without_end_is_drawn(folder):
         assert draw_sheet(opened(folder, rows, "regions", "own.json")).height < 2000, name
     many = record("a.png") | {"regions": [0] * 5000}
     assert draw_sheet(opened(folder, [many], "regions", "own.json")).height < 2000
+
+
+# -- what is told while many samples are read --------------------------------------------------------------
+
+
+def test_the_first_warnings_of_a_kind_are_printed(tmp_path):
+    for number in range(5):
+        dark = np.full((8, 8), 100 + number, np.uint16)
+        Image.fromarray(dark).save(tmp_path / f"{number}.png")
+    turns = [{"role": "user", "content": "What is <region>?"}, {"role": "assistant", "content": "It."}]
+    records = [
+        {"id": str(number), "image": f"{number}.png", "regions": [{"box": [1, 1, 5, 5]}], "messages": turns}
+        for number in range(5)
+    ]
+    (tmp_path / "dark.jsonl").write_text("\n".join(map(json.dumps, records)))
+    result = CliRunner().invoke(main, ["validate", str(tmp_path / "dark.jsonl")])
+    assert result.exit_code == 0
+    told = result.stderr.splitlines()
+    assert len(told) == 4
+    assert all(line.startswith("Warning: Image '") and "has 16 bits" in line for line in told[:3])
+    assert told[3] == "Warning: ... and 2 more of these."
+
+
+def test_libraries_are_not_printed_and_what_they_log_later_is(capsys):
+    library = logging.getLogger("a_library")
+    said = []
+    with own_warnings(said.append, most=1):
+        library.warning("for developers")
+        warnings.warn("for developers", stacklevel=1)
+        for _ in range(3):
+            logging.getLogger("pixelrefer_plugin.data").warning("for users")
+    assert said == ["for users", "... and 2 more of these."]
+    assert logging.lastResort.level == logging.WARNING

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,14 +242,9 @@ def open_dataset(
 ) -> RegionDataset:
     from ..data import RegionDataset
 
-    level = logging.root.manager.disable
-    logging.disable(logging.NOTSET)  # which plugins fail is for the user
-    try:
-        return RegionDataset.open(
-            path, format=format_name, media_root=media_root, strict_media=strict_media, options=dict(options)
-        )
-    finally:
-        logging.disable(level)
+    return RegionDataset.open(
+        path, format=format_name, media_root=media_root, strict_media=strict_media, options=dict(options)
+    )
 
 
 def require_other_file(option: str, path: Path | None, read: Path) -> None:
@@ -260,17 +253,11 @@ def require_other_file(option: str, path: Path | None, read: Path) -> None:
         raise DataError(f"{option} would replace '{path}', which is the file of another argument. Rename it.")
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what libraries log and warn of: what matters of it is in the results."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+def quiet() -> AbstractContextManager[None]:
+    """Without what libraries log and warn of; what this package warns of is printed, the first of each kind."""
+    from ..data.notices import own_warnings
+
+    return own_warnings(lambda text: click.echo(plain(f"Warning: {text}"), err=True))
 
 
 @contextmanager

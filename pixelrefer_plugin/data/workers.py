@@ -5,21 +5,20 @@ It knows functions and processes; nothing of samples.
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing import get_context
 from typing import Any, Generic, TypeVar
 
 from ..errors import DataError
+from .notices import own_warnings
 
 ResultT = TypeVar("ResultT")
 Job = Callable[[Sequence[int]], list[ResultT]]
@@ -28,6 +27,7 @@ _CHUNK = 32  # indices that a process is given at a time
 _CHUNKS_AHEAD = 2  # that are handed out for each process before the first one's results are taken
 
 _job: Job[Any] | None = None  # of this process, where it is a worker
+_silence = ExitStack()  # likewise; it lasts as long as the process
 
 
 def run_in_order(job: Job[ResultT], total: int, *, workers: int, died: Callable[[int], ResultT]) -> Iterator[ResultT]:
@@ -171,8 +171,7 @@ def _begin(job: Job[Any]) -> None:
     global _job
     _job = job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked from the start
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    _silence.enter_context(own_warnings(lambda text: print(f"Warning: {text}", file=sys.stderr), most=1))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
