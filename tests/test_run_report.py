@@ -60,6 +60,16 @@ def test_what_both_sides_have_is_found(tmp_path, held_out, media, samples):
     assert found == Overlap(tuple(str(tmp_path / each) for each in media), tuple(samples))
 
 
+def test_copies_under_other_names_are_found(tmp_path):
+    for name, content in {"a": b"1234", "b": b"1234", "c": b"1235", "d": b"", "e": b"", "f": b"12345"}.items():
+        (tmp_path / f"{name}.png").write_bytes(content)
+    train = opened(tmp_path, "train", record("a", "a.png"), record("d", "d.png"))
+    held_out = opened(tmp_path, "held-out", *(record(each, f"{each}.png") for each in "bcefg"))
+    found = find_overlap(train, held_out)
+    assert found.media == (str(tmp_path / "b.png"),)
+    assert found.samples == ("held-out.jsonl line 1, sample 'b'",)
+
+
 def test_videos_and_their_frames_are_compared(tmp_path):
     def video(id, source):
         regions = [{"frames": {"0": {"box": [1, 1, 9, 9]}}}]
