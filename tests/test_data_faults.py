@@ -37,7 +37,7 @@ BUS = {"id": 3, "name": "bus", "supercategory": "vehicle"}
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("a.png", "b.png", "sub/c.png", "my photo.png"):
+    for name in ("a.png", "b.png", "sub/c.png", "my photo.png", "\u00e9t\u00e9.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", HW[::-1], "white").save(tmp_path / name)
     return tmp_path
@@ -481,7 +481,9 @@ def found(folder, *records, **how):
 
 NO_PATHS = {
     "sub\\c.png": "written with backslashes, as in Windows. Write '/': .*sub/c.png', which is there",
-    "my%20photo.png": "written as in an address, with % for some characters. Write .*my photo.png', which is there",
+    "my%20photo.png": "%20 and the like are escapes of addresses. Write .*my photo.png', which is there",
+    "e\u0301te\u0301.png": "letters are composed otherwise. Write .*\u00e9t\u00e9.png', which is there",
+    "a.png ": "Blanks or quotes stand around it. Write .*a.png', which is there",
     "file:///data/my%20photo.png": "is an address of a file. Give its path, '/data/my photo.png'",
     "https://example.org/a.png": r"is an address \(https://\), and nothing is loaded from the network. Download it",
     "s3://bucket/a.png": r"is an address \(s3://\)",

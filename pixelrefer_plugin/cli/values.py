@@ -10,8 +10,6 @@ import errno
 import os
 import re
 import stat
-import unicodedata
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +18,7 @@ import click
 
 from ..contracts.messages import require_unicode
 from ..errors import PromptError, shown
+from ..media.paths import other_readings
 
 MOST_TEXT = 10_000
 """Characters of a question: far more than people write, far fewer than fill a model's context."""
@@ -29,17 +28,6 @@ _LONGEST_SHOWN = 300
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[^/?#\s]+/[^/?#\s]+)/?")
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
-
-# What people write for a path that is called otherwise, most certain first.
-_READINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("%20 and the like are escapes of addresses", unquote),
-    ("a backslash parts no folders here", lambda text: text.replace("\\", "/")),
-    ("backslashes before blanks are a shell's", lambda text: re.sub(r"\\(.)", r"\1", text)),
-    ("'~' was not replaced by the shell", os.path.expanduser),
-    ("blanks or quotes stand around it", lambda text: text.strip(" \t\r\n'\"")),
-    ("its letters are composed otherwise", lambda text: unicodedata.normalize("NFC", text)),
-    ("its letters are composed otherwise", lambda text: unicodedata.normalize("NFD", text)),
-)
 
 
 class PathType(click.ParamType[Path]):
@@ -180,14 +168,7 @@ def _address(text: str, *, reads: bool) -> str:
 
 def _meant(text: str) -> str:
     """What is there under a name that is written a little otherwise."""
-    for why, path in _other_readings(text):
+    for why, path in other_readings(text):
         if os.path.exists(path):
             return f"There is no {_quoted(text)}: {why}. There is {_quoted(path)}."
     return ""
-
-
-def _other_readings(text: str) -> Iterator[tuple[str, str]]:
-    for why, read in _READINGS:
-        path = read(text)
-        if path != text and path:
-            yield why, path

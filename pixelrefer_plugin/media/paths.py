@@ -4,9 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+
+# What people write for a path that is called otherwise, most certain first.
+_READINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("%20 and the like are escapes of addresses", unquote),
+    ("a backslash parts no folders here", lambda text: text.replace("\\", "/")),
+    ("backslashes before blanks are a shell's", lambda text: re.sub(r"\\(.)", r"\1", text)),
+    ("'~' was not replaced by the shell", os.path.expanduser),
+    ("blanks or quotes stand around it", lambda text: text.strip(" \t\r\n'\"")),
+    ("its letters are composed otherwise", lambda text: unicodedata.normalize("NFC", text)),
+    ("its letters are composed otherwise", lambda text: unicodedata.normalize("NFD", text)),
+)
+
+
+def other_readings(text: str) -> Iterator[tuple[str, str]]:
+    """The paths that a text may be meant for, and why it is written otherwise."""
+    for why, read in _READINGS:
+        path = read(text)
+        if path != text and path:
+            yield why, path
 
 
 def why_no_path(text: str) -> str:
@@ -33,7 +54,7 @@ def why_missing(path: str | os.PathLike[str]) -> str:
         with_slashes = text.replace("\\", "/")
         found = ", which is there" if os.path.exists(with_slashes) else ""
         return f" It is written with backslashes, as in Windows. Write '/': {with_slashes[-200:]!r}{found}."
-    plain = unquote(text)
-    if plain != text and os.path.exists(plain):
-        return f" It is written as in an address, with % for some characters. Write {plain[-200:]!r}, which is there."
+    for why, path in other_readings(text):
+        if os.path.exists(path):
+            return f" {why[0].upper()}{why[1:]}. Write {path[-200:]!r}, which is there."
     return ""
