@@ -70,6 +70,8 @@ def require_writable_folder(path: Path) -> None:
         restore_folder(target)
     if target.exists() and not target.is_dir():
         raise PixelReferError(f"'{path}' cannot be written: it is a file. Name a folder.")
+    if not target.name:
+        raise PixelReferError(f"'{path}' cannot be replaced: it holds everything. Name a folder in it.")
     above = next(each for each in target.parents if each.exists())
     with _explained(path), _beside(above / target.name):
         pass
@@ -154,6 +156,8 @@ def put_folder(made: Path, target: Path) -> None:
 def restore_folder(path: Path) -> None:
     """Finish an interrupted replacement: the earlier folder is put back, or removed where the new one is in place."""
     target = path.resolve()
+    if not target.name:  # the root of all folders
+        return
     earlier = _earlier(target)
     if not earlier.is_dir():
         return

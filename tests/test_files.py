@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -250,3 +251,9 @@ def test_a_folder_that_is_taken_for_left_over_is_given_up(folder, monkeypatch):
     write(folder / "inner")
     assert len(set(made)) >= 3
     assert (folder / "inner" / "text").read_text() == "new"
+
+
+def test_the_root_of_all_folders_is_never_replaced():
+    files.restore_folder(Path("/"))
+    with pytest.raises(PixelReferError, match="'/' cannot be replaced: it holds everything. Name a folder in it."):
+        files.require_writable_folder(Path("/"))

@@ -222,3 +222,8 @@ def test_folders_in_which_not_every_picture_is_a_frame(tmp_path, names, message)
             VideoError, match=f"Folder '.*frames' has .*{message}.*Keep the frames in a folder of their"
         ):
             read(folder, fps=2)
+
+
+def test_a_frame_of_very_many_digits_is_shown_short():
+    with pytest.raises(VideoError, match="there is no frame an integer of 16610 bits"):
+        load_video(np.zeros((2, 4, 4, 3), np.uint8), fps=2, frames=[10**5000])

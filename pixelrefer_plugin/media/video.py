@@ -302,7 +302,7 @@ def _chosen(source: FoundVideo, sampling: FrameSampling, named: list[int]) -> li
     """The sampled frames; each named one takes the place of the one nearest to it, so that their number stays."""
     if named and named[-1] >= len(source.times_s):
         raise FrameError(
-            f"{source.name} has {len(source.times_s)} frames, counted from 0: there is no frame {named[-1]}.",
+            f"{source.name} has {len(source.times_s)} frames, counted from 0: there is no frame {shown(named[-1])}.",
             frame=named[-1],
         )
     if len(named) > sampling.max_frames:

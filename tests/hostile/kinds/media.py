@@ -210,6 +210,8 @@ def _put_other(rng: random.Random, frames: Path) -> None:
     """Something else beside the frames, or in the place of one."""
     name = rng.choice(("00001", "00004", "9" * 200, "²", "a b", ".hidden", "-1", "00001_mask", "cover", "\udcff"))
     path = frames / f"{name}{rng.choice(('.png', '.png', '.jpg', '.txt', ''))}"
+    if path.is_dir() and not path.is_symlink():
+        return
     path.unlink(missing_ok=True)
     pick = rng.random()
     if pick < 0.3:
