@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import PixelReferError
+from .errors import PixelReferError, shown
 
 try:
     import fcntl
@@ -43,12 +43,28 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return file
 
 
+def require_path(path: str | os.PathLike[str], error: type[PixelReferError] = PixelReferError) -> None:
+    """Refuse what the system takes for no path: one that is too long, or has a character that no path has.
+
+    Raises:
+        error: it is none.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    except (OSError, ValueError) as found:
+        why = getattr(found, "strerror", None) or found
+        raise error(f"{shown(os.fspath(path))} is no path that can be used: {why}.") from found
+
+
 def require_writable(path: Path) -> None:
     """Refuse a file that cannot be written, before minutes go into what it shall hold.
 
     Raises:
         PixelReferError: it is a folder or no regular file, or its folder is missing or takes no files.
     """
+    require_path(path)
     if path.is_dir():
         raise PixelReferError(f"'{path}' cannot be written: it is a folder. Name a file in it.")
     if path.exists() and not path.is_file():  # root could put a file in the place of /dev/null
@@ -65,6 +81,7 @@ def require_writable_folder(path: Path) -> None:
     Raises:
         PixelReferError: it is a file, or the nearest folder above it that is there takes no files.
     """
+    require_path(path)
     target = path.resolve()
     with _explained(path):
         restore_folder(target)

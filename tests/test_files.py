@@ -7,8 +7,17 @@ import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from pixelrefer_plugin import PixelReferError, files
+from pixelrefer_plugin import (
+    ObjectMemory,
+    PixelReferError,
+    RegionDataset,
+    RegionModel,
+    RegionProcessor,
+    files,
+    import_official,
+)
 from pixelrefer_plugin.training import checkpoints
 
 
@@ -257,3 +266,24 @@ def test_the_root_of_all_folders_is_never_replaced():
     files.restore_folder(Path("/"))
     with pytest.raises(PixelReferError, match="'/' cannot be replaced: it holds everything. Name a folder in it."):
         files.require_writable_folder(Path("/"))
+
+
+TAKE_PATHS = {
+    "open": RegionDataset.open,
+    "rows": lambda path: RegionDataset.from_rows([{}], format="regions", media_root=path),
+    "model": RegionModel.from_pretrained,
+    "processor": RegionProcessor.from_pretrained,
+    "import": lambda path: import_official(path, "out"),
+    "import to": lambda path: import_official("missing", path),
+    "memory": lambda path: ObjectMemory(Image.new("RGB", (9, 9))).save(path),
+}
+
+
+@pytest.mark.parametrize("name", TAKE_PATHS)
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b"])
+def test_what_the_system_takes_for_no_path_is_refused(name, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        PixelReferError, match=r"is no path that can be used: (File name too long|embedded null byte)\."
+    ):
+        TAKE_PATHS[name](path)

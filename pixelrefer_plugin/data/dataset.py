@@ -20,6 +20,7 @@ from .. import plugins
 from ..contracts.data_format import DataFormatSpec, SampleFile
 from ..contracts.samples import MEDIA_KINDS, SAMPLE_FAULTS, RecordPlace, RegionSample, require_below
 from ..errors import DataError, Defect, ImageError, PixelReferError, PluginError, SampleError, shown
+from ..files import require_path
 from .records import JsonRecords, peek
 
 _MOST_KEYS = 20  # of a record that a message has
@@ -97,6 +98,7 @@ class RegionDataset(_SamplesByIndex):
             DataError: the file cannot be read, or its format is not known for certain.
             PluginError: no data format is called so.
         """
+        require_path(path, DataError)
         path = Path(path)
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DataError(f"'{path}' is no regular file, so it is read once only. Write it to one first.")
@@ -434,6 +436,7 @@ def _recognises(spec: DataFormatSpec, first: Mapping[str, Any], failures: list[P
 
 
 def _media_root(folder: str | os.PathLike[str]) -> Path:
+    require_path(folder, DataError)
     path = Path(os.path.abspath(folder))
     if not path.is_dir():
         raise DataError(f"media_root must be a folder that is there, got '{folder}'.")

@@ -259,7 +259,7 @@ def _tower_folder(
     last = Path(tower).name
     places = [Path(tower)] if asked else [folder / tower, folder / last, folder.parent / last, Path(tower)]
     for place in places:
-        if (place / "config.json").is_file():
+        if os.path.isfile(place / "config.json"):  # whatever a config names
             model_folder.require_plain_files(place)
             return place
     if any(key.startswith(layout.tower_prefix) for key in open_weights(folder)) and not asked:

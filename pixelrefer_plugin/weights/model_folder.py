@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..conversation.token_ids import TokenIds
 from ..errors import CheckpointError, VideoError, refusing, shown
-from ..files import replaced_folder, restore_folder
+from ..files import replaced_folder, require_path, restore_folder
 from ..json_text import read_json
 from ..media.video import FrameSampling
 from ..plugins import distribution_of
@@ -282,6 +282,7 @@ def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
 
 
 def _restore(folder: str | os.PathLike[str]) -> None:
+    require_path(folder, CheckpointError)
     with suppress(OSError):  # a disk that is only read: what is missing is told
         restore_folder(Path(folder))
 
