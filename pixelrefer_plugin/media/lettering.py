@@ -88,13 +88,13 @@ class Lettering:
 
 
 def drawable(text: str) -> str:
-    """A text as it is drawn: accents in their letters, blanks for control characters, none that are never seen."""
+    """A text as it is drawn: accents in their letters, plain blanks for all blanks, none of what is never seen."""
     letters = []
     for letter in unicodedata.normalize("NFC", text):
         kind = unicodedata.category(letter)
         if kind == "Cf" or "\ufe00" <= letter <= "\ufe0f":  # marks of direction, joiners, variants
             continue
-        letters.append(" " if kind in ("Cc", "Zl", "Zp") else "\ufffd" if kind == "Cs" else letter)
+        letters.append(" " if kind in ("Cc", "Zs", "Zl", "Zp") else "\ufffd" if kind == "Cs" else letter)
     return "".join(letters)
 
 

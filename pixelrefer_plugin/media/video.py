@@ -414,6 +414,9 @@ def _open_array(frames_nhwc: np.ndarray, fps: float | None, times_s: Sequence[fl
     return _timed(len(frames_nhwc), "The array of frames", fps, times_s, lambda indices: frames_nhwc[list(indices)])
 
 
+_MOST_FRAMES = 2**23  # three days at 30 a second
+
+
 def _timed(
     num_frames: int,
     name: str,
@@ -424,6 +427,8 @@ def _timed(
     """A source whose times the user gives."""
     if num_frames == 0:
         raise VideoError(f"{name} has no frames: there are no pictures in it.")
+    if num_frames > _MOST_FRAMES:
+        raise VideoError(f"{name} has {num_frames:,} frames, at most {_MOST_FRAMES:,} are read. Give a part of them.")
     if (fps is None) == (times_s is None):
         got = "neither" if fps is None else "both"
         raise VideoError(f"{name} says nothing about time: give fps or times_s, got {got}.")

@@ -210,7 +210,7 @@ def find_foreign(
         raise CheckpointError(f"The config.json of '{name}' must hold a JSON object, got {type(data).__name__}.")
     model_type = str(data.get("model_type") or "")
     if not model_type or model_type in CONFIG_MAPPING:
-        _require_bounded(data, name)  # those of another layout are compared with the weights
+        require_bounded(data, name)  # those of another layout are compared with the weights
         return None
     spec = backbone_for(model_type, backbone_plugin)
     if model_type not in spec.layouts:
@@ -231,7 +231,7 @@ def find_foreign(
 _MOST_LAYERS, _MOST = 2**12, 2**31
 
 
-def _require_bounded(values: Mapping[str, Any], source: str) -> None:
+def require_bounded(values: Mapping[str, Any], source: str) -> None:
     """Refuse sizes that no model has, and that would be obeyed before a weight is read.
 
     Raises:
@@ -239,7 +239,7 @@ def _require_bounded(values: Mapping[str, Any], source: str) -> None:
     """
     for name, value in values.items():
         if isinstance(value, Mapping):
-            _require_bounded(value, source)
+            require_bounded(value, source)
         counts = str(name) == "depth" or ("num" in str(name) and ("layer" in str(name) or "head" in str(name)))
         most = _MOST_LAYERS if counts else _MOST
         if isinstance(value, int) and abs(value) > most:

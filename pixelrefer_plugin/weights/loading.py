@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoProcessor
 from ..errors import CheckpointError, PixelReferError, refusing, shown
 from ..plugins import adapter_layouts, backbone_for
 from . import model_folder
-from .foreign import find_foreign
+from .foreign import find_foreign, require_bounded
 from .hub import where_options, without_where
 
 
@@ -56,6 +56,8 @@ def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str 
             raise CheckpointError(needs) from error
     # transformers fills what is missing with random weights and only warns.
     model_folder.require_no_missing(report["missing_keys"], source=name_or_path)
+    if model.can_generate():
+        require_bounded(model.generation_config.to_dict(), os.fspath(name_or_path))
     return model
 
 
