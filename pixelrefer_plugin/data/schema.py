@@ -201,7 +201,7 @@ def _require_known(given: Iterable[str], known: Sequence[str], what: str) -> Non
         return
     near = difflib.get_close_matches(unknown[0], known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise DataError(f"{what} has no key {', '.join(map(repr, unknown))}.{hint} Its keys: {', '.join(known)}.")
+    raise DataError(f"{what} has no key {', '.join(map(shown, unknown[:20]))}.{hint} Its keys: {', '.join(known)}.")
 
 
 def _count(number: int, thing: str) -> str:
