@@ -243,18 +243,9 @@ def refusing(kind: type[PixelReferError], what: str, note: str = "") -> Iterator
     except BaseException as error:  # tokenizers' own panics are no Exceptions
         if type(error).__name__ == "OutOfMemoryError":
             raise
-        text = " ".join(_text_of(error).split())
-        if len(text) > _MOST_CHARACTERS:
-            text = f"{text[: _MOST_CHARACTERS - 3]}..."
+        text = text_of(error)
         said = text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}"
         raise kind(f"{what}: {said.rstrip('.: ')}.{note}") from error
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return ""
 
 
 class PluginError(PixelReferError):

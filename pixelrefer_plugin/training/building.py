@@ -430,8 +430,7 @@ class _First(Subset[Any]):
 
 def _part(source: SourceSection, dataset: RegionDataset) -> Part:
     used = len(dataset) if source.limit is None else min(source.limit, len(dataset))
-    left_out = getattr(dataset, "left_out_text", "")
-    return Part(source.path, dataset.format, used, round(used * source.weight), left_out)
+    return Part(source.path, dataset.format, used, round(used * source.weight), dataset.left_out_text)
 
 
 def build_collator(processor: RegionProcessor, section: DataSection) -> RegionCollator:

@@ -246,9 +246,6 @@ def require_bounded(values: Mapping[str, Any], source: str) -> None:
             raise CheckpointError(f"The config of '{source}' says {shown(name)}: {shown(value)}, above {most:,}.")
 
 
-_NEVER_RUN = " Code that lies in a checkpoint is never run."
-
-
 def _tower_folder(
     tower: str, folder: Path, layout: CheckpointLayout, *, asked: bool, where: Mapping[str, Any]
 ) -> Path | None:
