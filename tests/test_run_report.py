@@ -11,11 +11,12 @@ from test_train import BASE, config, configured, data, mask_config, quietly, wri
 
 from pixelrefer_plugin import Region, cli
 from pixelrefer_plugin.contracts.samples import RegionSample
-from pixelrefer_plugin.data.dataset import RegionDataset
+from pixelrefer_plugin.data.dataset import MixedDataset, RegionDataset
 from pixelrefer_plugin.data.overlap import Overlap, find_overlap
 from pixelrefer_plugin.errors import ConfigError
 from pixelrefer_plugin.evaluation.answers import Answer, ObjectScore, Question
 from pixelrefer_plugin.evaluation.metrics import Overlap as MaskOverlap
+from pixelrefer_plugin.plugins import get_data_format
 from pixelrefer_plugin.training import building, report
 from pixelrefer_plugin.training.outcome import warnings_of
 from pixelrefer_plugin.training.report import ProgressLines
@@ -288,3 +289,17 @@ def test_an_attention_implementation_that_is_not_there_is_one_line(config, name,
     assert expected in message
     assert len(message.splitlines()) == 1
     assert len(message) < 500
+
+
+def test_masks_are_not_read_to_compare_what_is_shown(tmp_path, monkeypatch):
+    path = get_data_format("refvos").tiny(tmp_path)
+    dataset = RegionDataset.open(path, format="refvos")
+    mixed = MixedDataset([(dataset, 2)])
+    paths = [sample.paths for sample in dataset]
+    assert [dataset.media(index) for index in range(len(dataset))] == paths
+    assert [mixed.media(index) for index in range(len(mixed))] == [*paths, *paths]
+    whole = find_overlap(mixed, dataset)
+    assert len(whole.samples) == len(dataset)
+    other = opened(tmp_path, "other", record("a", "a.png"))
+    monkeypatch.setattr(type(dataset._samples._file), "__getitem__", lambda *_: pytest.fail("its masks were read"))
+    assert find_overlap(dataset, other) == Overlap()

@@ -89,6 +89,11 @@ class ExpressionSamples:
         }
         return read_sample(translated, place, regions=self._targets(turns, names, defects), defects=defects)
 
+    def media(self, index: int) -> list[str]:
+        """The frames of a sample, of which masks are not read."""
+        video = self.turns[index][0].video
+        return [str(self.media_root / self._picture(video, name)) for name in self._names(video, [])]
+
     def _names(self, video: str, defects: list[Defect]) -> list[str]:
         """Of its frames."""
         names = self.videos[video].get("frames")

@@ -22,6 +22,8 @@ class SampleFile(Protocol):
 
     It may have an attribute `left_out`, a mapping from a reason to how many entries of the file make no sample for it.
     A reason names the option that keeps them, where there is one: `{"iscrowd (skip_crowd=false keeps them)": 2}`.
+
+    Where to read a sample takes long, it may have a method `media(index)`, the paths that sample `index` shows.
     """
 
     def __len__(self) -> int: ...

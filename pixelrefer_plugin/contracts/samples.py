@@ -129,6 +129,17 @@ class RegionSample:
             if part["type"] == kind
         ]
 
+    @property
+    def paths(self) -> list[str | os.PathLike[str]]:
+        """The files that it shows; of a video that is a list of frames all of these. What lies in memory has none."""
+        return [file for kind in MEDIA_KINDS for part in self.media(kind) for file in files_of(part[kind])]
+
+
+def files_of(medium: Any) -> list[str | os.PathLike[str]]:
+    """The files of a picture or video of a content part; none where it lies in memory."""
+    given = medium if isinstance(medium, list | tuple) else [medium]
+    return [each for each in given if isinstance(each, str | os.PathLike)]
+
 
 @dataclass(frozen=True)
 class RecordPlace:

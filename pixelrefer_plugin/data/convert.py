@@ -11,13 +11,13 @@ import os
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from ..contracts.samples import MEDIA_KINDS, RegionSample
+from ..contracts.samples import RegionSample
 from ..errors import DataError, SampleError
 from ..files import written_whole
 from .schema import write_record
@@ -157,11 +157,6 @@ def _part(lines: IO[bytes], is_held_out: Iterator[bool], target: IO[bytes], held
     return count
 
 
-def _paths(medium: Any) -> Sequence[str]:
-    """The files of a picture or video; of a video that is a list of frames all of these."""
-    return medium if isinstance(medium, list | tuple) else [medium]
-
-
 class _MediaGroups:
     """Samples that share a picture or video, directly or through others, in one group (union-find over hashes).
 
@@ -176,8 +171,9 @@ class _MediaGroups:
 
     def add(self, sample: RegionSample) -> None:
         """Take in the next sample."""
-        media = [path for kind in MEDIA_KINDS for part in sample.media(kind) for path in _paths(part[kind])]
-        keys = [self._key(os.path.relpath(path, self._folder)) for path in media] or [self._key(f"id {sample.id}")]
+        keys = [self._key(os.path.relpath(path, self._folder)) for path in sample.paths] or [
+            self._key(f"id {sample.id}")
+        ]
         self._medium_of_sample.append(keys[0])
         first = self._group(keys[0])
         for key in keys[1:]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import plugins
 from ..contracts.data_format import DataFormatSpec, SampleFile
-from ..contracts.samples import MEDIA_KINDS, SAMPLE_FAULTS, RecordPlace, RegionSample, require_below
+from ..contracts.samples import MEDIA_KINDS, SAMPLE_FAULTS, RecordPlace, RegionSample, files_of, require_below
 from ..errors import DataError, Defect, ImageError, PixelReferError, PluginError, SampleError, shown
 from ..files import require_path
 from .records import JsonRecords, peek
@@ -36,6 +36,14 @@ class _SamplesByIndex:
 
     def _sample(self, index: int) -> RegionSample:
         raise NotImplementedError
+
+    def media(self, index: int) -> list[str | os.PathLike[str]]:
+        """The files that sample `index` shows, without reading more of it than that takes.
+
+        Raises:
+            SampleError: it cannot be used.
+        """
+        return self[index].paths
 
     def __getitem__(self, index: int) -> RegionSample:
         """Sample `index`.
@@ -176,6 +184,11 @@ class RegionDataset(_SamplesByIndex):
     def _sample(self, index: int) -> RegionSample:
         return self._samples[index]
 
+    def media(self, index: int) -> list[str | os.PathLike[str]]:
+        """As of any dataset; a format may know them before it reads the sample."""
+        known = getattr(self._samples, "media", None)
+        return super().media(index) if known is None else known(index)
+
     def _require_samples(self) -> None:
         if not len(self) and self.left_out:
             raise DataError(
@@ -232,13 +245,24 @@ class MixedDataset(_SamplesByIndex):
         return self._ends[-1]
 
     def _sample(self, index: int) -> RegionSample:
+        dataset, chosen = self._place(index)
+        sample: RegionSample = dataset[chosen]
+        return sample
+
+    def media(self, index: int) -> list[str | os.PathLike[str]]:
+        """As of the dataset that has the sample."""
+        dataset, chosen = self._place(index)
+        found: list[str | os.PathLike[str]] = dataset.media(chosen)
+        return found
+
+    def _place(self, index: int) -> tuple[Any, int]:
+        """The dataset that has a sample, and its number there."""
         number = bisect_right(self._ends, index)
         dataset = self.datasets[number]
         within = index - (self._ends[number - 1] if number else 0)
         whole_passes = math.floor(self.weights[number]) * len(dataset)
         chosen = within % len(dataset) if within < whole_passes else self._drawn[number][within - whole_passes]
-        sample: RegionSample = dataset[int(chosen)]
-        return sample
+        return dataset, int(chosen)
 
 
 def _checked_weight(weight: Any, dataset: Any) -> float:
@@ -344,6 +368,13 @@ class _CheckedFile:
         with _in_format(self._format, "left_out"):
             return _left_out(self._file)
 
+    def media(self, index: int) -> list[str | os.PathLike[str]]:
+        known = getattr(self._file, "media", None)
+        if known is None or self._strict_root is not None:  # which only a sample that is read has been held to
+            return self[index].paths
+        with _as_defects(RecordPlace(self._name, index, Path()), self._format, "media"):
+            return list(known(index))
+
     def __getitem__(self, index: int) -> RegionSample:
         with _as_defects(RecordPlace(self._name, index, Path()), self._format, "__getitem__"):
             sample = _checked_sample(self._file[index], self._format)
@@ -355,11 +386,9 @@ def _required_below(sample: RegionSample, media_root: Path) -> RegionSample:
     defects = []
     for kind in MEDIA_KINDS:
         for index, part in enumerate(sample.media(kind)):
-            paths = part[kind] if isinstance(part[kind], list | tuple) else [part[kind]]
             try:
-                for path in paths:
-                    if isinstance(path, str | os.PathLike):
-                        require_below(path, media_root)
+                for path in files_of(part[kind]):
+                    require_below(path, media_root)
             except ImageError as error:
                 defects.append(Defect("media", f"{kind} {index}: {error}"))
     if defects:

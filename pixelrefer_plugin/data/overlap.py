@@ -1,7 +1,7 @@
 """Whether training and held-out samples show the same pictures, or are the same: then held-out figures say too much.
 
-It reads records and compares files, by their paths and, where they are of one size, by their contents. It decodes
-nothing.
+It compares files, by their paths and, where they are of one size, by their contents. Only samples whose files are on
+both sides are read.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import hashlib
 import os
 import pickle
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,41 +58,41 @@ def find_overlap(train: Any, held_out: Any) -> Overlap:
     """What two datasets have in common, of at most 50,000 samples of each, spread evenly.
 
     Args:
-        train: `len(train)` samples; `train[index]` gives one, or raises an error of this package.
+        train: a dataset: `len(train)` samples, `train[index]` gives one and `train.media(index)` its files; or they
+            raise errors of this package.
         held_out: likewise.
     """
-    seen_media: set[str] = set()
-    seen: set[int] = set()
-    for sample in _read(train):
-        media = _media(sample)
-        seen_media.update(media)
-        seen.add(_identity(sample, media))
-    copies = _Copies(seen_media)
+    of_train = dict(_media(train))
+    copies = _Copies({path for paths in of_train.values() for path in paths})
     shared: dict[str, None] = {}
-    same = []
-    for sample in _read(held_out):
-        media = _media(sample)
-        twins = [copies.original(each) for each in media]
-        shared.update(dict.fromkeys(path for path, twin in zip(media, twins, strict=True) if twin in seen_media))
-        if media and _identity(sample, twins) in seen:
-            same.append(sample.name)
+    twins: dict[int, tuple[str, ...]] = {}
+    for index, paths in _media(held_out):
+        originals = tuple(map(copies.original, paths))
+        there = [path for path, original in zip(paths, originals, strict=True) if original in copies.paths]
+        shared.update(dict.fromkeys(there))
+        if paths and len(there) == len(paths):
+            twins[index] = originals
+    wanted = set(twins.values())
+    candidates = {index: paths for index, paths in of_train.items() if paths in wanted}
+    seen = {_identity(sample, candidates[index]) for index, sample in _read(train, candidates)}
+    same = [sample.name for index, sample in _read(held_out, twins) if _identity(sample, twins[index]) in seen]
     return Overlap(tuple(shared), tuple(dict.fromkeys(same)))
 
 
 class _Copies:
     """Finds among some files the one that another file is a copy of.
 
-    Args:
+    Attributes:
         paths: of the files.
     """
 
     def __init__(self, paths: set[str]) -> None:
-        self._paths = paths
+        self.paths = paths
         self._heads: dict[str, bytes] = {}
 
     def original(self, path: str) -> str:
         """The file that has the same bytes as the one at `path`; that path itself where there is none."""
-        if path in self._paths:
+        if path in self.paths:
             return path
         alike = self._of_size.get(_size(path), ()) if len(self._heads) < _MOST_COMPARED else ()
         return next((each for each in alike if self._is_same(each, path)), path)
@@ -99,7 +100,7 @@ class _Copies:
     @cached_property
     def _of_size(self) -> dict[int, list[str]]:
         found: dict[int, list[str]] = defaultdict(list)
-        for path in sorted(self._paths):
+        for path in sorted(self.paths):
             if size := _size(path):
                 found[size].append(path)
         return found
@@ -125,36 +126,33 @@ def _size(path: str) -> int:
         return 0
 
 
-def _read(dataset: Any) -> Iterator[RegionSample]:
+def _media(dataset: Any) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The files that each of at most 50,000 samples shows, each by the one path that it really has."""
     length = len(dataset)
     for index in np.unique(np.linspace(0, length - 1, min(length, _MOST_READ), dtype=int)).tolist():
-        try:
-            sample = dataset[index]
-        except PixelReferError:  # what is wrong with it, its batch says
-            continue
-        if isinstance(sample, RegionSample):
-            yield sample
+        with suppress(PixelReferError):  # what is wrong with it, its batch says
+            yield index, tuple(_real(os.fspath(path)) for path in dataset.media(index))
 
 
-def _media(sample: RegionSample) -> list[str]:
-    """The files that a sample shows, each by the one path that it really has."""
-    found = []
-    for kind in ("image", "video"):
-        for part in sample.media(kind):
-            source = part[kind]
-            files = source if isinstance(source, list | tuple) else [source]  # a video may be a list of frames
-            found += [os.path.realpath(each) for each in files if isinstance(each, str | os.PathLike)]
-    return [os.fsdecode(each) for each in found]
+@lru_cache(maxsize=2**18)  # frames of a video are shown by many samples
+def _real(path: str) -> str:
+    return os.path.realpath(path)
 
 
-def _identity(sample: RegionSample, media: list[str]) -> int:
+def _read(dataset: Any, indices: Iterable[int]) -> Iterator[tuple[int, RegionSample]]:
+    for index in indices:
+        with suppress(PixelReferError):
+            yield index, dataset[index]
+
+
+def _identity(sample: RegionSample, media: tuple[str, ...]) -> int:
     texts = [
         [part.get("text") for part in message["content"]]
         if not isinstance(message["content"], str)
         else message["content"]
         for message in sample.messages
     ]
-    return hash((tuple(media), repr(texts), pickle.dumps(sample.regions)))
+    return hash((media, repr(texts), pickle.dumps(sample.regions)))
 
 
 def _counted(number: int, one: str, several: str) -> str:
