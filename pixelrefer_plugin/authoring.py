@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .contracts.backbone import Scene as Scene
     from .contracts.data_format import DataFormatSpec as DataFormatSpec
     from .contracts.data_format import SampleFile as SampleFile
+    from .contracts.data_format import told_left_out as told_left_out
     from .contracts.encoded import EncodedPrompts as EncodedPrompts
     from .contracts.encoded import EncodedView as EncodedView
     from .contracts.encoded import FeatureGrids as FeatureGrids

@@ -6,8 +6,9 @@ sample, region, frame, plugin and step are attributes, and the text is made of t
 
 from __future__ import annotations
 
+import difflib
 import reprlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict, Unpack
@@ -27,6 +28,22 @@ def shown(value: Any, most: int = 80) -> str:
 def text_of(value: Any, most: int = _MOST_CHARACTERS) -> str:
     """What `str` makes of an object of somebody else's, such as an exception: one line of at most `most` characters."""
     return _shortened(_written(value, str), most)
+
+
+def nearest(value: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The name that was probably meant; empty where none is like it."""
+    return next(iter(difflib.get_close_matches(text_of(value, 100), known, n=1, cutoff=cutoff)), "")
+
+
+def did_you_mean(value: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """What a message about a wrong name goes on with: ` Did you mean 'box'?`, or nothing."""
+    near = nearest(value, known, cutoff)
+    return f" Did you mean '{near}'?" if near else ""
+
+
+def counted(number: int, noun: str, several: str = "") -> str:
+    """A number of things: `1 object`, `2,000 objects`; of those that are not called so, what `several` are called."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {several or f'{noun}s'}"
 
 
 def _written(value: Any, write: Callable[[Any], str]) -> str:

@@ -6,7 +6,6 @@ says no `PLUGIN_API`, or another than the host's, is not imported at all.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import operator
 import re
@@ -25,7 +24,7 @@ from . import hookspecs
 from .contracts.plugin_api import NOT_SAID, api_defect
 from .contracts.plugin_source import HOOK_NAMES, HOOKS, NOT_KNOWN, Hook, PluginSource, misspelt_hook, read_source
 from .contracts.plugin_source import Kind as Kind
-from .errors import PixelReferError, PluginCodeError, PluginError, SpliceError, shown, text_of
+from .errors import PixelReferError, PluginCodeError, PluginError, SpliceError, did_you_mean, shown, text_of
 
 if TYPE_CHECKING:
     from .contracts.adapter import AdapterLayout, AdapterSpec
@@ -263,10 +262,9 @@ class PluginHost:
     def _unknown(self, kind: Kind, name: Any) -> PluginError:
         self.plugins(check=True)
         known = sorted({spec.name for _, spec in self._registered(kind)})
-        near = difflib.get_close_matches(str(name)[:100].lower(), known, n=1, cutoff=0.5) if name else []
-        hint = f"Did you mean '{near[0]}'? " if near else ""
+        hint = did_you_mean(text_of(name).lower(), known, cutoff=0.5) if name else ""
         return PluginError(
-            f"No {kind} is called {shown(name)}. {hint}Installed {kind}s: {_listed(known)}.{self.failure_notes()}"
+            f"No {kind} is called {shown(name)}.{hint} Installed {kind}s: {_listed(known)}.{self.failure_notes()}"
         )
 
     def _registered(self, kind: Kind) -> Iterator[tuple[_Plugin, Any]]:

@@ -298,6 +298,8 @@ def test_masks_are_not_read_to_compare_what_is_shown(tmp_path, monkeypatch):
     paths = [sample.paths for sample in dataset]
     assert [dataset.media(index) for index in range(len(dataset))] == paths
     assert [mixed.media(index) for index in range(len(mixed))] == [*paths, *paths]
+    first = building._First(dataset, 1)
+    assert first.media(0) == paths[0]
     whole = find_overlap(mixed, dataset)
     assert len(whole.samples) == len(dataset)
     other = opened(tmp_path, "other", record("a", "a.png"))

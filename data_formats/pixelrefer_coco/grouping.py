@@ -1,10 +1,10 @@
 """Which annotations of a file are used, and how they become turns and samples. What is left out is counted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from pixelrefer_plugin.authoring import DataError
+from pixelrefer_plugin.authoring import DataError, told_left_out
 
 from .config import CocoConfig
 from .names import classes, ids_of_names, is_narrower, named_fields
@@ -12,11 +12,6 @@ from .tables import CocoTables
 
 LeftOut = dict[str, int]
 """Reason -> how many entries of the file."""
-
-
-def counted(left_out: Mapping[str, int]) -> str:
-    """What is left out, for a message."""
-    return "; ".join(f"{count:,} left out, {reason}" for reason, count in left_out.items())
 
 
 def chosen(tables: CocoTables, config: CocoConfig) -> tuple[np.ndarray, LeftOut]:
@@ -38,7 +33,7 @@ def chosen(tables: CocoTables, config: CocoConfig) -> tuple[np.ndarray, LeftOut]
     if not keep.any():
         raise DataError(
             f"None of the {len(tables)} annotations of '{tables.path}' is left: check the format's options. "
-            f"{counted(left_out)}."
+            f"{told_left_out(left_out)}."
         )
     with_annotations = len(np.unique(tables.image_row[tables.image_row >= 0]))
     _count(left_out, "images without an annotation", len(tables.image_ids) - with_annotations)
@@ -113,7 +108,7 @@ def _by_class(
     if not len(kept):
         raise DataError(
             f"No picture of '{tables.path}' has a category with all its objects annotated, {config.max_masks} at most "
-            f"(max_masks): check the format's options. {counted(left_out)}."
+            f"(max_masks): check the format's options. {told_left_out(left_out)}."
         )
     first = np.full(len(found), len(rows))
     np.minimum.at(first, group[rows], np.arange(len(rows)))

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pixelrefer_plugin.authoring import DataError, read_json, read_plain_pickle, shown
+from pixelrefer_plugin.authoring import DataError, read_json, read_plain_pickle, shown, told_left_out
 
 from .config import RefCocoConfig
-from .grouping import LeftOut, counted, grouped
+from .grouping import LeftOut, grouped
 from .instances import InstanceSamples, file_name, open_tables
 from .tables import CocoTables, Id, id_of, listed
 
@@ -66,7 +66,7 @@ def _of_split(every: Sequence[Mapping[str, Any]], split: str, path: Path) -> tup
     }
     left_out = {reason: count for reason, count in reasons.items() if count}
     if not said:
-        raise DataError(f"'{path}' has no sentences of the split '{split}': {counted(left_out)}.")
+        raise DataError(f"'{path}' has no sentences of the split '{split}': {told_left_out(left_out)}.")
     return said, left_out
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import PixelReferError, PromptError, RegionError, shown
+from ..errors import PixelReferError, PromptError, RegionError, counted, shown
 from .options import (
     CheckedCommand,
     clip_option,
@@ -26,7 +26,7 @@ from .options import (
     model_option,
     read_masks,
 )
-from .reporting import Failure, counted, plain, told
+from .reporting import Failure, plain, told
 from .segmenting import REQUEST
 from .typed import Typed, as_path, help_of, id_of, path_of, words_of
 from .values import MOST_TEXT, READ

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from ..errors import counted
 from .data import (
     MAX_LINES,
     by_count,
@@ -27,7 +28,7 @@ from .data import (
     stopping,
 )
 from .options import CheckedCommand, adapter_name_option, adapter_option
-from .reporting import Failure, counted, plain, quiet_libraries
+from .reporting import Failure, plain, quiet_libraries
 from .values import COUNT, MODEL, RECIPE, WRITTEN, WholeType, path_problem
 
 if TYPE_CHECKING:

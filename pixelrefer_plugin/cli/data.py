@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import DataError
+from ..errors import DataError, counted
 from .options import CheckedCommand, FunctionT, seed_option, setting_option
-from .reporting import INTERRUPTED, counted, plain
+from .reporting import INTERRUPTED, plain
 from .values import COUNT, READ, TEXT, WRITTEN, WholeType
 
 if TYPE_CHECKING:

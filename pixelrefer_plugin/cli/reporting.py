@@ -136,11 +136,6 @@ def plain(text: str) -> str:
     return shortened(_printable(" ".join(text.split())))
 
 
-def counted(number: int, noun: str) -> str:
-    """A number of things: `1 object`, `2,000 objects`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def _printable(line: str) -> str:
     return "".join(each if each.isprintable() else " " for each in line)
 

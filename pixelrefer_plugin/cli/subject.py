@@ -19,8 +19,8 @@ import click
 from PIL import Image
 
 from ..contracts.messages import MASK_MARKER, REGION_MARKER, asked, marker_kinds, marker_mismatch
-from ..errors import RegionError, SourceError, VideoError, placed, shown
-from ..media.images import load_image
+from ..errors import RegionError, SourceError, VideoError, counted, placed, shown
+from ..media.images import is_on_its_side, load_image
 from ..media.video import FOLDER_FPS, FrameSampling, Video, frame_at, frame_times, is_video_source, load_video
 from ..overlay import require_overlay_path, save_overlay
 from ..plugins import get_region_source, installed
@@ -28,7 +28,7 @@ from ..regions.region import Region, VideoRegion
 from ..sources import CheckedSource, load_region_source
 from ..weights.model_folder import is_model_folder, read_manifest
 from .options import GivenRegion, require_none
-from .reporting import Failure, counted, quiet_libraries
+from .reporting import Failure, quiet_libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,9 +312,8 @@ def _fitted(request: Request, image_hw: tuple[int, int]) -> list[GivenRegion]:
 
 def fitting_hint(region: Region | VideoRegion, request: Request, image_hw: tuple[int, int]) -> str:
     """What to do, for the message, where a region does not fit a picture or video of `image_hw`."""
-    turned = not request.is_video and _stored_hw(request.path) != image_hw
-    if turned and _fits(region.require_on, _stored_hw(request.path)):
-        height, width = image_hw
+    height, width = image_hw
+    if not request.is_video and is_on_its_side(request.path) and _fits(region.require_on, (width, height)):
         return (
             " It would fit the picture before it is turned: its EXIF data say how it is to be held, and so it is "
             f"{width} wide and {height} high. Give regions of the upright picture."
@@ -330,12 +329,6 @@ def _fits(check: Callable[[tuple[int, int]], Any], image_hw: tuple[int, int]) ->
     except RegionError:
         return False
     return True
-
-
-def _stored_hw(path: Path) -> tuple[int, int]:
-    """Height and width of a picture as it lies in its file."""
-    with Image.open(path) as picture:
-        return picture.height, picture.width
 
 
 # -- regions from a source ---------------------------------------------------------------------------------

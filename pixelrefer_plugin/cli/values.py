@@ -18,12 +18,10 @@ import click
 
 from ..contracts.messages import require_unicode
 from ..errors import PromptError, shown
-from ..media.paths import other_readings
+from ..media.paths import other_readings, path_shown
 
 MOST_TEXT = 10_000
 """Characters of a question: far more than people write, far fewer than fill a model's context."""
-
-_LONGEST_SHOWN = 300
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[^/?#\s]+/[^/?#\s]+)/?")
@@ -62,10 +60,10 @@ class ModelType(click.ParamType[str]):
         """Check `value`."""
         text = str(value)
         if found := _HUB.fullmatch(text):
-            self.fail(f"{_quoted(text)} is an address. Write the id alone: {found['id']}.", param, ctx)
+            self.fail(f"{path_shown(text)} is an address. Write the id alone: {found['id']}.", param, ctx)
         problem = text_problem(text) or path_problem(text, reads=True)
         if not problem and os.path.isfile(text):
-            problem = f"{_quoted(text)} is a file, expected the folder of a model, or an id such as OWNER/NAME."
+            problem = f"{path_shown(text)} is a file, expected the folder of a model, or an id such as OWNER/NAME."
         if problem:
             self.fail(problem, param, ctx)
         return text
@@ -116,11 +114,6 @@ TEXT = TextType()
 COUNT = WholeType()
 
 
-def _quoted(text: str) -> str:
-    """A path or text as messages name it: whole, if it may be one that somebody means."""
-    return f"'{text}'" if len(text) <= _LONGEST_SHOWN else shown(text)
-
-
 def text_problem(text: str) -> str:
     """What is wrong with a text that must say something; empty where nothing is."""
     if not text.strip():
@@ -128,11 +121,11 @@ def text_problem(text: str) -> str:
     if len(text) > MOST_TEXT:
         return f"It has {len(text):,} characters, at most {MOST_TEXT:,} are taken."
     if "\0" in text:
-        return f"{_quoted(text)} has a NUL character, which no text has."
+        return f"{path_shown(text)} has a NUL character, which no text has."
     try:
         require_unicode(text)
     except PromptError:
-        return f"{_quoted(text)} is no Unicode. Is it in another encoding than UTF-8?"
+        return f"{path_shown(text)} is no Unicode. Is it in another encoding than UTF-8?"
     return ""
 
 
@@ -141,16 +134,16 @@ def path_problem(text: str, *, reads: bool, takes_pipes: bool = False) -> str:
     if not text.strip():
         return "It is empty, expected a path."
     if "\0" in text:
-        return f"{_quoted(text)} has a NUL character, which no path has."
+        return f"{path_shown(text)} has a NUL character, which no path has."
     try:
         mode = os.stat(text).st_mode
     except OSError as error:
         if error.errno not in _MISSING:
-            return f"{_quoted(text)} cannot be used: {error.strerror or error}."
+            return f"{path_shown(text)} cannot be used: {error.strerror or error}."
         return _address(text, reads=reads) or (_meant(text) if reads else "")
     is_pipe = takes_pipes and stat.S_ISFIFO(mode)
     if reads and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_pipe):
-        return f"{_quoted(text)} is neither a file nor a folder."
+        return f"{path_shown(text)} is neither a file nor a folder."
     return ""
 
 
@@ -160,15 +153,15 @@ def _address(text: str, *, reads: bool) -> str:
         return ""
     if found["scheme"].lower() == "file":
         path = unquote(found["rest"]).removeprefix("localhost")
-        return f"{_quoted(text)} is an address. Write the path alone: {_quoted(path)}."
+        return f"{path_shown(text)} is an address. Write the path alone: {path_shown(path)}."
     if not reads:
-        return f"{_quoted(text)} is an address. Files are written on this machine only: give a path."
-    return f"{_quoted(text)} is an address, and nothing is downloaded. Download it first, then give the file's path."
+        return f"{path_shown(text)} is an address. Files are written on this machine only: give a path."
+    return f"{path_shown(text)} is an address, and nothing is downloaded. Download it first, then give the file's path."
 
 
 def _meant(text: str) -> str:
     """What is there under a name that is written a little otherwise."""
     for why, path in other_readings(text):
         if os.path.exists(path):
-            return f"There is no {_quoted(text)}: {why}. There is {_quoted(path)}."
+            return f"There is no {path_shown(text)}: {why}. There is {path_shown(path)}."
     return ""

@@ -31,6 +31,11 @@ class SampleFile(Protocol):
     def __getitem__(self, index: int) -> RegionSample: ...
 
 
+def told_left_out(left_out: Mapping[str, int]) -> str:
+    """What a file's `left_out` says, for a message: `2 left out, iscrowd (skip_crowd=false keeps them)`."""
+    return "; ".join(f"{count:,} left out, {reason}" for reason, count in left_out.items())
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataFormatSpec:
     """A data format: how the records of a file become training samples.

@@ -6,13 +6,12 @@ say which is which, in order. It knows no tokenizer and no model.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import PromptError, shown
+from ..errors import PromptError, did_you_mean, shown
 
 REGION_MARKER = "<region>"
 """What stands for the next region in a user's text."""
@@ -183,7 +182,5 @@ def _check_part(part: Mapping[str, Any], role: str) -> None:
 def _unknown_key(key: Any, kind: str) -> PromptError:
     known = PART_OPTIONS[kind]
     takes = f"It takes {', '.join(known)}." if known else "It takes none."
-    near = difflib.get_close_matches(str(key)[:80], known, n=1, cutoff=0.6)
-    near = [] if key in _HINTS else near
-    hint = _HINTS.get(key, f"Did you mean '{near[0]}'?" if near else "Leave it out.") if isinstance(key, str) else ""
+    hint = _HINTS.get(key, did_you_mean(key, known) or "Leave it out.").strip() if isinstance(key, str) else ""
     return PromptError(f"a content part with {kind} has no option {shown(key)}. {takes} {hint}".strip())

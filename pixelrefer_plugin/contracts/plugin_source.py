@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..errors import text_of
+from ..errors import did_you_mean, nearest, text_of
 from .plugin_api import NOT_SAID
 
 Kind = Literal["adapter", "backbone", "region source", "data format"]
@@ -133,9 +132,8 @@ def misspelt_hook(hooks: Iterable[str]) -> str:
     """What is wrong with the name of a function that is marked as a hook; empty where each of them is one."""
     for name in hooks:
         if name not in HOOKS:
-            near = difflib.get_close_matches(name, HOOKS, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Hooks are {HOOK_NAMES}"
-            return f"has a hook '{name}', which does not exist. {hint}"
+            hint = did_you_mean(name, HOOKS) or f" Hooks are {HOOK_NAMES}"
+            return f"has a hook '{name}', which does not exist.{hint}"
     return ""
 
 
@@ -144,9 +142,8 @@ def _unmarked_hook(functions: Iterable[str]) -> str:
     for name in functions:
         if name in HOOKS:
             return f"has a function '{name}' without @hookimpl above it"
-        near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.85)
-        if near:
-            return f"has a function '{name}', which is no hook. Did you mean '{near[0]}', with @hookimpl above it?"
+        if near := nearest(name, HOOKS, cutoff=0.85):
+            return f"has a function '{name}', which is no hook. Did you mean '{near}', with @hookimpl above it?"
     return ""
 
 

@@ -6,13 +6,12 @@ passed over or break the batch. It knows native processors; no conversation.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from transformers.processing_utils import TextKwargs
 
-from ..errors import PromptError, shown
+from ..errors import PromptError, did_you_mean, shown
 
 _MEDIA = {"images_kwargs": "image_processor", "videos_kwargs": "video_processor"}
 _SAMPLED = "say sampling=FrameSampling(...)"
@@ -52,8 +51,7 @@ def _require_known(options: Mapping[str, Any], known: set[str] | None, *, within
         if name in _OWN:
             raise PromptError(f"The option '{name}'{within} of the native processor is not to be given: {_OWN[name]}.")
         if known is not None and name not in known:
-            near = difflib.get_close_matches(str(name)[:80], known, n=1, cutoff=0.6)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, known)
             raise PromptError(f"The backbone's own processor has no option {shown(name)}{within}.{hint}")
 
 

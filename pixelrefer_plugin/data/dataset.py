@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import plugins
-from ..contracts.data_format import DataFormatSpec, SampleFile
+from ..contracts.data_format import DataFormatSpec, SampleFile, told_left_out
 from ..contracts.samples import MEDIA_KINDS, SAMPLE_FAULTS, RecordPlace, RegionSample, files_of, require_below
 from ..errors import DataError, Defect, ImageError, PixelReferError, PluginError, SampleError, shown
 from ..files import require_path
@@ -67,6 +67,12 @@ class _SamplesByIndex:
             return self[index]
         except SampleError as error:
             return error
+
+
+def files_shown(dataset: Any, index: int) -> list[str | os.PathLike[str]]:
+    """The files of a sample of any dataset: as its `media` says, or by reading the sample where it has none."""
+    known = getattr(dataset, "media", None)
+    return dataset[index].paths if known is None else list(known(index))
 
 
 class RegionDataset(_SamplesByIndex):
@@ -179,15 +185,14 @@ class RegionDataset(_SamplesByIndex):
     @property
     def left_out_text(self) -> str:
         """That for people, `2 left out, iscrowd (skip_crowd=false keeps them)`; empty where nothing is left out."""
-        return "; ".join(f"{count:,} left out, {reason}" for reason, count in self.left_out.items())
+        return told_left_out(self.left_out)
 
     def _sample(self, index: int) -> RegionSample:
         return self._samples[index]
 
     def media(self, index: int) -> list[str | os.PathLike[str]]:
         """As of any dataset; a format may know them before it reads the sample."""
-        known = getattr(self._samples, "media", None)
-        return super().media(index) if known is None else known(index)
+        return files_shown(self._samples, index)
 
     def _require_samples(self) -> None:
         if not len(self) and self.left_out:
@@ -252,8 +257,7 @@ class MixedDataset(_SamplesByIndex):
     def media(self, index: int) -> list[str | os.PathLike[str]]:
         """As of the dataset that has the sample."""
         dataset, chosen = self._place(index)
-        found: list[str | os.PathLike[str]] = dataset.media(chosen)
-        return found
+        return files_shown(dataset, chosen)
 
     def _place(self, index: int) -> tuple[Any, int]:
         """The dataset that has a sample, and its number there."""
@@ -369,11 +373,10 @@ class _CheckedFile:
             return _left_out(self._file)
 
     def media(self, index: int) -> list[str | os.PathLike[str]]:
-        known = getattr(self._file, "media", None)
-        if known is None or self._strict_root is not None:  # which only a sample that is read has been held to
+        if not hasattr(self._file, "media") or self._strict_root is not None:  # to which a sample is held when read
             return self[index].paths
         with _as_defects(RecordPlace(self._name, index, Path()), self._format, "media"):
-            return list(known(index))
+            return files_shown(self._file, index)
 
     def __getitem__(self, index: int) -> RegionSample:
         with _as_defects(RecordPlace(self._name, index, Path()), self._format, "__getitem__"):

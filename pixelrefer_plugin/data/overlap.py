@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from ..contracts.samples import RegionSample
-from ..errors import PixelReferError
+from ..errors import PixelReferError, counted
 from ..files import open_regular
+from .dataset import files_shown
 
 _MOST_READ = 50_000  # samples of a side
 _MOST_COMPARED = 20_000  # files whose beginnings are read
@@ -46,9 +47,9 @@ class Overlap:
         """What the user should know; empty where they have nothing in common."""
         said = []
         if self.media:
-            said.append(f"{_counted(len(self.media), 'picture or video', 'pictures or videos')} {_some(self.media)}")
+            said.append(f"{counted(len(self.media), 'picture or video', 'pictures or videos')} {_some(self.media)}")
         if self.samples:
-            said.append(f"{_counted(len(self.samples), 'whole sample', 'whole samples')} {_some(self.samples)}")
+            said.append(f"{counted(len(self.samples), 'whole sample')} {_some(self.samples)}")
         if not said:
             return ""
         return f"training and held-out data share {' and '.join(said)}: held-out figures will look too good"
@@ -58,8 +59,8 @@ def find_overlap(train: Any, held_out: Any) -> Overlap:
     """What two datasets have in common, of at most 50,000 samples of each, spread evenly.
 
     Args:
-        train: a dataset: `len(train)` samples, `train[index]` gives one and `train.media(index)` its files; or they
-            raise errors of this package.
+        train: `len(train)` samples; `train[index]` gives one, or raises an error of this package. `train.media(index)`
+            may tell its files.
         held_out: likewise.
     """
     of_train = dict(_media(train))
@@ -131,7 +132,7 @@ def _media(dataset: Any) -> Iterator[tuple[int, tuple[str, ...]]]:
     length = len(dataset)
     for index in np.unique(np.linspace(0, length - 1, min(length, _MOST_READ), dtype=int)).tolist():
         with suppress(PixelReferError):  # what is wrong with it, its batch says
-            yield index, tuple(_real(os.fspath(path)) for path in dataset.media(index))
+            yield index, tuple(_real(os.fspath(path)) for path in files_shown(dataset, index))
 
 
 @lru_cache(maxsize=2**18)  # frames of a video are shown by many samples
@@ -153,10 +154,6 @@ def _identity(sample: RegionSample, media: tuple[str, ...]) -> int:
         for message in sample.messages
     ]
     return hash((media, repr(texts), pickle.dumps(sample.regions)))
-
-
-def _counted(number: int, one: str, several: str) -> str:
-    return f"{number:,} {one if number == 1 else several}"
 
 
 def _some(names: tuple[str, ...]) -> str:

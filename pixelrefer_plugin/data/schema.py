@@ -6,7 +6,6 @@ It knows no files of records and no model.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -19,7 +18,17 @@ from PIL import Image
 
 from ..contracts.messages import Turn
 from ..contracts.samples import MEDIA_KINDS, MediaKind, RecordPlace, RegionSample, marker_defects
-from ..errors import DataError, Defect, DefectKind, ImageError, PixelReferError, RegionError, placed, shown
+from ..errors import (
+    DataError,
+    Defect,
+    DefectKind,
+    ImageError,
+    PixelReferError,
+    RegionError,
+    did_you_mean,
+    placed,
+    shown,
+)
 from ..media.paths import why_no_path
 from ..regions.given import compress_rle
 from ..regions.mask import RegionMask
@@ -199,8 +208,7 @@ def _require_known(given: Iterable[str], known: Sequence[str], what: str) -> Non
     unknown = [str(key) for key in given if key not in known]
     if not unknown:
         return
-    near = difflib.get_close_matches(unknown[0], known, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(unknown[0], known)
     raise DataError(f"{what} has no key {', '.join(map(shown, unknown[:20]))}.{hint} Its keys: {', '.join(known)}.")
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from ..errors import ImageError, PixelReferError, shown
+from ..errors import ImageError, PixelReferError
 from .formats import PILLOW_READS, greatest_value, num_frames, opened, takes_too_long
-from .paths import why_missing
+from .paths import path_shown, why_missing
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ _TURN_OF_ORIENTATION = {
 _LYING = (5, 6, 7, 8)  # orientations whose height and width are exchanged
 _MAX_16_BIT = 65535
 _MOST_BITS_RECORDED = 14  # of 16: pictures that use fewer are seldom merely dark
-_LONGEST_PATH = 300  # characters that a message shows as they are
 
 ReadT = TypeVar("ReadT")
 
@@ -131,12 +130,6 @@ def read_with(
 def _named(source: Any) -> str:
     """What to call a picture in messages."""
     return f"Image {path_shown(source)}" if isinstance(source, str | os.PathLike) else "The image"
-
-
-def path_shown(path: str | os.PathLike[str]) -> str:
-    """A path in quotes, shortened where it is none but a long text."""
-    text = str(path)
-    return f"'{text}'" if len(text) <= _LONGEST_PATH and text.isprintable() else shown(text)
 
 
 def decoded(picture: Image.Image, name: str) -> Image.Image:

@@ -8,6 +8,9 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
+from ..errors import shown
+
+_LONGEST = 300  # characters that a message shows as they are
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 # What people write for a path that is called otherwise, most certain first.
@@ -20,6 +23,12 @@ _READINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("its letters are composed otherwise", lambda text: unicodedata.normalize("NFC", text)),
     ("its letters are composed otherwise", lambda text: unicodedata.normalize("NFD", text)),
 )
+
+
+def path_shown(path: str | os.PathLike[str]) -> str:
+    """A path in quotes, as messages name it; shortened where it is none but a long text."""
+    text = str(path)
+    return f"'{text}'" if len(text) <= _LONGEST and text.isprintable() else shown(text)
 
 
 def other_readings(text: str) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,8 @@ from PIL import Image
 
 from ..errors import FrameError, ImageError, VideoError, shown
 from .formats import num_frames, opened, picture_suffixes
-from .images import load_image, path_shown
+from .images import load_image
+from .paths import path_shown
 from .video_file import FoundVideo, end_of, open_file, stack_frames
 
 logger = logging.getLogger(__name__)

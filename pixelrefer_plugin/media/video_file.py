@@ -23,8 +23,8 @@ from av.stream import Disposition
 from PIL import Image
 
 from ..errors import VideoError
-from .images import load_image, path_shown
-from .paths import why_missing
+from .images import load_image
+from .paths import path_shown, why_missing
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import RegionError, placed, shown
-from ..media.images import path_shown
+from ..errors import RegionError, counted, placed, shown
+from ..media.paths import path_shown
 from .clipping import clipped
 from .given import (
     finite_numbers,
@@ -258,7 +258,7 @@ class VideoRegion:
         first = ", ".join(map(str, frames[:3])) + (f", ... {frames[-1]}" if len(frames) > 3 else "")
         absent = f", absent on {len(self.absent)}" if self.absent else ""
         where = f", video_index={self.video_index}" if self.video_index else ""
-        return f"VideoRegion({kinds} on {_counted(len(frames), 'frame')}: {first}{absent}{where})"
+        return f"VideoRegion({kinds} on {counted(len(frames), 'frame')}: {first}{absent}{where})"
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, Mapping) or not self.frames:
@@ -338,17 +338,13 @@ def _described(kind: str, data: Any) -> str:
     if kind == "box":
         return f"({', '.join(f'{each:g}' for each in data)})"
     if kind == "polygon":
-        points = _counted(sum(len(ring) // 2 for ring in data), "point")
+        points = counted(sum(len(ring) // 2 for ring in data), "point")
         return f"of {points}" if len(data) == 1 else f"of {len(data)} rings, {points}"
     if kind in ("points", "scribble"):
         points, extent = data
-        told = f"({points[0][0]:g}, {points[0][1]:g})" if len(points) == 1 else f"of {_counted(len(points), 'point')}"
+        told = f"({points[0][0]:g}, {points[0][1]:g})" if len(points) == 1 else f"of {counted(len(points), 'point')}"
         return f"{told}, {'radius' if kind == 'points' else 'width'} {extent:g} px"
     if kind == "mask":
         return f"of {data.area:,} px in {data.box_xyxy} on {data.image_hw[1]}x{data.image_hw[0]}"
     runs, (height, width) = data
     return f"of {sum(runs[1::2]):,} px on {width}x{height}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

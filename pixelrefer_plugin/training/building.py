@@ -21,7 +21,7 @@ from transformers import TrainingArguments, set_seed
 from ..contracts.backbone import BackboneSpec
 from ..contracts.samples import RegionSample
 from ..conversation.token_ids import TokenIds
-from ..data.dataset import MixedDataset, RegionDataset
+from ..data.dataset import MixedDataset, RegionDataset, files_shown
 from ..errors import CheckpointError, ConfigError, PromptError, TrainingError, text_of
 from ..model import RegionModel
 from ..plugins import backbone_for, get_adapter, require_adapter_name
@@ -426,6 +426,10 @@ class _First(Subset[Any]):
     def __init__(self, dataset: RegionDataset, limit: int) -> None:
         super().__init__(dataset, range(limit))  # type: ignore[arg-type]  # any with __getitem__ will do
         self.name = f"the first {limit} of {dataset.name}"
+
+    def media(self, index: int) -> list[str | os.PathLike[str]]:
+        """As of the dataset."""
+        return files_shown(self.dataset, index)
 
 
 def _part(source: SourceSection, dataset: RegionDataset) -> Part:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ..errors import TrainingError, shown
+from ..errors import TrainingError, counted, shown, text_of
 from ..files import put_folder, restore_folder
 
 MODEL_FOLDER = "model"
@@ -161,15 +161,12 @@ def _read_run(checkpoint: Path) -> dict[str, Any]:
 
 def _require_as_many(checkpoint: Path, earlier: Any, now: Any) -> None:
     if isinstance(earlier, int) and isinstance(now, int) and earlier != now:
+        writers = counted(earlier, "process", "processes")
         raise TrainingError(
-            f"'{checkpoint}' was written by {_processes(earlier)}, here {'are' if now > 1 else 'is'} {now}: each takes "
-            f"other samples then. Resume with {_processes(earlier)}, or start anew from the checkpoint's model: "
+            f"'{checkpoint}' was written by {writers}, here {'are' if now > 1 else 'is'} {now}: each takes "
+            f"other samples then. Resume with {writers}, or start anew from the checkpoint's model: "
             f"model.backbone={checkpoint / MODEL_FOLDER}."
         )
-
-
-def _processes(number: int) -> str:
-    return f"{number} process{'es' if number != 1 else ''}"
 
 
 def _require_as_written(checkpoint: Path, likenesses: Mapping[str, Any]) -> None:
@@ -190,11 +187,8 @@ def _not_whole(checkpoint: Path, missing: Sequence[str]) -> TrainingError:
 
 def damaged(checkpoint: Path, file: str, reason: object) -> TrainingError:
     """The error for a checkpoint that cannot be resumed from."""
-    text = " ".join(str(reason).split())
-    return TrainingError(
-        f"'{checkpoint}' is damaged, in {file}: {text[:200].rstrip('.') or type(reason).__name__}. "
-        f"{_other_way(checkpoint)}"
-    )
+    text = text_of(reason).rstrip(".") or type(reason).__name__
+    return TrainingError(f"'{checkpoint}' is damaged, in {file}: {text}. {_other_way(checkpoint)}")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ whether a LoRA target matches, is checked when the model is there.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..errors import ConfigError, PixelReferError, VideoError, shown
+from ..errors import ConfigError, PixelReferError, VideoError, did_you_mean, nearest, shown
 from ..media.video import FrameSampling
 from ..plugins import get_adapter, require_adapter_name
 from ..weights import model_folder
@@ -401,9 +400,7 @@ def _adapter_told(section: ModelSection) -> str | None:
 def unknown_recipe(name: str, recipes: Mapping[str, Recipe]) -> str:
     """What is said of a recipe that is none of these."""
     known = ", ".join(f"'{each}'" for each in recipes)
-    near = difflib.get_close_matches(name[:_MOST_SHOWN], recipes, n=1, cutoff=0.6)
-    meant = f" Did you mean '{near[0]}'?" if near else ""
-    return f"must be {known}, got {shown(name)}.{meant}"
+    return f"must be {known}, got {shown(name)}.{did_you_mean(name, recipes)}"
 
 
 def recipe_rules(config: TrainConfig, recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -477,17 +474,16 @@ def _nearest(error: ErrorDetails) -> str:
     if error["type"] != "literal_error" or not isinstance(error["input"], str):
         return ""
     known = re.findall(r"'([^']*)'", error["msg"])
-    near = difflib.get_close_matches(error["input"][:_MOST_SHOWN], known, n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    return did_you_mean(error["input"], known)
 
 
 def _unknown_key(loc: Sequence[str]) -> str:
     section, name = _section_at(loc[:-1]), loc[-1]
     known = list(section.model_fields)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = nearest(name, known)
     elsewhere = [dotted for dotted, _ in config_keys() if dotted.rpartition(".")[2] == name]
     if near or elsewhere:
-        return f"there is no such key. Did you mean '{near[0] if near else elsewhere[0]}'?"
+        return f"there is no such key. Did you mean '{near or elsewhere[0]}'?"
     return f"there is no such key. Keys here: {', '.join(known)}."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import pickle
@@ -12,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor
 
-from ..errors import CheckpointError, PixelReferError, refusing, shown
+from ..errors import CheckpointError, PixelReferError, did_you_mean, refusing, shown
 from ..plugins import adapter_layouts, backbone_for
 from . import model_folder
 from .foreign import find_foreign, require_bounded
@@ -98,8 +97,7 @@ def _require_attention(name: Any) -> None:
             f"{', '.join(each for each in known if '|' not in each)}."
         )
     if name not in known:
-        near = difflib.get_close_matches(str(name)[:80], known, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, known, cutoff=0.5)
         there = ", ".join(each for each in known if "|" not in each)
         raise CheckpointError(f"There is no attention implementation {shown(name)}, only {there}.{hint}")
     package = _FLASH.get(name.rpartition("|")[2])
