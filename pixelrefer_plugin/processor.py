@@ -120,7 +120,9 @@ class RegionProcessor:
             conversations: messages `{"role": ..., "content": ...}`; content is text, or parts
                 `{"type": "text", "text": ...}`, `{"type": "image", "image": path, picture or array}`,
                 `{"type": "video", "video": path, folder of frames, array or Video}`, the latter with `fps` or
-                `times_s` where the frames alone do not tell. `<region>` in a text stands for the next region, `<seg>`
+                `times_s` where the frames alone do not tell. A picture may have `min_pixels` and `max_pixels`, alike
+                in a batch; a video `nframes` or, of a file, `fps`, and `max_frames`: which frames are read. Any other
+                key is refused. `<region>` in a text stands for the next region, `<seg>`
                 in an answer of the assistant for the mask of the next one.
             regions: the regions of the conversation in the order of their `<region>`s and `<seg>`s, or one such list
                 per conversation: a `Region` on an image, a `VideoRegion` or `{frame index: Region}` on a video.

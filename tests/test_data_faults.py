@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -506,6 +506,16 @@ def test_what_is_no_path_is_named_as_what_it_is(path, message, quick, folder):
     video = {"video": path, "messages": [{**QA[0], "content": "What is it?"}, QA[1]]}
     ((defect, *_),) = found(folder, video, quick=quick)
     assert re.search(message, defect[1])
+
+
+@given(st.text(max_size=40) | st.text("./\\\\%~:é\u0301 ab", max_size=40), st.sampled_from(["image", "video"]))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_a_path_or_a_defect(folder, text, kind):
+    of_kind = record(text) if kind == "image" else {"video": text, "messages": [{**QA[0], "content": "What?"}, QA[1]]}
+    for quick in (True, False):
+        (defects,) = found(folder, of_kind, quick=quick)
+        assert defects or (folder / text).exists()
+        assert sum(len(message) for _, message in defects) < 1500
 
 
 @pytest.mark.parametrize("quick", [True, False])
