@@ -1136,3 +1136,15 @@ def test_a_mixture_of_nothing():
         MixedDataset([])
     with pytest.raises(DataError, match=r"Weight 0\.1 leaves no sample of as, which has 1"):
         MixedDataset([(dataset_of("a"), 0.1)])
+
+
+def test_an_object_is_told_wherever_the_first_mebibyte_ends(tmp_path, monkeypatch):
+    annotation = {"id": 1, "bbox": [-10, 2.5, 1.5e-3, 12e5], "iscrowd": False, "name": "M\u00fcll \\", "area": None}
+    whole = {"images": [{"id": 1}], "annotations": [annotation] * 3, "categories": []}
+    text = json.dumps(whole).replace("0.0015", "1.5e-3")
+    path = tmp_path / "one.json"
+    for end in range(2, len(text)):
+        monkeypatch.setattr(records, "_PEEK_BYTES", end)
+        path.write_text(text)
+        found = peek(path)
+        assert list(found) == list(whole)[: len(found)]

@@ -379,9 +379,11 @@ def _value(text: str, position: int) -> tuple[Any, int]:
     try:
         value, end = LENIENT_DECODER.raw_decode(text, position)
     except json.JSONDecodeError as error:
-        in_escape = "uXXXX" in error.msg and error.pos + len("uXXXX") > len(text)
+        in_escape = "uXXXX" in error.msg and error.pos + len("uXXXX") >= len(text)
         in_string = error.msg.startswith("Unterminated string")
-        if in_string or in_escape or any(word.startswith(text[error.pos :]) for word in _WORDS):
+        rest = text[error.pos :]
+        in_number = not rest.strip(".eE+-")  # such as the point of 2.5
+        if in_string or in_escape or in_number or any(word.startswith(rest) for word in _WORDS):
             raise _Cut from error
         raise
     if isinstance(value, int | float) and not text[end:].strip("0123456789.eE+-"):  # of a number this may be a part
