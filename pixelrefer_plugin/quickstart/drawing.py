@@ -27,8 +27,7 @@ def draw_answers(answers: Answers, title: str, path: Path, *, columns: int = 4, 
         axis.imshow(_still(example))
         for asked, each in zip(example.asked, given, strict=True):
             _draw_answer(axis, asked, each.text)
-    with written_whole(path) as made:
-        figure.savefig(made, dpi=110)
+    _save(figure, path)
 
 
 def draw_masks(answers: Answers, title: str, path: Path, *, columns: int = 4, rows: int = 2) -> None:
@@ -45,8 +44,7 @@ def draw_masks(answers: Answers, title: str, path: Path, *, columns: int = 4, ro
         asked = next((each for each in pairs if each.kind == kind), example.asked[0])
         about = asked.region if asked.found_by is None else pairs[asked.found_by].mask
         _draw_question(axis, asked, pairs[asked], about)
-    with written_whole(path) as made:
-        figure.savefig(made, dpi=110)
+    _save(figure, path)
 
 
 def _panels(title: str, columns: int, rows: int) -> tuple[Figure, Any]:
@@ -68,8 +66,7 @@ def draw_losses(losses: Sequence[float], path: Path) -> None:
     axis.plot(np.arange(len(mean)) + window - 1, mean, color="navy", label=f"mean of {window}")
     axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
     axis.legend()
-    with written_whole(path) as made:
-        figure.savefig(made, dpi=110)
+    _save(figure, path)
 
 
 def _still(example: Example) -> NDArray[np.uint8]:
@@ -130,3 +127,8 @@ def _boxes_xyxy(asked: Asked) -> Iterator[Any]:
         yield from (region.data for region in asked.region.frames.values())
     elif asked.region is not None:
         yield asked.region.data
+
+
+def _save(figure: Any, path: Path) -> None:
+    with written_whole(path) as made:
+        figure.savefig(made, dpi=110)
