@@ -97,7 +97,7 @@ def test_as_written_it_learns_and_answers(tmp_path):
 @pytest.mark.slow
 def test_the_new_task_is_learned_and_the_old_one_reported(tmp_path):
     report = tmp_path / "new_task.json"
-    command = [sys.executable, ROOT / "benchmarks" / "new_task.py", "--json", report]
+    command = [sys.executable, ROOT / "speed" / "new_task.py", "--json", report]
     subprocess.run(list(map(str, command)), cwd=tmp_path, check=True)
     result = json.loads(report.read_text())["result"]
     new, old = result["new_task"], result["old_task"]

@@ -524,7 +524,7 @@ def test_no_objects_lose_nothing():
 
 
 def test_the_benchmark_runs(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "speed"))
     from mask_decoder import TINY, measure
 
     results = [*measure("micro", **TINY)]

@@ -34,7 +34,7 @@ _ONE_CALL: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 
 # Crops go through the tower in one call; on a CPU in calls of so many values (patches times their width), 1,536 patches
 # of a real tower: what a larger call works on no longer fits the caches, and it takes half as long again
-# (benchmarks/many_regions.py).
+# (speed/many_regions.py).
 _VALUES_A_CALL = 1536 * 1152
 
 # Stands in for placeholder ids beyond the embedding table; its embedding is overwritten by the splice.

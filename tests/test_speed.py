@@ -1,19 +1,19 @@
-"""The FLOP counts of `benchmarks/paper_efficiency.py`, derived again from the shapes of the matrices; and that
-`benchmarks/training.py` compares like with like, and `benchmarks/lora_step.py` runs."""
+"""The FLOP counts of `speed/paper_efficiency.py`, derived again from the shapes of the matrices; and that
+`speed/training.py` compares like with like, and `speed/lora_step.py` runs."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "speed"))
 
 from joint_training import measure_all as measure_joint_training
 from joint_training import summary as summary_of_joint_training
 from lora_step import measure as measure_lora_step
 from many_masks import TINY as TINY_FRAMES
 from many_masks import measure as measure_many_masks
-from paper_efficiency import (  # benchmarks are scripts, not a package
+from paper_efficiency import (  # scripts, not a package
     GLOBAL_TOKENS,
     LOCAL_TOKENS,
     ROWS,

@@ -3,7 +3,7 @@
 A VideoLLaMA3 of the real classes and of the real tower's width, with few layers and random weights; one 1280x720
 photograph at its native resolution (4,641 scene tokens), 64 ellipses. A call is the processor and a forward.
 
-    python benchmarks/many_regions.py --json many_regions.json
+    python speed/many_regions.py --json many_regions.json
 """
 
 import argparse

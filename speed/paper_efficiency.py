@@ -3,9 +3,9 @@
 FLOPs are counted on the real modules without memory for them (`meta` tensors): VideoLLaMA3 of 2B and 7B, pictures
 that go through the real processor and planner. Peak memory and time need a GPU and are measured with random weights.
 
-    python benchmarks/paper_efficiency.py --json paper_efficiency.json
-    python benchmarks/paper_efficiency.py --gpu --json paper_efficiency.json
-    python benchmarks/paper_efficiency.py --gpu --device cpu --tiny      # the same code on a machine without one
+    python speed/paper_efficiency.py --json paper_efficiency.json
+    python speed/paper_efficiency.py --gpu --json paper_efficiency.json
+    python speed/paper_efficiency.py --gpu --device cpu --tiny      # the same code on a machine without one
 """
 
 import argparse

@@ -3,7 +3,7 @@
 A JSON Lines file and a JSON array of the same samples, about 300 bytes each. Every way of opening runs in a process of
 its own, which then reads 1,000 samples at random; its peak memory is above that of a process which opens nothing.
 
-    python benchmarks/data_opening.py --samples 2000000 --json data_opening.json
+    python speed/data_opening.py --samples 2000000 --json data_opening.json
 """
 
 import argparse

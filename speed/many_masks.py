@@ -4,7 +4,7 @@ A region here is a mask made compact and planned by a processor with `saot`. The
 each pixel of the frame, and takes box, area and the share of each patch from that. Both see the same frames: ellipses
 of 40 to 2000 pixels, and noise over the whole frame, the worst case.
 
-    OMP_NUM_THREADS=1 python benchmarks/many_masks.py --json many_masks.json
+    OMP_NUM_THREADS=1 python speed/many_masks.py --json many_masks.json
 """
 
 import argparse

@@ -4,7 +4,7 @@ All have random weights and see the same pictures. For a published size the othe
 where it is installed, the steps of Meta's `sam2` package, with all objects in one batch. Ours and Meta's are also run
 object by object, as UniPixel's authors run theirs, which encodes every picture anew for each.
 
-    OMP_NUM_THREADS=1 python benchmarks/mask_decoder.py --cpu-time --json mask_decoder.json
+    OMP_NUM_THREADS=1 python speed/mask_decoder.py --cpu-time --json mask_decoder.json
 """
 
 import argparse

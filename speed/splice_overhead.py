@@ -5,7 +5,7 @@ tokens long. Two questions: how much longer a forward without regions takes than
 share of a forward the splice itself takes with 32 regions of about 32 tokens: finding the slots, and the decoder
 hook without the encoding of the regions that it starts.
 
-    python benchmarks/splice_overhead.py --json splice_overhead.json
+    python speed/splice_overhead.py --json splice_overhead.json
 """
 
 import argparse

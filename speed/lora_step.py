@@ -3,11 +3,11 @@
 The real class at the size of PixelRefer-2B with random weights in bfloat16, SAOT, LoRA on the decoder, gradient
 checkpointing, AdamW; each sample a 1280x720 picture with eight regions, each asked about in a turn of its own.
 
-    python benchmarks/lora_step.py --peak-tflops 989 --json lora_step.json      # of an H100 or H200, dense bf16
-    python benchmarks/lora_step.py --device cpu --tiny                          # the same code without a GPU
+    python speed/lora_step.py --peak-tflops 989 --json lora_step.json      # of an H100 or H200, dense bf16
+    python speed/lora_step.py --device cpu --tiny                          # the same code without a GPU
 
 MFU counts what the arithmetic needs, one forward and one backward; what gradient checkpointing computes twice is not
-in it. The data loader is not timed (benchmarks/training.py does).
+in it. The data loader is not timed (speed/training.py does).
 """
 
 import argparse

@@ -3,7 +3,7 @@
 The task of docs/own-data.md, with its commands and its configuration: which shape is a region? The base has only ever
 been asked about digits and colours of whole pictures.
 
-    python benchmarks/new_task.py --json new_task.json
+    python speed/new_task.py --json new_task.json
 
 Held out are pictures of the same photographs' parts (as `pixelrefer convert` splits them), and pictures made of parts
 of the photographs that neither the base nor the training has seen, each region of which is asked about alone.

@@ -4,7 +4,7 @@ The tiny VideoLLaMA3 of the real classes with SAOT, decoder LoRA and the whole a
 to disk: pictures of 56 to 448 px, one to three turns with answers of 3 to 300 words, up to six regions as RLE masks.
 Steps are timed on batches that are there already; the loader alone, from the files, with two workers.
 
-    python benchmarks/training.py --json training.json
+    python speed/training.py --json training.json
 """
 
 import argparse

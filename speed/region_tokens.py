@@ -4,8 +4,8 @@ Times what SAOT and OCI add to a model: masks, plans, crops and the tokenizer; t
 1280x720 photograph, tower width 1152, decoder width 1536, n = 32, float32. On a GPU the tokenizers alone, forward and
 forward + backward.
 
-    python benchmarks/region_tokens.py --json region_tokens.json
-    python benchmarks/region_tokens.py --device cuda
+    python speed/region_tokens.py --json region_tokens.json
+    python speed/region_tokens.py --device cuda
 """
 
 import argparse

@@ -5,7 +5,7 @@ asked as often as in the training of its own, so there are twice as many questio
 are as many in all, and each kind is asked half as often. Where clicks are asked about, a first stage asks about them
 alone; masks out alone take the other steps.
 
-    OMP_NUM_THREADS=1 python benchmarks/joint_training.py --seeds 0 1 2 --processes 2 --json joint_training.json
+    OMP_NUM_THREADS=1 python speed/joint_training.py --seeds 0 1 2 --processes 2 --json joint_training.json
 
 A seed is that of the weights and of all training questions; held-out scenes are the same for all. Earlier masks
 (`memory`) are the true ones here, so that answers do not hang on what a model segments.
