@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from .errors import SpliceError as SpliceError
     from .errors import TrainingError as TrainingError
     from .errors import VideoError as VideoError
-    from .evaluation.metrics import MaskScores as MaskScores
-    from .evaluation.metrics import PixelQAResult as PixelQAResult
-    from .evaluation.metrics import boundary_accuracy as boundary_accuracy
-    from .evaluation.metrics import j_and_f as j_and_f
-    from .evaluation.metrics import pixel_qa_score as pixel_qa_score
-    from .evaluation.metrics import region_similarity as region_similarity
+    from .evaluation.mask_metrics import MaskScores as MaskScores
+    from .evaluation.mask_metrics import PixelQAResult as PixelQAResult
+    from .evaluation.mask_metrics import boundary_accuracy as boundary_accuracy
+    from .evaluation.mask_metrics import j_and_f as j_and_f
+    from .evaluation.mask_metrics import pixel_qa_score as pixel_qa_score
+    from .evaluation.mask_metrics import region_similarity as region_similarity
     from .masks.objects import GeneratedMasks as GeneratedMasks
     from .media.images import load_image as load_image
     from .media.video import FrameSampling as FrameSampling

@@ -9,7 +9,7 @@ from videos import grey_frames, write_video
 
 from pixelrefer_plugin import FrameSampling, Region, RegionSample, VideoRegion, load_video
 from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, questions
-from pixelrefer_plugin.evaluation.metrics import j_and_f, overlap
+from pixelrefer_plugin.evaluation.mask_metrics import j_and_f, overlap
 from pixelrefer_plugin.testing import make_pair
 
 HW = (48, 64)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pixelrefer_plugin.errors import PixelReferError, RegionError
-from pixelrefer_plugin.evaluation.metrics import (
+from pixelrefer_plugin.evaluation.mask_metrics import (
     MaskScores,
     PixelQAResult,
     VideoScore,

@@ -26,7 +26,7 @@ from ..errors import PixelReferError, PromptError, SampleError, placed
 from ..media.video import FrameSampling, Video, load_video
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
-from .metrics import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
+from .mask_metrics import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
 
 if TYPE_CHECKING:
     from ..contracts.masks import SegmentedObject
