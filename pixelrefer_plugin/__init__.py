@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from .errors import CheckpointError as CheckpointError
     from .errors import ConfigError as ConfigError
     from .errors import DataError as DataError
+    from .errors import EvaluationError as EvaluationError
     from .errors import ImageError as ImageError
+    from .errors import JudgeError as JudgeError
     from .errors import PixelReferError as PixelReferError
     from .errors import PluginError as PluginError
     from .errors import PromptError as PromptError

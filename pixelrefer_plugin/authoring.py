@@ -31,12 +31,20 @@ if TYPE_CHECKING:
     from .contracts.backbone import NativeCall as NativeCall
     from .contracts.backbone import Parts as Parts
     from .contracts.backbone import Scene as Scene
+    from .contracts.benchmark import BenchmarkFile as BenchmarkFile
+    from .contracts.benchmark import BenchmarkSpec as BenchmarkSpec
+    from .contracts.benchmark import JudgeRequest as JudgeRequest
+    from .contracts.benchmark import Prompt as Prompt
+    from .contracts.benchmark import PublishedFigure as PublishedFigure
+    from .contracts.benchmark import Tools as Tools
     from .contracts.data_format import DataFormatSpec as DataFormatSpec
     from .contracts.data_format import SampleFile as SampleFile
     from .contracts.data_format import told_left_out as told_left_out
     from .contracts.encoded import EncodedPrompts as EncodedPrompts
     from .contracts.encoded import EncodedView as EncodedView
     from .contracts.encoded import FeatureGrids as FeatureGrids
+    from .contracts.figures import Figure as Figure
+    from .contracts.figures import Scores as Scores
     from .contracts.masks import Clips as Clips
     from .contracts.masks import Masks as Masks
     from .contracts.masks import MaskTargets as MaskTargets
@@ -47,6 +55,8 @@ if TYPE_CHECKING:
     from .contracts.module import MaskModule as MaskModule
     from .contracts.module import Shapes as Shapes
     from .contracts.options import check_field as check_field
+    from .contracts.questions import Answer as Answer
+    from .contracts.questions import Question as Question
     from .contracts.region_source import RegionSource as RegionSource
     from .contracts.region_source import RegionSourceSpec as RegionSourceSpec
     from .contracts.samples import RecordPlace as RecordPlace
@@ -63,6 +73,7 @@ if TYPE_CHECKING:
     from .data.conversation import read_segmentation as read_segmentation
     from .data.conversation import read_turns as read_turns
     from .data.conversation import size_of as size_of
+    from .data.dataset import RegionDataset as RegionDataset
     from .data.json_object import Element as Element
     from .data.json_object import read_span as read_span
     from .data.json_object import scan_object as scan_object
@@ -81,7 +92,9 @@ if TYPE_CHECKING:
     from .errors import DataError as DataError
     from .errors import Defect as Defect
     from .errors import DefectKind as DefectKind
+    from .errors import EvaluationError as EvaluationError
     from .errors import ImageError as ImageError
+    from .errors import JudgeError as JudgeError
     from .errors import PixelReferError as PixelReferError
     from .errors import PluginError as PluginError
     from .errors import PromptError as PromptError

@@ -366,6 +366,14 @@ class TrainingError(PixelReferError):
     """Training cannot start, or had to be stopped: the message names groups or samples."""
 
 
+class EvaluationError(PixelReferError):
+    """A measurement cannot be made: answers that do not fit their questions, or a tool that is missing."""
+
+
+class JudgeError(EvaluationError):
+    """A judge is missing, refuses, or does not answer; the message says how many answers are missing."""
+
+
 DefectKind = Literal["format", "media", "size", "markers", "region", "answer", "too long", "plugin"]
 """What may be wrong with a sample: its record; a picture or video that cannot be read; one of another size than
 the file says; more or fewer `<region>` and `<seg>` than regions, or a `<seg>` outside an answer; a region that is

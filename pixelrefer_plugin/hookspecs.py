@@ -8,6 +8,7 @@ from pluggy import HookimplMarker, HookspecMarker
 if TYPE_CHECKING:
     from .contracts.adapter import AdapterSpec
     from .contracts.backbone import BackboneSpec
+    from .contracts.benchmark import BenchmarkSpec
     from .contracts.data_format import DataFormatSpec
     from .contracts.region_source import RegionSourceSpec
 
@@ -46,4 +47,12 @@ def register_data_formats(register: "Callable[[DataFormatSpec], None]") -> None:
     """Register data formats: how the records of a file become training samples.
 
     Call `register(DataFormatSpec(name=..., config=..., recognises=..., read_record=...))` once per format.
+    """
+
+
+@hookspec
+def register_benchmarks(register: "Callable[[BenchmarkSpec], None]") -> None:
+    """Register benchmarks: what a model is asked, and how its answers are scored.
+
+    Call `register(BenchmarkSpec(name=..., about=..., config=..., files=..., open=..., score=...))` once per benchmark.
     """

@@ -29,6 +29,7 @@ from .errors import PixelReferError, PluginCodeError, PluginError, SpliceError, 
 if TYPE_CHECKING:
     from .contracts.adapter import AdapterLayout, AdapterSpec
     from .contracts.backbone import BackboneSpec
+    from .contracts.benchmark import BenchmarkSpec
     from .contracts.data_format import DataFormatSpec
     from .contracts.region_source import RegionSourceSpec
 
@@ -45,8 +46,8 @@ class PluginInfo:
 
     Attributes:
         name: the entry point's name.
-        kind: `adapter`, `backbone`, `region source`, `data format`, several of them joined by `+`, or `unknown` where
-            the source does not tell.
+        kind: `adapter`, `backbone`, `region source`, `data format`, `benchmark`, several of them joined by `+`, or
+            `unknown` where the source does not tell.
         module: the module that the entry point names.
         distribution: the distribution that declares it.
         version: that distribution's version.
@@ -175,6 +176,10 @@ class PluginHost:
         """Every installed data format, by name; a broken plugin is logged and left out."""
         self._load_each(plugin for plugin in self._plugins if plugin.may_have("data format"))
         return sorted((spec for _, spec in self._registered("data format")), key=lambda spec: spec.name)
+
+    def benchmark(self, name: str) -> BenchmarkSpec:
+        """The benchmark registered under `name`; raises `PluginError` with the nearest name."""
+        return cast("BenchmarkSpec", self._get("benchmark", name))
 
     def names(self, kind: Kind) -> list[str]:
         """The names of everything of one kind that is installed; a broken plugin is logged and left out."""
@@ -510,6 +515,11 @@ def get_data_format(name: str) -> DataFormatSpec:
 def list_data_formats() -> list[DataFormatSpec]:
     """Every installed data format, by name."""
     return host().data_formats()
+
+
+def get_benchmark(name: str) -> BenchmarkSpec:
+    """The benchmark called `name`. Raises `PluginError` that suggests the nearest name."""
+    return host().benchmark(name)
 
 
 def failure_notes() -> str:

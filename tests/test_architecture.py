@@ -14,8 +14,8 @@ HOST = "pixelrefer_plugin"
 
 GROUND_UP = (
     *("errors", "files", "json_text", "exports", "media", "regions", "contracts", "hookspecs", "plugins"),
-    *("conversation", "tokens", "masks", "weights", "overlay", "data", "processor", "model", "entry"),
-    *("authoring", "official", "chat", "sources", "evaluation", "training", "testing", "quickstart", "cli", "__main__"),
+    *("conversation", "tokens", "masks", "weights", "overlay", "data", "processor", "model", "entry", "evaluation"),
+    *("authoring", "official", "chat", "sources", "training", "testing", "quickstart", "cli", "__main__"),
 )
 """Every package and module directly in the host. None imports one that stands after it."""
 
@@ -103,7 +103,7 @@ def test_a_circle_would_be_found():
 
 PLUGINS = sorted(
     path
-    for folder in ("adapters", "backbones", "region_sources", "data_formats", "examples")
+    for folder in ("adapters", "backbones", "region_sources", "data_formats", "benchmarks", "examples")
     for path in (ROOT / folder).rglob("*.py")
 )
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+BUILT_IN = ("adapters", "backbones", "region_sources", "data_formats", "benchmarks")
 ADAPTERS = sorted(path.name for path in (ROOT / "adapters").glob("pixelrefer_*"))
 BACKBONES = sorted(path.name for path in (ROOT / "backbones").glob("pixelrefer_*"))
 REGION_SOURCES = sorted(path.name for path in (ROOT / "region_sources").glob("pixelrefer_*"))
 DATA_FORMATS = sorted(path.name for path in (ROOT / "data_formats").glob("pixelrefer_*"))
+BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("pixelrefer_*"))
 HEAVY = (
     "torch", "torchvision", "transformers", "peft", "accelerate", "cv2", "gradio", "matplotlib", "pydantic",
     "datasets",
@@ -113,7 +115,10 @@ def test_the_host_imports_no_plugin():
     assert BACKBONES
     assert REGION_SOURCES
     assert DATA_FORMATS
-    assert used_under(ROOT / "pixelrefer_plugin", {*ADAPTERS, *BACKBONES, *REGION_SOURCES, *DATA_FORMATS}) == []
+    assert (
+        used_under(ROOT / "pixelrefer_plugin", {*ADAPTERS, *BACKBONES, *REGION_SOURCES, *DATA_FORMATS, *BENCHMARKS})
+        == []
+    )
 
 
 # Names of plugins that are words of the host's own besides.
@@ -168,6 +173,7 @@ def test_plugins_of_a_kind_know_none_of_another():
         "backbones": BACKBONES,
         "region_sources": REGION_SOURCES,
         "data_formats": DATA_FORMATS,
+        "benchmarks": BENCHMARKS,
     }
     for folder in kinds:
         others = {name for other, names in kinds.items() if other != folder for name in names}
@@ -179,9 +185,9 @@ def packages_in(*folders):
 
 
 def test_every_package_is_type_checked():
-    packages = packages_in("adapters", "backbones", "region_sources", "data_formats", "examples/*")
+    packages = packages_in(*BUILT_IN, "examples/*")
     names = {package.name for package in packages}
-    assert {*ADAPTERS, *BACKBONES, *REGION_SOURCES, *DATA_FORMATS, "pixelrefer_croppool"} <= names
+    assert {*ADAPTERS, *BACKBONES, *REGION_SOURCES, *DATA_FORMATS, *BENCHMARKS, "pixelrefer_croppool"} <= names
     mypy = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
     assert set(mypy["packages"]) == {"pixelrefer_plugin", *names}
     folders = {package.parent.relative_to(ROOT).as_posix() for package in packages}
@@ -189,7 +195,7 @@ def test_every_package_is_type_checked():
 
 
 def test_every_installed_package_is_marked_as_typed():
-    packages = [ROOT / "pixelrefer_plugin", *packages_in("adapters", "backbones", "region_sources", "data_formats")]
+    packages = [ROOT / "pixelrefer_plugin", *packages_in(*BUILT_IN)]
     assert [package.name for package in packages if not (package / "py.typed").is_file()] == []
 
 

@@ -129,6 +129,20 @@ def register_data_formats(register):
 )
 
 
+BENCHMARK = (
+    CONFIG
+    + """
+from pixelrefer_plugin.authoring import BenchmarkSpec, hookimpl
+
+PLUGIN_API = 1
+
+@hookimpl
+def register_benchmarks(register):
+    register(BenchmarkSpec(name={name!r}, about="A test.", config=Config, files=(), open=list, score=object))
+"""
+)
+
+
 class Site:
     """A folder of distributions, as `site-packages` is one."""
 
@@ -812,6 +826,7 @@ EXERCISED = {
     "register_backbones": lambda served: served.backbone("acme"),
     "register_region_sources": lambda served: served.region_source("acme"),
     "register_data_formats": lambda served: served.data_format("acme"),
+    "register_benchmarks": lambda served: served.benchmark("acme"),
 }
 
 
@@ -826,6 +841,7 @@ def test_every_hook_is_called(site, hook):
         "register_backbones": BACKBONE,
         "register_region_sources": SOURCE,
         "register_data_formats": FORMAT,
+        "register_benchmarks": BENCHMARK,
     }[hook]
     site.install("acme", name="acme", source=source.format(name="acme", model_type="m"))
     assert EXERCISED[hook](site.host()).name == "acme"

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from ..errors import did_you_mean, nearest, text_of
 from .plugin_api import NOT_SAID
 
-Kind = Literal["adapter", "backbone", "region source", "data format"]
+Kind = Literal["adapter", "backbone", "region source", "data format", "benchmark"]
 
 
 class Hook(NamedTuple):
@@ -31,6 +31,7 @@ HOOKS = {
     "register_backbones": Hook("backbone", "backbone", "BackboneSpec"),
     "register_region_sources": Hook("region source", "region_source", "RegionSourceSpec"),
     "register_data_formats": Hook("data format", "data_format", "DataFormatSpec"),
+    "register_benchmarks": Hook("benchmark", "benchmark", "BenchmarkSpec"),
 }
 HOOK_NAMES = ", ".join(HOOKS)
 
