@@ -62,7 +62,8 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 @click.option("--check", is_flag=True, help="Import and try each plugin; exit with 1 if any is broken.")
 def plugins(as_json: bool, check: bool) -> None:
-    """List the installed adapters, backbones, region sources and data formats. Without --check none is imported.
+    """List the installed adapters, backbones, region sources, data formats and benchmarks. Without --check none is
+    imported.
 
     With --check whatever else a plugin registers follows it, under its own name. Each is tried: its options, and the
     small model or file that it makes for tests.

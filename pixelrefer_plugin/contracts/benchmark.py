@@ -128,7 +128,9 @@ class BenchmarkSpec:
         files: what it reads, as it is published.
         open: `open(config, folder) -> Sequence[Question]`: the questions, from the files below a folder. Raises
             `DataError` that names a file, and where it comes from.
-        score: `score(config, questions, answers, tools) -> Scores`; the i-th answer is to the i-th question.
+        score: `score(config, questions, answers, tools) -> Scores`; the i-th answer is to the i-th question. No text of
+            an answer or of a judge makes it raise. Where an official script stops at an answer, the official figure is
+            left out, and a note says at which one.
         needs: what it cannot do without, so that it is missed before an answer is made.
         max_new_tokens: of an answer.
         published: figures of others.

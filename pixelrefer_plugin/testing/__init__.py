@@ -15,6 +15,10 @@ from ..exports import lazy_exports
 if TYPE_CHECKING:
     from .adapter_checks import ADAPTER_CHECKS as ADAPTER_CHECKS
     from .backbone_checks import BACKBONE_CHECKS as BACKBONE_CHECKS
+    from .benchmark_checks import BENCHMARK_CHECKS as BENCHMARK_CHECKS
+    from .benchmark_checks import BenchmarkCase as BenchmarkCase
+    from .benchmark_checks import OfflineTools as OfflineTools
+    from .benchmark_checks import check_benchmark as check_benchmark
     from .conformance import PAIR_CHECKS as PAIR_CHECKS
     from .conformance import check_adapter as check_adapter
     from .conformance import check_backbone as check_backbone

@@ -15,13 +15,23 @@ import torch
 
 from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.backbone import BackboneSpec
+from ..contracts.benchmark import BenchmarkSpec
 from ..contracts.data_format import DataFormatSpec
 from ..contracts.module import Shapes
 from ..contracts.region_source import RegionSourceSpec
 from ..contracts.views import PatchGeometry, RegionPlan
 from ..data.dataset import RegionDataset
 from ..errors import PixelReferError, PluginCodeError, PluginError, text_of
-from ..plugins import Kind, get_adapter, get_backbone, get_data_format, get_region_source, in_plugin, result_of
+from ..plugins import (
+    Kind,
+    get_adapter,
+    get_backbone,
+    get_benchmark,
+    get_data_format,
+    get_region_source,
+    in_plugin,
+    result_of,
+)
 from ..regions.region import Region
 from .backbone_checks import modules_are_where_the_spec_says
 
@@ -96,9 +106,29 @@ def _try_data_format(name: str) -> None:
         samples[0]
 
 
+def _try_benchmark(name: str) -> None:
+    spec: BenchmarkSpec = get_benchmark(name)
+    with in_plugin("benchmark", name, "config"):
+        config = spec.make_config(None)
+    if spec.prompts is not None:
+        with in_plugin("benchmark", name, "prompts"):
+            list(spec.prompts(config))
+    if spec.tiny is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        with in_plugin("benchmark", name, "tiny"):
+            spec.tiny(Path(folder))
+        with in_plugin("benchmark", name, "open"):
+            questions = spec.open(config, Path(folder))
+            if not len(questions):
+                raise PluginError(f"Benchmark '{name}': the files of its own tiny have no questions")
+            questions[0]
+
+
 _TRIALS: Mapping[Kind, Callable[[str], None]] = {
     "adapter": _try_adapter,
     "backbone": _try_backbone,
     "region source": _try_region_source,
     "data format": _try_data_format,
+    "benchmark": _try_benchmark,
 }
