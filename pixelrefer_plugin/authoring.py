@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from .errors import SourceError as SourceError
     from .errors import VideoError as VideoError
     from .errors import shown as shown
+    from .evaluation.questions import questions_of as questions_of
     from .files import open_regular as open_regular
     from .hookspecs import hookimpl as hookimpl
     from .json_text import parse_json as parse_json

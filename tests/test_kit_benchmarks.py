@@ -6,6 +6,7 @@ This module is a plugin with one benchmark, for the length of a test: what it re
 import json
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,3 +266,28 @@ def test_a_mistake_has_a_clear_message(install, tmp_path, changes, check, messag
 
 def test_every_check_can_fail():
     assert {check for _, check, _ in MISTAKES.values()} == {check.__name__ for check in BENCHMARK_CHECKS}
+
+
+# -- the example of the docs -------------------------------------------------------------------------------
+
+EXAMPLE = re.compile(r"## Write a benchmark\n.*?```python\n(.*?)```", re.DOTALL)
+
+
+def test_the_example_of_the_docs_passes(install, tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    (code,) = EXAMPLE.findall(page)
+    written = {}
+    exec(code, written)
+    found = []
+    written["register_benchmarks"](found.append)
+    write_tiny_picture(tmp_path / "a.png")
+    record = {"image": "a.png", "regions": [{"box": [1, 1, 9, 9]}]}
+    asked = {"role": "user", "content": "What colour is <region>?"}
+    lines = [
+        record | {"id": colour, "messages": [asked, {"role": "assistant", "content": colour}]}
+        for colour in ("red", "blue")
+    ]
+    (tmp_path / "colours.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in lines), encoding="utf-8")
+    (spec,) = found
+    install(replace(spec, name="acme"))
+    assert check_benchmark("acme", folder=tmp_path) == [check.__name__ for check in BENCHMARK_CHECKS]
