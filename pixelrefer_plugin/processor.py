@@ -28,7 +28,7 @@ from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PromptStyle, ReadSample
 from .conversation.templates import render
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
-from .errors import CheckpointError, PluginError, PromptError, refusing, shown
+from .errors import CheckpointError, PluginError, PromptError, refusing, shown, text_of
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
 from .plugins import backbone_for, count_of, get_adapter, get_backbone, in_plugin, require_result, result_of
@@ -342,8 +342,14 @@ class RegionProcessor:
             media["videos_kwargs"] = {**options.pop("videos_kwargs", {}), **sampled}
         self._require_one_medium(media)
         native = self._native_for(media)
-        with refusing(PromptError, "The backbone's own processor refuses this batch", _lengths_note(shown)):
-            return native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
+        try:
+            with refusing(PromptError, "The backbone's own processor refuses this batch", _lengths_note(shown)):
+                return native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
+        except MemoryError as error:
+            raise PromptError(
+                f"The backbone's own processor needs more memory than there is: {text_of(error) or 'MemoryError'}. "
+                "Give fewer or smaller pictures, or check the sizes in its preprocessor_config.json."
+            ) from error
 
     def _resized(self, frames_nhwc: np.ndarray) -> np.ndarray:
         """A video's frames as the native processor shall have them."""

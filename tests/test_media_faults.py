@@ -22,6 +22,7 @@ from pixelrefer_plugin import (
     PixelReferError,
     Region,
     RegionError,
+    VideoError,
     VideoRegion,
     load_image,
     load_video,
@@ -623,6 +624,12 @@ CONSTRUCTORS = {
     "sampled fps": lambda value: FrameSampling(fps=value),
     "max_frames": lambda value: FrameSampling(max_frames=value),
 }
+
+
+def test_only_the_number_of_frames_may_be_left_open():
+    with pytest.raises(VideoError, match=r"FrameSampling\.max_frames must be an integer >= 1, got None"):
+        FrameSampling(max_frames=None)
+    assert FrameSampling(num_frames=None).num_frames == 16
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)

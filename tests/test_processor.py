@@ -788,3 +788,10 @@ def test_a_scene_of_another_number_of_grids_is_refused(part, changed, message):
     pair.processor._backbone = dataclasses.replace(spec, **{part: scene})
     with pytest.raises(PluginError, match=message):
         pair.inputs({"images": 3, "videos": 4}[part])
+
+
+def test_a_native_processor_that_wants_more_memory_than_there_is_is_told():
+    pair = make_pair("maskpool", "videollama3")
+    pair.processor.native.image_processor.temporal_patch_size = 2**40
+    with pytest.raises(PromptError, match=r"own processor needs more memory than there is: .*preprocessor_config"):
+        pair.processor([user(picture(40, 60), "what is <region>?")], [Region.from_box((1, 1, 9, 9))])

@@ -147,6 +147,7 @@ lora: {r: 0}
         (["run.eval_every=5"], "run.eval_every: needs held-out data"),
         (["data.train=nowhere.jsonl"], "data.train.0.path: expected a file at 'nowhere.jsonl', found none"),
         (["data.eval=[train.jsonl, no.jsonl]"], "data.eval.1.path: expected a file at 'no.jsonl'"),
+        ([f"data.eval={'no/' * 900}x.jsonl"], "data.eval.0.path: expected a file at 'no/no/"),
         (["data.train=[]"], "data.train: must have at least 1 item"),
         (["data.train=null"], "data.train: must be a list, got None"),
         (["data.frames={fps: 1, num_frames: 2}"], "data.frames: FrameSampling takes num_frames or fps, got both"),
@@ -162,6 +163,7 @@ lora: {r: 0}
 def test_one_wrong_value_is_one_line(refused, settings, expected):
     (line,) = refused(SMALLEST, *settings)
     assert expected in line
+    assert len(line) < 1000
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class FrameSampling:
             )
         for name in ("num_frames", "max_frames"):
             value = getattr(self, name)
-            if value is None:
+            if value is None and name == "num_frames":
                 continue
             if not _is_integer(value) or value < 1:
                 raise VideoError(f"FrameSampling.{name} must be an integer >= 1, got {shown(value)}.")

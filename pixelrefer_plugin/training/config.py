@@ -339,14 +339,14 @@ def _repository_rule(repo_id: str) -> Iterator[tuple[str, str]]:
     try:
         validate_repo_id(repo_id)
     except HFValidationError:
-        yield "run.push_to_hub", f"must be the id of a repository, such as 'user/name', got '{repo_id}'."
+        yield "run.push_to_hub", f"must be the id of a repository, such as 'user/name', got {shown(repo_id)}."
 
 
 def _missing_files(config: TrainConfig) -> Iterator[tuple[str, str]]:
     for kind, sources in (("train", config.data.train), ("eval", config.data.eval)):
         for index, source in enumerate(sources):
             if not _is_there(source.path, Path.is_file) and not _is_there(source.path, Path.is_dir):
-                yield f"data.{kind}.{index}.path", f"expected a file at '{source.path}', found none."
+                yield f"data.{kind}.{index}.path", f"expected a file at {shown(source.path)}, found none."
             if source.media_root is not None and not _is_there(source.media_root, Path.is_dir):
                 yield f"data.{kind}.{index}.media_root", f"expected a folder at '{source.media_root}', found none."
     backbone = config.model.backbone
