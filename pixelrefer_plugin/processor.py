@@ -8,6 +8,7 @@ pictures for them. It knows no model.
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +84,7 @@ class RegionProcessor:
                 "Expected the backbone's own processor, with a tokenizer and an image processor, as AutoProcessor "
                 f"gives it, got a {type(native).__name__}."
             )
+        _require_sound(native)
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
         self.region_token = region_token
@@ -523,6 +525,22 @@ def _planner_of(adapter: AdapterSpec, config: Any) -> Planner[Any]:
     return planner
 
 
+def _require_sound(native: Any) -> None:
+    """Refuse a native processor whose own files hold what nothing can be made of.
+
+    Raises:
+        PromptError: ids of tokens that no model has, or a mean or a deviation of pixels that is not three numbers.
+    """
+    highest = max(native.tokenizer.get_vocab().values(), default=0)
+    if highest > _HIGHEST_ID:
+        raise PromptError(f"The tokenizer has the token id {shown(highest)}; no model has more than {_HIGHEST_ID:,}.")
+    for name in ("image_mean", "image_std"):
+        values: Any = getattr(native.image_processor, name, None)
+        is_listed = isinstance(values, Sequence) and len(values) == 3
+        if not is_listed or not all(isinstance(each, int | float) and math.isfinite(each) for each in values):
+            raise PromptError(f"{name} of the image processor must be three numbers, got {shown(values)}.")
+
+
 def _checked_sampling(sampling: Any) -> FrameSampling | None:
     if sampling is None or isinstance(sampling, FrameSampling):
         return sampling
@@ -587,6 +605,7 @@ def _require_choices(*, segment: Any, labels: Any, padding_side: Any) -> None:
         raise PromptError(f"padding_side must be 'left' or 'right', got {shown(padding_side)}.")
 
 
+_HIGHEST_ID = 2**24  # of a token; a list as long as the highest one is made
 _MOST_REGIONS = 2**20
 
 

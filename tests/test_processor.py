@@ -3,12 +3,14 @@
 import copy
 import dataclasses
 import functools
+import json
 import pickle
 import weakref
 
 import numpy as np
 import pytest
 import sketch
+import tokenizers
 import torch
 from conftest import assistant, picture, user
 from PIL import Image
@@ -795,3 +797,24 @@ def test_a_native_processor_that_wants_more_memory_than_there_is_is_told():
     pair.processor.native.image_processor.temporal_patch_size = 2**40
     with pytest.raises(PromptError, match=r"own processor needs more memory than there is: .*preprocessor_config"):
         pair.processor([user(picture(40, 60), "what is <region>?")], [Region.from_box((1, 1, 9, 9))])
+
+
+def test_a_tokenizer_with_ids_that_no_model_has_is_refused():
+    pair = make_pair("maskpool", "videollama3")
+    tokenizer = pair.processor.native.tokenizer
+    made = json.loads(tokenizer.backend_tokenizer.to_str())
+    made["model"]["vocab"]["far"] = 2**31
+    native = copy.deepcopy(pair.processor.native)
+    native.tokenizer = type(tokenizer)(tokenizer_object=tokenizers.Tokenizer.from_str(json.dumps(made)))
+    with pytest.raises(PromptError, match="the token id 2147483648; no model has more than 16,777,216"):
+        RegionProcessor(native, pair.model.backbone.config, adapter="maskpool")
+
+
+@pytest.mark.parametrize("values", [None, 0.5, (0.5, "0.5", 0.5), (0.5, 0.5), (0.5, float("nan"), 0.5)])
+@pytest.mark.parametrize("name", ["image_mean", "image_std"])
+def test_a_mean_or_deviation_of_pixels_that_is_none_is_refused(name, values):
+    pair = make_pair("maskpool", "videollama3")
+    native = copy.deepcopy(pair.processor.native)
+    setattr(native.image_processor, name, values)
+    with pytest.raises(PromptError, match=f"{name} of the image processor must be three numbers"):
+        RegionProcessor(native, pair.model.backbone.config, adapter="maskpool")
