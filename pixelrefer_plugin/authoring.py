@@ -106,9 +106,13 @@ if TYPE_CHECKING:
     from .evaluation.choices import option_texts as option_texts
     from .evaluation.choices import read_choice as read_choice
     from .evaluation.choices import read_yes_no as read_yes_no
+    from .evaluation.official_records import matched as matched
+    from .evaluation.official_records import official_records as official_records
+    from .evaluation.official_records import text_in as text_in
     from .evaluation.official_text import official_file as official_file
     from .evaluation.official_text import official_text as official_text
     from .evaluation.questions import questions_of as questions_of
+    from .evaluation.questions import with_unique_ids as with_unique_ids
     from .files import open_regular as open_regular
     from .hookspecs import hookimpl as hookimpl
     from .json_text import parse_json as parse_json
