@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pixelrefer_plugin import DataError, EvaluationError, PixelReferError, SampleError
-from pixelrefer_plugin.authoring import Answer, Region
+from pixelrefer_plugin.authoring import Answer, Region, read_choice
 from pixelrefer_plugin.evaluation.asking import ModelEngine
 from pixelrefer_plugin.plugins import get_benchmark
 from pixelrefer_plugin.testing import OfflineTools, write_tiny_picture, write_tiny_video
@@ -258,6 +258,8 @@ def test_a_whole_run_is_the_golden_one(tmp_path):
     for type, expected in golden["unipixel"].items():
         assert figures["unipixel"].of(np.flatnonzero(types == type)) == pytest.approx(expected["accuracy"], abs=1e-9)
     assert figures["unipixel"].values.sum() == golden["unipixel_all"]["right"]
+    failed = [read_choice(answer.text, options, "unipixel") for answer in answers].count(None)
+    assert failed == golden["unipixel_all"]["failed"]
 
 
 # -- answers of others -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from .config import MvbenchConfig
 
 
 def score_mvbench(
-    config: MvbenchConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools
+    config: MvbenchConfig, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools
 ) -> Scores:
     """The share of right answers. One in which no candidate can be read, or more than one, is wrong."""
     pairs = list(zip(questions, answers, strict=True))

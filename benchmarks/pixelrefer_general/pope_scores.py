@@ -10,7 +10,7 @@ from pixelrefer_plugin.authoring import Answer, Figure, Question, Scores, Tools,
 from .config import PopeConfig
 
 
-def score_pope(config: PopeConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
+def score_pope(config: PopeConfig, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools) -> Scores:
     """Figures of the sane reading, and of PixelRefer's `eval_pope.py`.
 
     An answer that says neither yes nor no is wrong in the sane reading: neither a true positive nor a false one.

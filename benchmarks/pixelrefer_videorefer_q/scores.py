@@ -12,7 +12,7 @@ from .config import VideoReferQConfig
 _NAMES = {"official": "PixelRefer's eval_videorefer_q_bench.py", "unipixel": "UniPixel's eval_general.py"}
 
 
-def score(config: VideoReferQConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
+def score(config: VideoReferQConfig, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools) -> Scores:
     """The share of right answers over all questions, as the official code has it; of each type the host says it.
 
     An answer in which no option can be read, or more than one, is wrong.
