@@ -86,7 +86,8 @@ def test_some_splits_and_another_instruction(tmp_path):
             "'label' must be yes or no, got 'Yes'",
         ),
         ('{"question_id": 1, "image": "a.jpg", "text": 3, "label": "yes"}', "'text' must be a text, got 3"),
-        ('{"question_id": 1, "image": 3, "text": "Is it?", "label": "yes"}', "must be a path, got 3"),
+        ('{"question_id": 1, "image": 3, "text": "Is it?", "label": "yes"}', "'image' must be a text, got 3"),
+        ('{"question_id": 1, "text": "Is it?", "label": "yes"}', "'image' must be a text, got None"),
         ("[]", "a record must be an object"),
         ("{", "not JSON"),
     ],
@@ -241,7 +242,9 @@ def test_a_folder_of_frames_has_three_a_second(tmp_path):
         ({"start": ...}, r"'start' and 'end' must be seconds, got \[None, 2.0\]"),
         ({"end": "2"}, "'start' and 'end' must be seconds"),
         ({"end": 1e30}, "'start' and 'end' must be seconds"),
-        ({"video": 3}, "must be a path, got 3"),
+        ({"video": 3}, "'video' must be a text, got 3"),
+        ({"video": ["a.jpg"]}, "'video' must be a text"),
+        ({"video": ...}, "'video' must be a text, got None"),
     ],
 )
 def test_a_broken_record_of_mvbench_is_named(tmp_path, changes, message):

@@ -140,8 +140,9 @@ def test_other_annotations_can_be_named(tmp_path):
         ({"frame_idx": "2"}, "object 0.*it has no mask on frame 2"),
         ({"frame_idx": "4"}, "it has no mask on frame '4', which 'frame_idx' names"),
         ({"frame_idx": ...}, "it has no mask on frame None"),
-        ({"video": ...}, "it has regions but no picture or video"),
-        ({"video": 3}, "must be a path, got 3"),
+        ({"video": ...}, "'video' must be a text, got None"),
+        ({"video": 3}, "'video' must be a text, got 3"),
+        ({"video": [VIDEO, VIDEO]}, "'video' must be a text"),
     ],
 )
 def test_a_broken_record_is_named_with_all_that_is_wrong(tmp_path, changes, message):

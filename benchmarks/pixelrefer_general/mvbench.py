@@ -92,8 +92,9 @@ def _question(config: MvbenchConfig, template: str, name: str, record: Any, plac
         raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
     defects: list[Defect] = []
     text, answer = record.get("question"), record.get("answer")
-    if not isinstance(text, str) or not text.strip():
-        defects.append(Defect("format", f"'question' must be a text, got {shown(text)}."))
+    for key in ("question", "video"):
+        if not isinstance(record.get(key), str) or not record[key].strip():
+            defects.append(Defect("format", f"'{key}' must be a text, got {shown(record.get(key))}."))
     candidates = _candidates(record, defects)
     bounds = _bounds(TASKS[name], record, defects)
     translated = {

@@ -72,8 +72,9 @@ def _question(config: PopeConfig, split: str, record: Any, place: RecordPlace) -
         raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
     defects: list[Defect] = []
     text, label = record.get("text"), record.get("label")
-    if not isinstance(text, str) or not text.strip():
-        defects.append(Defect("format", f"'text' must be a text, got {shown(text)}."))
+    for key in ("text", "image"):
+        if not isinstance(record.get(key), str) or not record[key].strip():
+            defects.append(Defect("format", f"'{key}' must be a text, got {shown(record.get(key))}."))
     if label not in ("yes", "no"):
         defects.append(Defect("answer", f"'label' must be yes or no, got {shown(label)}."))
     translated = {

@@ -65,7 +65,7 @@ def _question(config: VideoReferQConfig, template: str, record: Any, place: Reco
     defects: list[Defect] = []
     options = _options(record, defects)
     letter = _right(record, options, defects)
-    for key in ("Question", "type"):
+    for key in ("Question", "type", "video"):
         if not isinstance(record.get(key), str) or not record[key].strip():
             defects.append(Defect("format", f"'{key}' must be a text, got {shown(record.get(key))}."))
     regions = _regions(config, record, defects)
