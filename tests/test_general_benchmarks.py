@@ -319,6 +319,7 @@ def test_official_answers_to_mvbench_find_their_questions(tmp_path):
         ("mvbench", {"fps": 0}),
         ("mvbench", {"max_frames": True}),
         ("mvbench", {"videos": ""}),
+        ("mvbench", {"json": "a\0"}),
         ("mvbench", {"instruction": "a", "official_code": "b"}),
     ],
 )

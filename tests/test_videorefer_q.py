@@ -167,6 +167,8 @@ def test_an_object_without_any_mask_is_refused_where_all_are_shown(tmp_path):
         {"folder_fps": -1},
         {"max_frames": 0},
         {"videos": ""},
+        {"annotations": "a\0"},
+        {"official_code": "\ud800"},
         {"instruction": ""},
         {"instruction": "a", "official_code": "b"},
         {"mask": "one"},

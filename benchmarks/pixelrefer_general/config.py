@@ -1,5 +1,6 @@
 """Options of the benchmarks `pope` and `mvbench`."""
 
+import re
 from dataclasses import dataclass
 
 from pixelrefer_plugin.authoring import check_field
@@ -23,7 +24,7 @@ class PopeConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "splits", _some(self, "splits", SPLITS))
-        check_field(isinstance(self.images, str) and bool(self.images), self, "images", "a text")
+        check_field(_is_text(self.images), self, "images", "a text")
         check_field(isinstance(self.instruction, str), self, "instruction", "a text")
 
 
@@ -73,4 +74,5 @@ def _some(config: PopeConfig | MvbenchConfig, name: str, known: tuple[str, ...])
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+    """Whether it is a text, of characters that a path may have."""
+    return isinstance(value, str) and bool(value) and not re.search("[\0\ud800-\udfff]", value)

@@ -1,5 +1,6 @@
 """Options of the benchmark `videorefer_q`."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,4 +53,5 @@ class VideoReferQConfig:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+    """Whether it is a text, of characters that a path may have."""
+    return isinstance(value, str) and bool(value) and not re.search("[\0\ud800-\udfff]", value)
