@@ -104,8 +104,16 @@ if TYPE_CHECKING:
     from .errors import VideoError as VideoError
     from .errors import shown as shown
     from .evaluation.questions import questions_of as questions_of
+    from .evaluation.judge_text import excerpt as excerpt
+    from .evaluation.judge_text import json_objects as json_objects
+    from .evaluation.judge_text import read_number as read_number
+    from .evaluation.judge_text import read_score as read_score
+    from .evaluation.official_records import matched as matched
+    from .evaluation.official_records import official_records as official_records
+    from .evaluation.official_records import text_in as text_in
     from .evaluation.official_text import official_file as official_file
     from .evaluation.official_text import official_text as official_text
+    from .evaluation.questions import questions_of as questions_of
     from .files import open_regular as open_regular
     from .hookspecs import hookimpl as hookimpl
     from .json_text import parse_json as parse_json

@@ -82,7 +82,7 @@ def read_score(text: str, *, most: float) -> float | None:
     return _alone(text, most)
 
 
-def short(text: str, most: int = 300) -> str:
+def excerpt(text: str, most: int = 300) -> str:
     """A judge's answer as a report shows it: on one line, at most `most` characters."""
     line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most and len(text) <= 4 * most else f"{line[: most - 3]}..."
