@@ -168,6 +168,11 @@ def test_the_official_scripts_give_up_what_has_no_number(text):
         assert (reading.scores, reading.kept) == ({}, repository == "pixelrefer")
 
 
+def test_an_unknown_repository_is_refused():
+    with pytest.raises(EvaluationError, match="one of pixelrefer, videorefer, unipixel, got 'gar'"):
+        official_dimensions(PLAIN, "gar")
+
+
 def test_the_official_average_is_of_the_dimensions():
     readings = [official_dimensions(text) for text in (PLAIN, "1. Subject Correspondence: 1", None)]
     assert official_summary(readings) == {
@@ -370,6 +375,7 @@ def test_each_dimension_counts_what_has_a_score(folder):
     assert set(scores.unread) == {"1", "2"}
     assert "Temporal Description" in scores.unread["2"]
     assert any("Subject Correspondence 3, Appearance Description 1" in note for note in scores.notes)
+    assert any("1 names that are no dimension, such as '**Subject" in note for note in scores.notes)
     assert len(judge.requests) == 3
 
 

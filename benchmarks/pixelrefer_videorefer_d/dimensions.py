@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pixelrefer_plugin.authoring import EvaluationError, json_objects, read_number
+from pixelrefer_plugin.authoring import EvaluationError, json_objects, read_number, shown
 
 DIMENSIONS = ("Subject Correspondence", "Appearance Description", "Temporal Description", "Hallucination Detection")
 MOST = 5.0
@@ -108,7 +108,12 @@ def official_dimensions(text: str | None, repository: str = "pixelrefer") -> Off
         text: the answer; None where there is none.
         repository: `pixelrefer`, `videorefer` (both alibaba-damo-academy/PixelRefer) or `unipixel`
             (PolyU-ChenLab/UniPixel).
+
+    Raises:
+        EvaluationError: there is no such repository.
     """
+    if repository not in REPOSITORIES:
+        raise EvaluationError(f"repository must be one of {', '.join(REPOSITORIES)}, got {shown(repository)}.")
     given_up = OfficialReading(failed=True, kept=repository == "pixelrefer")
     if text is None:
         return given_up

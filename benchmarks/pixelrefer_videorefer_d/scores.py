@@ -47,6 +47,11 @@ def score(config: VideoReferDConfig, questions: Sequence[Question], answers: Seq
             f"The official scripts give up {dropped} records: of VideoRefer and UniPixel, they leave them out of their "
             "files, of PixelRefer, they keep them without scores. The figures are the same."
         )
+    if others := {key for reading in readings for key in reading.other_keys}:
+        notes.append(
+            f"The official scripts read {len(others)} names that are no dimension, such as {shown(min(others))}, and "
+            "drop their scores."
+        )
     details = {questions[index].id: excerpt(text) for index, text in zip(judged, said, strict=True)}
     return Scores(figures=figures, unread=unread, notes=notes, details=details)
 
