@@ -103,7 +103,6 @@ if TYPE_CHECKING:
     from .errors import SourceError as SourceError
     from .errors import VideoError as VideoError
     from .errors import shown as shown
-    from .evaluation.questions import questions_of as questions_of
     from .evaluation.judge_text import excerpt as excerpt
     from .evaluation.judge_text import json_objects as json_objects
     from .evaluation.judge_text import read_number as read_number

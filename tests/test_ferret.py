@@ -78,7 +78,7 @@ READ = {
 @pytest.mark.parametrize(("review", "read", "strict", "gar"), READ.values(), ids=READ)
 def test_all_readings(review, read, strict, gar):
     assert read_pair(review) == read
-    assert official_pair(review, "pixelrefer_osprey") == strict
+    assert official_pair(review, "pixelrefer") == strict
     assert official_pair(review, "gar") == gar
 
 
@@ -116,7 +116,7 @@ def golden():
 
 def test_golden_readings():
     for item in golden()["parse"]:
-        for reader, key in (("pixelrefer_osprey", "pixelrefer_osprey"), ("gar", "gar_ferret")):
+        for reader, key in (("pixelrefer", "pixelrefer_osprey"), ("gar", "gar_ferret")):
             assert list(official_pair(item["judge_answer"], reader)) == item[key], (reader, item["judge_answer"])
 
 
@@ -325,11 +325,11 @@ def test_what_cannot_be_read_is_left_out_or_counted_as_minus_one(folder):
     found = by_label(scores)
     assert scores.figures[0] is found["score", ""]
     assert found["score", ""].of() == round(7.5 / 9 * 100, 1)
-    assert found["score", "official pixelrefer_osprey"].of() == round(2 / 2.333 * 100, 1)
+    assert found["score", "official pixelrefer"].of() == round(2 / 2.333 * 100, 1)
     assert found["score", "official gar"].of() == round(4.667 / 5.667 * 100, 1)
     assert (found["model_score", ""].of(), found["reference_score", ""].of()) == (7.5, 9)
     assert set(scores.unread) == {"3"}
-    assert "official pixelrefer_osprey: 2 reviews are not read" in " ".join(scores.notes)
+    assert "official pixelrefer: 2 reviews are not read" in " ".join(scores.notes)
     assert {(figure.scale, figure.judge) for figure in scores.figures} == {(1.0, "dict")}
     assert found["score", ""].values.tolist()[:2] == [8, 7]
 

@@ -17,7 +17,7 @@ MOST_CHARACTERS = 100_000
 """Of a review; what stands behind them is not read."""
 FAILED = (-1.0, -1.0)
 """What official scripts read where they cannot; they average it with the others."""
-READERS = ("pixelrefer_osprey", "gar")
+READERS = ("pixelrefer", "gar")
 
 _MARKS = re.compile(r"[*_`#\"']")
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
@@ -68,13 +68,13 @@ def official_pair(review: str, reader: str) -> tuple[float, float]:
 
     Args:
         review: what the judge said.
-        reader: `pixelrefer_osprey`: there must be two pieces (so too Ferret's own script). `gar`: the first two count.
+        reader: `pixelrefer`: there must be two pieces (so too Ferret's own script). `gar`: the first two count.
 
     Returns:
         The scores, of any size; `FAILED` where they are no numbers.
     """
     pieces = review.split("\n")[0].replace(",", " ").split(" ")
-    if reader == "pixelrefer_osprey" and len(pieces) != 2:
+    if reader == "pixelrefer" and len(pieces) != 2:
         return FAILED
     try:
         return float(pieces[0]), float(pieces[1])

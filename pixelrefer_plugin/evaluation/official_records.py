@@ -13,7 +13,7 @@ from typing import Any
 from ..contracts.benchmark import BenchmarkFile
 from ..contracts.questions import Question
 from ..data.records import JsonRecords
-from ..errors import DataError, EvaluationError, SampleError, shown
+from ..errors import DataError, EvaluationError, SampleError, counted, shown
 
 Key = Callable[[Mapping[str, Any]], Hashable]
 
@@ -62,8 +62,8 @@ def matched(
         next_one = next(left[key], None)
         if next_one is None:
             raise EvaluationError(
-                f"{where} is one too many: the benchmark asks {len(waiting[key])} time(s) about {shown(key)}. Were "
-                "files of several runs, or the parts of a file and their sum, put together?"
+                f"{where} is one too many: the benchmark has {counted(len(waiting[key]), 'question')} about "
+                f"{shown(key)}. Were files of several runs, or the parts of a file and their sum, put together?"
             )
         yield record, next_one, where
 
