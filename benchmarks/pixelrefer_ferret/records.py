@@ -24,6 +24,7 @@ from pixelrefer_plugin.authoring import (
     collecting,
     matched,
     official_records,
+    path_shown,
     questions_of,
     read_json,
     read_sample,
@@ -65,10 +66,14 @@ def _rule(config: FerretConfig, data: Path) -> tuple[str, str]:
     try:
         given = read_json(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"'{path}' cannot be read: {error}. It is expected below '{data}': {RULES.about}") from error
+        raise DataError(
+            f"{path_shown(path)} cannot be read: {error}. It is expected below {path_shown(data)}: {RULES.about}"
+        ) from error
     rule = given.get(category) if isinstance(given, Mapping) else None
     if not isinstance(rule, Mapping) or not all(isinstance(rule.get(key), str) for key in ("role", "prompt")):
-        raise DataError(f"'{path}' must have an object with 'role' and 'prompt' under '{category}', got {shown(rule)}.")
+        raise DataError(
+            f"{path_shown(path)} must have an object with 'role' and 'prompt' under '{category}', got {shown(rule)}."
+        )
     return rule["role"], rule["prompt"]
 
 
@@ -80,12 +85,12 @@ def _texts(data: Path, file: BenchmarkFile) -> dict[str, tuple[str, str]]:
         record = records[index]
         if not isinstance(record, Mapping) or not isinstance(record.get("text"), str) or "question_id" not in record:
             raise DataError(
-                f"'{data / file.path}' {records.where(index)}: expected an object with 'question_id', 'image' and "
-                f"'text', got {shown(record)}."
+                f"{path_shown(data / file.path)} {records.where(index)}: expected an object with 'question_id', "
+                f"'image' and 'text', got {shown(record)}."
             )
         id = str(record["question_id"])
         if id in found:
-            raise DataError(f"'{data / file.path}' {records.where(index)}: question {id} is there twice.")
+            raise DataError(f"{path_shown(data / file.path)} {records.where(index)}: question {id} is there twice.")
         found[id] = (str(record.get("image")), record["text"])
     return found
 
@@ -96,11 +101,11 @@ def _text_for(
     """The text of a question in one of Ferret's files."""
     path = data / judge_file(config, data, name).path
     if question.id not in texts:
-        raise DataError(f"'{path}' has no question {question.id}, which '{question.asked.where}' has.")
+        raise DataError(f"{path_shown(path)} has no question {question.id}, which '{question.asked.where}' has.")
     image, text = texts[question.id]
     if image != question.facts["image"]:
         raise DataError(
-            f"'{path}' has picture {shown(image)} for question {question.id}, but {question.asked.where} has "
+            f"{path_shown(path)} has picture {shown(image)} for question {question.id}, but {question.asked.where} has "
             f"{shown(question.facts['image'])}. They are of different versions or tasks."
         )
     return text

@@ -23,6 +23,7 @@ from pixelrefer_plugin.authoring import (
     collecting,
     matched,
     official_records,
+    path_shown,
     questions_of,
     read_sample,
     shown,
@@ -65,7 +66,7 @@ def open_questions(config: RefL4DetailedConfig, folder: Path) -> list[Question]:
         if _SCORED in str(record.get("file_name")):
             found.append(_question(question, record, place))
     if not found:
-        raise DataError(f"'{folder / QUESTIONS.path}' has no record whose 'file_name' holds '{_SCORED}'.")
+        raise DataError(f"{path_shown(folder / QUESTIONS.path)} has no record whose 'file_name' holds '{_SCORED}'.")
     return found
 
 

@@ -14,6 +14,7 @@ from ..contracts.benchmark import BenchmarkFile
 from ..contracts.questions import Question
 from ..data.records import JsonRecords
 from ..errors import DataError, EvaluationError, SampleError, counted, shown
+from ..media.paths import path_shown
 
 Key = Callable[[Mapping[str, Any]], Hashable]
 
@@ -32,7 +33,7 @@ def official_records(folder: str | os.PathLike[str], file: BenchmarkFile) -> Jso
     try:
         return JsonRecords(path)
     except DataError as error:
-        raise DataError(f"{str(error).rstrip('.')}. It is expected below '{folder}': {file.about}") from error
+        raise DataError(f"{str(error).rstrip('.')}. It is expected below {path_shown(folder)}: {file.about}") from error
 
 
 def matched(
