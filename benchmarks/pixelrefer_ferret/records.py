@@ -67,7 +67,8 @@ def _rule(config: FerretConfig, data: Path) -> tuple[str, str]:
         given = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path_shown(path)} cannot be read: {error}. It is expected below {path_shown(data)}: {RULES.about}"
+            f"{path_shown(path)} cannot be read: {getattr(error, 'strerror', None) or error}. It is expected below "
+            f"{path_shown(data)}: {RULES.about}"
         ) from error
     rule = given.get(category) if isinstance(given, Mapping) else None
     if not isinstance(rule, Mapping) or not all(isinstance(rule.get(key), str) for key in ("role", "prompt")):
