@@ -18,6 +18,7 @@ def register_benchmarks(register: "Callable[[BenchmarkSpec], None]") -> None:
     from .config import FerretConfig
     from .files import FILES
     from .prompts import prompts
+    from .published import PUBLISHED
     from .records import open_questions, read_predictions, read_reviews
     from .scores import score
     from .tiny import tiny
@@ -31,6 +32,7 @@ def register_benchmarks(register: "Callable[[BenchmarkSpec], None]") -> None:
             open=open_questions,
             score=score,
             needs=("judge",),
+            published=PUBLISHED,
             prompts=prompts,
             answer_formats={"ferret": read_predictions},
             judged_formats={"ferret": read_reviews},

@@ -17,6 +17,7 @@ def register_benchmarks(register: "Callable[[BenchmarkSpec], None]") -> None:
 
     from .config import RefL4DetailedConfig
     from .prompts import prompts
+    from .published import PUBLISHED
     from .records import FILES, open_questions, read_judged, read_predictions
     from .scores import score
     from .tiny import tiny
@@ -30,6 +31,7 @@ def register_benchmarks(register: "Callable[[BenchmarkSpec], None]") -> None:
             open=open_questions,
             score=score,
             needs=("judge",),
+            published=PUBLISHED,
             prompts=prompts,
             answer_formats={"pixelrefer": read_predictions},
             judged_formats={"clair": read_judged},
