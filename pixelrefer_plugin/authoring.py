@@ -106,6 +106,10 @@ if TYPE_CHECKING:
     from .evaluation.choices import option_texts as option_texts
     from .evaluation.choices import read_choice as read_choice
     from .evaluation.choices import read_yes_no as read_yes_no
+    from .evaluation.judge_text import excerpt as excerpt
+    from .evaluation.judge_text import json_objects as json_objects
+    from .evaluation.judge_text import read_number as read_number
+    from .evaluation.judge_text import read_score as read_score
     from .evaluation.official_records import matched as matched
     from .evaluation.official_records import official_records as official_records
     from .evaluation.official_records import text_in as text_in
@@ -118,6 +122,7 @@ if TYPE_CHECKING:
     from .json_text import parse_json as parse_json
     from .json_text import read_json as read_json
     from .media.images import read_picture as read_picture
+    from .media.paths import path_shown as path_shown
     from .media.video import Video as Video
     from .regions.given import read_mask as read_mask
     from .regions.mask import Box as Box

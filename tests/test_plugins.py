@@ -208,6 +208,9 @@ def test_builtin_plugins_come_in_by_entry_points():
         "videollama3": "backbone",
         "pope": "benchmark",
         "videorefer_q": "benchmark",
+        "ferret_reasoning": "benchmark",
+        "ref_l4_detailed": "benchmark",
+        "videorefer_d": "benchmark",
     }
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from ..contracts.benchmark import BenchmarkFile
 from ..contracts.questions import Question
 from ..data.records import JsonRecords
-from ..errors import DataError, EvaluationError, SampleError, shown
+from ..errors import DataError, EvaluationError, SampleError, counted, shown
+from ..media.paths import path_shown
 
 Key = Callable[[Mapping[str, Any]], Hashable]
 
@@ -32,7 +33,7 @@ def official_records(folder: str | os.PathLike[str], file: BenchmarkFile) -> Jso
     try:
         return JsonRecords(path)
     except DataError as error:
-        raise DataError(f"{str(error).rstrip('.')}. It is expected below '{folder}': {file.about}") from error
+        raise DataError(f"{str(error).rstrip('.')}. It is expected below {path_shown(folder)}: {file.about}") from error
 
 
 def matched(
@@ -62,8 +63,8 @@ def matched(
         next_one = next(left[key], None)
         if next_one is None:
             raise EvaluationError(
-                f"{where} is one too many: the benchmark asks {len(waiting[key])} time(s) about {shown(key)}. Were "
-                "files of several runs, or the parts of a file and their sum, put together?"
+                f"{where} is one too many: the benchmark has {counted(len(waiting[key]), 'question')} about "
+                f"{shown(key)}. Were files of several runs, or the parts of a file and their sum, put together?"
             )
         yield record, next_one, where
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import DataError, shown
 from ..files import open_regular
+from ..media.paths import path_shown
 
 PIXELREFER_REPOSITORY = "alibaba-damo-academy/PixelRefer"
 _MOST_BYTES = 4 * 2**20  # of a file; those of the official repositories have some ten thousand
@@ -58,7 +59,7 @@ def official_file(
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"'{path}' is no text in UTF-8: {error}.") from error
+        raise DataError(f"{path_shown(path)} is no text in UTF-8: {error}.") from error
 
 
 def _read(path: Path, repository: str) -> bytes:
@@ -67,9 +68,9 @@ def _read(path: Path, repository: str) -> bytes:
             data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}. It is a file of the official "
-            f"repository {repository}: name the folder of your clone of it, or leave the option out, and prompts of "
-            "our own words are used."
+            f"Cannot read {path_shown(path)}: {getattr(error, 'strerror', None) or error}. It is a file of the "
+            f"official repository {repository}: name the folder of your clone of it, or leave the option out, and "
+            "prompts of our own words are used."
         ) from error
     if len(data) > _MOST_BYTES:
         raise _other_version(path, repository, f"it has more than {_MOST_BYTES:,} bytes")
@@ -97,7 +98,7 @@ def _sha256(data: bytes) -> str:
 
 def _other_version(path: Path, repository: str, why: str) -> DataError:
     return DataError(
-        f"'{path}' has not the official text that is expected: {why}. It is from another version of {repository}, or "
-        "was changed. Check out the version that the documentation of benchmarks names, or leave the option out, and "
-        "prompts of our own words are used."
+        f"{path_shown(path)} has not the official text that is expected: {why}. It is from another version of "
+        f"{repository}, or was changed. Check out the version that the documentation of benchmarks names, or leave the "
+        "option out, and prompts of our own words are used."
     )

@@ -1,0 +1,166 @@
+"""Reads VideoRefer-Bench-D: its records, and the files of answers and of judges' answers that its scripts write.
+
+Source: `VideoRefer/benchmark/README.md` and `PixelRefer/evaluation/` in
+https://github.com/alibaba-damo-academy/PixelRefer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pixelrefer_plugin.authoring import (
+    Answer,
+    BenchmarkFile,
+    Defect,
+    EvaluationError,
+    JudgeRequest,
+    Question,
+    RecordPlace,
+    Region,
+    RegionError,
+    RegionSample,
+    VideoRegion,
+    collecting,
+    matched,
+    official_records,
+    questions_of,
+    read_sample,
+    read_segmentation,
+    shown,
+    text_in,
+)
+
+from .config import VideoReferDConfig
+from .prompts import judge_request, prompts, question_of
+
+_FROM = "https://huggingface.co/datasets/DAMO-NLP-SG/VideoRefer-Bench"
+QUESTIONS = BenchmarkFile("VideoRefer-Bench-D.json", f"the 400 objects and their descriptions, from {_FROM}.")
+FILES = (
+    QUESTIONS,
+    BenchmarkFile("Panda-70M-part", f"folder of the videos, unpacked from Panda-70M-part.zip of {_FROM}."),
+)
+_MOST_DIGITS = 9  # of a frame index
+
+
+def open_questions(config: VideoReferDConfig, folder: Path) -> list[Question]:
+    """The questions, one for each record; raises `DataError` that names the file, the record and what is wrong."""
+    records = official_records(folder, QUESTIONS)
+    question = question_of(config).text
+    return [
+        _question(config, question, records[index], RecordPlace(records.where(index), index, folder / config.videos))
+        for index in range(len(records))
+    ]
+
+
+def _question(config: VideoReferDConfig, question: str, record: Any, place: RecordPlace) -> Question:
+    if not isinstance(record, Mapping):
+        raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
+    defects: list[Defect] = []
+    regions: list[VideoRegion | None] = []
+    objects = record.get("annotation")
+    if not isinstance(objects, list):
+        defects.append(Defect("format", f"'annotation' must be a list of objects, got {shown(objects)}."))
+        objects = []
+    for number, found in enumerate(objects):
+        region: VideoRegion | None = None
+        with collecting(defects, "region", f"object {number}"):
+            region = _region(config, found, record.get("frame_idx"))
+        regions.append(region)
+    translated = {
+        "id": record.get("id"),
+        "video": record.get("video"),
+        "messages": [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": record.get("caption")},
+        ],
+    }
+    sample = read_sample(translated, place, regions=regions, defects=defects)
+    (asked,) = questions_of(sample)
+    facts = {"video": record["video"], "caption": record["caption"]}
+    return replace(asked, asked=_shown_frames(config, asked.asked), facts=facts)
+
+
+def _region(config: VideoReferDConfig, found: Any, named: Any) -> VideoRegion:
+    """An object, on the frame that the record names or on all that have a mask."""
+    if not isinstance(found, Mapping) or not all(map(_is_frame, found)):
+        raise RegionError(f"it must map frame indices to masks, such as {{'36': ...}}, got {shown(found)}.")
+    if config.masks == "one":
+        if not _is_frame(str(named)) or str(named) not in found:
+            raise RegionError(f"it has no mask on frame {shown(named)}, which 'frame_idx' names.")
+        found = {str(named): found[str(named)]}
+    masks: dict[int, Region] = {}
+    for frame, given in found.items():
+        mask = read_segmentation(given)
+        if mask is not None:
+            masks[int(frame)] = mask
+    if not masks:
+        raise RegionError(f"it has no mask{f' on frame {named}' if config.masks == 'one' else ' on any frame'}.")
+    return VideoRegion(masks)
+
+
+def _is_frame(name: Any) -> bool:
+    return isinstance(name, str) and name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
+
+
+def _shown_frames(config: VideoReferDConfig, sample: RegionSample) -> RegionSample:
+    """The sample with the frames of its video that are shown."""
+    count = len({frame for region in sample.regions if isinstance(region, VideoRegion) for frame in region.frames})
+    options = (
+        {"fps": config.fps, "max_frames": config.max_frames}
+        if config.masks == "one"
+        else {"nframes": count, "max_frames": count}
+    )
+    messages = [
+        {**message, "content": [part | options if part["type"] == "video" else part for part in message["content"]]}
+        for message in sample.messages
+    ]
+    return replace(sample, messages=tuple(messages))
+
+
+# -- files of others ---------------------------------------------------------------------------------------
+
+
+def read_predictions(config: VideoReferDConfig, path: str | Path, questions: Sequence[Question]) -> Iterator[Answer]:
+    """Answers as the official inference writes them: `video`, `Answer` (the reference) and `pred` of each.
+
+    Raises:
+        EvaluationError: the file cannot be read, or a line is about no question, or is one too many.
+    """
+    for record, question, where in _matched(path, questions):
+        yield Answer(id=question.id, text=text_in(record, "pred", where))
+
+
+def read_judged(
+    config: VideoReferDConfig, path: str | Path, questions: Sequence[Question], answers: Sequence[Answer]
+) -> Iterator[tuple[JudgeRequest, str]]:
+    """A judge's answers as the official scripts write them: the keys of `read_predictions` and `gpt`.
+
+    Records without `gpt`, which the judge did not answer, are passed over.
+
+    Raises:
+        EvaluationError: as `read_predictions`; or an answer that was judged is another than the one that is scored.
+    """
+    asked = prompts(config)
+    text_of = {answer.id: answer.text for answer in answers}
+    for record, question, where in _matched(path, questions):
+        said = record.get("gpt")
+        if said is None or question.id not in text_of:
+            continue
+        given = text_of[question.id]
+        if "pred" in record and text_in(record, "pred", where).strip() != given.strip():
+            raise EvaluationError(
+                f"{where}: the judge was asked about {shown(record['pred'])}, but the answer to question "
+                f"'{question.id}' is {shown(given)}. These are the judge's answers about another model."
+            )
+        yield judge_request(config, asked, question.id, question.facts["caption"], given), text_in(record, "gpt", where)
+
+
+def _matched(path: str | Path, questions: Sequence[Question]) -> Iterator[tuple[Mapping[str, Any], Question, str]]:
+    return matched(path, questions, of_record=_key, of_question=lambda question: _key(question.facts))
+
+
+def _key(record: Mapping[str, Any]) -> tuple[str, str]:
+    """The video's name and the reference, which older scripts call `caption`; without blanks at their ends."""
+    reference = record["Answer"] if "Answer" in record else record.get("caption")
+    return str(record.get("video")).strip(), str(reference).strip()
