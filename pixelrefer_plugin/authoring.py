@@ -103,6 +103,16 @@ if TYPE_CHECKING:
     from .errors import SourceError as SourceError
     from .errors import VideoError as VideoError
     from .errors import shown as shown
+    from .evaluation.caption_metrics import CAPTION_METRICS as CAPTION_METRICS
+    from .evaluation.caption_metrics import CaptionMetric as CaptionMetric
+    from .evaluation.caption_metrics import CaptionPair as CaptionPair
+    from .evaluation.caption_metrics import caption_figures as caption_figures
+    from .evaluation.caption_metrics import first_words as first_words
+    from .evaluation.caption_tokens import Tokens as Tokens
+    from .evaluation.label_metrics import label_figures as label_figures
+    from .evaluation.official_records import matched as matched
+    from .evaluation.official_records import official_records as official_records
+    from .evaluation.official_records import text_in as text_in
     from .evaluation.official_text import official_file as official_file
     from .evaluation.official_text import official_text as official_text
     from .evaluation.questions import questions_of as questions_of
