@@ -12,6 +12,7 @@ import pytest
 from pixelrefer_plugin.contracts.questions import Answer
 from pixelrefer_plugin.errors import DataError, EvaluationError, JudgeError, PixelReferError
 from pixelrefer_plugin.evaluation import java
+from pixelrefer_plugin.evaluation.asking import ModelEngine
 from pixelrefer_plugin.plugins import get_benchmark
 from pixelrefer_plugin.testing import TINY_HW, OfflineTools, check_benchmark
 
@@ -470,3 +471,12 @@ def test_truth_is_found_by_id_in_any_order(tiny):
 def test_options_are_checked(name, options):
     with pytest.raises(PixelReferError, match=next(iter(options))):
         get_benchmark(name).make_config(options)
+
+
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NAMES), ("hc_stvg", {"masks": "all"})])
+def test_a_model_is_asked_and_scored(without_java, pair, tiny, name, options):
+    questions = opened(name, tiny(name), **options)
+    answers = ModelEngine(pair.model, pair.processor, max_new_tokens=4).answer(questions)
+    spec = get_benchmark(name)
+    scores = spec.score(spec.make_config(options), questions, answers, OfflineTools())
+    assert all(np.isfinite(figure.values).all() for figure in scores.figures)

@@ -8,6 +8,7 @@ import pytest
 
 from pixelrefer_plugin.contracts.questions import Answer
 from pixelrefer_plugin.errors import DataError, EvaluationError, PixelReferError
+from pixelrefer_plugin.evaluation.asking import ModelEngine
 from pixelrefer_plugin.plugins import get_benchmark
 from pixelrefer_plugin.testing import OfflineTools, check_benchmark, write_tiny_picture
 
@@ -219,3 +220,13 @@ def test_a_missing_file_says_where_it_comes_from(tmp_path):
 def test_options_are_checked(options):
     with pytest.raises(PixelReferError, match=next(iter(options))):
         get_benchmark("lvis").make_config(options)
+
+
+@pytest.mark.parametrize("name", ["lvis", "paco"])
+def test_a_model_is_asked_and_scored(pair, tmp_path, name):
+    spec = get_benchmark(name)
+    spec.tiny(tmp_path)
+    questions = opened(tmp_path, name)
+    answers = ModelEngine(pair.model, pair.processor, max_new_tokens=4).answer(questions)
+    scores = spec.score(spec.make_config({}), questions, answers, OfflineTools())
+    assert all(np.isfinite(figure.values).all() for figure in scores.figures)
