@@ -184,15 +184,15 @@ def _bleu(statistics: np.ndarray, *, words: int) -> np.ndarray:
 def _notes(
     pairs: Sequence[CaptionPair], captions: _Captions, metrics: Sequence[str], tokens: str, *, num_left_out: int
 ) -> list[str]:
-    broken = sum(breaks_officially(each.prediction or "") for each in pairs)
+    broken = sum(breaks_officially(text) for each in pairs for text in (each.prediction or "", *each.references))
     notes = {
         "METEOR is missing: it needs Java, and no `java` that runs is on the path.": (
             "meteor" in metrics and not find_java()
         ),
         "Captions are split by NLTK's tokenizer: near to published figures, which stand on the PTB tokenizer in Java, "
         "and not the same.": tokens == "nltk",
-        f"{counted(broken, 'prediction')} with line breaks or control characters: these are spaces here. The official "
-        "script would compare later captions with wrong references.": broken > 0,
+        f"{counted(broken, 'text')} with line breaks other than \\n: these are spaces here. The official script would "
+        "compare later captions with wrong references.": broken > 0,
         f"{counted(captions.num_cut, 'text')} cut to {MOST_CHARACTERS:,} characters and {_MOST_TOKENS:,} words.": (
             captions.num_cut > 0
         ),

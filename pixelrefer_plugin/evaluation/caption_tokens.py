@@ -24,6 +24,7 @@ _JAR = Path("tokenizer") / "stanford-corenlp-3.4.1.jar"
 _CLASS = "edu.stanford.nlp.process.PTBTokenizer"
 # What str.splitlines and Java break lines at, and other control characters, of which tokenizers make nothing good
 _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
+_OFFICIAL_BREAKS = re.compile("[\r\x0b\x0c\u2028\u2029]")  # at which the PTB tokenizer ends a line
 _FULL_STOP = re.compile(r"(?<=[^\s.])\.(?=\s)")
 _TYPOGRAPHY = str.maketrans(  # as the PTB tokenizer writes them
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": " -- ", "\u2014": " -- ", "\u2026": " ... "}
@@ -44,8 +45,8 @@ def one_line(text: str) -> str:
 
 
 def breaks_officially(text: str) -> bool:
-    """Whether a caption has what the official tokenizer may take for its end: it replaces `\\n` alone."""
-    return bool(_BREAKS.search(text.replace("\n", " ")))
+    """Whether the official tokenizer takes part of a caption for its end. Of line breaks it replaces `\\n` alone."""
+    return bool(_OFFICIAL_BREAKS.search(text))
 
 
 def chosen_tokens(tokens: Tokens) -> Literal["ptb", "nltk"]:
