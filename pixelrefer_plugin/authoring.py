@@ -110,6 +110,13 @@ if TYPE_CHECKING:
     from .evaluation.judge_text import json_objects as json_objects
     from .evaluation.judge_text import read_number as read_number
     from .evaluation.judge_text import read_score as read_score
+    from .evaluation.caption_metrics import CAPTION_METRICS as CAPTION_METRICS
+    from .evaluation.caption_metrics import CaptionMetric as CaptionMetric
+    from .evaluation.caption_metrics import CaptionPair as CaptionPair
+    from .evaluation.caption_metrics import caption_figures as caption_figures
+    from .evaluation.caption_metrics import first_words as first_words
+    from .evaluation.caption_tokens import Tokens as Tokens
+    from .evaluation.label_metrics import label_figures as label_figures
     from .evaluation.official_records import matched as matched
     from .evaluation.official_records import official_records as official_records
     from .evaluation.official_records import text_in as text_in

@@ -202,6 +202,8 @@ def test_builtin_plugins_come_in_by_entry_points():
         "osprey": "data format",
         "pixelrefer": "data format",
         "refvos": "data format",
+        "paco": "benchmark",
+        "visual_genome": "benchmark",
         "regions": "data format",
         "llava_onevision": "backbone",
         "qwen2_5_vl": "backbone",

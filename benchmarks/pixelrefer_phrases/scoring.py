@@ -1,0 +1,49 @@
+"""Figures of captions, sane and official, in all three benchmarks."""
+
+from collections.abc import Sequence
+
+from pixelrefer_plugin.authoring import (
+    CaptionMetric,
+    CaptionPair,
+    Figure,
+    Question,
+    Tokens,
+    caption_figures,
+    first_words,
+)
+
+METRICS: tuple[CaptionMetric, ...] = ("cider", "meteor", "bleu_4", "rouge_l")
+
+
+def figures_of_captions(
+    questions: Sequence[Question],
+    texts: Sequence[str | None],
+    *,
+    tokens: Tokens,
+    official: Sequence[str | None] | None = None,
+    reading: str = "",
+    judge: str = "",
+) -> tuple[list[Figure], list[str]]:
+    """The figures of captions, and notes on them.
+
+    Args:
+        questions: with their references.
+        texts: a caption for each, None where nothing was asked.
+        tokens: as `caption_figures` has it.
+        official: as the official script reads them, of which it keeps 100 words each; None where it has no figures.
+        reading: of the sane figures.
+        judge: of all of them.
+    """
+    references = [question.references for question in questions]
+
+    def figures(captions: Sequence[str | None], reading: str) -> tuple[list[Figure], list[str]]:
+        pairs = [CaptionPair(*each) for each in zip(captions, references, strict=True)]
+        return caption_figures(pairs, metrics=METRICS, tokens=tokens, reading=reading, judge=judge)
+
+    sane, notes = figures(texts, reading)
+    cut = list(texts) if official is None else [text if text is None else first_words(text) for text in official]
+    if cut == list(texts):  # the official figures are the same
+        return sane, notes
+    num_cut = sum(one != other for one, other in zip(cut, texts, strict=True))
+    told = f"The official script reads {num_cut:,} of {len(texts):,} captions otherwise. It keeps 100 words of each."
+    return [*sane, *figures(cut, "official")[0]], [*notes, told]

@@ -1,0 +1,19 @@
+"""LVIS and PACO: naming the object, or the part of one, in a region. Knows their files; knows no model."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pixelrefer_plugin.authoring import hookimpl
+
+if TYPE_CHECKING:
+    from pixelrefer_plugin.authoring import BenchmarkSpec
+
+PLUGIN_API = 1
+
+
+@hookimpl
+def register_benchmarks(register: "Callable[[BenchmarkSpec], None]") -> None:
+    from .benchmarks import SPECS
+
+    for spec in SPECS:
+        register(spec)
