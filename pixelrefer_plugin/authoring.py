@@ -103,6 +103,8 @@ if TYPE_CHECKING:
     from .errors import SourceError as SourceError
     from .errors import VideoError as VideoError
     from .errors import shown as shown
+    from .evaluation.official_text import official_file as official_file
+    from .evaluation.official_text import official_text as official_text
     from .evaluation.questions import questions_of as questions_of
     from .files import open_regular as open_regular
     from .hookspecs import hookimpl as hookimpl
