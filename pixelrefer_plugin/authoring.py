@@ -103,6 +103,9 @@ if TYPE_CHECKING:
     from .errors import SourceError as SourceError
     from .errors import VideoError as VideoError
     from .errors import shown as shown
+    from .evaluation.choices import option_texts as option_texts
+    from .evaluation.choices import read_choice as read_choice
+    from .evaluation.choices import read_yes_no as read_yes_no
     from .evaluation.official_text import official_file as official_file
     from .evaluation.official_text import official_text as official_text
     from .evaluation.questions import questions_of as questions_of
