@@ -108,6 +108,7 @@ if TYPE_CHECKING:
     from .evaluation.choices import read_yes_no as read_yes_no
     from .evaluation.official_text import official_file as official_file
     from .evaluation.official_text import official_text as official_text
+    from .evaluation.pictures_for_judges import picture_part as picture_part
     from .evaluation.questions import questions_of as questions_of
     from .files import open_regular as open_regular
     from .hookspecs import hookimpl as hookimpl
