@@ -167,14 +167,14 @@ def _english() -> tuple[Callable[[str], bool], Callable[[str], str]]:
 
     They call the package inflect, of which 7.6 and later take other names for plurals.
     """
-    wanted = "inflect<7.6, which the official prompts are made with"
+    wanted = "inflect<7.6, which the official prompts are made with: pip install 'pixelrefer-plugin[eval]'"
     try:
-        import inflect
-
         version = metadata.version("inflect")
-    except (ImportError, metadata.PackageNotFoundError) as error:
-        raise EvaluationError(f"There is no {wanted}: pip install 'pixelrefer-plugin[eval]'.") from error
-    if tuple(int(each) for each in version.split(".")[:2] if each.isdigit()) >= (7, 6):
-        raise EvaluationError(f"This is inflect {version}, not {wanted}: pip install 'pixelrefer-plugin[eval]'.")
+        is_later = tuple(int(each) for each in version.split(".")[:2] if each.isdigit()) >= (7, 6)
+        if is_later:
+            raise EvaluationError(f"This is inflect {version}, not {wanted}.")
+        import inflect
+    except ImportError as error:
+        raise EvaluationError(f"There is no {wanted}.") from error
     engine = inflect.engine()
     return lambda name: name != "bus" and engine.singular_noun(name) is not False, engine.a

@@ -33,7 +33,15 @@ def _questions(name: str) -> list[dict[str, Any]]:
     colour = ["No colour is named.", "The colour is named, and it is red.", "The colour is named, and it is not red."]
     wheels = [f"Wheels of the {name} are not mentioned.", "Wheels are mentioned."]
     return [
-        {"question": "What of the colour?", "choices": list(zip(colour, (0, 1, -1), strict=True)), "type": "positive"},
-        {"question": "And of the form?", "choices": [["Left out.", 0], ["Round.", 0.5]], "type": "positive"},
-        {"question": "What of wheels?", "choices": list(zip(wheels, (1, -1), strict=True)), "type": "negative"},
+        {
+            "question": f"What of the {name}'s colour?",
+            "choices": list(zip(colour, (0, 1, -1), strict=True)),
+            "type": "positive",
+        },
+        {"question": f"And of the {name}'s form?", "choices": [["Left out.", 0], ["Round.", 0.5]], "type": "positive"},
+        {
+            "question": f"Does it have wheels, the {name}?",
+            "choices": list(zip(wheels, (1, -1), strict=True)),
+            "type": "negative",
+        },
     ]
