@@ -13,6 +13,7 @@ _LLAMA = "Llama-3.1-8B-Instruct"
 _GPT_4 = "GPT-4 (gpt-4-0409 in the official script)"
 _GPT_4O = "gpt-4o-2024-11-20, with pictures"
 _PIXELREFER = "PixelRefer, Table 1"
+_GAR_README = "README of Haochen-Wang409/Grasp-Any-Region, evaluation"
 _DAM_README = "README of NVlabs/describe-anything, evaluation"
 
 
@@ -42,6 +43,8 @@ TEXT_JUDGE = BenchmarkSpec(
         *_published("PixelRefer-Lite-2B", _PIXELREFER, _GPT_4, 0.411, 0.802, 0.607),
         *_published("DAM-3B", _PIXELREFER, _LLAMA, 0.523, 0.822, 0.673),
         *_published("nvidia/DAM-3B", _DAM_README, _LLAMA, 0.510, 0.830, 0.670),
+        *_published("GAR-1B", _GAR_README, _LLAMA, 0.489, 0.870, 0.679),
+        *_published("GAR-8B", _GAR_README, _LLAMA, 0.502, 0.846, 0.674),
     ),
     prompts=prompts_of,
     answer_formats=_ANSWER_FORMATS,
@@ -58,8 +61,9 @@ PICTURE_JUDGE = BenchmarkSpec(
     score=score,
     needs=("judge",),
     max_new_tokens=512,
-    published=_published(
-        "GAR-1B", "README of Haochen-Wang409/Grasp-Any-Region, evaluation", _GPT_4O, 0.662, 0.880, 0.771
+    published=(
+        *_published("GAR-1B", _GAR_README, _GPT_4O, 0.662, 0.880, 0.771),
+        *_published("GAR-8B", _GAR_README, _GPT_4O, 0.680, 0.860, 0.770),
     ),
     prompts=prompts_of,
     answer_formats=_ANSWER_FORMATS,
