@@ -206,4 +206,5 @@ class Judge:
             if self.answers.path
             else "With --judge-cache FILE those that come are kept."
         )
-        return f"{left:,} of {counted(total, 'answer')} of judge '{self.name}' at {self.server} are missing: {told}. {kept}"
+        whose = f"judge '{self.name}' at {self.server}"
+        return f"{left:,} of {counted(total, 'answer')} of {whose} are missing: {told}. {kept}"
