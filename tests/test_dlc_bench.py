@@ -101,7 +101,8 @@ def test_regions_are_asked_about_in_the_order_of_qa_json(text_judge, folder):
     rewrite(folder / "qa.json", lambda items: dict(reversed(items.items())))
     questions = text_judge.open(text_judge.make_config(None), folder)
     assert [question.id for question in questions] == ["12", "11"]
-    assert [question.expected for question in questions] == ["shoes", "lamp"]
+    assert [question.facts["class_name"] for question in questions] == ["shoes", "lamp"]
+    assert [question.references for question in questions] == [(), ()]
     assert questions[1].asked.regions[0].to_mask(TINY_HW).box_xyxy == (5, 5, 25, 30)
     assert questions[1].asked.media_hw == (TINY_HW,)
     assert [Path(path) for path in questions[1].asked.paths] == [folder / "images" / "street.jpg"]
@@ -544,9 +545,29 @@ def test_judgements_that_are_missing_are_counted(judged):
         judged.spec.score(judged.config, judged.questions, judged.answers, ScoringTools(judge))
 
 
-def test_judgements_of_other_descriptions_are_refused(judged):
+def test_judgements_of_other_descriptions_are_passed_over(judged, caplog):
     judged.items["12"]["pred"] = "Two shoes."
-    with pytest.raises(DataError, match="item '12' judges another description.*'Two shoes.' there, 'A lamp.' here"):
+    assert {request.id for request, _ in judged.read()} == {"11"}
+    assert "1 of 2 descriptions are not those that" in caplog.text
+
+
+def test_judgements_of_other_descriptions_alone_are_refused(judged):
+    for item in judged.items.values():
+        item["pred"] = "A wall."
+    with pytest.raises(DataError, match="judges other descriptions: .*item '11': 'A wall.' there, 'A lamp.' here"):
+        judged.read()
+
+
+def test_judgements_of_other_items_alone_are_refused(judged):
+    judged.items = {}
+    with pytest.raises(DataError, match="judges none of the questions that are scored"):
+        judged.read()
+
+
+def test_more_judgements_than_questions_are_refused(judged):
+    for name in ("prompt", "response"):
+        judged.items["11"][name] += ["A"]
+    with pytest.raises(DataError, match="item '11' has 5 answers, but there are 4 questions"):
         judged.read()
 
 
@@ -559,7 +580,7 @@ def test_judgements_of_other_questions_are_refused(judged):
 @pytest.mark.parametrize(
     "change",
     [
-        {"response": ["A"] * 5, "prompt": ["?"] * 5},
+        {"pred": None},
         {"response": ["A"] * 3},
         {"response": "A"},
         {"response": [1, 2, 3, 4]},
@@ -568,7 +589,7 @@ def test_judgements_of_other_questions_are_refused(judged):
 )
 def test_judgements_of_another_form_are_refused(judged, change):
     judged.items["11"].update(change)
-    with pytest.raises(DataError, match="item '11' must be an object with pred, and lists response and prompt"):
+    with pytest.raises(DataError, match="item '11' must be an object with a text pred, and lists of texts"):
         judged.read()
 
 

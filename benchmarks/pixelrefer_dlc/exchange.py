@@ -1,5 +1,6 @@
 """Reads what others have published of DLC-Bench: descriptions, and answers of their judges."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -16,9 +17,10 @@ from pixelrefer_plugin.authoring import (
 )
 
 from .config import DlcConfig
-from .prompts import judge_prompts
+from .prompts import JudgePrompts, judge_prompts
 from .requests import requests_of
 
+_log = logging.getLogger(__name__)
 _FAILED = "Error:"
 
 
@@ -56,47 +58,66 @@ def read_judged(
 ) -> Iterator[tuple[JudgeRequest, str]]:
     """A judge's answers, as `eval_model_outputs.py` of DAM, and the scripts made of it, write them beside predictions.
 
-    Each item has `pred`, the description that was judged, which must be the answer that is scored; `prompt` and
-    `response`, recognition first. Items that the file lacks are passed over.
+    Each item has `pred`, the description that was judged, and `prompt` and `response`, recognition first. Items about
+    another description than the one that is scored, and those that the file lacks, are passed over; how many is logged.
 
     Raises:
-        DataError: the file is of another form, or it judged other descriptions, or asked other questions.
+        DataError: the file is of another form, asked other questions, or has nothing about these descriptions.
     """
     judged, prompts = _object(path), judge_prompts(config)
+    others: list[str] = []
+    num_scored = 0
     for question, answer in zip(questions, answers, strict=True):
         if question.id not in judged or answer.failure:
             continue
         where = f"'{path}' item '{question.id}'"
-        requests = requests_of(config, prompts, question, answer)
-        said, asked = _judged(judged[question.id], where, len(requests), answer)
-        for request, prompt, item in zip(requests[1:], asked[1:], question.facts["items"], strict=False):
-            if any(text not in prompt for text in (item.question, *item.choices)):
-                raise DataError(f"{where}: question {request.part} of qa.json was not asked. Is it of another version?")
-        for request, prompt, text in zip(requests, asked, said, strict=False):
-            if prompts.is_official and _text(request) != prompt:
-                raise DataError(f"{where}: {request.part} was asked in other words than those of official_code.")
-            if text is not None:
-                yield request, text
+        item = _item(judged[question.id], where)
+        if item["pred"] != answer.text:
+            others.append(f"{where}: {shown(item['pred'])} there, {shown(answer.text)} here")
+            continue
+        num_scored += 1
+        yield from _of_item(item, where, question, requests_of(config, prompts, question, answer), prompts)
+    if not num_scored:
+        why = f"judges other descriptions: {others[0]}" if others else "judges none of the questions that are scored"
+        raise DataError(f"'{path}' {why}. Give the predictions that belong to it.")
+    if others:
+        _log.warning("%d of %d descriptions are not those that '%s' judges.", len(others), len(questions), path)
 
 
-def _judged(item: Any, where: str, count: int, answer: Answer) -> tuple[list[str | None], list[str]]:
-    """The judge's answers of an item, None for one that was not given, and what it was asked."""
+def _item(item: Any, where: str) -> Mapping[str, Any]:
     said, asked = (item.get("response"), item.get("prompt")) if isinstance(item, Mapping) else (None, None)
     if not (
         isinstance(said, list)
         and isinstance(asked, list)
-        and len(said) == len(asked) <= count
+        and len(said) == len(asked)
         and all(isinstance(text, str | None) for text in said)
-        and all(isinstance(text, str) for text in asked)
+        and all(isinstance(text, str) for text in [*asked, item.get("pred")])
     ):
-        expected = f"an object with pred, and lists response and prompt of equal length, at most {count} texts"
+        expected = "an object with a text pred, and lists of texts response and prompt, of equal length"
         raise DataError(f"{where} must be {expected}, got {shown(item, 200)}.")
-    if item.get("pred") != answer.text:
-        raise DataError(
-            f"{where} judges another description than the one that is scored: {shown(item.get('pred'))} there, "
-            f"{shown(answer.text)} here. Give the predictions that belong to it."
-        )
-    return said, asked
+    checked: Mapping[str, Any] = item
+    return checked
+
+
+def _of_item(
+    item: Mapping[str, Any],
+    where: str,
+    question: Question,
+    requests: Sequence[JudgeRequest],
+    prompts: JudgePrompts,
+) -> Iterator[tuple[JudgeRequest, str]]:
+    """The requests of an item that the judge answered; what it was asked must be what is asked now."""
+    said, asked = item["response"], item["prompt"]
+    if len(said) > len(requests):
+        raise DataError(f"{where} has {len(said)} answers, but there are {len(requests)} questions.")
+    for request, prompt, one in zip(requests[1:], asked[1:], question.facts["items"], strict=False):
+        if any(text not in prompt for text in (one.question, *one.choices)):
+            raise DataError(f"{where}: question {request.part} of qa.json was not asked. Is it of another version?")
+    for request, prompt, text in zip(requests, asked, said, strict=False):
+        if prompts.is_official and _text(request) != prompt:
+            raise DataError(f"{where}: {request.part} was asked in other words than those of official_code.")
+        if text is not None:
+            yield request, text
 
 
 def _text(request: JudgeRequest) -> str:

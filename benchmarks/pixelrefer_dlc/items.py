@@ -37,7 +37,12 @@ FILES = (
     BenchmarkFile("qa.json", f"Questions about the description of each region, {_ORIGIN}."),
     BenchmarkFile("class_names.json", f"The class of each region, {_ORIGIN}."),
     BenchmarkFile("annotations.json", f"The regions, as COCO has them, {_ORIGIN}."),
-    BenchmarkFile("images", "Pictures of Objects365, from https://huggingface.co/datasets/nvidia/DLC-Bench."),
+    BenchmarkFile(
+        "images",
+        "Pictures of Objects365, from https://huggingface.co/datasets/nvidia/DLC-Bench; answers that are there are "
+        "scored without them, unless the judge sees them.",
+        optional=True,
+    ),
 )
 LETTERS = "ABCDE"
 _MOST_CHOICES = len(LETTERS)
@@ -121,7 +126,7 @@ def _question(
         "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": facts["class_name"]}],
     }
     (question,) = questions_of(read_sample(record, place, regions=[region], defects=defects))
-    return replace(question, facts=facts)
+    return replace(question, references=(), facts=facts)  # the class is no description
 
 
 def _items(given: Any, place: RecordPlace) -> tuple[Item, ...]:
