@@ -21,6 +21,7 @@ from ...errors import DataError, shown, text_of
 from ...files import open_regular, require_path
 
 _log = logging.getLogger(__name__)
+_BEGINNING = b'{"key": "'  # of every line
 _TEXTS = ("key", "judge", "answer", "origin")
 
 
@@ -94,7 +95,7 @@ class JudgeAnswers:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            if number == 1 and line.endswith(b"\n"):
+            if number == 1 and not _BEGINNING.startswith(line.strip()[: len(_BEGINNING)]):
                 raise DataError(
                     f"'{path}' is no file of judge's answers: line 1 is no JSON ({text_of(error)})."
                 ) from error
