@@ -122,6 +122,9 @@ if TYPE_CHECKING:
     from .evaluation.official_records import text_in as text_in
     from .evaluation.official_text import official_file as official_file
     from .evaluation.official_text import official_text as official_text
+    from .evaluation.official_text import official_file as official_file
+    from .evaluation.official_text import official_text as official_text
+    from .evaluation.pictures_for_judges import picture_part as picture_part
     from .evaluation.questions import questions_of as questions_of
     from .evaluation.questions import with_unique_ids as with_unique_ids
     from .files import open_regular as open_regular

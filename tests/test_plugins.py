@@ -213,6 +213,7 @@ def test_builtin_plugins_come_in_by_entry_points():
         "ferret_reasoning": "benchmark",
         "ref_l4_detailed": "benchmark",
         "videorefer_d": "benchmark",
+        "dlc_bench": "benchmark",
     }
 
 

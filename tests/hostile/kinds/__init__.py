@@ -5,6 +5,7 @@ from . import (  # noqa: F401
     benchmarks,
     commands,
     conversations,
+    judges,
     media,
     memories,
     models,
