@@ -112,6 +112,8 @@ if TYPE_CHECKING:
     from .evaluation.mask_metrics import overlap as overlap
     from .evaluation.mask_metrics import region_similarity as region_similarity
     from .evaluation.mask_metrics import without as without
+    from .evaluation.official_text import official_file as official_file
+    from .evaluation.official_text import official_text as official_text
     from .evaluation.questions import questions_of as questions_of
     from .evaluation.revos_metrics import official_accuracy_and_robustness as official_accuracy_and_robustness
     from .evaluation.revos_metrics import pixel_accuracy as pixel_accuracy
