@@ -105,6 +105,9 @@ if TYPE_CHECKING:
     from .errors import shown as shown
     from .evaluation.answer_masks import mask_of as mask_of
     from .evaluation.answer_masks import masks_on as masks_on
+    from .evaluation.choices import option_texts as option_texts
+    from .evaluation.choices import read_choice as read_choice
+    from .evaluation.choices import read_yes_no as read_yes_no
     from .evaluation.mask_metrics import Overlap as Overlap
     from .evaluation.mask_metrics import boundary_accuracy as boundary_accuracy
     from .evaluation.mask_metrics import box_iou as box_iou

@@ -319,6 +319,37 @@ def test_pixel_qa_counts_questions_and_objects():
 
 
 @pytest.mark.parametrize(
+    ("given", "default", "official"),
+    [
+        ("B", 1, 1),
+        ("(b) a dog", 1, 1),
+        ("B) a dog", 1, 1),
+        ("**B**", 1, 0),
+        ("[B]", 1, 0),
+        ("<B>", 1, 0),
+        ("\nB", 1, 0),
+        ("The answer is B", 1, 0),
+        ("Because of it", 0, 1),
+        ("a dog", 1, 0),
+        ("C", 0, 0),
+    ],
+)
+def test_pixel_qa_reads_letters_sanely_or_as_official_code_does(given, default, official):
+    result = PixelQAResult(given, "B", [], [[None]], options=["a cat", "a dog", "a cow"])
+    assert pixel_qa_score([result]).accuracy == default
+    assert pixel_qa_score([result], reading="official").accuracy == official
+
+
+def test_pixel_qa_says_where_official_code_stops():
+    nothing = PixelQAResult("", "B", [], [[None]])
+    assert pixel_qa_score([nothing]).accuracy == 0
+    with pytest.raises(PixelReferError, match=r"eval_general.py stops with an IndexError at the answer ''"):
+        pixel_qa_score([nothing], reading="official")
+    with pytest.raises(PixelReferError, match=r"no reading 'officially'"):
+        pixel_qa_score([nothing], reading="officially")
+
+
+@pytest.mark.parametrize(
     ("results", "message"),
     [
         ([], "scored on questions with objects, got 0 questions"),

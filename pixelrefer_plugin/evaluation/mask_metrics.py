@@ -11,11 +11,13 @@ import math
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from ..errors import PixelReferError, RegionError, shown
 from ..regions.mask import RegionMask
+from .choices import read_choice
 
 Mask = np.ndarray | RegionMask | None
 
@@ -371,16 +373,18 @@ class PixelQAResult:
     """One question of PixelQA, answered.
 
     Attributes:
-        given: the model's answer; the first letter in it is its choice: `B`, `(B)`, `b. a dog`.
+        given: the model's answer: `B`, `(B)`, `b. a dog`.
         expected: the letter of the right option.
         predicted: masks of each object, frame by frame. Objects that the answer lacks may be missing at the end.
         truth: the true masks of each object.
+        options: the texts of the options, in order, with labels or without; of none given every letter is offered.
     """
 
     given: str
     expected: str
     predicted: Sequence[Sequence[Mask] | np.ndarray]
     truth: Sequence[Sequence[Mask] | np.ndarray]
+    options: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -391,20 +395,28 @@ class PixelQAScore:
     masks: VideoScore
 
 
-def pixel_qa_score(results: Iterable[PixelQAResult]) -> PixelQAScore:
+def pixel_qa_score(
+    results: Iterable[PixelQAResult], *, reading: Literal["default", "official"] = "default"
+) -> PixelQAScore:
     """The score of PixelQA as it was published (UniPixel, NeurIPS 2025), which is not DAVIS's.
 
     J is the IoU of an object's whole volume, all frames together, and F the harmonic mean of precision and recall of
     its pixels, not of its boundary. Both are averaged over the objects of all questions.
 
+    Args:
+        results: of each question.
+        reading: how a letter is found in an answer. `default`: as `read_choice` has it. `official`: as UniPixel's
+            `eval_general.py` does, which takes `**B**`, `[B]` and `The answer is B` for wrong.
+
     Raises:
-        PixelReferError: no results, an answer that is expected is no letter, or masks that do not fit.
+        PixelReferError: no results, an answer that is expected is no letter, or masks that do not fit; in the official
+            reading also an empty answer, at which the official code stops.
     """
     answered = list(results)
     scores = [score for each in answered for score in _volume_scores(each)]
     if not answered or not scores:
         raise PixelReferError(f"PixelQA is scored on questions with objects, got {len(answered)} questions.")
-    right = sum(_choice(each.given) == _expected_choice(each) for each in answered)
+    right = sum(_choice(each, reading) == _expected_choice(each) for each in answered)
     return PixelQAScore(right / len(answered), _mean(scores))
 
 
@@ -418,12 +430,13 @@ def _volume_scores(result: PixelQAResult) -> list[VideoScore]:
     return [VideoScore(each.iou, 2 * each.iou / (1 + each.iou)) for each in found]
 
 
-def _choice(text: str) -> str:
-    return next((each for each in text.casefold() if each in string.ascii_lowercase), "")
+def _choice(result: PixelQAResult, reading: Literal["default", "official"]) -> str | None:
+    options = result.options or [""] * 26
+    return read_choice(result.given, options, "unipixel" if reading == "official" else reading)
 
 
 def _expected_choice(result: PixelQAResult) -> str:
-    choice = _choice(result.expected)
+    choice = next((each for each in result.expected.upper() if each in string.ascii_uppercase), "")
     if not choice:
         raise PixelReferError(f"A question's right option must be a letter, got '{result.expected}'.")
     return choice
