@@ -46,14 +46,12 @@ def answer_localized(
     media = _medium(asked, processor.sampling)
     found = pixel_qa(model, processor, media, question.text, asked.regions, **options)
     by_number = {each.id: each.region for each in found.objects}
-    of_video = isinstance(media, Video)
-    return Answer(
-        id=question.id,
-        text=found.text,
-        objects=tuple(by_number.get(number + 1) for number in range(len(asked.regions))),
-        image_hw=media.image_hw if isinstance(media, Video) else (media.height, media.width),
-        frames=tuple(media.frame_indices) if of_video else (),
-    )
+    objects = tuple(by_number.get(number + 1) for number in range(len(asked.regions)))
+    if isinstance(media, Video):
+        image_hw, frames = media.image_hw, tuple(media.frame_indices)
+    else:
+        image_hw, frames = (media.height, media.width), ()
+    return Answer(id=question.id, text=found.text, objects=objects, image_hw=image_hw, frames=frames)
 
 
 def _medium(asked: RegionSample, sampling: FrameSampling) -> Image.Image | Video:
