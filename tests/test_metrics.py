@@ -426,11 +426,11 @@ def test_official_accuracy_and_robustness(masks, value, copies):
     predicted, true = masks
     objects = [RegionMask.from_dense(true)] * copies if true.any() else []
     counts = true.astype(np.uint8) * len(objects)
-    foreground = (predicted | true).astype(np.uint8)
-    given = RegionMask.from_dense(predicted) if predicted.any() else None
-    for mask in (given, predicted):
-        found = official_accuracy_and_robustness(mask, objects, foreground, value=value)
-        assert found == pytest.approx(plain_official(predicted, counts, foreground, value), abs=1e-12)
+    foreground = [RegionMask.from_dense(mask) for mask in (predicted, true) if mask.any()]
+    covered = predicted.astype(np.uint8) + true
+    mask = RegionMask.from_dense(predicted) if predicted.any() else None
+    found = official_accuracy_and_robustness(mask, objects, foreground, true.shape, value=value)
+    assert found == pytest.approx(plain_official(predicted, counts, covered, value), abs=1e-12)
 
 
 @settings(max_examples=50)

@@ -51,6 +51,19 @@ def _refcoco(
 
 
 SPECS = (
+    BenchmarkSpec(
+        name="reasonseg",
+        about="ReasonSeg: the mask of what a text means that takes reasoning, in a picture.",
+        config=ReasonSegConfig,
+        files=FILES,
+        open=open_reasonseg,
+        score=score_reasonseg,
+        needs=("masks",),
+        max_new_tokens=512,
+        published=_published("val", giou=(64.0, 60.5), ciou=(56.2, 58.7)),
+        prompts=_prompts,
+        tiny=tiny.reasonseg,
+    ),
     _refcoco(
         "refcoco",
         "RefCOCO",
@@ -82,18 +95,5 @@ SPECS = (
         "umd",
         RefcocogConfig,
         (*_published("val", ciou=(76.3, 76.4)), *_published("test", ciou=(77.0, 77.1))),
-    ),
-    BenchmarkSpec(
-        name="reasonseg",
-        about="ReasonSeg: the mask of what a text means that takes reasoning, in a picture.",
-        config=ReasonSegConfig,
-        files=FILES,
-        open=open_reasonseg,
-        score=score_reasonseg,
-        needs=("masks",),
-        max_new_tokens=512,
-        published=_published("val", giou=(64.0, 60.5), ciou=(56.2, 58.7)),
-        prompts=_prompts,
-        tiny=tiny.reasonseg,
     ),
 )

@@ -25,7 +25,7 @@ from pixelrefer_plugin.authoring import (
 _ENOUGH = 0.5  # IoU of a box that is right
 
 
-def score_refcoco(config: Any, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
+def score_refcoco(config: Any, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools) -> Scores:
     """cIoU, gIoU and box accuracy.
 
     A box is right where its IoU with the true one is 0.5 or more; small parts of the mask are left out. The official
@@ -40,7 +40,7 @@ def score_refcoco(config: Any, questions: Sequence[Question], answers: Sequence[
     return Scores(figures=figures, unread=unread)
 
 
-def score_reasonseg(config: Any, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
+def score_reasonseg(config: Any, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools) -> Scores:
     """gIoU and cIoU, without void pixels.
 
     The official reading, UniPixel's, counts void pixels as background: its label for them, -1, becomes 0 where OpenCV

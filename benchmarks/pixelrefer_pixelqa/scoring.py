@@ -27,7 +27,7 @@ from pixelrefer_plugin.authoring import (
 _TINY = 1e-6  # the official code adds it to denominators
 
 
-def score(config: Any, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
+def score(config: Any, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools) -> Scores:
     """Accuracy, J&F, J and F. A question's J and F are means over its objects, the benchmark's over all objects."""
     unread: dict[str, str] = {}
     volumes = [_volumes(*pair, unread) for pair in zip(questions, answers, strict=True)]

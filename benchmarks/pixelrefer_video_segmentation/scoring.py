@@ -53,7 +53,7 @@ _Measure = Callable[[Question, _Frames, tuple[int, int]], np.ndarray]
 
 
 def score_expressions(
-    config: VideoConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools
+    config: VideoConfig, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools
 ) -> Scores:
     """J&F, J and F: means over expressions of means over frames (unipixel/eval/eval_seg.py).
 
@@ -77,7 +77,7 @@ def score_expressions(
     return Scores(figures=figures, unread=measured.unread, notes=notes)
 
 
-def score_revos(config: RevosConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
+def score_revos(config: RevosConfig, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools) -> Scores:
     """J&F, J, F, A and R: means over expressions by type, and the mean of the types (unipixel/eval/eval_revos.py).
 
     The official reading rounds what each expression has to two decimals of a percentage, and computes A and R of the
@@ -97,7 +97,7 @@ def score_revos(config: RevosConfig, questions: Sequence[Question], answers: Seq
     return Scores(figures=figures, unread=measured.unread, notes=_notes(measured))
 
 
-def refuse_hidden(config: Any, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
+def refuse_hidden(config: Any, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools) -> Scores:
     """For benchmarks whose true masks are not public; raises `EvaluationError`."""
     raise EvaluationError(
         "The true masks of this benchmark are not public: its server scores answers. Write them as pictures "
@@ -155,10 +155,7 @@ def _a_and_r(question: Question, frames: _Frames, image_hw: tuple[int, int], con
     rows = []
     for frame, (given, objects) in enumerate(frames):
         truth, covered = _union(objects), found.covered(frame)
-        counts = np.zeros(image_hw, dtype=np.uint8)
-        for mask in covered:
-            counts += mask.dense()
-        official = official_accuracy_and_robustness(given, objects, counts, value=config.official_value)
+        official = official_accuracy_and_robustness(given, objects, covered, image_hw, value=config.official_value)
         sane = pixel_accuracy(given, truth, image_hw), robustness(given, truth, _union(covered))
         rows.append([*sane, *official])
     return np.mean(np.array(rows), axis=0)

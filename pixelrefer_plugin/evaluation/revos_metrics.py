@@ -51,7 +51,12 @@ def robustness(predicted: Mask, expected: Mask, foreground: Mask) -> float:
 
 
 def official_accuracy_and_robustness(
-    predicted: Mask, objects: Sequence[RegionMask], foreground: np.ndarray, *, value: int
+    predicted: RegionMask | None,
+    objects: Sequence[RegionMask],
+    foreground: Sequence[RegionMask],
+    image_hw: tuple[int, int],
+    *,
+    value: int,
 ) -> tuple[float, float]:
     """A and R of a frame as the official code computes them, which compares the values of pixels.
 
@@ -62,17 +67,17 @@ def official_accuracy_and_robustness(
     Args:
         predicted: the mask found.
         objects: the expression's true objects, one by one.
-        foreground: `(H, W)` uint8, how many objects of the video cover a pixel.
+        foreground: the objects of the video, one by one or together; a pixel counts as often as it is covered.
+        image_hw: size of the frame.
         value: what a set pixel is in the predicted picture: 255 as UniPixel writes it, or 1.
     """
-    size = foreground.shape
-    given, true = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.uint8)
+    given, true = np.zeros(image_hw, dtype=np.uint8), np.zeros(image_hw, dtype=np.uint8)
     if predicted is not None:
-        given[predicted.dense() if isinstance(predicted, RegionMask) else np.asarray(predicted, dtype=bool)] = value
+        given[predicted.dense()] = value
     for mask in objects:
         true += mask.dense()
-    wrong = int((((1 - true.astype(np.int64)) % 256 * given) % 256).sum())
-    return float((given == true).mean()), max(1 - wrong / (int(foreground.sum(dtype=np.int64)) + _TINY), 0.0)
+    wrong = int(((1 - true) * given).sum(dtype=np.int64))  # of eight bits on purpose
+    return float((given == true).mean()), max(1 - wrong / (sum(mask.area for mask in foreground) + _TINY), 0.0)
 
 
 def _area(mask: Mask) -> int:
