@@ -1,6 +1,7 @@
 """MeViS, Ref-YouTube-VOS, Ref-DAVIS17, ReVOS, Ref-SAV: official layouts, official numbers, and whole runs."""
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +137,11 @@ def test_revos_official(golden, tmp_path):
 
 
 def test_revos_official_with_pictures_of_0_and_1(golden, tmp_path):
-    figures, questions, _ = golden_figures(golden, tmp_path, "revos", official_value=1)
+    def spoil(pngs):
+        for path in pngs.rglob("*.png"):
+            Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+
+    figures, questions, _ = golden_figures(golden, tmp_path, "revos", spoil)
     check_revos(figures, questions, golden["revos_with_png_values_0_and_1"])
     for place, question in enumerate(questions):
         expected = golden["revos_with_png_values_0_and_1_per_expression"][question.id.replace("/", "_")]
@@ -252,6 +257,52 @@ def test_revos_is_the_mean_of_its_types_on_any_questions(tmp_path):
     assert figures["j (official)"].of() == pytest.approx(((1 + 0.3333) / 2 + 1) / 2, abs=1e-9)
 
 
+def test_revos_does_not_count_other_types(tmp_path):
+    get_benchmark("revos").tiny(tmp_path)
+    path = tmp_path / "meta_expressions_valid_.json"
+    content = json.loads(path.read_text())
+    content["videos"]["0a"]["expressions"]["2"] |= {"type_id": 2, "obj_id": [], "anno_id": []}
+    path.write_text(json.dumps(content))
+    spec, config, questions = opened("revos", tmp_path)
+    assert [each.type for each in questions] == ["referring", "reasoning", "hallucination"]
+    figures, _ = scored(spec, config, questions, [*map(perfect, questions[:2]), Answer(id="0a/2", text="")])
+    assert all(figure.counted == 2 for figure in figures.values())
+    assert figures["j"].of() == 1
+
+
+def test_a_set_pixel_is_what_the_pictures_or_the_options_say(tmp_path):
+    spec, config, questions = tiny("revos", tmp_path)
+    answers = [perfect(each) for each in questions]
+    figures, _ = scored(spec, spec.make_config({"official_value": 1}), questions, answers)
+    assert figures["accuracy (official)"].of() == 1
+    figures, _ = scored(spec, config, questions, answers)
+    assert figures["accuracy (official)"].of() < 1
+
+
+def test_pictures_of_several_sizes_end_the_official_process(tmp_path):
+    spec, config, questions = tiny("mevis", tmp_path)
+    (tmp_path / "out").mkdir()
+    spec.export(config, questions, [perfect(each) for each in questions], tmp_path / "out")
+    Image.new("L", (9, 9)).save(tmp_path / "out" / "0a" / "1" / "00005.png")
+    answers = list(spec.answer_formats["png"](config, tmp_path / "out", questions))
+    figures, scores = scored(spec, config, questions, answers)
+    assert "several sizes" in scores.unread["0a/1"]
+    assert figures["j"].values.tolist() == [1, 0, 1]
+    assert figures["j (official)"].counted == 2
+
+
+def test_ref_davis17_reads_counts_of_bytes(tmp_path):
+    _, _, questions = tiny("ref_davis17", tmp_path)
+    path = tmp_path / "valid" / "mask_dict.pkl"
+    found = {
+        key: [rle and {**rle, "counts": rle["counts"].encode()} for rle in rles]
+        for key, rles in pickle.loads(path.read_bytes()).items()
+    }
+    path.write_bytes(pickle.dumps(found))
+    _, _, again = opened("ref_davis17", tmp_path)
+    assert [each.facts["truth"].objects(1) for each in again] == [each.facts["truth"].objects(1) for each in questions]
+
+
 def test_official_accuracy_of_a_perfect_answer_counts_its_object_as_wrong(tmp_path):
     spec, config, questions = tiny("revos", tmp_path)
     figures, _ = scored(spec, config, questions, [perfect(each) for each in questions])
@@ -272,7 +323,10 @@ def test_masks_of_another_size_are_listed_and_count_as_wrong(tmp_path):
 
 def test_as_many_missing_pictures_as_processes_leave_the_official_code_to_chance(tmp_path):
     spec, config, questions = tiny("mevis", tmp_path, official_workers=2)
-    answers = [replace(perfect(each), failure="gone.png is missing") for each in questions]
+    spec.export(config, questions, [perfect(each) for each in questions], tmp_path)
+    for path in tmp_path.glob("0a/*/00005.png"):
+        path.unlink()
+    answers = list(spec.answer_formats["png"](config, tmp_path, questions))
     figures, scores = scored(spec, config, questions, answers)
     assert figures["j"].of() == 0
     assert "j (official)" not in figures

@@ -120,14 +120,17 @@ def _open_revos(config: RevosConfig, folder: Path) -> Sequence[Question]:
     ]
 
 
+_TYPES = (*TYPES, "hallucination")
+
+
 def _type(expression: Expression, path: Path) -> str:
     found = expression.record.get("type_id")
-    if found not in (0, 1):
+    if not isinstance(found, int) or not 0 <= found < len(_TYPES):
         raise DataError(
             f"'{path}', video '{expression.video[:60]}', expression '{expression.id[:60]}': its 'type_id' must be 0, "
-            f"referring, or 1, reasoning, got {shown(found)}."
+            f"referring, 1, reasoning, or 2, hallucination, got {shown(found)}."
         )
-    return TYPES[int(found)]
+    return _TYPES[found]
 
 
 _SAV = "UniPixel's data (huggingface.co/datasets/PolyU-ChenLab/UniPixel-SFT-1M)"

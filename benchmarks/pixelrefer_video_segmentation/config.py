@@ -74,17 +74,18 @@ class RevosConfig(VideoConfig):
     Attributes:
         sentence: the template for expressions that are questions themselves.
         official_value: what a set pixel is in the pictures that the official code reads; its accuracy and robustness
-            depend on it. UniPixel writes 255.
+            depend on it. By default as the pictures have it, and 255 where answers are none: UniPixel writes that.
     """
 
     sentence: str = "{expression} Answer with the mask."
-    official_value: int = 255
+    official_value: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         has_phrase = isinstance(self.sentence, str) and self.sentence.count(_PHRASE) == 1
         check_field(has_phrase, self, "sentence", f"a text with one {_PHRASE}")
-        check_field(self.official_value in range(1, 256), self, "official_value", "an integer from 1 to 255")
+        is_value = self.official_value is None or self.official_value in range(1, 256)
+        check_field(is_value, self, "official_value", "an integer from 1 to 255")
 
 
 @dataclass(frozen=True)

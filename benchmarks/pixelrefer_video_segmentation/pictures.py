@@ -1,6 +1,7 @@
 """Answers as pictures, `<folder>/<video>/<expression>/<frame>.png`: what servers and the official code read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,23 @@ def _size_of(question: Question) -> tuple[int, int]:
         ) from error
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PictureAnswer(Answer):
+    """An answer that was read from pictures.
+
+    Attributes:
+        value: what a set pixel is there; 255 where none is set.
+        ends_process: whether the official code's process ends at it.
+    """
+
+    value: int = 255
+    ends_process: bool = False
+
+
 def read_pictures(config: Any, path: Path, questions: Sequence[Question]) -> Iterator[Answer]:
     """The answers in a folder of such pictures; a pixel is of the object where it is not 0.
 
     An expression of which a picture is missing, or is of another size than the others, has an answer with a `failure`.
-    Its text is empty where the folder of the whole video is missing: the official code counts it as wrong then, while
-    it may leave out others.
 
     Raises:
         DataError: there is no such folder, or it has none of the videos.
@@ -77,29 +89,33 @@ def read_pictures(config: Any, path: Path, questions: Sequence[Question]) -> Ite
         yield _answer(question, path)
 
 
-def _answer(question: Question, path: Path) -> Answer:
-    video, names = question.facts["video"], question.facts["frames"]
-    if not (path / video).is_dir():
-        return Answer(id=question.id, text="", failure=f"'{path / video}' is missing.")
+def _answer(question: Question, path: Path) -> PictureAnswer:
+    video = path / question.facts["video"]
+    if not video.is_dir():
+        return PictureAnswer(id=question.id, text="", failure=f"'{video}' is missing.")
     found: dict[int, np.ndarray] = {}
-    for frame, name in enumerate(names):
-        picture = path / video / question.facts["expression"] / f"{name}.png"
+    for frame, name in enumerate(question.facts["frames"]):
+        picture = video / question.facts["expression"] / f"{name}.png"
         try:
             found[frame] = np.asarray(read_mask(picture, name=f"'{picture}'"))
         except PixelReferError as error:
-            return Answer(id=question.id, text=MASK_MARKER, failure=str(error))
+            return PictureAnswer(id=question.id, text="", failure=str(error), ends_process=True)
     sizes = {pixels.shape[:2] for pixels in found.values()}
     if len(sizes) > 1:
-        return Answer(id=question.id, text=MASK_MARKER, failure=f"its pictures are of several sizes: {sorted(sizes)}.")
-    inside: dict[int, np.ndarray] = {
-        frame: np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=2)) for frame, pixels in found.items()
-    }
-    regions = {frame: Region.from_mask(pixels) for frame, pixels in inside.items() if pixels.any()}
-    absent = tuple(frame for frame in inside if frame not in regions)
-    return Answer(
+        told = f"its pictures are of several sizes: {sorted(sizes)}."
+        return PictureAnswer(id=question.id, text="", failure=told, ends_process=True)
+    return PictureAnswer(
         id=question.id,
         text=MASK_MARKER,
-        objects=(VideoRegion(regions, absent=absent) if regions else None,),
+        objects=(_object(found),),
         image_hw=sizes.pop(),
         frames=tuple(found),
+        value=min(max(int(pixels.max()) for pixels in found.values()), 255) or 255,
     )
+
+
+def _object(found: Mapping[int, np.ndarray]) -> VideoRegion | None:
+    inside = {frame: pixels.reshape(*pixels.shape[:2], -1) != 0 for frame, pixels in found.items()}
+    regions = {frame: Region.from_mask(pixels.max(axis=2)) for frame, pixels in inside.items() if pixels.any()}
+    absent = tuple(frame for frame in inside if frame not in regions)
+    return VideoRegion(regions, absent=absent) if regions else None

@@ -23,6 +23,7 @@ from pixelrefer_plugin.authoring import (
 )
 
 from .config import RevosConfig, VideoConfig
+from .pictures import PictureAnswer
 from .truth import Foreground, Masks
 
 REFERRING, REASONING = "referring", "reasoning"
@@ -49,7 +50,7 @@ class _Measured:
 _Frames = list[tuple[RegionMask | None, list[RegionMask]]]
 """Of each frame the mask found, and the true objects."""
 
-_Measure = Callable[[Question, _Frames, tuple[int, int]], np.ndarray]
+_Measure = Callable[[Question, Answer, _Frames, tuple[int, int]], np.ndarray]
 
 
 def score_expressions(
@@ -62,7 +63,7 @@ def score_expressions(
     Raises:
         EvaluationError: the true masks are not public.
     """
-    measured = _measure(questions, answers, _j_and_f, 2)
+    measured = _measure(questions, answers, lambda _question, _answer, frames, _hw: _j_and_f(frames), 2)
     figures = [_figure(name, values) for name, values in _named(measured.shares)]
     dropped = _dropped(measured.broken, len(questions), config.official_workers)
     notes = _notes(measured)
@@ -80,15 +81,17 @@ def score_expressions(
 def score_revos(config: RevosConfig, questions: Sequence[Question], answers: Sequence[Answer], _tools: Tools) -> Scores:
     """J&F, J, F, A and R: means over expressions by type, and the mean of the types (unipixel/eval/eval_revos.py).
 
-    The official reading rounds what each expression has to two decimals of a percentage, and computes A and R of the
-    values of pixels.
+    Expressions of another type are not counted. The official reading rounds what each expression has to two decimals
+    of a percentage, and computes A and R of the values of pixels.
     """
 
-    def measure(question: Question, frames: _Frames, image_hw: tuple[int, int]) -> np.ndarray:
-        return np.concatenate([_j_and_f(question, frames, image_hw), _a_and_r(question, frames, image_hw, config)])
+    def measure(question: Question, answer: Answer, frames: _Frames, image_hw: tuple[int, int]) -> np.ndarray:
+        value = config.official_value or (answer.value if isinstance(answer, PictureAnswer) else 255)
+        return np.concatenate([_j_and_f(frames), _a_and_r(question.facts["foreground"], frames, image_hw, value)])
 
     measured = _measure(questions, answers, measure, 6)
-    by_type = _mean_of_types(np.array([TYPES.index(question.type) for question in questions]))
+    by_type = _mean_of_types(np.array([question.type for question in questions]))
+    measured.shares[[question.type not in TYPES for question in questions]] = np.nan
     rounded = np.round(100 * measured.shares[:, [0, 1, 4, 5]], 2) / 100
     figures = []
     for shares, reading in ((measured.shares[:, :4], ""), (rounded, "official")):
@@ -110,7 +113,7 @@ def _measure(questions: Sequence[Question], answers: Sequence[Answer], measure: 
     for position, (question, answer) in enumerate(zip(questions, answers, strict=True)):
         if answer.failure:
             measured.unread[question.id] = answer.failure
-            if answer.text:
+            if isinstance(answer, PictureAnswer) and answer.ends_process:
                 measured.broken.append(position)
             continue
         truth: Masks = question.facts["truth"]
@@ -125,7 +128,7 @@ def _measure(questions: Sequence[Question], answers: Sequence[Answer], measure: 
             continue
         if answer.objects and answer.frames:
             measured.between += num_frames - len(answer.frames)
-        measured.shares[position] = measure(question, list(zip(given, expected, strict=True)), size_hw)
+        measured.shares[position] = measure(question, answer, list(zip(given, expected, strict=True)), size_hw)
     return measured
 
 
@@ -139,7 +142,7 @@ def _size_of(expected: Sequence[Sequence[RegionMask]], answer: Answer, question:
     return known or answer.image_hw or (1, 1)
 
 
-def _j_and_f(question: Question, frames: _Frames, image_hw: tuple[int, int]) -> np.ndarray:
+def _j_and_f(frames: _Frames) -> np.ndarray:
     pairs = [(given, _union(objects)) for given, objects in frames]
     return np.array(
         [
@@ -149,13 +152,12 @@ def _j_and_f(question: Question, frames: _Frames, image_hw: tuple[int, int]) -> 
     )
 
 
-def _a_and_r(question: Question, frames: _Frames, image_hw: tuple[int, int], config: RevosConfig) -> np.ndarray:
+def _a_and_r(found: Foreground, frames: _Frames, image_hw: tuple[int, int], value: int) -> np.ndarray:
     """A and R, and both as the official code has them; means over the frames."""
-    found: Foreground = question.facts["foreground"]
     rows = []
     for frame, (given, objects) in enumerate(frames):
         truth, covered = _union(objects), found.covered(frame)
-        official = official_accuracy_and_robustness(given, objects, covered, image_hw, value=config.official_value)
+        official = official_accuracy_and_robustness(given, objects, covered, image_hw, value=value)
         sane = pixel_accuracy(given, truth, image_hw), robustness(given, truth, _union(covered))
         rows.append([*sane, *official])
     return np.mean(np.array(rows), axis=0)
