@@ -104,7 +104,7 @@ def refuse_hidden(config: Any, questions: Sequence[Question], answers: Sequence[
     """For benchmarks whose true masks are not public; raises `EvaluationError`."""
     raise EvaluationError(
         "The true masks of this benchmark are not public: its server scores answers. Write them as pictures "
-        "<video>/<expression>/<frame>.png with --export DIR, put that folder into a ZIP file and hand it in."
+        "<video>/<expression>/<frame>.png (pixelrefer score ... --export DIR) and hand in a ZIP file of that folder."
     )
 
 
