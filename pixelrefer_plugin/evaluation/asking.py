@@ -19,6 +19,7 @@ from ..conversation.reading import media_source, named_frames, video_options
 from ..errors import PromptError
 from ..media.video import FrameSampling, Video, load_video
 from ..regions.region import VideoRegion
+from .localized import answer_localized
 
 if TYPE_CHECKING:
     from ..masks.mask_batch import MaskBatch
@@ -70,6 +71,8 @@ class ModelEngine:
     @torch.no_grad()
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """As `Engine` has it."""
+        if any(question.localize for question in questions):
+            return [self._localized(question) for question in questions]
         segment = questions[0].segment
         asked = [_on_known_frames(question, self._processor.sampling) for question in questions]
         inputs = self._processor(
@@ -84,6 +87,10 @@ class ModelEngine:
             _with_masks(question, text, generated, inputs["masks"], row)
             for row, (question, text) in enumerate(zip(questions, texts, strict=True))
         ]
+
+    def _localized(self, question: Question) -> Answer:
+        asked = _on_known_frames(question, self._processor.sampling)
+        return answer_localized(self._model, self._processor, question, asked, self._options)
 
 
 def require_askable(question: Question) -> None:

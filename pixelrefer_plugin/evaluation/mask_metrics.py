@@ -109,6 +109,61 @@ def boundary_accuracy(predicted: Mask, expected: Mask, *, bound: float = BOUND) 
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+def without(mask: Mask, void: Mask) -> RegionMask | None:
+    """A mask without the pixels that a benchmark does not count, its void ones; None where no pixel is left.
+
+    Raises:
+        RegionError: one is no mask, or they are of different sizes.
+    """
+    kept, cleared = _pair(mask, void)
+    if kept is None or cleared is None:
+        return kept
+    pixels = kept.dense() & ~cleared.dense()
+    return RegionMask.from_dense(pixels) if pixels.any() else None
+
+
+def box_without_specks(mask: Mask, *, min_area_px: int = 10) -> tuple[int, int, int, int] | None:
+    """The box around a mask without its small parts, end-exclusive `(x0, y0, x1, y1)`; None where nothing is left.
+
+    Parts are connected over their corners too. UniPixel's box accuracy takes it (unipixel/eval/infer_seg.py).
+
+    Args:
+        mask: the mask.
+        min_area_px: pixels of the smallest part that counts.
+
+    Raises:
+        RegionError: it is no mask.
+    """
+    import cv2
+
+    found, _ = _pair(mask, None)
+    if found is None:
+        return None
+    x0, y0, _, _ = found.box_xyxy
+    _, _, stats, _ = cv2.connectedComponentsWithStats(found.window.astype(np.uint8), connectivity=8)
+    parts = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= min_area_px]
+    if not len(parts):
+        return None
+    left, top, width, height = parts[:, :4].T
+    return (
+        int(left.min()) + x0,
+        int(top.min()) + y0,
+        int((left + width).max()) + x0,
+        int((top + height).max()) + y0,
+    )
+
+
+def box_iou(first_xyxy: Sequence[float], second_xyxy: Sequence[float]) -> float:
+    """Intersection over union of two boxes `(x0, y0, x1, y1)`; 0 where they have no area together."""
+    width, height = (
+        max(min(first_xyxy[side + 2], second_xyxy[side + 2]) - max(first_xyxy[side], second_xyxy[side]), 0.0)
+        for side in (0, 1)
+    )
+    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (first_xyxy, second_xyxy))
+    union = sum(areas) - width * height
+    return width * height / union if union > 0 else 0.0
+
+
 def _pair(predicted: Mask, expected: Mask) -> tuple[RegionMask | None, RegionMask | None]:
     """Both masks compactly, None where no pixel is set."""
     sizes = {_image_hw(mask) for mask in (predicted, expected) if mask is not None}
