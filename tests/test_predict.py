@@ -1,15 +1,20 @@
 """Answers to the questions of files: in batches as alone, resumed as uninterrupted, by many processes as by one."""
 
 import json
+import os
 import random
+import re
+import signal
+import time
 
 import numpy as np
 import pytest
 import stencil
 import torch
 from conftest import picture, user
+from training_runs import in_processes
 
-from pixelrefer_plugin import EvaluationError, PromptError, Region, RegionSample, SampleError
+from pixelrefer_plugin import EvaluationError, PixelReferError, PromptError, Region, RegionSample, SampleError
 from pixelrefer_plugin import predict as predict_files
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.evaluation.answer_file import answer_line, read_answers
@@ -132,6 +137,18 @@ def test_unfinished_answers_of_another_run_are_not_mixed_in(tmp_path):
     engine = Shouting()
     predict(engine, questions, out, fingerprint={"model": "n"}, overwrite=True)
     assert len(engine.asked) == 9
+
+
+def test_a_run_that_has_no_answer_yet_is_in_nobodys_way(tmp_path):
+    questions, out = make_questions(3), tmp_path / "a.jsonl"
+
+    def no_engine():
+        raise EvaluationError("it cannot be loaded.")
+
+    with pytest.raises(EvaluationError, match="it cannot be loaded"):
+        predict(no_engine, questions, out)
+    predict(Shouting(), questions, out, fingerprint={"model": "n"})
+    assert lines_of(out) == expected(questions)
 
 
 def test_a_bad_sample_stops_and_what_is_answered_stays(tmp_path):
@@ -270,6 +287,98 @@ def test_interrupted_twenty_times_is_uninterrupted(tmp_path):
     assert lines_of(out) == expected(questions)
     assert (len(asked), len(set(asked))) == (150 + torn, 150)
     assert files_in(tmp_path) == ["a.jsonl", "a.jsonl.run.json"]
+
+
+class Slow(Shouting):
+    """Takes a moment for each batch."""
+
+    def answer(self, questions):
+        time.sleep(0.002)
+        return super().answer(questions)
+
+
+def kill_twenty(out):
+    """Twenty processes go on with the same file, each until it is killed; forked from one without threads."""
+    generator, part = random.Random(0), out.with_name(f"{out.name}.parts") / "0.jsonl"
+    for _ in range(20):
+        before = part.stat().st_size if part.exists() else 0
+        process = os.fork()
+        if not process:
+            predict(Slow(), make_questions(1500), out, batch_size=2)
+            os._exit(0)
+        while not part.exists() or part.stat().st_size == before:
+            time.sleep(0.0005)
+        time.sleep(generator.random() * 0.02)
+        os.kill(process, signal.SIGKILL)
+        assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_is_uninterrupted(tmp_path):
+    out = tmp_path / "a.jsonl"
+    assert in_processes(kill_twenty, out, number=1) == [0]
+    there = (tmp_path / "a.jsonl.parts" / "0.jsonl").read_bytes().count(b"\n")
+    engine, questions = Shouting(), make_questions(1500)
+    predict(engine, questions, out, batch_size=2)
+    assert lines_of(out) == expected(questions)
+    assert len(engine.asked) == 1500 - there < 1500
+
+
+# -- several processes -------------------------------------------------------------------------------------
+
+
+def share(out, refuses="no such word", dies=None, waits_for=None):
+    """What each of several processes does: one may end without notice, the others wait for a file."""
+    rank = int(os.environ["RANK"])
+
+    class Dying(Shouting):
+        def answer(self, questions):
+            if rank == dies and len(self.batches) == 2:
+                os._exit(9)
+            answers = super().answer(questions)
+            while waits_for is not None and not waits_for.exists():
+                time.sleep(0.01)
+            return answers
+
+    try:
+        predict(Dying(refuses=refuses), make_questions(40), out, batch_size=2)
+    except PixelReferError as error:
+        out.with_name(f"error{rank}.txt").write_text(str(error))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_many_processes_write_what_one_writes(tmp_path):
+    out, questions = tmp_path / "a.jsonl", make_questions(40)
+    with pytest.raises(Interrupted):
+        predict(Interrupting(after=4), questions, out, batch_size=2)
+    assert in_processes(share, out, number=3) == [0, 0, 0]
+    assert lines_of(out) == expected(questions)
+    assert files_in(tmp_path) == ["a.jsonl", "a.jsonl.run.json"]
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_others(tmp_path):
+    out, refused = tmp_path / "a.jsonl", make_questions(40)[0].text
+    waits_for = tmp_path / "a.jsonl.parts" / "stopped.json"
+    assert in_processes(share, out, refused, waits_for=waits_for, number=2) == [0, 0]
+    told = sorted((tmp_path / f"error{rank}.txt").read_text() for rank in (0, 1))
+    assert told[0].endswith("ample 'q0', region 0: it is refused.")
+    assert re.match(r"Stopped, as process [01] has failed: .*'q0', region 0: it is refused. What is answered", told[1])
+    questions = make_questions(40)
+    predict(Shouting(), questions, tmp_path / "a.jsonl", batch_size=2)
+    assert lines_of(tmp_path / "a.jsonl") == expected(questions)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_noticed(tmp_path):
+    assert in_processes(share, tmp_path / "a.jsonl", dies=1, number=2) == [0, 9]
+    assert (tmp_path / "error0.txt").read_text().startswith("Process 1 ended before it had answered its share.")
+    engine, questions = Shouting(), make_questions(40)
+    predict(engine, questions, tmp_path / "a.jsonl", batch_size=2)
+    assert lines_of(tmp_path / "a.jsonl") == expected(questions)
+    assert len(engine.asked) == 20 - 2 * 2
 
 
 # -- models ------------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ def predict(model: str, files: tuple[Path, ...], out: Path, as_json: bool, **how
     """
     for file in files:
         require_other_file("--out", out, file)
+    if how["frames"] and how["fps"]:
+        raise click.UsageError("--fps and --frames exclude each other.")
     try:
         with quiet():
             result = _predict(model, files, out, **how)
@@ -178,8 +180,6 @@ def _engine(
 def _sampling(frames: int | None, fps: float | None) -> FrameSampling:
     from ..media.video import FrameSampling
 
-    if frames and fps:
-        raise click.UsageError("--fps and --frames exclude each other.")
     return FrameSampling(num_frames=frames, fps=fps, max_frames=max(frames or 0, FrameSampling.max_frames))
 
 
@@ -187,7 +187,7 @@ def _told(model: str) -> str:
     """A model's name, and where it is a folder here, a digest of its files."""
     from ..evaluation.fingerprints import digest_of_path
 
-    return f"{model} {digest_of_path(model)}" if Path(model).is_dir() else model
+    return f"{Path(model).resolve().name} {digest_of_path(model)}" if Path(model).is_dir() else model
 
 
 # -- results -----------------------------------------------------------------------------------------------
@@ -225,9 +225,10 @@ def _is_first() -> bool:
 def _join_the_others(device: str) -> None:
     """Of several processes each finds the others, and takes an accelerator of its own."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        import torch
         from accelerate import PartialState
 
-        PartialState(cpu=device == "cpu")
+        PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
 
 
 def _leave_the_others() -> None:

@@ -95,7 +95,7 @@ class AnswerParts:
                     self.close()
 
     def _begun(self, header: Path, *, overwrite: bool) -> np.ndarray | None:
-        if header.exists() and overwrite and self._differences(header):
+        if header.exists() and self._differences(header) and (overwrite or not self.answered()):
             self._remove_but_locks()
         elif header.exists():
             self._require_same(header, self.folder)
@@ -155,6 +155,7 @@ class AnswerParts:
         for path in self.folder.iterdir():
             if path.suffix != ".lock":
                 path.unlink()
+        self._counted.clear()
 
     # -- every process -------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from threading import Event, Thread
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -309,7 +310,7 @@ class _Processes:
 
     def __init__(self) -> None:
         is_alone = int(os.environ.get("WORLD_SIZE", "1")) < 2 and not PartialState._shared_state
-        state = None if is_alone else PartialState()
+        state = None if is_alone else PartialState(cpu=not torch.accelerator.is_available())
         self.rank = 0 if state is None else state.process_index
         self.number = 1 if state is None else state.num_processes
 
