@@ -14,6 +14,7 @@ from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import MixedDataset, RegionDataset
 from pixelrefer_plugin.data.overlap import Overlap, find_overlap
 from pixelrefer_plugin.errors import ConfigError
+from pixelrefer_plugin.evaluation import progress
 from pixelrefer_plugin.evaluation.answers import Answer, ObjectScore, Question
 from pixelrefer_plugin.evaluation.mask_metrics import Overlap as MaskOverlap
 from pixelrefer_plugin.plugins import get_data_format
