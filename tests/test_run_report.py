@@ -14,10 +14,11 @@ from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import MixedDataset, RegionDataset
 from pixelrefer_plugin.data.overlap import Overlap, find_overlap
 from pixelrefer_plugin.errors import ConfigError
+from pixelrefer_plugin.evaluation import progress
 from pixelrefer_plugin.evaluation.answers import Answer, ObjectScore, Question
 from pixelrefer_plugin.evaluation.mask_metrics import Overlap as MaskOverlap
 from pixelrefer_plugin.plugins import get_data_format
-from pixelrefer_plugin.training import building, report
+from pixelrefer_plugin.training import building
 from pixelrefer_plugin.training.outcome import warnings_of
 from pixelrefer_plugin.training.report import ProgressLines
 from pixelrefer_plugin.training.trainer import RegionTrainer
@@ -154,7 +155,7 @@ def test_memory_is_that_of_the_whole_batch(config):  # noqa: F811
 
 def lines_of(total, *, log_every=7, first=0, seconds_a_step=0.0, monkeypatch=None):
     clock = [0.0]
-    monkeypatch.setattr(report, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     with (console := Console(width=200)).capture() as printed:
         lines = ProgressLines(console)
         state = SimpleNamespace(global_step=first, max_steps=total)

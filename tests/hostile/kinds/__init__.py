@@ -2,6 +2,7 @@
 
 from .. import faulty, known  # noqa: F401
 from . import (  # noqa: F401
+    answers,
     benchmarks,
     commands,
     conversations,
