@@ -125,14 +125,14 @@ def _region_area_px(region: Region | VideoRegion) -> float | None:
         areas = [_region_area_px(each) for each in region.frames.values()]
         known = [each for each in areas if each is not None]
         return sum(known) / len(known) if known else None
-    image_hw = _canvas_hw(region)
+    image_hw = canvas_hw(region)
     try:
         return float(region.to_mask(image_hw).area) if image_hw is not None else None
     except PixelReferError:
         return None
 
 
-def _canvas_hw(region: Region) -> tuple[int, int] | None:
+def canvas_hw(region: Region) -> tuple[int, int] | None:
     """The size of its picture where it tells it, else of one that it just fits; None where it tells no size."""
     if region.kind == "mask":
         return region.data.image_hw
