@@ -6,14 +6,14 @@ It knows data formats and metrics; no model and no judge.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..contracts.benchmark import BenchmarkSpec, JudgeRequest, Need, Prompt, Tools
+from ..contracts.benchmark import BenchmarkSpec, Need, Prompt, Tools
 from ..contracts.figures import Figure, Scores
 from ..contracts.options import check_field, make_config
 from ..contracts.questions import Answer, Question
@@ -148,8 +148,6 @@ def _read_rubric(path: str) -> str:
 
 # -- scores ------------------------------------------------------------------------------------------------
 
-_Labels = Callable[[Sequence[str], Sequence[str]], np.ndarray]
-
 
 def _score(
     metrics: Sequence[str],
@@ -179,16 +177,24 @@ def _by_metric(
 ) -> Scores:
     if name == "masks":
         return Scores(figures=mask_figures(questions, answers))
+    if name == "captions":
+        from .caption_metrics import CaptionPair, caption_figures
+
+        captions = zip(questions, answers, strict=True)
+        figures, notes = caption_figures(
+            [CaptionPair(answer.text, () if answer.failure else question.references) for question, answer in captions]
+        )
+        return Scores(figures=figures, notes=notes)
     if name == "judge":
         from .rubric import rubric_scores
 
         return rubric_scores(rubric, questions, answers, tools, most=config.best)
-    worded = np.array([bool(q.references) and not a.failure for q, a in zip(questions, answers, strict=True)])
-    chosen = np.flatnonzero(worded)
+    pairs = zip(questions, answers, strict=True)
+    chosen = [at for at, (question, answer) in enumerate(pairs) if question.references and not answer.failure]
     given, expected = [answers[at].text for at in chosen], [questions[at].references for at in chosen]
-    if name == "captions":
-        return _captions(given, expected, chosen, len(answers))
-    return Scores(figures=[Figure(name=name, values=_placed(_words(name, given, expected, tools), chosen, len(answers)))])
+    values = np.full(len(answers), np.nan)
+    values[chosen] = _words(name, given, expected, tools)
+    return Scores(figures=[Figure(name=name, values=values)])
 
 
 def _words(name: str, given: Sequence[str], expected: Sequence[Sequence[str]], tools: Tools) -> np.ndarray:
@@ -197,18 +203,12 @@ def _words(name: str, given: Sequence[str], expected: Sequence[Sequence[str]], t
 
     if name == "exact":
         return np.array(
-            [normalized(text) in map(normalized, right) for text, right in zip(given, expected, strict=True)], dtype=float
+            [normalized(text) in map(normalized, right) for text, right in zip(given, expected, strict=True)],
+            dtype=float,
         )
     if name == "siou":
         return np.array([max(siou(text, each) for each in right) for text, right in zip(given, expected, strict=True)])
-    pairs = [(text, each) for text, right in zip(given, expected, strict=True) for each in right]
-    near = ssim([text for text, _ in pairs], [each for _, each in pairs], tools.encode)
+    both = [(text, each) for text, right in zip(given, expected, strict=True) for each in right]
+    near = ssim([text for text, _ in both], [each for _, each in both], tools.encode)
     ends = np.cumsum([len(right) for right in expected])[:-1]
     return np.array([part.max() for part in np.split(near, ends)])
-
-
-def _placed(values: np.ndarray, chosen: np.ndarray, count: int) -> np.ndarray:
-    """Values of some questions among all; NaN for the others."""
-    found = np.full(count, np.nan)
-    found[chosen] = values
-    return found

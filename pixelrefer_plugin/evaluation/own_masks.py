@@ -76,11 +76,18 @@ def _score(found: Region | VideoRegion | None, target: Region | VideoRegion, ans
         return overlap(_mask(found, None, image_hw), _mask(target, None, image_hw)), None
     named = sorted({*target.frames, *target.absent})
     known = [frame for frame in answer.frames if frame in named] if answer.frames else named
-    image_hw = answer.image_hw or canvas_hw(next(iter(target.frames.values())))
+    image_hw = answer.image_hw or _frame_hw(target)
     if not known or image_hw is None:
         raise EvaluationError("the answer has no frame about which the expected mask says something.")
     pair = [_mask(found, frame, image_hw) for frame in known], [_mask(target, frame, image_hw) for frame in known]
     return volume_overlap(*pair), j_and_f(*pair)
+
+
+def _frame_hw(target: VideoRegion) -> tuple[int, int] | None:
+    """A size that the object fits on each of its frames; None where one tells none."""
+    sizes = [canvas_hw(each) for each in target.frames.values()]
+    known = [each for each in sizes if each is not None]
+    return (max(h for h, _ in known), max(w for _, w in known)) if len(known) == len(sizes) else None
 
 
 def _mask(region: Region | VideoRegion | None, frame: int | None, image_hw: tuple[int, int]) -> RegionMask | None:
