@@ -40,6 +40,12 @@ class OpenBenchmark(NamedTuple):
     config: Any
     questions: Sequence[Question]
 
+    @property
+    def asked_of(self) -> int | None:
+        """How many questions the benchmark has, where only the first of them are asked; else None."""
+        every = self.questions.every if isinstance(self.questions, _Questions) else len(self.questions)
+        return every if every > len(self.questions) else None
+
 
 def open_benchmark(
     name: str,
@@ -147,6 +153,9 @@ class _Questions(Sequence[Question]):
     Raises:
         DataError: two have one id.
         EvaluationError: there are none.
+
+    Attributes:
+        every: how many there are without the limit.
     """
 
     def __init__(self, name: str, questions: Sequence[Question], limit: int | None) -> None:
@@ -154,6 +163,7 @@ class _Questions(Sequence[Question]):
         self._questions = questions
         with in_plugin(_KIND, name, "len"):
             found = len(questions)
+        self.every = found
         self._count = found if limit is None else min(limit, found)
         if not self._count:
             raise EvaluationError(f"Benchmark '{name}' has no questions. Check its files and options.")

@@ -192,7 +192,7 @@ def _benchmark(report: BenchmarkReport) -> dict[str, Any]:
         "name": spec.name,
         "about": spec.about,
         **({"plugin": plugin} if plugin else {}),
-        "options": {name: _plain(value) for name, value in _fields(report.config).items()},
+        "options": plain_options(report.config),
         "prompts": [
             {"name": each.name, "origin": each.origin, "sha256": each.sha256, "text": each.text}
             for each in report.prompts
@@ -270,8 +270,9 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _fields(config: Any) -> dict[str, Any]:
-    return {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
+def plain_options(config: Any) -> dict[str, Any]:
+    """The options of a benchmark as JSON has them."""
+    return {each.name: _plain(getattr(config, each.name)) for each in dataclasses.fields(config)}
 
 
 def _plain(value: Any) -> Any:
