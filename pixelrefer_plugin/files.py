@@ -71,7 +71,7 @@ def require_writable(path: Path) -> None:
         raise PixelReferError(f"'{path}' cannot be written: it is no regular file. Name one.")
     if not path.parent.is_dir():
         raise PixelReferError(f"'{path}' cannot be written: there is no folder '{path.parent}'.")
-    with _explained(path), _beside(path):
+    with explained(path), _beside(path):
         pass
 
 
@@ -83,14 +83,14 @@ def require_writable_folder(path: Path) -> None:
     """
     require_path(path)
     target = path.resolve()
-    with _explained(path):
+    with explained(path):
         restore_folder(target)
     if target.exists() and not target.is_dir():
         raise PixelReferError(f"'{path}' cannot be written: it is a file. Name a folder.")
     if not target.name:
         raise PixelReferError(f"'{path}' cannot be replaced: it holds everything. Name a folder in it.")
     above = next(each for each in target.parents if each.exists())
-    with _explained(path), _beside(above / target.name):
+    with explained(path), _beside(above / target.name):
         pass
 
 
@@ -103,12 +103,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         PixelReferError: it cannot be written, such as for a full disk.
     """
     require_writable(path)
-    with _explained(path), _beside(path) as folder:
+    with explained(path), _beside(path) as folder:
         made = folder / path.name
         yield made
-        _to_disk(made)
+        to_disk(made)
         os.replace(made, path)
-        _to_disk(path.parent)
+        to_disk(path.parent)
 
 
 def write_text_whole(path: Path, text: str) -> None:
@@ -129,7 +129,7 @@ def written_folder(path: Path) -> Iterator[Path]:
         PixelReferError: it cannot be written.
     """
     require_writable_folder(path)
-    with _explained(path), replaced_folder(path) as made:
+    with explained(path), replaced_folder(path) as made:
         yield made
 
 
@@ -153,10 +153,10 @@ def put_folder(made: Path, target: Path) -> None:
         target: where it goes; a folder that is there is replaced.
     """
     for path in (*made.rglob("*"), made):
-        _to_disk(path)
+        to_disk(path)
     restore_folder(target)
     if target.exists() and _exchanged(made, target):
-        _to_disk(target.parent)
+        to_disk(target.parent)
         shutil.rmtree(made, ignore_errors=True)  # the earlier one
         return
     if target.exists():
@@ -166,7 +166,7 @@ def put_folder(made: Path, target: Path) -> None:
     except OSError:
         restore_folder(target)
         raise
-    _to_disk(target.parent)
+    to_disk(target.parent)
     restore_folder(target)
 
 
@@ -188,7 +188,8 @@ def _earlier(target: Path) -> Path:
     return target.with_name(f".{target.name}.earlier")
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     if os.name != "posix":  # where a folder cannot be opened
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -247,10 +248,32 @@ def _locked(folder: Path) -> int | None:
         BlockingIOError: another process has it.
         FileNotFoundError: the folder is gone.
     """
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
+    return None if fcntl is None else _lock(os.open(folder, os.O_RDONLY))
+
+
+def lock_file(path: Path) -> int | None:
+    """A descriptor of a file, made where it is not there, that locks it until the descriptor is closed, by the end of
+    the process if need be; None where the file system has no locks.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: the file cannot be made.
+    """
+    while True:
+        descriptor = _lock(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
+        if descriptor is None:
+            return None
+        with suppress(FileNotFoundError):  # the one who held it may have removed it just now
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> int | None:
+    """The descriptor, locked; closed, and None, where the file system has no locks."""
     try:
+        if fcntl is None:
+            raise OSError(errno.ENOLCK, "there are no locks here")
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
@@ -275,7 +298,8 @@ def _remove_left_over(path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Says of what the system refuses, an `OSError`, what could not be written, as a `PixelReferError`."""
     try:
         yield
     except OSError as error:

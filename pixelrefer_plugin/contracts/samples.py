@@ -141,21 +141,28 @@ def files_of(medium: Any) -> list[str | os.PathLike[str]]:
     return [each for each in given if isinstance(each, str | os.PathLike)]
 
 
+RecordUse = Literal["learn", "ask", "regions"]
+"""What a record is read for: to learn its answers; to be asked, so that it may end with a message of the user; or for
+the media and regions in it alone, whatever its messages say, if it has any."""
+
+
 @dataclass(frozen=True)
 class RecordPlace:
-    """Where a record stands, and where its relative paths begin.
+    """Where a record stands, where its relative paths begin, and what it is read for.
 
     Attributes:
         where: file and line or number, such as `train.jsonl line 12`.
         index: of the record in its file, from 0; the sample's id where the record has none.
         media_root: folder that relative media paths are below.
         strict_media: whether a path that leads out of that folder is refused.
+        use: what the record is read for, and so what it must have.
     """
 
     where: str
     index: int
     media_root: Path
     strict_media: bool = False
+    use: RecordUse = "learn"
 
     def path(self, relative: str | os.PathLike[str]) -> str:
         """A media path that can be opened from anywhere.

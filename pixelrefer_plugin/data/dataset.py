@@ -18,7 +18,15 @@ import numpy as np
 
 from .. import plugins
 from ..contracts.data_format import DataFormatSpec, SampleFile, told_left_out
-from ..contracts.samples import MEDIA_KINDS, SAMPLE_FAULTS, RecordPlace, RegionSample, files_of, require_below
+from ..contracts.samples import (
+    MEDIA_KINDS,
+    SAMPLE_FAULTS,
+    RecordPlace,
+    RecordUse,
+    RegionSample,
+    files_of,
+    require_below,
+)
 from ..errors import DataError, Defect, ImageError, PixelReferError, PluginError, SampleError, shown
 from ..files import require_path
 from .records import JsonRecords, peek
@@ -97,6 +105,7 @@ class RegionDataset(_SamplesByIndex):
         media_root: str | os.PathLike[str] | None = None,
         strict_media: bool = False,
         options: Mapping[str, Any] | Any | None = None,
+        use: RecordUse = "learn",
     ) -> RegionDataset:
         """The samples of a file. Nothing is parsed until it is asked for, unless the format needs the whole file.
 
@@ -107,6 +116,8 @@ class RegionDataset(_SamplesByIndex):
             strict_media: refuse samples whose media paths lead out of that folder: absolute ones, and those that do so
                 by `..` or a symbolic link. Give it for files of people whom you do not trust.
             options: of the format.
+            use: what the samples are for: `learn`, `ask` (samples may end with a message of the user) or `regions`
+                (messages are passed over). Formats that read whole files make answers themselves, and do not ask.
 
         Raises:
             DataError: the file cannot be read, or its format is not known for certain.
@@ -128,7 +139,7 @@ class RegionDataset(_SamplesByIndex):
             dataset = cls(checked, format=spec.name, name=path.name)
             dataset._require_samples()
             return dataset
-        records = _Records(JsonRecords(path), spec, config, root, strict_media=strict_media)
+        records = _Records(JsonRecords(path), spec, config, root, strict_media=strict_media, use=use)
         return cls(records, format=spec.name, name=path.name)
 
     @classmethod
@@ -319,18 +330,20 @@ class _Records:
         media_root: Path,
         *,
         strict_media: bool,
+        use: RecordUse = "learn",
     ) -> None:
         self._records = records
         self._spec = spec
         self._config = config
         self._media_root = media_root
         self._strict_media = strict_media
+        self._use = use
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> RegionSample:
-        place = RecordPlace(self._records.where(index), index, self._media_root, self._strict_media)
+        place = RecordPlace(self._records.where(index), index, self._media_root, self._strict_media, self._use)
         record = self._records[index]
         if not isinstance(record, Mapping):
             kind = type(record).__name__

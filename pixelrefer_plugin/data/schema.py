@@ -60,8 +60,11 @@ _SHAPES = {
 
 
 def is_record(record: Mapping[str, Any]) -> bool:
-    """Whether a record has the form of this schema, sound or not: messages, and nothing of other formats."""
-    return isinstance(record.get("messages"), list) and not {"conversations", "annotation", "annotations"} & set(record)
+    """Whether a record has the form of this schema, sound or not: messages, and nothing of other formats; or regions
+    without messages, and no key that this schema does not have."""
+    if "messages" not in record:
+        return isinstance(record.get("regions"), list) and set(_present(record)) <= set(_KEYS)
+    return isinstance(record["messages"], list) and not {"conversations", "annotation", "annotations"} & set(record)
 
 
 def read_sample(
@@ -185,6 +188,9 @@ class _Reading:
     def messages(
         self, record: Mapping[str, Any], regions: Sequence[Any] | None, media: Mapping[MediaKind, list[Any]]
     ) -> tuple[Mapping[str, Any], ...]:
+        if self.place.use == "regions":
+            shown_media = [part for kind in MEDIA_KINDS for part in media[kind]]
+            return ({"role": "user", "content": shown_media},)
         given = self.list_of(record, "messages")
         if given is not None and not given:
             self.defects.append(Defect("format", "it has no 'messages': expected a list of one or more."))
@@ -193,7 +199,7 @@ class _Reading:
             return ()
         if regions is not None:
             self.defects += marker_defects([Turn(*each) for each in turns], regions)
-        self.attempt("answer", None, _require_answers, turns)
+        self.attempt("answer", None, _require_answers, turns, self.place)
         for kind in ("video", "image"):  # pictures are put in front of the videos
             self.attempt("markers", None, _place_media, turns, kind, media[kind])
         return tuple({"role": turn.role, "content": _content(turn.parts)} for turn in turns)
@@ -439,9 +445,15 @@ def _part(part: Any) -> dict[str, Any]:
     )
 
 
-def _require_answers(turns: Sequence[_Message]) -> None:
-    if turns[-1].role != "assistant":
-        raise DataError(f"it has no answer to learn: its last message is of the {turns[-1].role}, not the assistant.")
+def _require_answers(turns: Sequence[_Message], place: RecordPlace) -> None:
+    last = turns[-1].role
+    if place.use == "learn" and last != "assistant":
+        raise DataError(
+            f"it has no answer to learn: its last message is of the {last}, not the assistant. A model answers such "
+            "questions with pixelrefer predict."
+        )
+    if last == "system":
+        raise DataError("it has no question: its last message is of the system, not the user.")
     for index, turn in enumerate(turns):
         if turn.role == "assistant" and not turn.text.strip():
             raise DataError(f"message {index}: the answer is empty.")

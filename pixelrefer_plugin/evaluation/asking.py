@@ -1,4 +1,5 @@
-"""`Engine`, what answers questions, and `ModelEngine`, which asks a region model, a batch at a time.
+"""`Engine`, what answers questions, and `ModelEngine`, which asks a region model, a batch at a time. A
+`PreparingEngine` gets the next batch ready, in another thread, while it answers one.
 
 It knows questions, the processor and `RegionModel.generate`; no files and no scores.
 """
@@ -6,8 +7,10 @@ It knows questions, the processor and `RegionModel.generate`; no files and no sc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -39,6 +42,32 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class PreparingEngine(Engine, Protocol):
+    """An engine that does part of the work beforehand. `answer(questions)` is `finish(prepare(questions))`."""
+
+    def prepare(self, questions: Sequence[Question]) -> Any:
+        """What can be done without the model, such as to read pictures. May be called by another thread.
+
+        Raises:
+            PixelReferError: as `answer`.
+        """
+        ...
+
+    def finish(self, prepared: Any) -> list[Answer]:
+        """The answers to questions that were prepared; raises as `answer`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedQuestions:
+    """Questions as the processor gives them to the model, on the CPU."""
+
+    questions: Sequence[Question]
+    inputs: Any
+    segment: bool
+
+
 class ModelEngine:
     """Asks a region model greedily.
 
@@ -59,6 +88,8 @@ class ModelEngine:
     ) -> None:
         self._model = model
         self._processor = processor
+        self._preparing = deepcopy(processor)  # a tokenizer is not for two threads
+        self._is_preparing = Lock()
         self._options = {
             "do_sample": False,
             "num_beams": 1,
@@ -67,15 +98,25 @@ class ModelEngine:
             **(options or {}),
         }
 
-    @torch.no_grad()
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """As `Engine` has it."""
+        return self.finish(self.prepare(questions))
+
+    def prepare(self, questions: Sequence[Question]) -> PreparedQuestions:
+        """As `PreparingEngine` has it."""
         segment = questions[0].segment
         asked = [_on_known_frames(question, self._processor.sampling) for question in questions]
-        inputs = self._processor(
-            [list(each.messages) for each in asked], [list(each.regions) for each in asked], segment=segment
-        )
-        inputs = inputs.to(self._model.device, dtype=self._model.backbone.dtype)
+        with self._is_preparing:
+            inputs = self._preparing(
+                [list(each.messages) for each in asked], [list(each.regions) for each in asked], segment=segment
+            )
+        return PreparedQuestions(questions, inputs, segment)
+
+    @torch.no_grad()
+    def finish(self, prepared: PreparedQuestions) -> list[Answer]:
+        """As `PreparingEngine` has it."""
+        questions, segment = prepared.questions, prepared.segment
+        inputs = prepared.inputs.to(self._model.device, dtype=self._model.backbone.dtype)
         generated = self._model.generate(**inputs, **self._options)
         texts = self._processor.decode(generated, inputs)
         if not segment:

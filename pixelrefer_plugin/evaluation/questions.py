@@ -10,8 +10,12 @@ from dataclasses import replace
 
 from ..contracts.messages import REGION_MARKER, marker_kinds, read_turns
 from ..contracts.questions import Question
-from ..contracts.samples import RegionSample
+from ..contracts.samples import RegionSample, medium_of
 from ..data.turns import first_turns
+from ..regions.region import Region, VideoRegion
+
+MOST_FRAMES = 8
+"""Of a target that is asked about."""
 
 
 def questions_of(sample: RegionSample) -> Iterator[Question]:
@@ -40,16 +44,57 @@ def questions_of(sample: RegionSample) -> Iterator[Question]:
         yield Question(id=_id(sample, len(ends)), asked=sample)
 
 
+def region_questions(sample: RegionSample, prompt: str, *, segment: bool = False) -> Iterator[Question]:
+    """The same question about each region of a sample, whatever its own messages say; regions that are equal are one.
+
+    Only the picture or video that a region lies on is shown. Ids are as those of `questions_of`. Of a target, whose
+    masks may be on every frame of a video, at most `MOST_FRAMES` are shown.
+
+    Args:
+        sample: with regions that are shown, or targets.
+        prompt: a text with one `<region>`.
+        segment: whether the model is asked for masks.
+    """
+    targets = set(sample.targets) if len(marker_kinds(read_turns(sample.messages))) == len(sample.regions) else set()
+    numbered = {region: number for number, region in reversed([*enumerate(sample.regions)])}
+    for count, region in enumerate(dict.fromkeys(sample.regions)):
+        kind, index = medium_of(region)
+        shown = sample.media(kind)[index]
+        place = index + (len(sample.media("image")) if kind == "video" else 0)
+        if isinstance(region, VideoRegion) and numbered[region] in targets:
+            region = region.thinned(MOST_FRAMES)
+        asked = RegionSample(
+            id=sample.id,
+            messages=({"role": "user", "content": [shown, {"type": "text", "text": prompt}]},),
+            regions=(region.on_image(0) if isinstance(region, Region) else region.on_video(0),),
+            where=sample.where,
+            media_hw=sample.media_hw[place : place + 1],
+        )
+        yield Question(id=_id(sample, count), asked=asked, segment=segment)
+
+
 def with_unique_ids(questions: Iterable[Question]) -> Iterator[Question]:
     """The questions, those whose id an earlier one has under an id of their own: `cat`, `cat~2`, `cat~3`."""
-    seen: dict[str, int] = {}
+    ids = UniqueIds()
     for question in questions:
-        id = question.id
-        while id in seen:
-            seen[question.id] += 1
-            id = f"{question.id}~{seen[question.id]}"
-        seen[id] = 1
+        id = ids.of(question.id)
         yield question if id == question.id else replace(question, id=id)
+
+
+class UniqueIds:
+    """Gives each id once: `cat`, `cat~2`, `cat~3`."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def of(self, wanted: str) -> str:
+        """That id, or one made of it."""
+        id = wanted
+        while id in self._seen:
+            self._seen[wanted] += 1
+            id = f"{wanted}~{self._seen[wanted]}"
+        self._seen[id] = 1
+        return id
 
 
 def _id(sample: RegionSample, number: int) -> str:

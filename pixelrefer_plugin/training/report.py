@@ -10,10 +10,8 @@ import math
 import os
 import platform
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
+from ..evaluation.progress import Pace
 from ..files import write_text_whole
 from ..weights.model_folder import library_versions
 from .building import BuiltData, BuiltModel, Part
@@ -274,21 +273,15 @@ class ProgressBar(TrainerCallback):
 
 
 class ProgressLines(TrainerCallback):
-    """The same for logs: about twenty lines over the run, more where they are far apart in time."""
-
-    LINES = 20
-    AT_LEAST_EVERY_S = 60.0
+    """The same for logs, at the pace of `Pace`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._loss = ""
-        self._due = 0
-        self._told_s = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count from here."""
-        self._first, self._start_s = state.global_step, time.monotonic()
-        self._due, self._told_s = state.global_step + 1, self._start_s
+        self._pace = Pace(state.max_steps, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell it, unless its loss is told in a moment."""
@@ -310,14 +303,9 @@ class ProgressLines(TrainerCallback):
         """There is nothing to give back."""
 
     def _tell(self, state: Any) -> None:
-        step, total, now_s = state.global_step, state.max_steps, time.monotonic()
-        if step < min(self._due, total) and now_s - self._told_s < self.AT_LEAST_EVERY_S:
-            return
-        interval = max(1, total // self.LINES)
-        self._due, self._told_s = (step // interval + 1) * interval, now_s
-        left_s = (now_s - self._start_s) / max(step - self._first, 1) * (total - step)
-        left = f", {timedelta(seconds=round(left_s))} left" if step < total else ""
-        say(self._console, f"step {step}/{total} ({step / total:.0%}){self._loss}{left}")
+        step, total = state.global_step, state.max_steps
+        if self._pace.is_due(step):
+            say(self._console, f"step {step}/{total} ({step / total:.0%}){self._loss}{self._pace.left(step)}")
 
 
 def held_out_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
