@@ -142,8 +142,8 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     scorer = None if answers_only else open_scorer(judge_cache=judge_cache or out / JUDGE_CACHE, **judge)
     require_needs(opened, scorer)
-    for each in [] if answers_only else missing_tools(opened):
-        click.echo(f"Warning: {each}", err=True)
+    for missing in [] if answers_only else missing_tools(opened):
+        click.echo(f"Warning: {missing}", err=True)
     for_base = _for_base(model, opened) if base else []
     loaded = LoadedModel.open(
         model,

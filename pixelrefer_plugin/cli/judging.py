@@ -100,7 +100,7 @@ def open_scorer(
         raise click.UsageError(f"{given[0]} needs --judge-model, the name that figures carry.")
     judge = None
     if judge_model is not None:
-        server = {"key_variable": judge_key_env, "options": dict(judge_settings)} if judge_url else {}
+        server: dict[str, Any] = {"key_variable": judge_key_env, "options": dict(judge_settings)} if judge_url else {}
         judge = Judge.open(judge_model, url=judge_url, cache=judge_cache, progress=_tell_progress, **server)
     files = [JudgedFile(file.path, file.name) for file in judged]
     return Scorer(judge=judge, tools=ScoringTools(judge, sentences), judged=files)

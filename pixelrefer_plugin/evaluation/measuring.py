@@ -1,4 +1,4 @@
-"""Measures: a model on benchmarks, or answers that are there already; what is needed is checked before anything is asked.
+"""Measures a model on benchmarks, or answers that are there. What is needed is checked before anything is asked.
 
 It knows benchmarks by name, engines, answers and judges; no command line.
 """
@@ -122,8 +122,8 @@ def require_needs(opened: Iterable[OpenBenchmark], scorer: Scorer | None, *, giv
     for spec, _, _ in opened:
         if "masks" in spec.needs and not gives_masks:
             raise EvaluationError(
-                f"Benchmark '{spec.name}' asks for masks, and this model gives none: its adapter has no mask head. Take "
-                "a model whose adapter has one, or leave the benchmark out."
+                f"Benchmark '{spec.name}' asks for masks, and this model gives none: its adapter has no mask head. "
+                "Take a model whose adapter has one, or leave the benchmark out."
             )
         if scorer is None:
             continue
@@ -248,8 +248,8 @@ def read_answer_file(opened: OpenBenchmark, file: AnswerFile, *, partial: bool =
             read = list(opened.spec.answer_formats[name](opened.config, file.path, opened.questions))
         if wrong := [each for each in read if not isinstance(each, Answer)]:
             raise PluginError(
-                f"Benchmark '{opened.spec.name}' must read Answers in its format '{name}', got {shown(wrong[0])}. Report "
-                "it to its author."
+                f"Benchmark '{opened.spec.name}' must read Answers in its format '{name}', got {shown(wrong[0])}. "
+                "Report it to its author."
             )
         answers = _in_order(opened.questions, read, file.path, partial=partial)
     if not answers:

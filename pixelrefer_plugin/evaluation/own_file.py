@@ -22,7 +22,7 @@ from ..errors import DataError, EvaluationError, did_you_mean, shown
 from ..files import open_regular
 from .answers import normalized
 from .own_masks import mask_figures
-from .questions import questions_of, with_unique_ids
+from .question_file import FileQuestions
 
 METRICS = ("exact", "siou", "ssim", "captions", "masks", "judge")
 _MOST_RUBRIC_BYTES = 100_000
@@ -81,9 +81,13 @@ def own_benchmark(
     name = re.sub(r"[^a-z0-9_.-]+", "-", path.stem.lower()).strip("-._")[:100] or "file"
     config = make_config(OwnFileConfig, options, owner=f"file '{path.name}'")
     dataset = RegionDataset.open(
-        path, format=config.format, options=dict(config.format_options) or None, media_root=config.media_root
+        path,
+        format=config.format,
+        options=dict(config.format_options) or None,
+        media_root=config.media_root,
+        use="ask",
     )
-    questions = list(with_unique_ids(question for sample in dataset for question in questions_of(sample)))
+    questions = list(FileQuestions([dataset]))
     metrics = _metrics(config, questions)
     _require_known(path, metrics, questions)
     rubric = _read_rubric(config.rubric) if config.rubric and "judge" in metrics else ""
@@ -120,8 +124,6 @@ def _needs(metrics: Sequence[str], questions: Sequence[Question]) -> tuple[Need,
 
 def _require_known(path: Path, metrics: Sequence[str], questions: Sequence[Question]) -> None:
     """Refuse a metric that no question has anything to compare with."""
-    if not questions:
-        raise EvaluationError(f"'{path}' has no questions: its samples have no answer and end with none of a user.")
     of_words = [name for name in metrics if name not in ("masks", "judge")]
     if of_words and not any(question.references for question in questions):
         raise EvaluationError(
