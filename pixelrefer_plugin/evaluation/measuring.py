@@ -81,7 +81,7 @@ class Scorer:
         spec, config, questions = opened
         for _, _, answers in sets:
             self._take_judged(opened, answers)
-        told = len(self.tools.notes)
+        told, encodes = len(self.tools.notes), "sentences" in spec.needs
         columns = [
             Column(label, source, answers, score(spec, config, questions, answers, self.tools))
             for label, source, answers in sets
@@ -94,8 +94,8 @@ class Scorer:
             asked_of=asked_of,
             why_fewer=why_fewer,
             judge=self.tools.judge if any(each.figure.judge for c in columns for each in c.result.figures) else "",
-            encoder=self.tools.encoder,
-            notes=[*notes, *self.tools.notes[told:]],
+            encoder=self.tools.encoder if encodes else "",
+            notes=[*notes, *self.tools.notes[told:], *(self.tools.encoder_notes if encodes else ())],
         )
 
     def _take_judged(self, opened: OpenBenchmark, answers: Sequence[Answer]) -> None:

@@ -20,7 +20,7 @@ class ScoringTools:
 
     Args:
         judge: None where there is none; a benchmark that needs one then says how many answers it would take.
-        sentences: where the sentence encoder is, see `SentenceEncoder.find`; it is opened when it is first used.
+        sentences: where the sentence encoder is, see `load_sentence_encoder`; it is opened when it is first used.
 
     Attributes:
         notes: what a reader of the figures must know about the judge's answers, a sentence each.
@@ -37,6 +37,16 @@ class ScoringTools:
         """See `Tools`."""
         return "" if self._judge is None else self._judge.name
 
+    @property
+    def encoder(self) -> str:
+        """Name of the sentence encoder; empty where none was used."""
+        return "" if self._encoder is None else self._encoder.name
+
+    @property
+    def encoder_notes(self) -> Sequence[str]:
+        """What a reader of its figures must know, such as that published ones are made with another model."""
+        return () if self._encoder is None else self._encoder.notes
+
     def ask_judge(self, requests: Sequence[JudgeRequest]) -> list[str]:
         """See `Tools`."""
         if self._judge is None:
@@ -52,8 +62,8 @@ class ScoringTools:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """See `Tools`."""
-        from ..sentence_encoder import SentenceEncoder
+        from ..sentence_encoder import load_sentence_encoder
 
         if self._encoder is None:
-            self._encoder = SentenceEncoder.find(self._sentences)
+            self._encoder = load_sentence_encoder(self._sentences)
         return self._encoder.encode(texts)
