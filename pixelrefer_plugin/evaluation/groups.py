@@ -75,10 +75,11 @@ def splits_of(traits: Sequence[Traits], answers: Sequence[Answer]) -> list[Split
         for each, answer in zip(traits, answers, strict=True)
     ]
     types = [each.type or UNKNOWN for each in traits]
+    named = sorted(set(types) - {UNKNOWN})
     order = [*(name for _, name in _BINS), _LONGEST, UNKNOWN]
     found = [
         Split("size", "By size of the region", _grouped(sizes, [SMALL, LARGE, UNKNOWN])),
-        Split("type", "By type of question", _grouped(types, sorted(set(types), key=lambda each: each == UNKNOWN))),
+        Split("type", "By type of question", _grouped(types, [*named, UNKNOWN])),
         Split(
             "length",
             f"By length of the {'expected' if is_referenced else 'given'} answer",

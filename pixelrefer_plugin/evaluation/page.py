@@ -17,7 +17,7 @@ from ..contracts.benchmark import PublishedFigure
 from ..errors import counted
 from ..files import write_text_whole
 from .pictures import Thumbnail, thumbnails
-from .report import BenchmarkReport, Column, Report, best_and_worst
+from .report import SHARES, BenchmarkReport, Column, Report, best_and_worst
 from .report_text import UNKNOWN, interval, number, signed, told_counts
 from .resampling import RESAMPLES, Difference, Estimate
 
@@ -28,7 +28,6 @@ _MOST_CHARACTERS = 1500  # of a text
 _KEPT = "\n\t\u200c\u200d"  # beside what can be printed: the joiners of Indic scripts and of emoji
 _MOST_LISTED = 100  # of answers that could not be read
 _BAR_PX = 120
-_SHARES = 100.0  # the scale of figures whose bars end at 1
 
 
 def save_page(report: Report, path: str | os.PathLike[str], *, gallery: int = GALLERY) -> None:
@@ -170,7 +169,7 @@ def _figures(report: BenchmarkReport) -> str:
     for label in report.labels:
         figure = report.figure(label).figure
         found = [column.result.figure(label) for column in report.columns]
-        most = 1.0 if figure.scale == _SHARES else max([each.overall.high for each in found if each] + [0.0])
+        most = 1.0 if figure.scale == SHARES else max([each.overall.high for each in found if each] + [0.0])
         cells = [_cell(each.overall if each else None, figure.scale, most) for each in found]
         apart = [_difference(each.overall.get(label), figure.scale) for each in report.comparisons]
         rows.append([text(label), *cells, *apart])
@@ -193,10 +192,11 @@ def _bar(estimate: Estimate, most: float) -> str:
     place = [_BAR_PX * min(max(each / most, 0.0), 1.0) for each in (estimate.value, estimate.low, estimate.high)]
     line = ""
     if estimate.low == estimate.low:  # has an interval
-        line = f'<line x1="{place[1]:.1f}" x2="{place[2]:.1f}" y1="5" y2="5"/>'
+        line = f'<line stroke="#1a1c1e" stroke-width="2" x1="{place[1]:.1f}" x2="{place[2]:.1f}" y1="5" y2="5"/>'
     return (
         f'<svg class="bar" width="{_BAR_PX}" height="10" viewBox="0 0 {_BAR_PX} 10" aria-hidden="true">'
-        f'<rect class="all" width="{_BAR_PX}" height="10"/><rect class="part" width="{place[0]:.1f}" height="10"/>'
+        f'<rect class="all" fill="#d5d9dd" width="{_BAR_PX}" height="10"/>'
+        f'<rect class="part" fill="#0072b2" width="{place[0]:.1f}" height="10"/>'
         f"{line}</svg>"
     )
 
@@ -211,9 +211,8 @@ def _difference(difference: Difference | None, scale: float) -> str:
 
 def _published(report: BenchmarkReport) -> str:
     def row(each: PublishedFigure) -> list[str]:
-        own = next((f for c in report.columns for f in c.result.figures if f.figure.name == each.figure), None)
-        scale = own.figure.scale if own else _SHARES
-        return [text(each.model), text(each.figure), number(each.value, scale), text(each.judge), text(each.source)]
+        value = number(each.value, report.scale_of(each.figure))
+        return [text(each.model), text(each.figure), value, text(each.judge), text(each.source)]
 
     if not report.spec.published:
         return ""

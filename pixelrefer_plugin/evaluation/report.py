@@ -28,6 +28,9 @@ from .resampling import RESAMPLES, SHARE, Difference, Estimate
 from .scoring import Comparison, FigureResult, Result, compare
 
 FORMAT = 1
+SHARES = 100.0
+"""The scale of figures from 0 to 1 that people read in percent."""
+
 _LIBRARIES = ("pixelrefer-plugin", "torch", "transformers", "numpy")
 
 
@@ -92,6 +95,11 @@ class BenchmarkReport:
     def figure(self, label: str) -> FigureResult:
         """A figure of the first column that has it: its scale and judge are the same in all."""
         return next(found for column in self.columns if (found := column.result.figure(label)))
+
+    def scale_of(self, name: str) -> float:
+        """Of the figures of a name; that of shares where there is none."""
+        found = (self.figure(label).figure for label in self.labels)
+        return next((figure.scale for figure in found if figure.name == name), SHARES)
 
     @cached_property
     def prompts(self) -> list[Prompt]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import counted
 from .report import BenchmarkReport, Report
 from .report_text import UNKNOWN, interval, number, signed, told_counts
 from .resampling import Difference, Estimate
@@ -32,17 +33,21 @@ def table_of(report: Report, *, width: int) -> str:
 
 def _print(console: Console, report: BenchmarkReport) -> None:
     judge = f", judge {report.judge}" if report.judge else ""
-    console.print(_text(f"{report.spec.name}: {len(report.questions):,} questions{judge}"))
+    console.print(_text(f"{report.spec.name}: {counted(len(report.questions), 'question')}{judge}"))
     console.print(_figures(report))
     for column in report.columns:
         console.print(_text(f"{column.label}: {told_counts(column.result)}"))
+    for figure in report.spec.published:
+        by = f", judge {figure.judge}" if figure.judge else ""
+        value = number(figure.value, report.scale_of(figure.figure))
+        console.print(_text(f"Published: {figure.model}, {figure.figure} {value}{by} ({figure.source})"))
     for note in report.all_notes[:_MOST_NOTES]:
         console.print(_text(f"Note: {note}"))
     console.print()
 
 
 def _figures(report: BenchmarkReport) -> Table:
-    """Every figure, and the main one by groups; published ones below."""
+    """Every figure, and the main one by groups."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("figure", overflow="fold", ratio=None)
     for column in report.columns:
@@ -62,10 +67,6 @@ def _rows(report: BenchmarkReport) -> Iterator[Sequence[str]]:
         yield [label, *cells, *(_apart(each.overall.get(label), scale) for each in report.comparisons)]
         if label == report.labels[0]:
             yield from _groups(report, scale)
-    for each in report.spec.published:
-        judge = f", judge {each.judge}" if each.judge else ""
-        scale = next((report.figure(f).figure.scale for f in report.labels if f.startswith(each.figure)), 100.0)
-        yield [f"published: {each.model}, {each.figure}{judge}", number(each.value, scale)]
 
 
 def _groups(report: BenchmarkReport, scale: float) -> Iterator[Sequence[str]]:
