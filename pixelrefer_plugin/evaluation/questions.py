@@ -14,8 +14,8 @@ from ..contracts.samples import RegionSample, medium_of
 from ..data.turns import first_turns
 from ..regions.region import Region, VideoRegion
 
-MOST_FRAMES = 8
-"""Of a target that is asked about."""
+MOST_FRAMES = 16
+"""Of a region of a video that the same question is asked about as about others."""
 
 
 def questions_of(sample: RegionSample) -> Iterator[Question]:
@@ -47,30 +47,31 @@ def questions_of(sample: RegionSample) -> Iterator[Question]:
 def region_questions(sample: RegionSample, prompt: str, *, segment: bool = False) -> Iterator[Question]:
     """The same question about each region of a sample, whatever its own messages say; regions that are equal are one.
 
-    Only the picture or video that a region lies on is shown. Ids are as those of `questions_of`. Of a target, whose
-    masks may be on every frame of a video, at most `MOST_FRAMES` are shown.
+    Only the picture or video that a region lies on is shown. Ids are as those of `questions_of`. A region that is known
+    on every frame of a video is shown on `MOST_FRAMES` of them, spread evenly.
 
     Args:
-        sample: with regions that are shown, or targets.
+        sample: its regions count, those that an answer has masks of too.
         prompt: a text with one `<region>`.
         segment: whether the model is asked for masks.
     """
-    targets = set(sample.targets) if len(marker_kinds(read_turns(sample.messages))) == len(sample.regions) else set()
-    numbered = {region: number for number, region in reversed([*enumerate(sample.regions)])}
     for count, region in enumerate(dict.fromkeys(sample.regions)):
         kind, index = medium_of(region)
         shown = sample.media(kind)[index]
         place = index + (len(sample.media("image")) if kind == "video" else 0)
-        if isinstance(region, VideoRegion) and numbered[region] in targets:
-            region = region.thinned(MOST_FRAMES)
         asked = RegionSample(
             id=sample.id,
             messages=({"role": "user", "content": [shown, {"type": "text", "text": prompt}]},),
-            regions=(region.on_image(0) if isinstance(region, Region) else region.on_video(0),),
+            regions=(_alone(region),),
             where=sample.where,
             media_hw=sample.media_hw[place : place + 1],
         )
         yield Question(id=_id(sample, count), asked=asked, segment=segment)
+
+
+def _alone(region: Region | VideoRegion) -> Region | VideoRegion:
+    """A region on the only picture or video that is shown."""
+    return region.on_image(0) if isinstance(region, Region) else region.on_video(0).thinned(MOST_FRAMES)
 
 
 def with_unique_ids(questions: Iterable[Question]) -> Iterator[Question]:
