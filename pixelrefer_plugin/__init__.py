@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .evaluation.mask_metrics import j_and_f as j_and_f
     from .evaluation.mask_metrics import pixel_qa_score as pixel_qa_score
     from .evaluation.mask_metrics import region_similarity as region_similarity
+    from .evaluation.predict_files import predict as predict
     from .masks.objects import GeneratedMasks as GeneratedMasks
     from .media.images import load_image as load_image
     from .media.video import FrameSampling as FrameSampling

@@ -5,17 +5,18 @@ import random
 
 import numpy as np
 import pytest
+import stencil
 import torch
-from conftest import user
+from conftest import picture, user
 
 from pixelrefer_plugin import EvaluationError, PromptError, Region, RegionSample, SampleError
+from pixelrefer_plugin import predict as predict_files
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.evaluation.answer_file import answer_line, read_answers
+from pixelrefer_plugin.evaluation.asking import ModelEngine
 from pixelrefer_plugin.evaluation.batching import batches_of
 from pixelrefer_plugin.evaluation.predict import answer_questions
-
-HW = (48, 64)
-LEFT, RIGHT = Region.from_box((0, 0, 30, 48)), Region.from_box((30, 0, 64, 48))
+from pixelrefer_plugin.testing import make_pair
 
 
 class Shouting:
@@ -269,3 +270,62 @@ def test_interrupted_twenty_times_is_uninterrupted(tmp_path):
     assert lines_of(out) == expected(questions)
     assert (len(asked), len(set(asked))) == (150 + torn, 150)
     assert files_in(tmp_path) == ["a.jsonl", "a.jsonl.run.json"]
+
+
+# -- models ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny():
+    pair = make_pair("saot", "videollama3")
+    yield pair.model, pair.processor
+    pair.model.detach()
+
+
+@pytest.fixture
+def with_masks(monkeypatch):
+    """A model that often gives a mask when it is asked for some."""
+    stencil.install(monkeypatch)
+    pair = make_pair("stencil", "videollama3")
+    with torch.no_grad():
+        pair.model.adapter.judge.bias[1] = 5.0
+    yield pair.model, pair.processor
+    pair.model.detach()
+
+
+def about(index, *, segment=False):
+    """A question about a picture of a size of its own."""
+    hw = (40 + index * 13 % 50, 48 + index * 7 % 60)
+    words = "word " * (index * 5 % 11)
+    region = Region.from_box((index, 2, 30 + index, 30))
+    asked = RegionSample(f"q{index}", (user(picture(*hw, seed=index), f"{words} what is <region>?"),), (region,))
+    return Question(id=f"q{index}", asked=asked, segment=segment)
+
+
+def test_a_batch_answers_as_single_questions_do(tmp_path, tiny):
+    questions = [about(index) for index in range(11)]
+    engine = ModelEngine(*tiny, max_new_tokens=6)
+    predict(engine, questions, tmp_path / "a.jsonl", batch_size=4)
+    single = [answer_line(each, engine.answer([each])[0]) for each in questions]
+    assert lines_of(tmp_path / "a.jsonl") == single
+    assert len({line["given"] for line in single}) > 1
+
+
+def test_masks_are_written_beside_the_words(tmp_path, with_masks):
+    questions = [about(index, segment=index % 2 == 0) for index in range(6)]
+    engine = ModelEngine(*with_masks, max_new_tokens=4, options={"force_mask": True})
+    predict(engine, [each for each in questions if each.segment], tmp_path / "a.jsonl", batch_size=2)
+    for question, line in zip(questions[::2], lines_of(tmp_path / "a.jsonl"), strict=True):
+        assert line == answer_line(question, engine.answer([question])[0])
+        assert line["size"] == [40 + int(line["id"][1:]) * 13 % 50, 48 + int(line["id"][1:]) * 7 % 60]
+        assert line["masks"][0]["size"] == line["size"]
+    engine = ModelEngine(*with_masks, max_new_tokens=4)
+    predict(engine, questions, tmp_path / "b.jsonl")
+    assert ["masks" in line for line in lines_of(tmp_path / "b.jsonl")] == [True, False] * 3
+
+
+def test_the_model_is_left_as_it_was(tmp_path, tiny):
+    model, processor = tiny
+    model.train()
+    predict_files(model, processor, [about(0)], tmp_path / "a.jsonl", max_new_tokens=2)
+    assert model.training

@@ -1,5 +1,5 @@
 """The command line: `pixelrefer plugins`, `describe` and `quickstart`; from modules beside it `segment`, `chat`,
-`validate`, `convert`, `preview`, `import-official`, `train`, `merge`, `evaluate`, `score` and `benchmarks`.
+`validate`, `convert`, `preview`, `import-official`, `train`, `merge`, `predict`, `evaluate`, `score` and `benchmarks`.
 
 It parses, prints and reports errors. Torch and transformers are imported by the commands that need them, so
 that help and listings are instant.
@@ -34,6 +34,7 @@ from .options import (
     seed_option,
     setting_option,
 )
+from .predicting import predict
 from .reporting import Failure, ReportingGroup, json_of, plain, quiet_libraries
 from .segmenting import segment
 from .training import merge, train
@@ -284,6 +285,7 @@ def _explain_missing_extra(error: ImportError) -> NoReturn:
 
 main.add_command(segment)
 main.add_command(chat)
+main.add_command(predict)
 main.add_command(import_official)
 main.add_command(train)
 main.add_command(merge)

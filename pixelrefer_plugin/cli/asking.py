@@ -1,5 +1,5 @@
-"""The model that `pixelrefer describe`, `segment` and `chat` ask: loaded, told in plain words why where it cannot be,
-and asked."""
+"""The model that `pixelrefer describe`, `segment`, `chat` and `predict` ask: loaded, told in plain words why where it
+cannot be, and asked."""
 
 from __future__ import annotations
 
@@ -77,11 +77,12 @@ class LoadedModel:
         adapter_options: Mapping[str, Any],
         device: str,
         max_new_tokens: int,
+        dtype: str | None = None,
     ) -> LoadedModel:
         """Load the model, with a warning where its adapter has never been trained."""
         quiet_libraries()
         place = _torch_device(device)
-        model, processor = _load(source, backbone, adapter, adapter_options)
+        model, processor = _load(source, backbone, adapter, adapter_options, dtype)
         if find_model_folder(source, {}) is None:
             click.echo(
                 f"Warning: '{source}' is a plain backbone; its adapter '{adapter}' is untrained: "
@@ -139,7 +140,7 @@ def _tokens_of(regions: Sequence[Region | VideoRegion], inputs: Mapping[str, Any
 
 
 def _load(
-    source: str, backbone: str | None, adapter: str | None, adapter_options: Mapping[str, Any]
+    source: str, backbone: str | None, adapter: str | None, adapter_options: Mapping[str, Any], dtype: str | None
 ) -> tuple[RegionModel, RegionProcessor]:
     from ..entry import load
 
@@ -147,7 +148,8 @@ def _load(
         raise click.UsageError(f"--backbone is for model folders, but '{source}' is a plain backbone itself.")
     try:
         _require_adapter(source, adapter)
-        return load(source, adapter=adapter, adapter_config=adapter_options or None, backbone=backbone)
+        of_weights: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+        return load(source, adapter=adapter, adapter_config=adapter_options or None, backbone=backbone, **of_weights)
     except (OSError, CheckpointError) as error:  # what the hub's client raises for networks, and what we make of it
         here = "" if Path(source).exists() else f" (There is no folder '{source}' here.)"
         raise Failure(f"'{source}' cannot be loaded: {error}{here}") from error

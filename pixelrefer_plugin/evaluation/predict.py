@@ -61,7 +61,7 @@ class Prediction:
 
 
 def answer_questions(
-    engine: Engine,
+    engine: Engine | Callable[[], Engine],
     questions: Sequence[Question],
     out: str | os.PathLike[str],
     *,
@@ -79,7 +79,8 @@ def answer_questions(
     interrupted and by how many processes it is done, but for one that an interruption cut in two.
 
     Args:
-        engine: answers a batch. A `PreparingEngine` prepares the next one meanwhile.
+        engine: answers a batch; a `PreparingEngine` prepares the next one meanwhile. Or what makes one, called where
+            there is something to ask.
         questions: read as they are needed, so they may be many. Their ids are unique. One that cannot be read raises
             `SampleError`.
         out: the file, in a folder that all processes share.
@@ -103,8 +104,9 @@ def answer_questions(
         if is_there is None:
             return Prediction(path=parts.out, questions=len(questions))
         processes.agreed(lambda: parts.open_part(processes.rank))
-        run = _Run(engine, questions, parts, batch_size, on_bad_sample, progress or Silent())
         with _telling(parts):
+            engine = engine() if callable(engine) else engine
+            run = _Run(engine, questions, parts, batch_size, on_bad_sample, progress or Silent())
             run.ask(is_there, processes)
             parts.finish_part()
         failures = Failures(0, {})

@@ -141,3 +141,9 @@ class AnswerBar:
     def stop(self) -> None:
         """As `Progress` has it."""
         self._bar.stop()
+
+
+def on_stderr() -> Progress:
+    """A bar where stderr is a terminal, else lines."""
+    console = Console(stderr=True)
+    return AnswerBar(console) if console.is_terminal else AnswerLines(console)
