@@ -6,7 +6,9 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,14 @@ import click
 from ..errors import EvaluationError, counted, did_you_mean
 from ..files import require_writable_folder
 from .judging import NAMED_FILE, NamedFile, judge_options, open_scorer
-from .options import CheckedCommand, adapter_name_option, adapter_option, device_option, setting_option
-from .reporting import Failure, plain, quiet_libraries
+from .options import CheckedCommand, adapter_name_option, adapter_option, device_option, dtype_option, setting_option
+from .reporting import INTERRUPTED, Failure, plain, quiet_libraries
 from .values import COUNT, MODEL, READ, TEXT, WRITTEN, WholeType
 
 if TYPE_CHECKING:
     from ..contracts.questions import Answer
+    from ..evaluation.asking import ModelEngine
     from ..evaluation.opening import OpenBenchmark
-    from ..evaluation.progress import Progress
     from ..evaluation.report import BenchmarkReport, Report
     from .asking import LoadedModel
 
@@ -95,6 +97,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 @click.option("--backbone", metavar="DIR_OR_ID", type=MODEL, help="Where the backbone is, if it has moved.")
 @adapter_name_option
 @adapter_option
+@dtype_option
 @device_option
 def evaluate(
     model: str,
@@ -114,6 +117,7 @@ def evaluate(
     backbone: str | None,
     adapter: str | None,
     adapter_options: Settings,
+    dtype: str,
     device: str,
     judge_cache: Path | None,
     **judge: Any,
@@ -130,7 +134,8 @@ def evaluate(
       pixelrefer evaluate runs/street/model held_out.jsonl --out runs/street/held_out
     """
     from ..evaluation.measuring import is_first_process, missing_tools, require_needs
-    from .asking import LoadedModel, require_adapter, require_mask_head, require_model
+    from .asking import require_adapter, require_mask_head, require_model
+    from .predicting import join_the_others, leave_the_others
 
     require_writable_folder(out)
     require_model(model)
@@ -145,19 +150,25 @@ def evaluate(
     for missing in [] if answers_only else missing_tools(opened):
         click.echo(f"Warning: {missing}", err=True)
     for_base = _for_base(model, opened) if base else []
-    loaded = LoadedModel.open(
-        model,
-        backbone=backbone,
-        adapter=adapter,
-        adapter_options=dict(adapter_options),
+    asking = _Asking(
+        source=model,
+        loading={"backbone": backbone, "adapter": adapter, "adapter_options": dict(adapter_options), "dtype": dtype},
         device=device,
-        max_new_tokens=max_new_tokens or 0,
+        out=out,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        on_bad_sample=on_bad_sample,
+        overwrite=overwrite,
     )
-    require_needs(opened, None, gives_masks=loaded.model.adapter_spec.masks is not None)
-    asking = _Asking(loaded, model, out, batch_size, max_new_tokens, on_bad_sample, overwrite)
-    own = [asking.answers(each, limit) for each in opened]
-    loaded.model.remove_lora()
-    plain_answers = {each.spec.name: asking.answers(each, limit, of_base=True) for each in for_base}
+    try:
+        join_the_others(device)
+        own = [asking.answers(each, limit) for each in opened]
+        of_base = {each.spec.name: asking.answers(each, limit, of_base=True) for each in for_base}
+    except KeyboardInterrupt:
+        click.echo("\nStopped. What is answered is kept: the same command goes on from there.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        leave_the_others()
     if not is_first_process():
         return
     if scorer is None:
@@ -166,71 +177,76 @@ def evaluate(
     reports = []
     for each, answers in zip(opened, own, strict=True):
         sets = [(_label(model), model, answers or [])]
-        if found := plain_answers.get(each.spec.name):
+        if found := of_base.get(each.spec.name):
             sets.insert(0, ("base", "the backbone without LoRA", found))
         reports.append(scorer.report(each, sets, asked_of=each.asked_of, why_fewer=f"--limit {limit}"))
     _tell(reports, out, gallery=gallery, as_json=as_json)
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Asking:
-    """A model that is asked, and where its answers go."""
+    """A model that is asked, loaded once a question is to be asked, and where its answers go."""
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        source: str,
-        out: Path,
-        batch_size: int,
-        max_new_tokens: int | None,
-        on_bad_sample: Any,
-        overwrite: bool,
-    ) -> None:
-        self._loaded = loaded
-        self._source = source
-        self._out = out
-        self._batch_size = batch_size
-        self._max_new_tokens = max_new_tokens
-        self._on_bad_sample = on_bad_sample
-        self._overwrite = overwrite
+    source: str
+    loading: Mapping[str, Any]
+    device: str
+    out: Path
+    batch_size: int
+    max_new_tokens: int | None
+    on_bad_sample: Any
+    overwrite: bool
 
     def path(self, opened: OpenBenchmark, limit: int | None, *, of_base: bool = False) -> Path:
         """Of the answers; those to the first questions alone have a file of their own."""
         from ..evaluation.measuring import ANSWERS_FILE
 
         kind = ("base-" if of_base else "") + (f"first-{limit}-" if limit is not None else "")
-        return self._out / opened.spec.name / f"{kind}{ANSWERS_FILE}"
+        return self.out / opened.spec.name / f"{kind}{ANSWERS_FILE}"
 
     def answers(self, opened: OpenBenchmark, limit: int | None, *, of_base: bool = False) -> list[Answer] | None:
-        """Those of the model as it is; None in every process but the first."""
-        from ..evaluation.asking import ModelEngine
-        from ..evaluation.measuring import answers_of
+        """Those of the model, or of its backbone without LoRA, which it does not get back; None in every process but
+        the first."""
+        from ..evaluation.measuring import answers_of, is_first_process
+        from ..evaluation.progress import Silent, on_stderr
 
-        tokens = self._max_new_tokens or opened.spec.max_new_tokens
-        click.echo(f"{opened.spec.name}: {counted(len(opened.questions), 'question')}", err=True)
+        tokens = self.max_new_tokens or opened.spec.max_new_tokens
+        if is_first_process():
+            of = " to the backbone without LoRA" if of_base else ""
+            click.echo(f"{opened.spec.name}: {counted(len(opened.questions), 'question')}{of}", err=True)
         return answers_of(
             opened,
-            ModelEngine(self._loaded.model, self._loaded.processor, max_new_tokens=tokens),
+            lambda: self._engine(opened, tokens, of_base=of_base),
             self.path(opened, limit, of_base=of_base),
-            model={"model": _identity(self._source), "base": of_base, "max_new_tokens": tokens},
-            batch_size=self._batch_size,
-            on_bad_sample=self._on_bad_sample,
-            overwrite=self._overwrite,
-            progress=_progress(),
+            model={**self._fingerprint, "base": of_base, "max_new_tokens": tokens},
+            batch_size=self.batch_size,
+            on_bad_sample=self.on_bad_sample,
+            overwrite=self.overwrite,
+            progress=on_stderr() if is_first_process() else Silent(),
         )
 
+    def _engine(self, opened: OpenBenchmark, max_new_tokens: int, *, of_base: bool) -> ModelEngine:
+        from ..evaluation.asking import ModelEngine
+        from ..evaluation.measuring import require_needs
 
-def _progress() -> Progress:
-    from rich.console import Console
+        model, processor = self._loaded.model, self._loaded.processor
+        require_needs([opened], None, gives_masks=model.adapter_spec.masks is not None)
+        if of_base:
+            model.remove_lora()
+        return ModelEngine(model, processor, max_new_tokens=max_new_tokens)
 
-    from ..evaluation.progress import AnswerBar, AnswerLines
+    @cached_property
+    def _loaded(self) -> LoadedModel:
+        from .asking import LoadedModel
 
-    console = Console(stderr=True)
-    return AnswerBar(console) if console.is_terminal else AnswerLines(console)
+        return LoadedModel.open(self.source, device=self.device, max_new_tokens=0, **self.loading)
 
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        """Which model it is: of a folder here a digest of its files."""
+        from ..evaluation.fingerprints import digest_of_path
 
-def _identity(source: str) -> str:
-    """Which model it is: of a folder here its absolute path."""
-    return str(Path(source).resolve()) if Path(source).exists() else source
+        is_here = Path(self.source).is_dir()
+        return {"model": digest_of_path(self.source) if is_here else self.source, **self.loading}
 
 
 def _label(source: str) -> str:

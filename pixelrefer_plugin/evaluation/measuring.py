@@ -119,8 +119,8 @@ def require_needs(opened: Iterable[OpenBenchmark], scorer: Scorer | None, *, giv
     Raises:
         EvaluationError: a model without masks is to be asked for them, or a judge or sentence encoder is missing.
     """
-    for spec, _, _ in opened:
-        if "masks" in spec.needs and not gives_masks:
+    for spec, _, questions in opened:
+        if not gives_masks and ("masks" in spec.needs or any(question.segment for question in questions)):
             raise EvaluationError(
                 f"Benchmark '{spec.name}' asks for masks, and this model gives none: its adapter has no mask head. "
                 "Take a model whose adapter has one, or leave the benchmark out."
@@ -149,7 +149,7 @@ def missing_tools(opened: Iterable[OpenBenchmark]) -> list[str]:
 
 def answers_of(
     opened: OpenBenchmark,
-    engine: Engine,
+    engine: Callable[[], Engine],
     path: Path,
     *,
     model: Mapping[str, Any],
@@ -162,7 +162,7 @@ def answers_of(
 
     Args:
         opened: the benchmark.
-        engine: asks the model.
+        engine: gives what asks the model; not called where all answers are there.
         path: of the file; its folder is made.
         model: what the answers depend on besides the questions: the model and how it is asked, as plain values.
         batch_size: questions asked at once, at most.
