@@ -84,7 +84,7 @@ def test_a_model_is_measured_and_reported(run, tmp_path):
     said = run("evaluate", "MODEL", "naming", "--data", "DATA", "--out", "OUT", "--device", "cpu")
     out = tmp_path / "out"
     assert "naming: 6 questions" in said.output
-    assert "Published: Some-7B, accuracy 50.0 (A paper, Table 1)" in said.output
+    assert "Published: Some-7B: accuracy 50.0 (A paper, Table 1)" in said.output
     assert f"report: {out / 'report.html'}" in said.output
     [benchmark] = report_in(out)["benchmarks"]
     [answers] = benchmark["answers"]
