@@ -10,12 +10,13 @@ from click.testing import CliRunner
 from conftest import install_plugin, picture
 from PIL import Image
 
-from pixelrefer_plugin import evaluate, load, plugins, score_answers
+from pixelrefer_plugin import Region, RegionSample, VideoRegion, evaluate, load, plugins, score_answers
 from pixelrefer_plugin.cli import main
-from pixelrefer_plugin.contracts.questions import Answer
+from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.errors import DataError, EvaluationError
 from pixelrefer_plugin.evaluation.opening import open_benchmark
 from pixelrefer_plugin.evaluation.own_file import own_benchmark
+from pixelrefer_plugin.evaluation.own_masks import mask_figures
 from pixelrefer_plugin.evaluation.scoring import score
 
 
@@ -447,8 +448,6 @@ def test_a_judge_with_a_rubric(tmp_path):
 def test_masks_of_a_file_of_ones_own(run, tmp_path):
     mask = np.zeros((48, 64), dtype=bool)
     mask[:24, :32] = True
-    from pixelrefer_plugin import Region
-
     rle = Region.from_mask(mask).to_rle((48, 64))
     records = [
         {
@@ -473,6 +472,55 @@ def test_masks_of_a_file_of_ones_own(run, tmp_path):
     found = {each["name"]: each["value"] for each in benchmark["answers"][0]["figures"]}
     assert found == pytest.approx({"giou": 0.5, "ciou": 0.5, "exact": 1 / 3})
     assert own_benchmark(path)[0].needs == ("masks",)
+
+
+def test_masks_on_videos_are_compared_on_the_frames_that_both_know():
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[5:15, 5:15] = True
+    here, moved = Region.from_mask(mask), Region.from_mask(np.roll(mask, 5, axis=1))
+    content = [{"type": "video", "video": "a.mp4"}, {"type": "text", "text": "Segment it."}]
+    asked = RegionSample("v", ({"role": "user", "content": content},))
+    target = VideoRegion({0: here, 4: here}, absent=(8,))
+    question = Question(id="v", asked=asked, targets=(target,), segment=True)
+    given = VideoRegion({0: here, 2: here, 4: moved})
+    answers = {
+        "seen": Answer(id="v", text="<seg>", objects=(given,), image_hw=(20, 30), frames=(0, 2, 4, 8)),
+        "none": Answer(id="v", text="no"),
+        "failed": Answer(id="v", text="", failure="no such video"),
+        "surplus": Answer(id="v", text="<seg>", objects=(target, given), image_hw=(20, 30), frames=(0, 4, 8)),
+    }
+    found = {
+        name: {figure.name: figure.of() for figure in mask_figures([question], [answer])}
+        for name, answer in answers.items()
+    }
+    assert found["seen"]["giou"] == found["seen"]["ciou"] == pytest.approx(150 / 250)
+    assert found["seen"]["j"] == pytest.approx((1 + 50 / 150 + 1) / 3)
+    assert found["none"]["ciou"] == 0
+    assert found["none"]["j"] == pytest.approx(1 / 3)  # right where it is not seen
+    assert np.isnan(found["failed"]["giou"])
+    assert found["surplus"] == {"giou": 1.0, "ciou": 1.0, "j_and_f": 1.0, "j": 1.0, "f": 1.0}
+
+
+def test_masks_of_another_size_are_refused():
+    target = Region.from_mask(np.ones((20, 30), dtype=bool))
+    asked = RegionSample("a", ({"role": "user", "content": "Segment it."},))
+    question = Question(id="a", asked=asked, targets=(target,), segment=True)
+    answer = Answer(id="a", text="", objects=(Region.from_mask(np.ones((10, 15), dtype=bool)),), image_hw=(10, 15))
+    with pytest.raises(EvaluationError, match=r"Question 'a': a mask does not fit its picture of \(10, 15\)"):
+        mask_figures([question], [answer])
+
+
+def test_captions_of_a_file_of_ones_own(tmp_path, monkeypatch):
+    for module in ("caption_metrics", "caption_tokens"):  # Java takes seconds to start
+        monkeypatch.setattr(f"pixelrefer_plugin.evaluation.{module}.find_java", lambda: None)
+    path = own_file(tmp_path, [named("a", "a black cat on a mat"), named("b", "a dog in the snow"), named("c", None)])
+    result = scored(path, {"metrics": "captions"}, ["a black cat on a mat", "a red bus", "x"])
+    values = values_of(result, "rouge_l")
+    assert values[0] == pytest.approx(1.0)
+    assert 0 < values[1] < 0.5
+    assert np.isnan(values[2])
+    assert {"cider", "bleu_4"} <= {each.figure.name for each in result.figures}
+    assert any("METEOR is missing: it needs Java" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
