@@ -161,9 +161,7 @@ class RegionModel(nn.Module):
         owner = _ATTACHED.get(self.backbone)
         if owner is None or owner() is not self:
             return self.backbone  # detached before; another model may have it by now
-        if self._lora is not None:
-            self._lora.remove()
-            self._lora = None
+        self.remove_lora()
         for name, parameter in self.backbone.named_parameters(remove_duplicate=False):
             parameter.requires_grad_(self._was_trainable[name])
         self.backbone.train(self._was_training)
@@ -360,6 +358,12 @@ class RegionModel(nn.Module):
     def has_lora(self) -> bool:
         """Whether LoRA is on the backbone."""
         return self._lora is not None
+
+    def remove_lora(self) -> None:
+        """Take LoRA off again, without which the backbone is what it was; does nothing where there is none."""
+        if self._lora is not None:
+            self._lora.remove()
+            self._lora = None
 
     def merge_lora(self) -> None:
         """Fold LoRA into the backbone's own weights, which are saved with the model from then on.

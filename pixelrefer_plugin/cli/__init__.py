@@ -1,5 +1,6 @@
 """The command line: `pixelrefer plugins`, `describe` and `quickstart`; from modules beside it `segment`, `chat`,
-`predict`, `validate`, `convert`, `preview`, `import-official`, `train` and `merge`.
+`predict`, `evaluate`, `score`, `benchmarks`, `validate`, `convert`, `preview`, `import-official`, `train`, `ablate` and
+`merge`.
 
 It parses, prints and reports errors. Torch and transformers are imported by the commands that need them, so
 that help and listings are instant.
@@ -18,6 +19,7 @@ import click
 from .chatting import chat
 from .checking import validate
 from .data import convert, preview
+from .evaluating import benchmarks, evaluate, score
 from .importing import import_official
 from .listing import Listed, table_of
 from .options import (
@@ -291,3 +293,6 @@ main.add_command(merge)
 main.add_command(validate)
 main.add_command(convert)
 main.add_command(preview)
+main.add_command(evaluate)
+main.add_command(score)
+main.add_command(benchmarks)

@@ -377,6 +377,15 @@ model_option = click.option(
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 
 
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+    default="auto",
+    show_default=True,
+    help="Of the weights; auto is the model's own.",
+)
+
+
 def seed_option(help: str) -> Callable[[FunctionT], FunctionT]:
     """Adds `--seed`."""
     in_32_bits = WholeType(0, 2**32 - 1)  # what all generators of random numbers take
