@@ -29,7 +29,8 @@ from pixelrefer_plugin.authoring import AdapterRecipe
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import RegionDataset
 from pixelrefer_plugin.errors import ConfigError, Defect, SampleError, TrainingError
-from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, normalized, questions
+from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, normalized
+from pixelrefer_plugin.evaluation.questions import questions_of
 from pixelrefer_plugin.plugins import get_adapter, get_backbone
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.training.building import BuiltData, build_model, check_masks, choose_recipe, num_processes
@@ -860,11 +861,11 @@ def test_each_answer_is_a_question_with_the_true_turns_before_it():
         ),
         (*regions, regions[0]),
     )
-    first, last = questions(sample)
-    assert (first.turn, first.text, first.expected) == (0, "what is <region>?", "red")
+    first, last = questions_of(sample)
+    assert (first.id, first.text, first.expected) == ("a", "what is <region>?", "red")
     assert list(first.asked.regions) == regions[:1]
     assert [message["role"] for message in first.asked.messages] == ["system", "user"]
-    assert (last.turn, last.text, last.expected) == (2, "sure?", "yes")
+    assert (last.id, last.text, last.expected) == ("a#3", "sure?", "yes")
     assert len(last.asked.messages) == 6
     assert len(last.asked.regions) == 3
 
@@ -907,7 +908,7 @@ def test_answers_are_those_of_single_questions(adapter):
     assert at_once(model) == one_by_one(model)
     assert model.training
     assert [answer.given for answer in at_once.answers] == [answer.given for answer in one_by_one.answers]
-    assert [(answer.question.asked.id, answer.question.turn) for answer in at_once.answers] == [
+    assert [(answer.question.asked.id, answer.turn) for answer in at_once.answers] == [
         (f"s{index}", turn) for index in range(3) for turn in range(2)
     ]
 
