@@ -1,5 +1,6 @@
 """The command line: `pixelrefer plugins`, `describe` and `quickstart`; from modules beside it `segment`, `chat`,
-`validate`, `convert`, `preview`, `import-official`, `train`, `merge`, `predict`, `evaluate`, `score` and `benchmarks`.
+`validate`, `convert`, `preview`, `import-official`, `train`, `ablate`, `merge`, `predict`, `evaluate`, `score` and
+`benchmarks`.
 
 It parses, prints and reports errors. Torch and transformers are imported by the commands that need them, so
 that help and listings are instant.
@@ -37,7 +38,7 @@ from .options import (
 from .predicting import predict
 from .reporting import Failure, ReportingGroup, json_of, plain, quiet_libraries
 from .segmenting import segment
-from .training import merge, train
+from .training import ablate, merge, train
 from .values import COUNT, READ, TEXT, WRITTEN
 
 if TYPE_CHECKING:
@@ -288,6 +289,7 @@ main.add_command(chat)
 main.add_command(predict)
 main.add_command(import_official)
 main.add_command(train)
+main.add_command(ablate)
 main.add_command(merge)
 main.add_command(validate)
 main.add_command(convert)

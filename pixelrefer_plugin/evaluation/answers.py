@@ -20,6 +20,7 @@ from ..errors import PromptError, SampleError
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
 from .asking import ModelEngine, require_askable
+from .groups import Traits
 from .mask_metrics import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
 from .questions import questions_of
 from .shares import ask_in_shares, ready_to_answer
@@ -77,6 +78,7 @@ class ScoredAnswer:
             "expected": question.expected,
             "given": self.given,
             "exact": self.is_exact,
+            "area_px": Traits.of(question).area_px,
         }
         if self.scores:
             record["ious"] = [each.overlap.iou for each in self.scores]

@@ -346,12 +346,13 @@ def run_record(config: TrainConfig, plan: Plan, *, seconds: float, started: str,
         "parameters": {group.name: {"all": group.parameters, "trained": group.trainable} for group in plan.groups},
         "learning_rates": {group.name: group.rate for group in plan.groups if group.rate is not None},
         "processes": plan.processes,
-        "hardware": _hardware(),
-        "versions": _versions(config),
+        "hardware": hardware(),
+        "versions": versions(config),
     }
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """What a run was made on."""
     accelerators = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "machine": platform.machine(),
@@ -362,7 +363,8 @@ def _hardware() -> dict[str, Any]:
     }
 
 
-def _versions(config: TrainConfig) -> dict[str, str]:
+def versions(config: TrainConfig) -> dict[str, str]:
+    """Of Python and the packages that a run is made with."""
     others = ["accelerate", *(["bitsandbytes"] if config.model.quantize else [])]
     return {
         "python": platform.python_version(),
