@@ -6,6 +6,7 @@ out/
     run.json        how it came to be: command, versions, hardware, samples, seconds
     metrics.json    losses, and how well held-out questions were answered
     answers.jsonl   those questions and answers
+    answers.png     some right and some wrong ones, drawn
     skipped.jsonl   samples that were left out, and why
     logs/           for TensorBoard
     checkpoints/    to resume from
@@ -34,8 +35,10 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from ..conversation.expansion import IGNORE_INDEX
 from ..data.overlap import find_overlap
+from ..data.preview import save_sheet
 from ..errors import CheckpointError, TrainingError
 from ..evaluation.answers import HeldOutAnswers
+from ..evaluation.answers_picture import draw_answers
 from ..files import write_text_whole
 from ..weights import hub
 from ..weights.model_folder import written_whole
@@ -82,6 +85,7 @@ _WRITTEN = (
     "run.json",
     "metrics.json",
     "answers.jsonl",
+    "answers.png",
     "skipped.jsonl",
     "logs",
     "checkpoints",
@@ -410,6 +414,9 @@ def _write_results(
     write_json(out / "run.json", record)
     if answers is not None:
         write_lines(out / "answers.jsonl", (answer.as_record() for answer in answers.answers))
+        picture = draw_answers(answers.answers)
+        if picture is not None:
+            save_sheet(out / "answers.png", picture)
 
 
 def _report(out: Path, metrics: Mapping[str, Any], config: TrainConfig, console: Console) -> None:
