@@ -190,7 +190,8 @@ def trained(data, tmp_path_factory):
 def test_a_run_leaves_what_it_promises(trained):
     out, _ = trained
     left = {path.name for path in out.iterdir()}
-    assert left == {"model", "config.yaml", "run.json", "metrics.json", "answers.jsonl", "logs", "checkpoints"}
+    answers = {"answers.jsonl", "answers.png"}
+    assert left == {"model", "config.yaml", "run.json", "metrics.json", *answers, "logs", "checkpoints"}
     assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["checkpoint-2", "checkpoint-4"]
     assert list((out / "logs").glob("events*"))
     config = TrainConfig.load(out / "config.yaml")

@@ -213,8 +213,49 @@ class RunSection(Section):
     """Repository that the finished model is pushed to."""
 
 
+class BenchmarkSection(Section):
+    """A benchmark that the model is asked."""
+
+    name: str
+    """Name of an installed benchmark, `NAME=DIR` where its files are elsewhere, or the path of a data file of your
+    own."""
+    data: str | None = None
+    """Folder that holds a folder for each benchmark; by default that of `$PIXELREFER_BENCHMARKS`."""
+    options: dict[str, Any] = {}
+    """Options of the benchmark."""
+    limit: Positive | None = None
+    """Only its first so many questions."""
+    max_new_tokens: Positive | None = None
+    """Longest answer; by default the benchmark's."""
+
+
+class JudgeSection(Section):
+    """The judge of benchmarks that need one."""
+
+    model: str
+    """Name of the model at the address, which every figure carries."""
+    url: str | None = None
+    """OpenAI-compatible address; null: only answers that the cache has."""
+    key_env: str | None = None
+    """Environment variable that holds the key; by default `OPENAI_API_KEY` where it is set."""
+    cache: str | None = None
+    """File of the judge's answers; by default evaluation/judge.jsonl in the run's folder."""
+    options: dict[str, Any] = {}
+    """Options of every request, such as `temperature`."""
+
+
+def _as_benchmarks(value: Any) -> Any:
+    """A name, a mapping, or a list of both, as a tuple of mappings."""
+    if value is None:
+        return ()
+    items = [value] if isinstance(value, str | dict) else value
+    if not isinstance(items, list):
+        return items
+    return tuple({"name": item} if isinstance(item, str) else item for item in items)
+
+
 class EvaluationSection(Section):
-    """Questions about held-out samples, asked as a user would ask them."""
+    """Questions about held-out samples, asked as a user would ask them, and benchmarks."""
 
     samples: Annotated[int, Field(ge=0, le=_LARGEST)] = 200
     """At most so many samples, spread evenly over the held-out data; 0 asks none."""
@@ -222,6 +263,14 @@ class EvaluationSection(Section):
     """Longest answer."""
     batch_size: Positive = 8
     """Questions that a process asks at once, and samples of a batch of the held-out loss."""
+    benchmarks: Annotated[tuple[BenchmarkSection, ...], BeforeValidator(_as_benchmarks)] = ()
+    """A benchmark, or a list of names and of mappings with the keys below."""
+    benchmarks_every: Positive | None = None
+    """Steps between runs of the benchmarks; by default `run.eval_every`, and always at the end."""
+    judge: JudgeSection | None = None
+    """Who judges answers, where a benchmark needs a judge."""
+    sentences: str | None = None
+    """Folder of the sentence encoder, where a benchmark needs one; by default where it was downloaded to."""
 
 
 class TrainConfig(Section):
@@ -340,8 +389,11 @@ def _broken_rules(config: TrainConfig) -> Iterator[tuple[str, str]]:
         )
     if config.run.push_to_hub is not None:
         yield from _repository_rule(config.run.push_to_hub)
-    if config.run.eval_every is not None and not config.data.eval:
+    benchmarks = config.evaluation.benchmarks
+    if config.run.eval_every is not None and not config.data.eval and not benchmarks:
         yield "run.eval_every", "needs held-out data: give data.eval."
+    if config.evaluation.benchmarks_every is not None and not benchmarks:
+        yield "evaluation.benchmarks_every", "needs benchmarks: give evaluation.benchmarks."
 
 
 def _repository_rule(repo_id: str) -> Iterator[tuple[str, str]]:
