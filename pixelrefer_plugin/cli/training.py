@@ -83,7 +83,7 @@ def ablate(grid: Path, settings: tuple[str, ...], overwrite: bool, dry_run: bool
 
     \b
     Example:
-      python examples/ablations/make_data.py ablation-data
+      python -m pixelrefer_plugin.quickstart.ablation_data ablation-data
       pixelrefer ablate examples/ablations/table8.yaml --dry-run
       pixelrefer ablate examples/ablations/table8.yaml seeds=[0,1] out=runs/table8
     """
