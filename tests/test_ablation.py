@@ -61,9 +61,10 @@ def trained(monkeypatch):
     """Stands for the training: the run's folder is left as a finished one; `trained(cell)` may raise."""
     calls = []
 
-    def train(config, **options):
+    def train(config, console, **options):
         folder = Path(config.run.out)
         calls.append(folder.name)
+        train.options.append(options)
         if folder.name in train.failing:
             raise RuntimeError("the machine is on fire")
         resolved = config.resolved(has_bf16=ablation.has_bf16(), recipe=ablation.choose_recipe(config))
@@ -71,7 +72,7 @@ def trained(monkeypatch):
         return {"steps": config.optim.steps}
 
     train.failing = set()
-    train.calls = calls
+    train.calls, train.options = calls, []
     monkeypatch.setattr(ablation, "run_training", train)
     return train
 
@@ -110,6 +111,19 @@ def test_a_cell_of_other_settings_is_refused_or_trained_again(grid_file, trained
         quietly(changed)
     quietly(changed, overwrite=True)
     assert len(trained.calls) == 16
+    assert trained.options[-1] == {"resume": False, "overwrite": True}
+
+
+def test_a_cell_that_was_stopped_is_gone_on_with(grid_file, trained):
+    grid = Grid.load(grid_file(seeds=[0]))
+    quietly(grid)
+    stopped = cells_of(grid)[1].folder
+    (stopped / "metrics.json").unlink()
+    quietly(grid)
+    assert (trained.calls[4:], trained.options[-1]) == ([stopped.name], {"resume": True, "overwrite": False})
+    (stopped / "metrics.json").unlink()
+    with pytest.raises(ValueError, match="trained with other settings"):  # though it is not finished
+        quietly(Grid.load(grid_file(seeds=[0], settings={"optim.batch_size": 3})))
 
 
 def test_a_cell_that_fails_is_listed_and_the_others_go_on(grid_file, trained, tmp_path):
@@ -276,7 +290,7 @@ def test_the_data_of_the_examples_can_be_read(name, tasks):
         assert len(sample.paths) == 1
 
 
-@pytest.mark.parametrize("name", ["table7", "table8", "table9"])
+@pytest.mark.parametrize("name", ["table7", "table8", "table9", "backbones"])
 def test_the_examples_are_sound(name, tasks, monkeypatch):
     monkeypatch.chdir(tasks)
     for task in TASKS:

@@ -98,6 +98,7 @@ def test_benchmarks_need_no_held_out_data(config, own):  # noqa: F811
     assert 0 <= result["eval_held-out_exact"] <= 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_have_other_benchmarks(config, own):  # noqa: F811
     quietly(config())
     result, printed = quietly(config(evaluation=with_benchmarks({"name": own, "limit": 2})), resume=True)
@@ -105,6 +106,7 @@ def test_a_resumed_run_may_have_other_benchmarks(config, own):  # noqa: F811
     assert "eval_held-out_exact" in result
 
 
+@pytest.mark.slow
 def test_benchmarks_do_not_change_what_is_learnt(config, own):  # noqa: F811
     plain, _ = quietly(config())
     asked, _ = quietly(config(evaluation=with_benchmarks(own, benchmarks_every=1)), overwrite=True)
@@ -195,6 +197,10 @@ def test_masks_of_several_pictures_are_refused(config, own, tmp_path, monkeypatc
     [
         ({"benchmarks": [{"nam": "x"}]}, r"evaluation\.benchmarks\.0\.nam: there is no such key. Did you mean 'name'"),
         ({"benchmarks_every": 5}, r"evaluation\.benchmarks_every: needs benchmarks"),
+        (
+            {"judge": {"url": "http://me:secret@x/v1", "model": "m"}},
+            r"evaluation\.judge\.url: must not hold a password(?!.*secret)",
+        ),
         ({"judge": {"url": "http://x"}}, r"evaluation\.judge\.model: is missing"),
     ],
 )

@@ -155,7 +155,7 @@ def run_ablation(
     failed: dict[str, str] = {}
     for number, cell in enumerate(left if train else (), 1):
         say(console, f"-- {number}/{len(left)}: {cell.name}")
-        if _trained(cell, failed, overwrite=overwrite, console=console):
+        if _trained(cell, failed, console=console):
             return {"interrupted": cell.name}
     result = _result(grid, cells, failed)
     if is_first:
@@ -226,26 +226,31 @@ def _broken_rules(grid: Grid) -> Iterator[tuple[str, str]]:
 
 
 def _is_finished(cell: Cell, *, overwrite: bool) -> bool:
-    """Whether a cell was trained to its end; with other settings it is refused, or trained again."""
-    config, metrics = cell.folder / CONFIG_FILE, cell.folder / "metrics.json"
-    if not metrics.is_file() or not config.is_file():
+    """Whether a cell was trained to its end; one with other settings is refused, or is to be trained again."""
+    if _has_other_settings(cell):
+        if overwrite:
+            return False
+        raise TrainingError(
+            f"'{cell.folder}' was trained with other settings than the grid has now. Train it again: --overwrite. Or "
+            "choose another out."
+        )
+    return (cell.folder / "metrics.json").is_file()
+
+
+def _has_other_settings(cell: Cell) -> bool:
+    """Whether its folder holds a run, finished or not, of another configuration."""
+    path = cell.folder / CONFIG_FILE
+    if not path.is_file():
         return False
     resolved = cell.config.resolved(has_bf16=has_bf16(), recipe=choose_recipe(cell.config))
-    if config.read_text(encoding="utf-8") == resolved.to_yaml():
-        return True
-    if overwrite:
-        return False
-    raise TrainingError(
-        f"'{cell.folder}' was trained with other settings than the grid has now. Train it again: --overwrite. Or "
-        "choose another out."
-    )
+    return path.read_text(encoding="utf-8", errors="replace") != resolved.to_yaml()
 
 
-def _trained(cell: Cell, failed: dict[str, str], *, overwrite: bool, console: Console) -> bool:
+def _trained(cell: Cell, failed: dict[str, str], *, console: Console) -> bool:
     """Train a cell, or note why that failed; whether the user stopped it."""
+    anew = _has_other_settings(cell)
     try:
-        is_other = overwrite and (cell.folder / "metrics.json").is_file()
-        result = run_training(cell.config, resume=not is_other, overwrite=is_other, console=console)
+        result = run_training(cell.config, resume=not anew, overwrite=anew, console=console)
     except (PixelReferError, RuntimeError, OSError, MemoryError) as error:
         failed[cell.folder.name] = text_of(error)
         say(console, f"failed: {cell.name}: {text_of(error)}")

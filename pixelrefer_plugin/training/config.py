@@ -394,6 +394,9 @@ def _broken_rules(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "run.eval_every", "needs held-out data: give data.eval."
     if config.evaluation.benchmarks_every is not None and not benchmarks:
         yield "evaluation.benchmarks_every", "needs benchmarks: give evaluation.benchmarks."
+    judge = config.evaluation.judge
+    if judge is not None and judge.url and "@" in judge.url:
+        yield "evaluation.judge.url", "must not hold a password, since the run keeps its configuration. Use key_env."
 
 
 def _repository_rule(repo_id: str) -> Iterator[tuple[str, str]]:
