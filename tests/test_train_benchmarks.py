@@ -1,11 +1,14 @@
 """Benchmarks while training and at the end: figures in the log and in metrics.json, a report, and what is refused."""
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import stencil
+import torch
+from accelerate import PartialState
 from test_train import config, data, quietly, write_mask_samples  # noqa: F401
 from training_runs import in_processes, make_parts, mixed_rows
 
@@ -220,14 +223,18 @@ def test_a_name_alone_is_a_benchmark():
 
 def ask(out, path):
     """The figures and answers of a tiny model, in every process."""
+    rank = os.environ.get("RANK", "alone")
+    if rank != "alone":
+        torch.set_num_threads(1)
+        assert PartialState(cpu=True).num_processes == 2
     model, processor = make_parts()
     section = EvaluationSection(benchmarks=({"name": path, "max_new_tokens": 3},), batch_size=2)
     benchmarks = RunBenchmarks(open_benchmarks(section, gives_masks=False), processor, section, out)
     figures = benchmarks(model)
     answers = [each.text for each in benchmarks._answers["own"]]
-    import os
-
-    (out / f"rank{os.environ.get('RANK', 'alone')}.json").write_text(json.dumps([figures, answers]))
+    (out / f"rank{rank}.json").write_text(json.dumps([figures, answers]))
+    if rank != "alone":
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow

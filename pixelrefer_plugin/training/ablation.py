@@ -243,7 +243,10 @@ def _has_other_settings(cell: Cell) -> bool:
     if not path.is_file():
         return False
     resolved = cell.config.resolved(has_bf16=has_bf16(), recipe=choose_recipe(cell.config))
-    return path.read_text(encoding="utf-8", errors="replace") != resolved.to_yaml()
+    try:
+        return TrainConfig.load(path) != resolved  # keys that an earlier version did not have are their defaults
+    except ConfigError:
+        return True
 
 
 def _trained(cell: Cell, failed: dict[str, str], *, console: Console) -> bool:

@@ -18,6 +18,7 @@ _NOT_COLUMNS = ("loss", "mask_loss")
 # 97.5 % quantiles of Student's t, for 1, 2, ... degrees of freedom.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 _NORMAL = 1.96
+_SAME = 1e-9
 
 SMALL, LARGE, GAP = "exact_match_small", "exact_match_large", "exact_match_large_less_small"
 
@@ -77,7 +78,8 @@ class Mean:
     Attributes:
         values: of each seed.
         mean: of them.
-        low: lower end of its 95 % interval by Student's t; NaN of a single seed.
+        low: lower end of its 95 % interval by Student's t; NaN of a single value, and of values that are all the same
+            and so tell nothing of chance.
         high: upper end.
     """
 
@@ -90,7 +92,7 @@ class Mean:
     def of(cls, values: Sequence[float]) -> Mean:
         """Of at least one value."""
         mean, count = fmean(values), len(values)
-        if count < 2:
+        if count < 2 or max(values) - min(values) < _SAME:
             return cls(tuple(values), mean, math.nan, math.nan)
         quantile = _T[count - 2] if count - 2 < len(_T) else _NORMAL
         half = quantile * stdev(values) / math.sqrt(count)
