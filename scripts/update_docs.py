@@ -4,8 +4,8 @@
 
 `docs/cli.md` is written whole. In `docs/plugins.md` the lists of the built-in plugins and of the conformance kit's
 checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`; in `docs/training.md`
-the tables of the recipes, those that built-in adapters bring included, and of all keys. With --check nothing is written
-and the exit code is 1 if anything would change.
+the tables of the recipes, those that built-in adapters bring included, and of all keys, those of ablations too. With
+--check nothing is written and the exit code is 1 if anything would change.
 """
 
 import argparse
@@ -22,7 +22,8 @@ import yaml
 
 from pixelrefer_plugin import get_adapter, list_plugins
 from pixelrefer_plugin.cli import main as cli
-from pixelrefer_plugin.training.config import config_keys
+from pixelrefer_plugin.training.ablation import Grid
+from pixelrefer_plugin.training.config import Section, TrainConfig, config_keys
 from pixelrefer_plugin.training.recipes import RECIPES, Recipe, recipes_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +33,7 @@ BEGIN, END = "<!-- plugins: begin, written by scripts/update_docs -->", "<!-- pl
 CHECKS_BEGIN, CHECKS_END = "<!-- checks: begin, written by scripts/update_docs -->", "<!-- checks: end -->"
 RECIPES_BEGIN, RECIPES_END = "<!-- recipes: begin, written by scripts/update_docs -->", "<!-- recipes: end -->"
 KEYS_BEGIN, KEYS_END = "<!-- keys: begin, written by scripts/update_docs -->", "<!-- keys: end -->"
+GRID_BEGIN, GRID_END = "<!-- grid: begin, written by scripts/update_docs -->", "<!-- grid: end -->"
 FILE_BLOCK = re.compile(r"<!-- begin:(?P<file>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 WIDTH = 100
 
@@ -84,7 +86,8 @@ def plugins_page(current: str) -> str:
 def training_page(current: str) -> str:
     """`docs/training.md` brought up to date."""
     page = _between(current, RECIPES_BEGIN, RECIPES_END, recipe_table())
-    return _between(page, KEYS_BEGIN, KEYS_END, key_table())
+    page = _between(page, GRID_BEGIN, GRID_END, key_table(Grid))
+    return _between(page, KEYS_BEGIN, KEYS_END, key_table(TrainConfig))
 
 
 def recipe_table() -> str:
@@ -108,10 +111,10 @@ def _recipes() -> Iterator[tuple[Recipe, str]]:
             yield from ((recipe, plugin.name) for name, recipe in own.items() if name not in RECIPES)
 
 
-def key_table() -> str:
+def key_table(section: type[Section]) -> str:
     """Every key of a configuration, from the class that checks it."""
     rows = ["| key | value | default | |", "|---|---|---|---|"]
-    for key, field in config_keys():
+    for key, field in config_keys(section):
         default = "" if field.is_required() else f"`{_as_yaml(field.get_default(call_default_factory=True))}`"
         about = " ".join((field.description or "").split())
         rows.append(f"| `{key}` | {_type_name(field.annotation)} | {default} | {about} |")

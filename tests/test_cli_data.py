@@ -642,7 +642,7 @@ def test_masks_to_learn_are_drawn_and_named_as_in_the_answer(folder):
     """Regions and masks are counted apart, in pictures and texts alike; colours go on."""
     texts = [("user", "<region> and <region>?"), ("assistant", "<seg>, left of <region>, and <seg>")]
     assert preview._labels(texts) == ["1", "2", "seg 1", "3", "seg 2"]
-    plates = list(preview._plates(["1", "seg 1"]))
+    plates = list(preview.plates(["1", "seg 1"]))
     assert [plate.text for plate in plates] == [" 1 ", " seg 1 "]
     assert plates[0].plate != plates[1].plate
     record = row("1", **MASKED)
@@ -658,7 +658,10 @@ def test_frames_that_an_object_is_absent_from_are_shown_and_say_so(folder):
     def panels(**target):
         record = row("1", image=None, video="v.mp4", question="Segment it.", answer="<seg>", regions=[target])
         (sample,) = RegionDataset.from_rows([record], media_root=folder)
-        return [(panel.caption, panel.regions[0] is not None) for panel in preview._panels(sample)]
+        return [
+            (panel.caption, panel.regions[0] is not None)
+            for panel in preview._panels(sample, sample.regions, ["seg 1"])
+        ]
 
     assert panels(frames={"2": RLE}) == [("frame 2, 0.2 s", True)]
     assert panels(frames={"2": RLE}, absent=[4, 0]) == [
@@ -671,7 +674,7 @@ def test_frames_that_an_object_is_absent_from_are_shown_and_say_so(folder):
 def test_a_long_caption_stays_below_its_picture():
     pictures = [Image.new("RGB", (100, 60), "white") for _ in range(4)]
     captions = ["frame 6, 1.5 s, without seg 1, seg 2", "", "short", ""]
-    grid = np.asarray(preview._grid(pictures, captions, 2, 100, preview._Pen.load(None)))
+    grid = np.asarray(preview._grid(pictures, captions, 2, 100, preview.Pen.load(None)))
     assert (grid[:, :100] < 255).any()
     assert (grid[:, 100:] == 255).all()
 

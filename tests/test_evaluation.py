@@ -8,8 +8,9 @@ from conftest import assistant, picture, user
 from videos import grey_frames, write_video
 
 from pixelrefer_plugin import FrameSampling, Region, RegionSample, VideoRegion, load_video
-from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, questions
+from pixelrefer_plugin.evaluation.answers import HeldOutAnswers
 from pixelrefer_plugin.evaluation.mask_metrics import j_and_f, overlap
+from pixelrefer_plugin.evaluation.questions import questions_of
 from pixelrefer_plugin.testing import make_pair
 
 HW = (48, 64)
@@ -69,7 +70,7 @@ def test_a_question_has_the_masks_said_before_it_and_expects_those_of_its_answer
         assistant("the left"),
         regions=[RIGHT, LEFT, RIGHT, LEFT, LEFT],
     )
-    first, second, third = questions(sample)
+    first, second, third = questions_of(sample)
     assert (list(first.asked.regions), list(first.targets)) == ([RIGHT], [LEFT])
     assert (list(second.asked.regions), list(second.targets)) == ([RIGHT, LEFT], [RIGHT, LEFT])
     assert (list(third.asked.regions), list(third.targets)) == ([RIGHT, LEFT, RIGHT, LEFT, LEFT], [])
@@ -86,14 +87,14 @@ def test_a_picture_that_only_the_answer_points_into_is_shown():
         assistant("a dog"),
         regions=[LEFT, LEFT.on_image(1), LEFT.on_image(1)],
     )
-    first, _ = questions(sample)
+    first, _ = questions_of(sample)
     assert len(first.asked.media("image")) == 2
     assert first.targets == (LEFT.on_image(1),)
 
 
 def test_answers_with_regions_in_words_are_passed_over():
     sample = sample_of("a", user(picture(*HW), "where?"), assistant("at <region>, <seg>"), regions=[LEFT, LEFT])
-    assert list(questions(sample)) == []
+    assert list(questions_of(sample)) == []
 
 
 # -- pictures ----------------------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ def test_masks_are_compared_with_those_expected(parts):
     expected = [overlap(found.region.to_mask(HW), each.to_mask(HW)) for each in (LEFT, LEFT)]
     missing = overlap(None, RIGHT.to_mask(HW))
     assert [answer.question.asked.id for answer in asking.answers] == ["one", "words", "two"]
-    assert [[score.overlap for score in answer.objects] for answer in asking.answers] == [
+    assert [[score.overlap for score in answer.scores] for answer in asking.answers] == [
         [expected[0]],
         [],
         [expected[1], missing],
@@ -150,7 +151,7 @@ def test_masks_beyond_those_expected_are_left_to_the_text(parts, monkeypatch):
     monkeypatch.setattr(model, "generate", twice)
     numbers, asking = held_out(parts, [sample_of("one", asked, assistant("<seg>"), regions=[found.region])])
     assert numbers["mask_giou"] == 1
-    assert len(asking.answers[0].objects) == 1
+    assert len(asking.answers[0].scores) == 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
@@ -167,7 +168,7 @@ def test_batches_change_nothing(parts, batch_size):
     alone, asking_alone = held_out(parts, samples, batch_size=1)
     assert numbers == alone
     assert [answer.as_record() for answer in asking.answers] == [each.as_record() for each in asking_alone.answers]
-    assert [(answer.question.asked.id, answer.question.turn) for answer in asking.answers] == [
+    assert [(answer.question.asked.id, answer.turn) for answer in asking.answers] == [
         (f"s{index}", turn) for index in range(5) for turn in range(3)
     ]
 
@@ -205,7 +206,7 @@ def test_a_video_is_asked_about_on_the_frames_that_its_targets_know(parts, clip)
     processor.sampling = FrameSampling(num_frames=4)
     target = VideoRegion({1: LEFT, 5: RIGHT}, absent=(7,))
     numbers, asking = held_out(parts, [sample_of("a", user(clip, "segment it"), assistant("<seg>"), regions=[target])])
-    (score,) = asking.answers[0].objects
+    (score,) = asking.answers[0].scores
     video = load_video(clip["video"], sampling=processor.sampling, frames=[1, 5, 7])
     (found, *_) = segmented(parts, [user({"type": "video", "video": video}, "segment it")])
     assert set(found.region.frames) == set(video.frame_indices)

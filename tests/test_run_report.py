@@ -10,12 +10,13 @@ from rich.console import Console
 from test_train import BASE, config, configured, data, mask_config, quietly, write_records  # noqa: F401
 
 from pixelrefer_plugin import Region, cli
+from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import MixedDataset, RegionDataset
 from pixelrefer_plugin.data.overlap import Overlap, find_overlap
 from pixelrefer_plugin.errors import ConfigError
 from pixelrefer_plugin.evaluation import progress
-from pixelrefer_plugin.evaluation.answers import Answer, ObjectScore, Question
+from pixelrefer_plugin.evaluation.answers import ObjectScore, ScoredAnswer
 from pixelrefer_plugin.evaluation.mask_metrics import Overlap as MaskOverlap
 from pixelrefer_plugin.plugins import get_data_format
 from pixelrefer_plugin.training import building
@@ -208,7 +209,8 @@ def answer(given, expected="red", masks=()):
     asked = RegionSample("s", ({"role": "user", "content": "x"},), ())
     scores = tuple(ObjectScore(MaskOverlap(*each), None) for each in masks)
     targets = (Region.from_box((0, 0, 1, 1)),) * len(masks)
-    return Answer(Question(asked, 0, "x", expected, targets), given, scores)
+    question = Question(id="s", asked=asked, references=(expected,), targets=targets)
+    return ScoredAnswer(question, Answer(id="s", text=given), scores)
 
 
 def log(*losses, step=100, **more):

@@ -1,5 +1,6 @@
 """SAOT against the paper written out in loops. Its k-means has a file of its own."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -171,6 +172,17 @@ def test_positions_of_an_image_one_pixel_wide_are_finite():
 
 
 # --- bounds -------------------------------------------------------------------------------------------------
+
+
+def test_without_positions_a_patch_is_what_the_tower_says():
+    config = dataclasses.replace(CONFIG, use_position=False)
+    module = build(config)
+    batch = batch_of([ellipse((120, 160), (60, 60), (30, 20))], config)
+    features = random_features(batch, 12)
+    (view,) = encode(batch, features)
+    assert torch.equal(module.placed_features(view), view.patch_features())
+    assert not [name for name, _ in module.named_parameters() if name.startswith("position")]
+    assert module((view,), batch.counts).shape == (sum(batch.counts), 10)
 
 
 def line(length):

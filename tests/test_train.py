@@ -29,7 +29,8 @@ from pixelrefer_plugin.authoring import AdapterRecipe
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import RegionDataset
 from pixelrefer_plugin.errors import ConfigError, Defect, SampleError, TrainingError
-from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, normalized, questions
+from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, normalized
+from pixelrefer_plugin.evaluation.questions import questions_of
 from pixelrefer_plugin.plugins import get_adapter, get_backbone
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.training.building import BuiltData, build_model, check_masks, choose_recipe, num_processes
@@ -189,7 +190,8 @@ def trained(data, tmp_path_factory):
 def test_a_run_leaves_what_it_promises(trained):
     out, _ = trained
     left = {path.name for path in out.iterdir()}
-    assert left == {"model", "config.yaml", "run.json", "metrics.json", "answers.jsonl", "logs", "checkpoints"}
+    answers = {"answers.jsonl", "answers.png"}
+    assert left == {"model", "config.yaml", "run.json", "metrics.json", *answers, "logs", "checkpoints"}
     assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["checkpoint-2", "checkpoint-4"]
     assert list((out / "logs").glob("events*"))
     config = TrainConfig.load(out / "config.yaml")
@@ -860,11 +862,11 @@ def test_each_answer_is_a_question_with_the_true_turns_before_it():
         ),
         (*regions, regions[0]),
     )
-    first, last = questions(sample)
-    assert (first.turn, first.text, first.expected) == (0, "what is <region>?", "red")
+    first, last = questions_of(sample)
+    assert (first.id, first.text, first.expected) == ("a", "what is <region>?", "red")
     assert list(first.asked.regions) == regions[:1]
     assert [message["role"] for message in first.asked.messages] == ["system", "user"]
-    assert (last.turn, last.text, last.expected) == (2, "sure?", "yes")
+    assert (last.id, last.text, last.expected) == ("a#3", "sure?", "yes")
     assert len(last.asked.messages) == 6
     assert len(last.asked.regions) == 3
 
@@ -907,7 +909,7 @@ def test_answers_are_those_of_single_questions(adapter):
     assert at_once(model) == one_by_one(model)
     assert model.training
     assert [answer.given for answer in at_once.answers] == [answer.given for answer in one_by_one.answers]
-    assert [(answer.question.asked.id, answer.question.turn) for answer in at_once.answers] == [
+    assert [(answer.question.asked.id, answer.turn) for answer in at_once.answers] == [
         (f"s{index}", turn) for index in range(3) for turn in range(2)
     ]
 

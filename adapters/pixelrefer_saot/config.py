@@ -22,6 +22,7 @@ _MOST = {  # far beyond what is of use; a folder from elsewhere may say anything
     "kmeans_iterations": 2**10,
 }
 _SWITCHES = (
+    "use_position",
     "round_scale_up",
     "single_precision_scale",
     "context_in_source_pixels",
@@ -52,12 +53,14 @@ class SaotConfig:
         num_tokens: n, the most tokens an object gets. The paper's best is 32 (Table 7).
         large_patches: objects larger than this many patches are shrunk to it. 100 in eq. 2 and in PixelRefer's
             code, 50 in PixelRefer-Lite's.
-        context_patches: context around the object's box, in patches a side; see `context_in_source_pixels`.
+        context_patches: context around the object's box, in patches a side; see `context_in_source_pixels`. 0: none
+            (Table 8, without expansion).
         max_patches: upper bound of what the vision tower is given for one object, in patches. Objects that fill
             little of their box (lines, speckles) would need more; compact ones never do. The official image
             processor's is 8192.
         kmeans_iterations: rounds of Abundant Feature Aggregation (eq. 6). 5 in PixelRefer's code, 3 in
             PixelRefer-Lite's.
+        use_position: tell each patch where it lies. Off, its layer does not exist (Table 8).
         round_scale_up: the scale of an object that grows is rounded up to a whole number. Paper: eq. 2 as it is.
             Official code, full and Lite: rounded up.
         single_precision_scale: the scale of an object that shrinks is computed in float32, which can tip a side over
@@ -96,6 +99,7 @@ class SaotConfig:
     context_patches: int = 2
     max_patches: int = 1024
     kmeans_iterations: int = 5
+    use_position: bool = True
     round_scale_up: bool = False
     single_precision_scale: bool = False
     context_in_source_pixels: bool = False

@@ -33,7 +33,7 @@ class Saot(AdapterModule):
         self.kmeans_start = config.kmeans_start
         self.swap_position_axes = config.swap_position_axes
         self.inclusive_position_box = config.inclusive_position_box
-        self.position = nn.Linear(2, vision_width)
+        self.position = nn.Linear(2, vision_width) if config.use_position else None
         self.kmeans = KMeans.started(config.kmeans_start, iterations=config.kmeans_iterations)
         self.mlp = nn.Sequential(Linear(vision_width, decoder_width), nn.GELU(), Linear(decoder_width, decoder_width))
 
@@ -90,11 +90,13 @@ class Saot(AdapterModule):
 
     @torch.compiler.disable
     def placed_features(self, crops: EncodedView) -> Tensor:
-        """`(M, C)`: features with their positions (eq. 5)."""
+        """`(M, C)`: features with their positions (eq. 5), where those are used."""
+        features = crops.patch_features().to(next(self.mlp.parameters()).dtype)
+        if self.position is None:
+            return features
         positions = relative_positions(
             crops, swap_axes=self.swap_position_axes, inclusive_box=self.inclusive_position_box
         )
-        features = crops.patch_features().to(self.position.weight.dtype)
         features += self.position(positions.to(features.dtype))  # in place, on a copy
         return features
 

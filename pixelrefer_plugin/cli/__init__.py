@@ -38,7 +38,7 @@ from .options import (
 from .predicting import predict
 from .reporting import Failure, ReportingGroup, json_of, plain, quiet_libraries
 from .segmenting import segment
-from .training import merge, train
+from .training import ablate, merge, train
 from .values import COUNT, READ, TEXT, WRITTEN
 
 if TYPE_CHECKING:
@@ -289,6 +289,7 @@ main.add_command(chat)
 main.add_command(predict)
 main.add_command(import_official)
 main.add_command(train)
+main.add_command(ablate)
 main.add_command(merge)
 main.add_command(validate)
 main.add_command(convert)

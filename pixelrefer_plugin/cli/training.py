@@ -1,4 +1,4 @@
-"""`pixelrefer train` and `pixelrefer merge`."""
+"""`pixelrefer train`, `pixelrefer ablate` and `pixelrefer merge`."""
 
 from __future__ import annotations
 
@@ -63,6 +63,44 @@ def _leave_the_others() -> None:
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+@click.command(cls=CheckedCommand, short_help="Train and compare a grid of settings.")
+@click.argument("grid", metavar="GRID.yaml", type=RECIPE)
+@click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option("--overwrite", is_flag=True, help="Train cells again that were trained with other settings.")
+@click.option("--dry-run", is_flag=True, help="Check every cell's configuration, list the cells, train none.")
+@click.option("--tables", "tables_only", is_flag=True, help="Make the tables of the cells that are finished.")
+def ablate(grid: Path, settings: tuple[str, ...], overwrite: bool, dry_run: bool, tables_only: bool) -> None:
+    """Train and evaluate every cell of a grid of settings, with several seeds, and print tables.
+
+    A grid has a training configuration to begin with and axes: names of values, each with the keys that it sets. Every
+    combination is a run of pixelrefer train, in a folder of its own. What is finished is not trained again, so that the
+    same command goes on with a grid that was stopped. docs/training.md has all keys; examples/ablations/ has files to
+    start from.
+
+    KEY=VALUE is written over what the grid's file says; keys are dotted, values are YAML.
+
+    \b
+    Example:
+      python -m pixelrefer_plugin.quickstart.ablation_data ablation-data
+      pixelrefer ablate examples/ablations/table8.yaml --dry-run
+      pixelrefer ablate examples/ablations/table8.yaml seeds=[0,1] out=runs/table8
+    """
+    from ..training.ablation import Grid, run_ablation
+
+    chosen = Grid.load(grid, settings)
+    quiet_libraries()
+    try:
+        result = run_ablation(chosen, overwrite=overwrite, dry_run=dry_run, train=not tables_only)
+    except KeyboardInterrupt:
+        result = {"interrupted": True}
+    if "interrupted" in result:
+        click.echo("stopped; the same command goes on from here", err=True)
+        raise SystemExit(INTERRUPTED)
+    _leave_the_others()
+    if any(cell.get("state") == "failed" for cell in result["cells"]):
+        raise SystemExit(1)
 
 
 @click.command(cls=CheckedCommand, short_help="Fold a model folder's LoRA into its backbone.")

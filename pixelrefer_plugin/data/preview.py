@@ -70,10 +70,10 @@ def draw_sheet(dataset: RegionDataset, *, count: int = 16, seed: int = 0, font: 
     if not len(dataset):
         raise DataError(f"{dataset.name} has no samples to draw.")
     indices = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
-    pen = _Pen.load(font)
+    pen = Pen.load(font)
     tiles = [_tile(sample, pen) for sample in dataset.__getitems__(indices)]
     title = f"{dataset.name}: {len(tiles)} of {len(dataset):,} samples, format {dataset.format}"
-    return _arranged(tiles, title, pen)
+    return arranged(tiles, title, pen)
 
 
 def save_sheet(path: Path, sheet: Image.Image) -> None:
@@ -101,7 +101,7 @@ def require_sheet_path(path: Path) -> None:
 # -- tiles -------------------------------------------------------------------------------------------------
 
 
-def _arranged(tiles: Sequence[Image.Image], title: str, pen: _Pen) -> Image.Image:
+def arranged(tiles: Sequence[Image.Image], title: str, pen: Pen) -> Image.Image:
     """The tiles in rows, each row as high as its highest tile."""
     columns = min(_MAX_COLUMNS, math.ceil(math.sqrt(len(tiles))))
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
@@ -119,26 +119,26 @@ def _arranged(tiles: Sequence[Image.Image], title: str, pen: _Pen) -> Image.Imag
     return sheet
 
 
-def _tile(sample: RegionSample | SampleError, pen: _Pen) -> Image.Image:
+def _tile(sample: RegionSample | SampleError, pen: Pen) -> Image.Image:
     defects = defects_of(sample)
     name = f"{sample.where}   id {sample.sample_id if isinstance(sample, SampleError) else sample.id}".strip()
-    lines = [*pen.wrapped([_Run(name, _PALE)], most=2)]
+    lines = [*pen.wrapped([Run(name, _PALE)], most=2)]
     for defect in defects[:_MOST_DEFECTS]:
-        lines += pen.wrapped([_Run(f"{defect.kind}: {defect.message}", _RED)], most=6)
+        lines += pen.wrapped([Run(f"{defect.kind}: {defect.message}", _RED)], most=6)
     if len(defects) > _MOST_DEFECTS:
-        lines += pen.wrapped([_Run(f"... and {len(defects) - _MOST_DEFECTS:,} defects more", _RED)])
+        lines += pen.wrapped([Run(f"... and {len(defects) - _MOST_DEFECTS:,} defects more", _RED)])
     pictures, texts = None, []
     if isinstance(sample, RegionSample) and not any(defect.kind == "format" for defect in defects):
         texts = list(_texts(sample, pen))
         if not any(defect.kind == "media" for defect in defects):
             pictures = _media(sample, pen)
     if len(texts) > _MAX_LINES:
-        texts[_MAX_LINES - 1 :] = [[_Run(f"... {len(texts) - _MAX_LINES + 1} lines more", _PALE)]]
-    return _stacked(lines, pictures, texts, pen)
+        texts[_MAX_LINES - 1 :] = [[Run(f"... {len(texts) - _MAX_LINES + 1} lines more", _PALE)]]
+    return stacked(lines, pictures, texts, pen)
 
 
-def _stacked(
-    above: Sequence[Sequence[_Run]], pictures: Image.Image | None, below: Sequence[Sequence[_Run]], pen: _Pen
+def stacked(
+    above: Sequence[Sequence[Run]], pictures: Image.Image | None, below: Sequence[Sequence[Run]], pen: Pen
 ) -> Image.Image:
     """A tile: lines, pictures, lines."""
     pictures_px = 0 if pictures is None else pictures.height + _PAD_PX
@@ -155,7 +155,7 @@ def _stacked(
 # -- texts -------------------------------------------------------------------------------------------------
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Words of one colour; a region's label stands on a plate of its colour."""
 
     text: str
@@ -163,17 +163,22 @@ class _Run(NamedTuple):
     plate: tuple[int, int, int] | None = None
 
 
-def _texts(sample: RegionSample, pen: _Pen) -> Iterator[list[_Run]]:
+def _texts(sample: RegionSample, pen: Pen) -> Iterator[list[Run]]:
     """The lines of its messages, every marker with its region's label."""
     texts = read_texts(sample.messages)
-    plates = _plates(_labels(texts))
+    marks = plates(_labels(texts))
     for role, text in texts:
-        runs = [_Run(_ROLES.get(role, f"{role}: "), _PALE)]
-        end = 0
-        for marker in MARKER.finditer(text):
-            runs += [_Run(text[end : marker.start("kind")]), next(plates)]
-            end = marker.end()
-        yield from pen.wrapped([*runs, _Run(text[end:])])
+        yield from pen.wrapped([Run(_ROLES.get(role, f"{role}: "), _PALE), *with_plates(text, marks)])
+
+
+def with_plates(text: str, marks: Iterator[Run]) -> Iterator[Run]:
+    """A text with the next of the plates in place of each of its markers; a marker for which none is left stays."""
+    end = 0
+    for marker in MARKER.finditer(text):
+        yield Run(text[end : marker.start("kind")])
+        yield next(marks, Run(marker["kind"]))
+        end = marker.end()
+    yield Run(text[end:])
 
 
 def _labels(texts: Iterable[tuple[str, str]]) -> list[str]:
@@ -186,10 +191,11 @@ def _labels(texts: Iterable[tuple[str, str]]) -> list[str]:
     return labels
 
 
-def _plates(labels: Iterable[str]) -> Iterator[_Run]:
+def plates(labels: Iterable[str]) -> Iterator[Run]:
+    """The label of each region on a plate of the colour that it is drawn in."""
     for number, label in enumerate(labels):
         colour = COLOURS_RGB[number % len(COLOURS_RGB)]
-        yield _Run(f" {label} ", _INK if _is_light(colour) else (255, 255, 255), colour)
+        yield Run(f" {label} ", _INK if _is_light(colour) else (255, 255, 255), colour)
 
 
 def _is_light(colour: tuple[int, int, int]) -> bool:
@@ -198,21 +204,21 @@ def _is_light(colour: tuple[int, int, int]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Pen:
+class Pen:
     """Breaks texts into lines, and writes them."""
 
     lettering: Lettering
 
     @classmethod
-    def load(cls, path: Path | None) -> _Pen:
+    def load(cls, path: Path | None) -> Pen:
         try:
             return cls(Lettering(_TEXT_PX, None if path is None else str(path)))
         except OSError as error:
             raise DataError(f"Font '{path}' cannot be read: {error}. Give a .ttf or .otf file.") from error
 
-    def wrapped(self, runs: Iterable[_Run], *, width_px: int = _TILE_PX, most: int | None = None) -> list[list[_Run]]:
+    def wrapped(self, runs: Iterable[Run], *, width_px: int = _TILE_PX, most: int | None = None) -> list[list[Run]]:
         """The runs in lines no wider than that; of more than `most` lines the last one ends in dots."""
-        lines: list[list[_Run]] = [[]]
+        lines: list[list[Run]] = [[]]
         left_px = float(width_px)
         for word in (piece for run in runs for piece in self._pieces(run, width_px)):
             if word.text == "\n" or (self._width(word) > left_px and lines[-1]):
@@ -225,9 +231,9 @@ class _Pen:
         if most is None or len(lines) <= most:
             return lines
         last = lines[most - 1]
-        return [*lines[: most - 1], [*last[:-1], _Run(" ...", last[-1].fill if last else _PALE)]]
+        return [*lines[: most - 1], [*last[:-1], Run(" ...", last[-1].fill if last else _PALE)]]
 
-    def _pieces(self, run: _Run, width_px: int) -> Iterator[_Run]:
+    def _pieces(self, run: Run, width_px: int) -> Iterator[Run]:
         """Words, blanks and line ends; a word wider than a line in pieces."""
         if run.plate is not None:
             yield run
@@ -241,10 +247,10 @@ class _Pen:
                 word = word[end:]
             yield run._replace(text=word)
 
-    def _width(self, run: _Run) -> float:
+    def _width(self, run: Run) -> float:
         return self.lettering.length(run.text)
 
-    def write(self, tile: Image.Image, lines: Iterable[Sequence[_Run]], *, top: int, start: int = _PAD_PX) -> None:
+    def write(self, tile: Image.Image, lines: Iterable[Sequence[Run]], *, top: int, start: int = _PAD_PX) -> None:
         """Write lines from `top` down, each from `start` on."""
         draw = ImageDraw.Draw(tile)
         for line in lines:
@@ -260,7 +266,7 @@ class _Pen:
 # -- pictures ----------------------------------------------------------------------------------------------
 
 
-class _Panel(NamedTuple):
+class Panel(NamedTuple):
     """A picture of a sample, or a frame of its video, and what lies on it.
 
     `regions` has one entry for each region of the sample, None where that lies elsewhere, `labels` what it is called.
@@ -272,9 +278,22 @@ class _Panel(NamedTuple):
     caption: str
 
 
-def _media(sample: RegionSample, pen: _Pen) -> Image.Image | None:
+def _media(sample: RegionSample, pen: Pen) -> Image.Image | None:
     """Its pictures and frames, regions drawn on; None where there are none."""
-    panels = list(_panels(sample))
+    labels = _labels(read_texts(sample.messages))
+    labels += [f"{number}" for number in range(len(labels) + 1, len(sample.regions) + 1)]  # those without a marker
+    return pictures_of(sample, sample.regions, labels, pen)
+
+
+def pictures_of(
+    sample: RegionSample, regions: Sequence[Region | VideoRegion], labels: Sequence[str], pen: Pen
+) -> Image.Image | None:
+    """The pictures and frames of a sample with these regions drawn on, side by side; None where there are none.
+
+    Raises:
+        PixelReferError: one cannot be read.
+    """
+    panels = list(_panels(sample, regions, labels))
     if not panels:
         return None
     columns = math.ceil(math.sqrt(min(len(panels), _MAX_PANELS)))
@@ -286,9 +305,9 @@ def _media(sample: RegionSample, pen: _Pen) -> Image.Image | None:
 
 
 def _grid(
-    pictures: Sequence[Image.Image], captions: Sequence[str], columns: int, slot_px: int, pen: _Pen
+    pictures: Sequence[Image.Image], captions: Sequence[str], columns: int, slot_px: int, pen: Pen
 ) -> Image.Image:
-    lines = [pen.wrapped([_Run(caption, _PALE)], width_px=slot_px) if caption else [] for caption in captions]
+    lines = [pen.wrapped([Run(caption, _PALE)], width_px=slot_px) if caption else [] for caption in captions]
     rows = [range(start, min(start + columns, len(pictures))) for start in range(0, len(pictures), columns)]
     heights = [max(pictures[index].height + len(lines[index]) * _LINE_PX for index in row) for row in rows]
     grid = Image.new("RGB", (_TILE_PX, sum(heights) + (len(rows) - 1) * _PAD_PX // 2), "white")
@@ -302,16 +321,14 @@ def _grid(
     return grid
 
 
-def _panels(sample: RegionSample) -> Iterator[_Panel]:
+def _panels(sample: RegionSample, regions: Sequence[Region | VideoRegion], labels: Sequence[str]) -> Iterator[Panel]:
     """Each picture, and of each video the frames that regions name, or a few where none does."""
-    labels = _labels(read_texts(sample.messages))
-    labels += [f"{number}" for number in range(len(labels) + 1, len(sample.regions) + 1)]  # those without a marker
     images = sample.media("image")
     for index, part in enumerate(images):
-        here = [each if isinstance(each, Region) and each.image_index == index else None for each in sample.regions]
-        yield _Panel(load_image(part["image"]), here, labels, f"image {index}" if len(images) > 1 else "")
+        here = [each if isinstance(each, Region) and each.image_index == index else None for each in regions]
+        yield Panel(load_image(part["image"]), here, labels, f"image {index}" if len(images) > 1 else "")
     for index, part in enumerate(sample.media("video")):
-        yield from _frames(part, [_of_video(each, index) for each in sample.regions], labels)
+        yield from _frames(part, [_of_video(each, index) for each in regions], labels)
 
 
 def _of_video(region: Region | VideoRegion, index: int) -> Mapping[int, Region | None]:
@@ -323,7 +340,7 @@ def _of_video(region: Region | VideoRegion, index: int) -> Mapping[int, Region |
 
 def _frames(
     part: Mapping[str, Any], regions: Sequence[Mapping[int, Region | None]], labels: Sequence[str]
-) -> Iterator[_Panel]:
+) -> Iterator[Panel]:
     named = sorted({frame for frames in regions for frame in frames})
     spread = np.linspace(0, len(named) - 1, min(len(named), _MAX_PANELS)).round().astype(int)
     wanted = [named[position] for position in spread]
@@ -335,10 +352,10 @@ def _frames(
         absent = [label for label, frames in pairs if frame in frames and frames[frame] is None]
         note = f", without {', '.join(absent)}" if absent else ""
         caption = f"frame {frame}, {time_s:.1f} s{note}" + (rest if position == len(video) - 1 else "")
-        yield _Panel(video.picture(position), [each.get(frame) for each in regions], labels, caption)
+        yield Panel(video.picture(position), [each.get(frame) for each in regions], labels, caption)
 
 
-def _drawn(panel: _Panel, slot_wh: tuple[int, int]) -> tuple[Image.Image, str]:
+def _drawn(panel: Panel, slot_wh: tuple[int, int]) -> tuple[Image.Image, str]:
     """The picture, or the part of it that its regions lie on, as large as fits, regions drawn on; and its caption."""
     masks = [None if region is None else _mask(region, panel.picture) for region in panel.regions]
     part = _part(panel.picture.size, [mask.box_xyxy for mask in masks if mask is not None])

@@ -1,57 +1,33 @@
 """Asks a model the questions of held-out samples, as a user would, and compares its answers with theirs: the texts, and
 where masks are expected the masks too.
 
-It knows samples, the processor and `RegionModel.generate`; no trainer and no files.
+It knows samples, the processor and the model that it is given; no trainer and no files.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 
-from ..contracts.messages import MASK_MARKER, REGION_MARKER, Message, marker_kinds, read_turns
+from ..contracts.messages import read_turns
+from ..contracts.questions import Answer, Question
 from ..contracts.samples import RegionSample
-from ..conversation.reading import media_source, named_frames, video_options
-from ..data.turns import first_turns
-from ..errors import PixelReferError, PromptError, SampleError, placed
-from ..media.video import FrameSampling, Video, load_video
+from ..errors import PromptError, SampleError
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
+from .asking import ModelEngine, require_askable
+from .groups import Traits
 from .mask_metrics import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
+from .questions import questions_of
+from .shares import ask_in_shares, ready_to_answer
 
 if TYPE_CHECKING:
-    from ..contracts.masks import SegmentedObject
-    from ..masks.mask_batch import MaskBatch
     from ..model import RegionModel
     from ..processor import RegionProcessor
-
-
-@dataclass(frozen=True)
-class Question:
-    """One turn of a held-out sample: what was said before it, and the answer that the sample has.
-
-    Attributes:
-        asked: the sample, cut off before that answer.
-        turn: which of the sample's answers it is, from 0.
-        text: what the user asked last.
-        expected: the sample's answer.
-        targets: what its `<seg>`s stand for, in order.
-    """
-
-    asked: RegionSample
-    turn: int
-    text: str
-    expected: str
-    targets: tuple[Region | VideoRegion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,19 +38,29 @@ class ObjectScore:
     video: VideoScore | None
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the model said to a question.
+@dataclass(frozen=True, eq=False)
+class ScoredAnswer:
+    """What the model said to a question, and how good its masks are.
 
     Attributes:
         question: the question.
-        given: the model's text; `<seg>` where it gave a mask.
-        objects: the score of each expected object, in order. One for which there is no mask counts as empty.
+        answer: what was said.
+        scores: of each expected object, in order. One for which there is no mask counts as empty.
     """
 
     question: Question
-    given: str
-    objects: tuple[ObjectScore, ...] = ()
+    answer: Answer
+    scores: tuple[ObjectScore, ...] = ()
+
+    @property
+    def given(self) -> str:
+        """The model's text; `<seg>` where it gave a mask."""
+        return self.answer.text
+
+    @property
+    def turn(self) -> int:
+        """Which of the sample's answers it stands for, from 0."""
+        return sum(each.is_answer for each in read_turns(self.question.asked.messages))
 
     @property
     def is_exact(self) -> bool:
@@ -87,15 +73,16 @@ class Answer:
         record: dict[str, Any] = {
             "id": question.asked.id,
             "where": question.asked.where,
-            "turn": question.turn,
+            "turn": self.turn,
             "question": question.text,
             "expected": question.expected,
             "given": self.given,
             "exact": self.is_exact,
+            "area_px": Traits.of(question).area_px,
         }
-        if self.objects:
-            record["ious"] = [each.overlap.iou for each in self.objects]
-        videos = [each.video.j_and_f for each in self.objects if each.video is not None]
+        if self.scores:
+            record["ious"] = [each.overlap.iou for each in self.scores]
+        videos = [each.video.j_and_f for each in self.scores if each.video is not None]
         return record | {"j_and_f": videos} if videos else record
 
 
@@ -104,22 +91,6 @@ def normalized(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     letters = "".join(" " if unicodedata.category(each).startswith("P") else each for each in folded)
     return " ".join(letters.split())
-
-
-def questions(sample: RegionSample) -> Iterator[Question]:
-    """A question for each answer of a sample, with the sample's own answers, masks included, to those before it.
-
-    Answers that point by `<region>` are passed over: no text that a model gives could be compared with them.
-    """
-    turns = read_turns(sample.messages)
-    ends = [index + 1 for index, turn in enumerate(turns) if turn.is_answer]
-    for number, end in enumerate(ends):
-        expected = turns[end - 1].text()
-        if end > 1 and REGION_MARKER not in expected:
-            answered = first_turns(sample, ends[: number + 1])
-            before = len(marker_kinds(turns[: end - 1]))
-            asked = replace(answered, messages=answered.messages[:-1], regions=answered.regions[:before])
-            yield Question(asked, number, turns[end - 2].text(), expected.strip(), answered.regions[before:])
 
 
 class HeldOutAnswers:
@@ -156,10 +127,10 @@ class HeldOutAnswers:
         self._processor = processor
         self._max_new_tokens = max_new_tokens
         self._batch_size = batch_size
-        self._on_bad_sample = on_bad_sample
+        self._passes_over = on_bad_sample == "skip"
         spread = np.linspace(0, len(dataset) - 1, min(samples, len(dataset)), dtype=int)
         self._questions = self._read(dataset.__getitems__(spread.tolist()))
-        self.answers: list[Answer] = []
+        self.answers: list[ScoredAnswer] = []
 
     def __call__(self, model: RegionModel) -> dict[str, float]:
         """Ask everything.
@@ -172,20 +143,21 @@ class HeldOutAnswers:
         Raises:
             SampleError: a sample cannot be used, and shall not be passed over.
         """
-        was_training = model.training
-        model.eval()
-        if isinstance(model, FSDPModule):
-            register_fsdp_forward_method(model, "generate")  # gathers what `forward` would
-        try:
-            self.answers = self._ask_all(model)
-        finally:
-            model.train(was_training)
+        with ready_to_answer(model):
+            engine = ModelEngine(model, self._processor, max_new_tokens=self._max_new_tokens)
+            answers = ask_in_shares(
+                self._questions,
+                lambda batch: _scored(batch, engine.answer(batch)),
+                batch_size=self._batch_size,
+                instead=(lambda question, error: None) if self._passes_over else None,
+            )
+        self.answers = [answer for answer in answers if answer is not None]
         if not self.answers:
             return {}
         return {"exact_match": sum(answer.is_exact for answer in self.answers) / len(self.answers), **self._of_masks()}
 
     def _of_masks(self) -> dict[str, float]:
-        scored = [score for answer in self.answers for score in answer.objects]
+        scored = [score for answer in self.answers for score in answer.scores]
         if not scored:
             return {}
         scores = MaskScores(
@@ -195,138 +167,52 @@ class HeldOutAnswers:
         return numbers | {"j_and_f": scores.video.j_and_f} if scores.videos else numbers
 
     def _read(self, found: Sequence[RegionSample | SampleError]) -> list[Question]:
-        errors = [each for each in found if isinstance(each, SampleError)]
-        if errors and self._on_bad_sample == "error":
-            raise errors[0]
-        asked = [question for each in found if isinstance(each, RegionSample) for question in questions(each)]
-        for question in asked if self._on_bad_sample == "error" else ():
-            if not _can_be_asked(question):
-                raise PromptError(
-                    f"{question.asked.name}: its answer has {MASK_MARKER}, but it shows {_num_media(question.asked)} "
-                    "pictures and videos, and a model is asked for masks of the only one. Leave it out of the held-out "
-                    "samples."
-                )
-        return [question for question in asked if _can_be_asked(question)]
+        read: list[Question] = []
+        for each in found:
+            if isinstance(each, RegionSample):
+                read += [question for question in questions_of(each) if question.references and self._may_ask(question)]
+            elif not self._passes_over:
+                raise each
+        return read
 
-    def _ask_all(self, model: RegionModel) -> list[Answer]:
-        """Every process asks its share, in as many batches as the others: where weights are spread over processes,
-        all of them work on every token."""
-        batches = [*self._batches(masks=False), *self._batches(masks=True)]
-        state = PartialState()
-        rank, world = state.process_index, state.num_processes
-        found: list[tuple[int, Answer]] = []
-        for first in range(0, len(batches), world):
-            own = first + rank
-            answers = self._ask(model, batches[min(own, len(batches) - 1)])
-            if own < len(batches):
-                found.extend(answers)
-        return [answer for _, answer in sorted(gather_object(found), key=lambda each: each[0])]
-
-    def _batches(self, *, masks: bool) -> list[list[tuple[int, Question]]]:
-        """The questions that expect masks, or those that do not, each with its place among all."""
-        asked = [each for each in enumerate(self._questions) if bool(each[1].targets) is masks]
-        return [asked[start : start + self._batch_size] for start in range(0, len(asked), self._batch_size)]
-
-    def _ask(self, model: RegionModel, batch: Sequence[tuple[int, Question]]) -> list[tuple[int, Answer]]:
+    def _may_ask(self, question: Question) -> bool:
         try:
-            return [
-                (place, answer)
-                for (place, _), answer in zip(batch, self._generate(model, [each for _, each in batch]), strict=True)
-            ]
-        except PixelReferError:
-            if len(batch) > 1:  # one of them is to blame, or they do not go together
-                return [answer for each in batch for answer in self._ask(model, [each])]
-            if self._on_bad_sample == "skip":
-                return []
-            with placed(sample=0, subject=batch[0][1].asked.name):
+            require_askable(question)
+        except PromptError:
+            if not self._passes_over:
                 raise
-
-    @torch.no_grad()
-    def _generate(self, model: RegionModel, batch: Sequence[Question]) -> list[Answer]:
-        """Answers to questions all of which expect masks, or none of which does."""
-        expects_masks = bool(batch[0].targets)
-        asked = [_on_known_frames(question, self._processor.sampling) for question in batch]
-        inputs = self._processor(
-            [list(each.messages) for each in asked], [list(each.regions) for each in asked], segment=expects_masks
-        )
-        inputs = inputs.to(model.device, dtype=model.backbone.dtype)
-        generated = model.generate(
-            **inputs,
-            max_new_tokens=self._max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            synced_gpus=_is_spread(model),
-        )
-        texts = self._processor.decode(generated, inputs)
-        if not expects_masks:
-            return [Answer(question, text) for question, text in zip(batch, texts, strict=True)]
-        return [
-            Answer(question, text, _scores(question, objects, inputs["masks"], row))
-            for row, (question, text, objects) in enumerate(zip(batch, texts, generated.objects, strict=True))
-        ]
+            return False
+        return True
 
 
 # -- masks -------------------------------------------------------------------------------------------------
 
 
-def _can_be_asked(question: Question) -> bool:
-    """Whether it is clear which picture or video its masks are made on, if it expects any."""
-    return not question.targets or _num_media(question.asked) == 1
+def _scored(questions: Sequence[Question], answers: Sequence[Answer]) -> list[ScoredAnswer | None]:
+    return [
+        ScoredAnswer(question, answer, _scores(question, answer))
+        for question, answer in zip(questions, answers, strict=True)
+    ]
 
 
-def _num_media(sample: RegionSample) -> int:
-    return len(sample.media("image")) + len(sample.media("video"))
-
-
-def _on_known_frames(question: Question, sampling: FrameSampling) -> RegionSample:
-    """What is asked, on frames of its video about which the targets say something: no others can be compared."""
-    targets = [target for target in question.targets if isinstance(target, VideoRegion)]
-    videos = question.asked.media("video")
-    if not targets or len(videos) != 1 or isinstance(videos[0]["video"], Video):
-        return question.asked
-    source = media_source(videos[0])
-    sampling, times = video_options(videos[0], source, sampling)
-    answered = set(question.asked.targets)
-    pointed = [region for number, region in enumerate(question.asked.regions) if number not in answered]
-    regions = [region for region in pointed if isinstance(region, VideoRegion)]
-    frames = named_frames(source, regions, targets, sampling=sampling, times=times)
-    video = load_video(source, sampling=sampling, frames=frames, **times)
-    return replace(question.asked, messages=tuple(_with_video(each, video) for each in question.asked.messages))
-
-
-def _with_video(message: Message, video: Video) -> Message:
-    """A message with the sampled frames of its video in the video's place."""
-    if isinstance(message["content"], str):
-        return message
-    parts = [{"type": "video", "video": video} if part["type"] == "video" else part for part in message["content"]]
-    return {**message, "content": parts}
-
-
-def _scores(
-    question: Question, objects: Sequence[SegmentedObject], masks: MaskBatch, row: int
-) -> tuple[ObjectScore, ...]:
+def _scores(question: Question, answer: Answer) -> tuple[ObjectScore, ...]:
     """How well the i-th object of an answer fits the i-th one expected; one that is not there counts as empty."""
-    clip = masks.clip_of_sample[row]
-    assert clip is not None, "masks were asked for in every row"
-    found = [each.region for each in objects[: len(question.targets)]]
+    found = answer.objects[: len(question.targets)]
     missing = [None] * (len(question.targets) - len(found))
-    pairs = zip([*found, *missing], question.targets, strict=True)
-    return tuple(_score(region, target, masks.images_hw[clip], masks.frame_indices[clip]) for region, target in pairs)
+    return tuple(
+        _score(region, target, answer) for region, target in zip([*found, *missing], question.targets, strict=True)
+    )
 
 
-def _score(
-    found: Region | VideoRegion | None,
-    target: Region | VideoRegion,
-    image_hw: tuple[int, int],
-    frames: Sequence[int] | None,
-) -> ObjectScore:
+def _score(found: Region | VideoRegion | None, target: Region | VideoRegion, answer: Answer) -> ObjectScore:
+    assert answer.image_hw is not None, "masks were asked for"
     if isinstance(target, Region):
-        return ObjectScore(overlap(_mask(found, None, image_hw), _mask(target, None, image_hw)), None)
-    known = [frame for frame in frames or () if frame in target.frames or frame in target.absent]
+        return ObjectScore(overlap(_mask(found, None, answer.image_hw), _mask(target, None, answer.image_hw)), None)
+    known = [frame for frame in answer.frames if frame in target.frames or frame in target.absent]
     if not known:
         raise PromptError("a target names no frame that is sampled, so no mask can be compared with it.")
-    given = [_mask(found, frame, image_hw) for frame in known]
-    expected = [_mask(target, frame, image_hw) for frame in known]
+    given = [_mask(found, frame, answer.image_hw) for frame in known]
+    expected = [_mask(target, frame, answer.image_hw) for frame in known]
     return ObjectScore(volume_overlap(given, expected), j_and_f(given, expected))
 
 
@@ -335,8 +221,3 @@ def _mask(region: Region | VideoRegion | None, frame: int | None, image_hw: tupl
     if isinstance(region, VideoRegion):
         region = None if frame is None else region.frames.get(frame)
     return None if region is None else region.to_mask(image_hw)
-
-
-def _is_spread(model: RegionModel) -> bool:
-    """Whether weights lie on several processes (FSDP2, ZeRO-3), all of which then work on every token."""
-    return any(isinstance(each, DTensor) or hasattr(each, "ds_shape") for each in model.parameters())

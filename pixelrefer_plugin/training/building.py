@@ -499,7 +499,7 @@ def training_arguments(config: TrainConfig) -> TrainingArguments:
         save_strategy="steps" if run.save_every else "no",
         save_steps=run.save_every or 500,
         save_total_limit=run.keep,
-        eval_strategy="steps" if run.eval_every else "no",
+        eval_strategy="steps" if run.eval_every and config.data.eval else "no",
         eval_steps=run.eval_every,
         report_to=[name for name in run.report_to if name != "tensorboard"],  # which has a folder of its own here
         disable_tqdm=True,

@@ -12,7 +12,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -43,7 +43,7 @@ def _group_name(name: str) -> str:
 GroupName = Annotated[str, AfterValidator(_group_name)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     """Frozen; unknown keys refused; no value is turned into another type."""
 
     model_config = ConfigDict(
@@ -51,7 +51,10 @@ class _Section(BaseModel):
     )
 
 
-class ModelSection(_Section):
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+class ModelSection(Section):
     """The model to start from."""
 
     backbone: str
@@ -73,7 +76,7 @@ class ModelSection(_Section):
     """Tokens to add to the tokenizer, whose embedding rows train."""
 
 
-class SourceSection(_Section):
+class SourceSection(Section):
     """One file of samples."""
 
     path: str
@@ -92,7 +95,7 @@ class SourceSection(_Section):
     """Only its first so many samples."""
 
 
-class FramesSection(_Section):
+class FramesSection(Section):
     """Which frames of videos are read."""
 
     num_frames: Positive | None = None
@@ -115,7 +118,7 @@ def _as_eval_sources(value: Any) -> Any:
     return () if value is None else _as_sources(value)
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """What is learnt from, and what is held out."""
 
     train: Annotated[tuple[SourceSection, ...], Field(min_length=1), BeforeValidator(_as_sources)]
@@ -142,7 +145,7 @@ class DataSection(_Section):
     """`grouped` puts samples of similar length into a batch, so that little is padding."""
 
 
-class LoraSection(_Section):
+class LoraSection(Section):
     """LoRA, for recipes that add it; what is left out is as the recipe has it."""
 
     r: Annotated[int, Field(ge=1, le=8192)] | None = None
@@ -164,7 +167,7 @@ class LoraSection(_Section):
         return self.model_copy(update={**options, **lists})
 
 
-class OptimSection(_Section):
+class OptimSection(Section):
     """Optimizer, batches and length of training."""
 
     epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
@@ -191,7 +194,7 @@ class OptimSection(_Section):
     """Of the adapter's and LoRA's first weights, the order of samples, and dropout."""
 
 
-class RunSection(_Section):
+class RunSection(Section):
     """What is written, and when."""
 
     out: str
@@ -210,8 +213,49 @@ class RunSection(_Section):
     """Repository that the finished model is pushed to."""
 
 
-class EvaluationSection(_Section):
-    """Questions about held-out samples, asked as a user would ask them."""
+class BenchmarkSection(Section):
+    """A benchmark that the model is asked."""
+
+    name: str
+    """Name of an installed benchmark, `NAME=DIR` where its files are elsewhere, or the path of a data file of your
+    own."""
+    data: str | None = None
+    """Folder that holds a folder for each benchmark; by default that of `$PIXELREFER_BENCHMARKS`."""
+    options: dict[str, Any] = {}
+    """Options of the benchmark."""
+    limit: Positive | None = None
+    """Only its first so many questions."""
+    max_new_tokens: Positive | None = None
+    """Longest answer; by default the benchmark's."""
+
+
+class JudgeSection(Section):
+    """The judge of benchmarks that need one."""
+
+    model: str
+    """Name of the model at the address, which every figure carries."""
+    url: str | None = None
+    """OpenAI-compatible address; null: only answers that the cache has."""
+    key_env: str | None = None
+    """Environment variable that holds the key; by default `OPENAI_API_KEY` where it is set."""
+    cache: str | None = None
+    """File of the judge's answers; by default evaluation/judge.jsonl in the run's folder."""
+    options: dict[str, Any] = {}
+    """Options of every request, such as `temperature`."""
+
+
+def _as_benchmarks(value: Any) -> Any:
+    """A name, a mapping, or a list of both, as a tuple of mappings."""
+    if value is None:
+        return ()
+    items = [value] if isinstance(value, str | dict) else value
+    if not isinstance(items, list):
+        return items
+    return tuple({"name": item} if isinstance(item, str) else item for item in items)
+
+
+class EvaluationSection(Section):
+    """Questions about held-out samples, asked as a user would ask them, and benchmarks."""
 
     samples: Annotated[int, Field(ge=0, le=_LARGEST)] = 200
     """At most so many samples, spread evenly over the held-out data; 0 asks none."""
@@ -219,9 +263,17 @@ class EvaluationSection(_Section):
     """Longest answer."""
     batch_size: Positive = 8
     """Questions that a process asks at once, and samples of a batch of the held-out loss."""
+    benchmarks: Annotated[tuple[BenchmarkSection, ...], BeforeValidator(_as_benchmarks)] = ()
+    """A benchmark, or a list of names and of mappings with the keys below."""
+    benchmarks_every: Positive | None = None
+    """Steps between runs of the benchmarks; by default `run.eval_every`, and always at the end."""
+    judge: JudgeSection | None = None
+    """Who judges answers, where a benchmark needs a judge."""
+    sentences: str | None = None
+    """Folder of the sentence encoder, where a benchmark needs one; by default where it was downloaded to."""
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """A training run. Read one with `load`."""
 
     model: ModelSection
@@ -284,18 +336,26 @@ class TrainConfig(_Section):
 
 
 def _checked(document: Document) -> TrainConfig:
-    """Validate a document as JSON, in which lists may be tuples while types stay strict."""
-    try:
-        config = TrainConfig.model_validate_json(json.dumps(document.values, default=str))
-    except ValidationError as error:
-        found = _innermost(error)
-        problems = [_explained(each) for each in found[:_MOST_TOLD]]
-        more = [("", f"and {len(found) - _MOST_TOLD} more.")] if len(found) > _MOST_TOLD else []
-        raise _refusal(document, [*problems, *more]) from error
+    config = validated(document, TrainConfig)
     problems = list(_broken_rules(config))
     if problems:
-        raise _refusal(document, problems)
+        raise refusal(document, problems)
     return config
+
+
+def validated(document: Document, root: type[AnySection]) -> AnySection:
+    """Validate a document as JSON, in which lists may be tuples while types stay strict.
+
+    Raises:
+        ConfigError: everything that is wrong, a line each, with its place.
+    """
+    try:
+        return root.model_validate_json(json.dumps(document.values, default=str))
+    except ValidationError as error:
+        found = _innermost(error)
+        problems = [_explained(each, root) for each in found[:_MOST_TOLD]]
+        more = [("", f"and {len(found) - _MOST_TOLD} more.")] if len(found) > _MOST_TOLD else []
+        raise refusal(document, [*problems, *more]) from error
 
 
 def _innermost(error: ValidationError) -> list[ErrorDetails]:
@@ -305,7 +365,8 @@ def _innermost(error: ValidationError) -> list[ErrorDetails]:
     return [each for each in found if each["loc"] not in above]
 
 
-def _refusal(document: Document, problems: Sequence[tuple[str, str]]) -> ConfigError:
+def refusal(document: Document, problems: Sequence[tuple[str, str]]) -> ConfigError:
+    """What is wrong with a document: key and message of each problem, a line each, with its place."""
     lines = [": ".join(filter(None, (document.place(key), key, text))) for key, text in problems]
     return ConfigError("\n".join(lines))
 
@@ -328,8 +389,14 @@ def _broken_rules(config: TrainConfig) -> Iterator[tuple[str, str]]:
         )
     if config.run.push_to_hub is not None:
         yield from _repository_rule(config.run.push_to_hub)
-    if config.run.eval_every is not None and not config.data.eval:
+    benchmarks = config.evaluation.benchmarks
+    if config.run.eval_every is not None and not config.data.eval and not benchmarks:
         yield "run.eval_every", "needs held-out data: give data.eval."
+    if config.evaluation.benchmarks_every is not None and not benchmarks:
+        yield "evaluation.benchmarks_every", "needs benchmarks: give evaluation.benchmarks."
+    judge = config.evaluation.judge
+    if judge is not None and judge.url and "@" in judge.url:
+        yield "evaluation.judge.url", "must not hold a password, since the run keeps its configuration. Use key_env."
 
 
 def _repository_rule(repo_id: str) -> Iterator[tuple[str, str]]:
@@ -451,17 +518,17 @@ _MOST_SHOWN = 60  # characters of a key
 _VALID = re.compile(f"a valid ({'|'.join(_PLAIN)})")
 
 
-def _explained(error: ErrorDetails) -> tuple[str, str]:
+def _explained(error: ErrorDetails, root: type[Section]) -> tuple[str, str]:
     """Dotted key and message."""
     loc = [str(part) if len(str(part)) <= _MOST_SHOWN else f"{str(part)[:_MOST_SHOWN]}..." for part in error["loc"]]
     key, got = ".".join(loc), shown(error["input"])
     match error["type"]:
         case "extra_forbidden":
-            return key, _unknown_key(loc)
+            return key, _unknown_key(loc, root)
         case "missing":
-            return key, f"is missing. {_described(loc)}"
+            return key, f"is missing. {_described(loc, root)}"
         case "model_type" | "model_attributes_type":
-            return key, f"must hold keys ({', '.join(_section_at(loc).model_fields)}), got {got}."
+            return key, f"must hold keys ({', '.join(_section_at(loc, root).model_fields)}), got {got}."
         case _:
             rule = error["msg"].removeprefix("Value error, ")
             rule = rule.replace("Input should be", "must be").replace("Tuple should", "must")
@@ -477,40 +544,40 @@ def _nearest(error: ErrorDetails) -> str:
     return did_you_mean(error["input"], known)
 
 
-def _unknown_key(loc: Sequence[str]) -> str:
-    section, name = _section_at(loc[:-1]), loc[-1]
+def _unknown_key(loc: Sequence[str], root: type[Section]) -> str:
+    section, name = _section_at(loc[:-1], root), loc[-1]
     known = list(section.model_fields)
     near = nearest(name, known)
-    elsewhere = [dotted for dotted, _ in config_keys() if dotted.rpartition(".")[2] == name]
+    elsewhere = [dotted for dotted, _ in config_keys(root) if dotted.rpartition(".")[2] == name]
     if near or elsewhere:
         return f"there is no such key. Did you mean '{near or elsewhere[0]}'?"
     return f"there is no such key. Keys here: {', '.join(known)}."
 
 
-def _described(loc: Sequence[str]) -> str:
-    text = " ".join((_section_at(loc[:-1]).model_fields[loc[-1]].description or "").split())
-    return text or f"Keys of it: {', '.join(_section_at(loc).model_fields)}."
+def _described(loc: Sequence[str], root: type[Section]) -> str:
+    text = " ".join((_section_at(loc[:-1], root).model_fields[loc[-1]].description or "").split())
+    return text or f"Keys of it: {', '.join(_section_at(loc, root).model_fields)}."
 
 
-def _section_at(loc: Sequence[str]) -> type[_Section]:
+def _section_at(loc: Sequence[str], root: type[Section]) -> type[Section]:
     """The section that a location leads into; numbers of list items lead nowhere else."""
-    section: type[_Section] = TrainConfig
+    section = root
     for part in loc:
         if part in section.model_fields:
             section = _inner_section(section.model_fields[part].annotation) or section
     return section
 
 
-def _inner_section(annotation: Any) -> type[_Section] | None:
+def _inner_section(annotation: Any) -> type[Section] | None:
     """The section in `Section`, `Section | None` or `tuple[Section, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, _Section):
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
     if get_origin(annotation) in (tuple, Union, types.UnionType, Annotated):
         return next((found for each in get_args(annotation) if (found := _inner_section(each))), None)
     return None
 
 
-def config_keys(section: type[_Section] = TrainConfig, above: str = "") -> Iterator[tuple[str, Any]]:
+def config_keys(section: type[Section] = TrainConfig, above: str = "") -> Iterator[tuple[str, Any]]:
     """Every dotted key and its pydantic field, in order; of a list of sections, the keys of an item."""
     for name, found in section.model_fields.items():
         dotted = f"{above}{name}"

@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import shown
-from ..evaluation.answers import Answer, normalized
+from ..evaluation.answers import ScoredAnswer, normalized
 
 _FEWEST_STEPS = 20  # below them a loss says nothing
 _FEWEST_ANSWERS = 4
 _NEAR_CHANCE = 0.9  # of the loss of guessing
 
 
-def warnings_of(log_history: Sequence[Mapping[str, Any]], answers: Sequence[Answer], *, vocab_size: int) -> list[str]:
+def warnings_of(
+    log_history: Sequence[Mapping[str, Any]], answers: Sequence[ScoredAnswer], *, vocab_size: int
+) -> list[str]:
     """What to doubt, a sentence each.
 
     Args:
@@ -46,7 +48,7 @@ def _of_loss(log_history: Sequence[Mapping[str, Any]], vocab_size: int) -> Itera
         )
 
 
-def _of_texts(answers: Sequence[Answer]) -> Iterator[str]:
+def _of_texts(answers: Sequence[ScoredAnswer]) -> Iterator[str]:
     given = [normalized(answer.given) for answer in answers]
     expected = {normalized(answer.question.expected) for answer in answers}
     if given and not any(given) and any(expected):
@@ -58,10 +60,10 @@ def _of_texts(answers: Sequence[Answer]) -> Iterator[str]:
         )
 
 
-def _of_masks(answers: Sequence[Answer]) -> Iterator[str]:
-    overlaps = [score.overlap for answer in answers for score in answer.objects if score.overlap.union]
+def _of_masks(answers: Sequence[ScoredAnswer]) -> Iterator[str]:
+    overlaps = [score.overlap for answer in answers for score in answer.scores if score.overlap.union]
     if overlaps and not any(each.intersection for each in overlaps):
-        exact = sum(answer.is_exact for answer in answers if answer.objects)
+        exact = sum(answer.is_exact for answer in answers if answer.scores)
         texts = f", though {exact:,} of the texts are exact" if exact else ""
         yield (
             f"none of the {len(overlaps):,} held-out masks has a pixel of the expected one: they are empty or "

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
+from ..errors import counted
 from ..evaluation.progress import Pace
 from ..files import write_text_whole
 from ..weights.model_folder import library_versions
@@ -82,10 +83,17 @@ class Plan:
     processes: int
     memory: Memory
     notes: Sequence[str]
+    benchmarks: Mapping[str, int] = field(default_factory=dict)
 
 
 def make_plan(
-    config: TrainConfig, built: BuiltModel, train: BuiltData, held_out: BuiltData, args: TrainingArguments
+    config: TrainConfig,
+    built: BuiltModel,
+    train: BuiltData,
+    held_out: BuiltData,
+    args: TrainingArguments,
+    *,
+    benchmarks: Mapping[str, int] | None = None,
 ) -> Plan:
     """Count everything.
 
@@ -95,6 +103,7 @@ def make_plan(
         train: training samples.
         held_out: held-out samples.
         args: the trainer's.
+        benchmarks: how many questions of each are asked.
     """
     accumulated, processes = args.gradient_accumulation_steps, max(1, args.world_size)
     batches = -(-len(train) // (args.per_device_train_batch_size * processes))
@@ -113,6 +122,7 @@ def make_plan(
         processes=processes,
         memory=_memory(config, built.model),
         notes=built.notes,
+        benchmarks=benchmarks or {},
     )
 
 
@@ -180,6 +190,8 @@ def print_plan(console: Console, config: TrainConfig, plan: Plan) -> None:
         f"{', decoder ' + config.model.quantize if config.model.quantize else ''}",
     )
     say(console, _memory_line(plan))
+    for name, count in plan.benchmarks.items():
+        say(console, f"benchmark {name}: {counted(count, 'question')}")
     for note in plan.notes:
         say(console, f"note: {note}")
 
@@ -346,12 +358,13 @@ def run_record(config: TrainConfig, plan: Plan, *, seconds: float, started: str,
         "parameters": {group.name: {"all": group.parameters, "trained": group.trainable} for group in plan.groups},
         "learning_rates": {group.name: group.rate for group in plan.groups if group.rate is not None},
         "processes": plan.processes,
-        "hardware": _hardware(),
-        "versions": _versions(config),
+        "hardware": hardware(),
+        "versions": versions(config),
     }
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """What a run was made on."""
     accelerators = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "machine": platform.machine(),
@@ -362,7 +375,8 @@ def _hardware() -> dict[str, Any]:
     }
 
 
-def _versions(config: TrainConfig) -> dict[str, str]:
+def versions(config: TrainConfig) -> dict[str, str]:
+    """Of Python and the packages that a run is made with."""
     others = ["accelerate", *(["bitsandbytes"] if config.model.quantize else [])]
     return {
         "python": platform.python_version(),

@@ -6,6 +6,8 @@ out/
     run.json        how it came to be: command, versions, hardware, samples, seconds
     metrics.json    losses, and how well held-out questions were answered
     answers.jsonl   those questions and answers
+    answers.png     some right and some wrong ones, drawn
+    evaluation/     answers to benchmarks, with a report
     skipped.jsonl   samples that were left out, and why
     logs/           for TensorBoard
     checkpoints/    to resume from
@@ -20,7 +22,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,11 +36,14 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from ..conversation.expansion import IGNORE_INDEX
 from ..data.overlap import find_overlap
+from ..data.preview import save_sheet
 from ..errors import CheckpointError, TrainingError
 from ..evaluation.answers import HeldOutAnswers
+from ..evaluation.answers_picture import draw_answers
 from ..files import write_text_whole
 from ..weights import hub
 from ..weights.model_folder import written_whole
+from .benchmarks import FOLDER, AskedBenchmark, RunBenchmarks, check_scorer, open_benchmarks
 from .building import (
     BuiltData,
     BuiltModel,
@@ -82,6 +87,8 @@ _WRITTEN = (
     "run.json",
     "metrics.json",
     "answers.jsonl",
+    "answers.png",
+    FOLDER,
     "skipped.jsonl",
     "logs",
     "checkpoints",
@@ -99,6 +106,7 @@ class _Parts:
     held_out: BuiltData
     collator: RegionCollator
     answers: HeldOutAnswers | None
+    benchmarks: Sequence[AskedBenchmark]
     plan: Plan
 
 
@@ -155,8 +163,11 @@ def _prepare(config: TrainConfig) -> _Parts:
         notes += [*_left_out(train, held_out), *common_samples(train, held_out)]
     built = replace(built, notes=notes)
     answers = _held_out_answers(config, built, held_out)
-    plan = make_plan(config, built, train, held_out, args)
-    return _Parts(config, args, built, train, held_out, collator, answers, plan)
+    benchmarks = open_benchmarks(config.evaluation, gives_masks=built.model.adapter_spec.masks is not None)
+    check_scorer(config.evaluation, benchmarks)
+    asked = {each.name: len(each.opened.questions) for each in benchmarks}
+    plan = make_plan(config, built, train, held_out, args, benchmarks=asked)
+    return _Parts(config, args, built, train, held_out, collator, answers, benchmarks, plan)
 
 
 def common_samples(train: BuiltData, held_out: BuiltData) -> list[str]:
@@ -275,7 +286,8 @@ def _write_config(out: Path, config: TrainConfig) -> None:
 def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[str, Any]:
     progress = ProgressBar(console) if console.is_terminal or console.is_jupyter else ProgressLines(console)
     interruption = _Interruption(console)
-    trainer = _make_trainer(parts, out, [progress, interruption])
+    benchmarks = _run_benchmarks(parts, out)
+    trainer = _make_trainer(parts, out, benchmarks, [progress, interruption])
     checkpoint = latest_checkpoint(out) if resume else None
     say(console, f"resumed from {checkpoint}" if checkpoint else "from the beginning")
     started, start_s = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
@@ -292,8 +304,9 @@ def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[
         "steps": trainer.state.global_step,
         "last_loss": _last_loss(trainer),
         **_held_out_result(trainer, checkpoint, parts.held_out, console),
+        **_benchmark_result(trainer, benchmarks, console),
         "skipped_samples": _write_skipped(trainer, out, console),
-        "warnings": _warnings(trainer, parts),
+        "warnings": [*_warnings(trainer, parts), *(benchmarks.problems if benchmarks else ())],
     }
     if _is_first_process():
         seconds = time.perf_counter() - start_s
@@ -301,6 +314,8 @@ def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[
         record = run_record(parts.config, parts.plan, seconds=seconds, started=started, resumed_at=resumed_at)
         _write_config(out, parts.config)
         _write_results(out, metrics, record, parts.answers)
+        if benchmarks is not None:
+            benchmarks.write()
         _report(out, metrics, parts.config, console)
     return metrics
 
@@ -343,7 +358,16 @@ def _put_model(trainer: RegionTrainer, checkpoint: Path | None, out: Path) -> No
             shutil.copytree(checkpoint / MODEL_FOLDER, made, dirs_exist_ok=True)
 
 
-def _make_trainer(parts: _Parts, out: Path, callbacks: list[TrainerCallback]) -> RegionTrainer:
+def _run_benchmarks(parts: _Parts, out: Path) -> RunBenchmarks | None:
+    if not parts.benchmarks:
+        return None
+    section, on_bad_sample = parts.config.evaluation, parts.config.data.on_bad_sample
+    return RunBenchmarks(parts.benchmarks, parts.built.processor, section, out, on_bad_sample=on_bad_sample)
+
+
+def _make_trainer(
+    parts: _Parts, out: Path, benchmarks: RunBenchmarks | None, callbacks: list[TrainerCallback]
+) -> RegionTrainer:
     config = parts.config
     if "tensorboard" in config.run.report_to:
         board = _Board()
@@ -360,6 +384,8 @@ def _make_trainer(parts: _Parts, out: Path, callbacks: list[TrainerCallback]) ->
         batching=config.data.batching,
         run=config.model_dump(mode="json"),
         answers=parts.answers,
+        benchmarks=benchmarks,
+        benchmarks_every=config.evaluation.benchmarks_every or config.run.eval_every,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # the bar shows it
@@ -395,6 +421,16 @@ def _held_out_result(
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
+def _benchmark_result(trainer: RegionTrainer, benchmarks: RunBenchmarks | None, console: Console) -> dict[str, Any]:
+    """The figures of the finished model, and whose opinion the judged ones are."""
+    if benchmarks is None:
+        return {}
+    say(console, "the model is written; now benchmarks")
+    figures = trainer.measure()
+    judges = {f"eval_{name}": judge for name, judge in benchmarks.judges.items()}
+    return {**figures, "judges": judges} if judges else figures
+
+
 def _write_skipped(trainer: RegionTrainer, out: Path, console: Console) -> int:
     skipped = trainer.all_skipped()
     if skipped and _is_first_process():
@@ -410,6 +446,9 @@ def _write_results(
     write_json(out / "run.json", record)
     if answers is not None:
         write_lines(out / "answers.jsonl", (answer.as_record() for answer in answers.answers))
+        picture = draw_answers(answers.answers)
+        if picture is not None:
+            save_sheet(out / "answers.png", picture)
 
 
 def _report(out: Path, metrics: Mapping[str, Any], config: TrainConfig, console: Console) -> None:

@@ -82,6 +82,8 @@ class RegionTrainer(Trainer):
         batching: `grouped` puts samples of similar length into a batch, `shuffled` any.
         run: the whole configuration of the run, kept in each checkpoint: only a run with the same resumes from it.
         answers: called with the model in every evaluation, on all processes; its numbers join the metrics.
+        benchmarks: called with the model every so many steps, on all processes; its numbers are logged.
+        benchmarks_every: steps between these calls; None: only `measure` calls it.
         callbacks: further callbacks.
 
     Raises:
@@ -102,6 +104,8 @@ class RegionTrainer(Trainer):
         batching: Literal["grouped", "shuffled"] = "grouped",
         run: Mapping[str, Any] | None = None,
         answers: Callable[[RegionModel], dict[str, float]] | None = None,
+        benchmarks: Callable[[RegionModel], dict[str, float]] | None = None,
+        benchmarks_every: int | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,
     ) -> None:
         groups = trainable_groups(model, learning_rates or {})
@@ -119,6 +123,7 @@ class RegionTrainer(Trainer):
         self.learning_rates = dict(learning_rates or {})
         self.batching: Literal["grouped", "shuffled"] = batching
         self.answers = answers
+        self.benchmarks = benchmarks
         self._skipped: dict[str, None] = {}  # a set that keeps the order
         self._num_taught = 0
         self._given_run = run
@@ -138,7 +143,7 @@ class RegionTrainer(Trainer):
             data_collator=SeededCollator(collator),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            callbacks=[*(callbacks or ()), self._order, self._since_last_log],
+            callbacks=[*(callbacks or ()), self._order, self._since_last_log, _Measuring(self, benchmarks_every)],
         )
         self._require_engine_for_masks(model)
         self._guard = GradientGuard(model, named=self.learning_rates, watch=self.is_deepspeed_enabled)
@@ -364,6 +369,21 @@ class RegionTrainer(Trainer):
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
+    def measure(self) -> dict[str, float]:
+        """The figures of the benchmarks of the model as it is, which are logged too; all processes call this together.
+
+        Returns:
+            As the log has them, `eval_` before each name.
+        """
+        if self.benchmarks is None:
+            return {}
+        with seeded(self.args.seed, self.args.process_index):
+            figures = self.benchmarks(self.accelerator.unwrap_model(self.model))
+        logs = {f"eval_{name}": value for name, value in figures.items()}
+        if logs:
+            self.log(dict(logs))
+        return logs
+
     @torch.no_grad()
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -520,6 +540,20 @@ class _EpochOrder(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.sampler.set_epoch(int(state.epoch or 0))
+
+
+class _Measuring(TrainerCallback):
+    """Asks the benchmarks every so many steps; the last step's turn is the end of the run."""
+
+    def __init__(self, trainer: RegionTrainer, every: int | None) -> None:
+        self._trainer = trainer
+        self._every = every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._every and state.global_step % self._every == 0 and state.global_step < state.max_steps:
+            is_to_log = control.should_log
+            self._trainer.measure()
+            control.should_log = is_to_log  # an entry of the log takes back that the loss is to be logged
 
 
 class _SinceLastLog(TrainerCallback, ExportableState):
