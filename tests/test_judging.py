@@ -423,6 +423,15 @@ def test_half_a_line_is_dropped_and_written_behind(tmp_path, cut, caplog):
     assert ("half a line" in caplog.text) == (cut != -1)
 
 
+@pytest.mark.parametrize("cut", [1, 5, 20, 200])
+def test_half_of_the_first_line_is_dropped_and_written_behind(tmp_path, cut):
+    path = tmp_path / "judge.jsonl"
+    Judge.open("m", cache=path).import_answers([(request("a"), "A")], origin="x")
+    path.write_bytes(path.read_bytes()[:cut])
+    Judge.open("m", cache=path).import_answers([(request("a"), "B")], origin="x")
+    assert Judge.open("m", cache=path).ask([request("a")]) == ["B"]
+
+
 def test_a_killed_process_loses_what_it_had_not_heard(tmp_path):
     path, requests = tmp_path / "judge.jsonl", [request(f"q{number}") for number in range(30)]
     heard = threading.Semaphore(0)

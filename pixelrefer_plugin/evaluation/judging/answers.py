@@ -21,6 +21,7 @@ from ...errors import DataError, shown, text_of
 from ...files import open_regular, require_path
 
 _log = logging.getLogger(__name__)
+_BEGINNING = b'{"key": "'  # of every line
 _TEXTS = ("key", "judge", "answer", "origin")
 
 
@@ -94,7 +95,7 @@ class JudgeAnswers:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            if number == 1 and line.endswith(b"\n"):
+            if number == 1 and not _BEGINNING.startswith(line.strip()[: len(_BEGINNING)]):
                 raise DataError(
                     f"'{path}' is no file of judge's answers: line 1 is no JSON ({text_of(error)})."
                 ) from error
@@ -111,9 +112,9 @@ class JudgeAnswers:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                size = os.lseek(descriptor, 0, os.SEEK_END)
-                if size and os.lseek(descriptor, -1, os.SEEK_END) and os.read(descriptor, 1) != b"\n":
-                    line = b"\n" + line  # behind half a line
+                if os.lseek(descriptor, 0, os.SEEK_END):
+                    os.lseek(descriptor, -1, os.SEEK_END)
+                    line = line if os.read(descriptor, 1) == b"\n" else b"\n" + line  # behind half a line
                 while line:
                     line = line[os.write(descriptor, line) :]
             finally:
