@@ -112,9 +112,9 @@ class JudgeAnswers:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                size = os.lseek(descriptor, 0, os.SEEK_END)
-                if size and os.lseek(descriptor, -1, os.SEEK_END) and os.read(descriptor, 1) != b"\n":
-                    line = b"\n" + line  # behind half a line
+                if os.lseek(descriptor, 0, os.SEEK_END):
+                    os.lseek(descriptor, -1, os.SEEK_END)
+                    line = line if os.read(descriptor, 1) == b"\n" else b"\n" + line  # behind half a line
                 while line:
                     line = line[os.write(descriptor, line) :]
             finally:
