@@ -18,6 +18,7 @@ from ..errors import EvaluationError, counted, did_you_mean
 from ..files import require_writable_folder
 from .judging import NAMED_FILE, NamedFile, judge_options, open_scorer
 from .options import CheckedCommand, adapter_name_option, adapter_option, device_option, dtype_option, setting_option
+from .processes import is_first, join_the_others, leave_the_others
 from .reporting import INTERRUPTED, Failure, plain, quiet_libraries
 from .values import COUNT, MODEL, READ, TEXT, WRITTEN, WholeType
 
@@ -134,9 +135,8 @@ def evaluate(
       pixelrefer evaluate runs/street/model lvis paco --data benchmarks --out runs/street/scores
       pixelrefer evaluate runs/street/model held_out.jsonl --out runs/street/held_out
     """
-    from ..evaluation.measuring import is_first_process, missing_tools, require_needs
+    from ..evaluation.measuring import missing_tools, require_needs
     from .asking import require_adapter, require_mask_head, require_model
-    from .predicting import join_the_others, leave_the_others
 
     require_writable_folder(out)
     require_model(model)
@@ -148,7 +148,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     scorer = None if answers_only else open_scorer(judge_cache=judge_cache or out / JUDGE_CACHE, **judge)
     require_needs(opened, scorer)
-    for missing in missing_tools(opened) if scorer is not None and is_first_process() else []:
+    for missing in missing_tools(opened) if scorer is not None and is_first() else []:
         click.echo(f"Warning: {missing}", err=True)
     for_base = _for_base(model, opened) if base else []
     asking = _Asking(
@@ -170,7 +170,7 @@ def evaluate(
         raise SystemExit(INTERRUPTED) from None
     finally:
         leave_the_others()
-    if not is_first_process():
+    if not is_first():
         return
     if scorer is None:
         click.echo(f"answers: {', '.join(str(asking.path(each, limit)) for each in opened)}")
@@ -207,11 +207,11 @@ class _Asking:
     def answers(self, opened: OpenBenchmark, limit: int | None, *, of_base: bool = False) -> list[Answer] | None:
         """Those of the model, or of its backbone without LoRA, which it does not get back; None in every process but
         the first."""
-        from ..evaluation.measuring import answers_of, is_first_process
+        from ..evaluation.measuring import answers_of
         from ..evaluation.progress import Silent, on_stderr
 
         tokens = self.max_new_tokens or opened.spec.max_new_tokens
-        if is_first_process():
+        if is_first():
             of = " to the backbone without LoRA" if of_base else ""
             click.echo(f"{opened.spec.name}: {counted(len(opened.questions), 'question')}{of}", err=True)
         return answers_of(
@@ -222,7 +222,7 @@ class _Asking:
             batch_size=self.batch_size,
             on_bad_sample=self.on_bad_sample,
             overwrite=self.overwrite,
-            progress=on_stderr() if is_first_process() else Silent(),
+            progress=on_stderr() if is_first() else Silent(),
         )
 
     def _engine(self, opened: OpenBenchmark, max_new_tokens: int, *, of_base: bool) -> ModelEngine:

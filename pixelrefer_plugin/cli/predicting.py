@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .data import MAX_LINES, data_options, limit_option, progress_bar, quiet, require_other_file
-from .options import CheckedCommand, device_option, loading_options, sampling_options
+from .options import CheckedCommand, device_option, dtype_option, loading_options, sampling_options
+from .processes import is_first, join_the_others, leave_the_others
 from .reporting import INTERRUPTED, json_of, plain, quiet_libraries
 from .values import COUNT, MODEL, READ, TEXT, WRITTEN
 
@@ -42,13 +42,7 @@ if TYPE_CHECKING:
 @limit_option
 @sampling_options
 @loading_options
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
-    default="auto",
-    show_default=True,
-    help="Of the weights; auto is the model's own.",
-)
+@dtype_option
 @click.option("--overwrite", is_flag=True, help="Replace answers of another model, of other files or settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @device_option
@@ -77,8 +71,8 @@ def predict(model: str, files: tuple[Path, ...], out: Path, as_json: bool, **how
         click.echo("\nStopped. What is answered is kept: the same command goes on from there.", err=True)
         raise SystemExit(INTERRUPTED) from None
     finally:
-        _leave_the_others()
-    if _is_first():
+        leave_the_others()
+    if is_first():
         click.echo(json_of(_as_json(result)) if as_json else _as_text(result))
 
 
@@ -117,7 +111,7 @@ def _predict(
         use=asking.use,
     )
     quiet_libraries()
-    _join_the_others(loading["device"])
+    join_the_others(loading["device"])
     questions = _read(datasets, asking, on_bad_sample, limit)
     fingerprint = {
         "model": _told(model),
@@ -136,7 +130,7 @@ def _predict(
         fingerprint=fingerprint,
         on_bad_sample=on_bad_sample,
         overwrite=overwrite,
-        progress=on_stderr() if _is_first() else Silent(),
+        progress=on_stderr() if is_first() else Silent(),
     )
 
 
@@ -144,7 +138,7 @@ def _read(datasets: Any, asking: Asking, on_bad_sample: Any, limit: int | None) 
     from ..evaluation.question_file import FileQuestions
 
     total = sum(map(len, datasets))
-    with progress_bar(min(limit or total, total), "Reading", hidden=not _is_first()) as advance:
+    with progress_bar(min(limit or total, total), "Reading", hidden=not is_first()) as advance:
         return FileQuestions(datasets, asking, on_bad_sample=on_bad_sample, limit=limit, progress=advance)
 
 
@@ -213,28 +207,3 @@ def _as_json(result: Prediction) -> dict[str, Any]:
         "failures": dict(result.failures.reasons),
         "seconds": round(result.seconds, 3),
     }
-
-
-# -- several processes -------------------------------------------------------------------------------------
-
-
-def _is_first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _join_the_others(device: str) -> None:
-    """Of several processes each finds the others, and takes an accelerator of its own."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        import torch
-        from accelerate import PartialState
-
-        PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
-
-
-def _leave_the_others() -> None:
-    """Each ends its part in their exchange: its threads would abort a process that goes first."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        import torch
-
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()

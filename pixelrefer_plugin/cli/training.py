@@ -9,6 +9,7 @@ import click
 
 from ..files import require_writable_folder
 from .options import CheckedCommand
+from .processes import leave_the_others
 from .reporting import INTERRUPTED, Failure, quiet_libraries
 from .values import MODEL, RECIPE, WRITTEN
 
@@ -53,16 +54,8 @@ def _run(path: Path, settings: tuple[str, ...], *, resume: bool, overwrite: bool
     from ..training.run import run_training
 
     result = run_training(config, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    _leave_the_others()
+    leave_the_others()
     return result
-
-
-def _leave_the_others() -> None:
-    """Of several processes each ends its part in their exchange: its threads would abort a process that goes first."""
-    import torch
-
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 @click.command(cls=CheckedCommand, short_help="Train and compare a grid of settings.")
@@ -98,7 +91,7 @@ def ablate(grid: Path, settings: tuple[str, ...], overwrite: bool, dry_run: bool
     if "interrupted" in result:
         click.echo("stopped; the same command goes on from here", err=True)
         raise SystemExit(INTERRUPTED)
-    _leave_the_others()
+    leave_the_others()
     if any(cell.get("state") == "failed" for cell in result["cells"]):
         raise SystemExit(1)
 

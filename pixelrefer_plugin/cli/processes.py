@@ -1,0 +1,28 @@
+"""Several processes of one command, as `accelerate launch` and `torchrun` start them."""
+
+from __future__ import annotations
+
+import os
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def join_the_others(device: str) -> None:
+    """Of several processes each finds the others, and takes an accelerator of its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        import torch
+        from accelerate import PartialState
+
+        PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
+
+
+def leave_the_others() -> None:
+    """Each ends its part in their exchange: its threads would abort a process that goes first."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        import torch
+
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
