@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import shown
-from .options import FunctionT, setting_option
-from .values import TEXT, WRITTEN, path_problem
+from .options import POSITIVE, FunctionT, setting_option
+from .values import COUNT, TEXT, WRITTEN, path_problem
 
 if TYPE_CHECKING:
+    from ..evaluation.judging.judge import OnMissing
     from ..evaluation.measuring import Scorer
 
 _TOLD_EVERY = 20  # of the answers of a judge, how many parts of them are told
@@ -60,6 +61,15 @@ def judge_options(command: FunctionT) -> FunctionT:
             type=TEXT,
             help="Environment variable with the judge's key. [default: OPENAI_API_KEY]",
         ),
+        click.option(
+            "--judge-missing",
+            type=click.Choice(["refuse", "unread"]),
+            default="refuse",
+            show_default=True,
+            help="Where the judge does not answer: stop, or list the answer as one that cannot be read.",
+        ),
+        click.option("--judge-timeout", metavar="SECONDS", type=POSITIVE, help="Longest wait for an answer."),
+        click.option("--judge-at-once", metavar="N", type=COUNT, help="Requests that are on their way at once."),
         setting_option("--judge-option", "judge_settings", help="Of each request, such as temperature=0."),
         click.option(
             "--judge-cache",
@@ -86,6 +96,9 @@ def open_scorer(
     judge_url: str | None,
     judge_model: str | None,
     judge_key_env: str | None,
+    judge_missing: OnMissing,
+    judge_timeout: float | None,
+    judge_at_once: int | None,
     judge_settings: tuple[tuple[str, Any], ...],
     judge_cache: Path | None,
     judged: tuple[NamedFile, ...],
@@ -100,8 +113,21 @@ def open_scorer(
         raise click.UsageError(f"{given[0]} needs --judge-model, the name that figures carry.")
     judge = None
     if judge_model is not None:
-        server: dict[str, Any] = {"key_variable": judge_key_env, "options": dict(judge_settings)} if judge_url else {}
-        judge = Judge.open(judge_model, url=judge_url, cache=judge_cache, progress=_tell_progress, **server)
+        server = {
+            "key_variable": judge_key_env,
+            "options": dict(judge_settings),
+            "timeout_s": judge_timeout,
+            "at_once": judge_at_once,
+        }
+        of_server: dict[str, Any] = {name: value for name, value in server.items() if value is not None}
+        judge = Judge.open(
+            judge_model,
+            url=judge_url,
+            cache=judge_cache,
+            on_missing=judge_missing,
+            progress=_tell_progress,
+            **(of_server if judge_url else {}),
+        )
     files = [JudgedFile(file.path, file.name) for file in judged]
     return Scorer(judge=judge, tools=ScoringTools(judge, sentences), judged=files)
 

@@ -392,19 +392,19 @@ def seed_option(help: str) -> Callable[[FunctionT], FunctionT]:
     return click.option("--seed", type=in_32_bits, default=0, show_default=True, help=help)
 
 
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 def frames_options(command: FunctionT) -> FunctionT:
     """Adds what says which frames of a video are read: `--frames`, `--fps` and `--frame-rate`."""
-    option = click.option("--frame-rate", type=_POSITIVE, help="Frames per second of a folder of frames. [default: 1]")
+    option = click.option("--frame-rate", type=POSITIVE, help="Frames per second of a folder of frames. [default: 1]")
     return sampling_options(option(command))
 
 
 def sampling_options(command: FunctionT) -> FunctionT:
     """Adds what says how frames are sampled: `--frames` and `--fps`."""
     for option in (
-        click.option("--fps", type=_POSITIVE, help="Sample so many per second, 128 at most."),
+        click.option("--fps", type=POSITIVE, help="Sample so many per second, 128 at most."),
         click.option(
             "--frames",
             type=COUNT,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..contracts.questions import Answer, Question
-from ..errors import EvaluationError, PluginError, counted, did_you_mean, shown
+from ..errors import DataError, EvaluationError, PluginError, counted, did_you_mean, shown
 from ..plugins import in_plugin
 from .answer_file import read_answers
 from .opening import OpenBenchmark
@@ -79,8 +79,7 @@ class Scorer:
             EvaluationError: the answers do not fit, or something is missing that the score needs.
         """
         spec, config, questions = opened
-        for _, _, answers in sets:
-            self._take_judged(opened, answers)
+        self._take_judged(opened, [answers for _, _, answers in sets])
         told, encodes = len(self.tools.notes), "sentences" in spec.needs
         columns = [
             Column(label, source, answers, score(spec, config, questions, answers, self.tools))
@@ -98,14 +97,25 @@ class Scorer:
             notes=[*notes, *self.tools.notes[told:], *(self.tools.encoder_notes if encodes else ())],
         )
 
-    def _take_judged(self, opened: OpenBenchmark, answers: Sequence[Answer]) -> None:
+    def _take_judged(self, opened: OpenBenchmark, sets: Sequence[Sequence[Answer]]) -> None:
+        """Import the published judgements, each file for the answers that it is about."""
         for file in self.judged:
-            if self.judge is None:
-                raise EvaluationError("Published answers of a judge need its name: give --judge-model.")
-            name = _chosen("judged format", file.format, opened.spec.judged_formats, opened.spec.name)
+            refusals = [refusal for answers in sets if (refusal := self._refusal(opened, file, answers))]
+            if len(refusals) == len(sets):
+                raise refusals[0]
+
+    def _refusal(self, opened: OpenBenchmark, file: JudgedFile, answers: Sequence[Answer]) -> DataError | None:
+        """Import what a file says of some answers; or why it says nothing of them."""
+        if self.judge is None:
+            raise EvaluationError("Published answers of a judge need its name: give --judge-model.")
+        name = _chosen("judged format", file.format, opened.spec.judged_formats, opened.spec.name)
+        try:
             with in_plugin("benchmark", opened.spec.name, f"judged format {name}"):
-                read = opened.spec.judged_formats[name](opened.config, file.path, opened.questions, answers)
-                self.judge.import_answers(read, origin=file.path.name)
+                read = list(opened.spec.judged_formats[name](opened.config, file.path, opened.questions, answers))
+        except DataError as error:
+            return error
+        self.judge.import_answers(read, origin=file.path.name)
+        return None
 
 
 def require_needs(opened: Iterable[OpenBenchmark], scorer: Scorer | None, *, gives_masks: bool = True) -> None:
