@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch.distributed.tensor import DTensor
 
-from ..contracts.messages import MASK_MARKER, Message
+from ..contracts.messages import Message
 from ..contracts.questions import Answer, Question
 from ..contracts.samples import RegionSample
 from ..conversation.reading import media_source, named_frames, video_options
@@ -146,8 +146,8 @@ def require_askable(question: Question) -> None:
     """
     if question.segment and (shown := _num_media(question.asked)) != 1:
         raise PromptError(
-            f"{question.asked.name}: its answer has {MASK_MARKER}, but it shows {shown} pictures and videos, and a "
-            "model is asked for masks of the only one. Leave it out of the held-out samples."
+            f"{question.asked.name}: it asks for masks, but shows {shown} pictures and videos; a model is asked for "
+            "masks of the only one. Leave it out."
         )
 
 
