@@ -103,7 +103,24 @@ if TYPE_CHECKING:
     from .errors import SourceError as SourceError
     from .errors import VideoError as VideoError
     from .errors import shown as shown
+    from .evaluation.answer_masks import mask_of as mask_of
+    from .evaluation.answer_masks import masks_on as masks_on
+    from .evaluation.choices import option_texts as option_texts
+    from .evaluation.choices import read_choice as read_choice
+    from .evaluation.choices import read_yes_no as read_yes_no
+    from .evaluation.mask_metrics import Overlap as Overlap
+    from .evaluation.mask_metrics import boundary_accuracy as boundary_accuracy
+    from .evaluation.mask_metrics import box_iou as box_iou
+    from .evaluation.mask_metrics import box_without_specks as box_without_specks
+    from .evaluation.mask_metrics import overlap as overlap
+    from .evaluation.mask_metrics import region_similarity as region_similarity
+    from .evaluation.mask_metrics import without as without
+    from .evaluation.official_text import official_file as official_file
+    from .evaluation.official_text import official_text as official_text
     from .evaluation.questions import questions_of as questions_of
+    from .evaluation.revos_metrics import official_accuracy_and_robustness as official_accuracy_and_robustness
+    from .evaluation.revos_metrics import pixel_accuracy as pixel_accuracy
+    from .evaluation.revos_metrics import robustness as robustness
     from .files import open_regular as open_regular
     from .hookspecs import hookimpl as hookimpl
     from .json_text import parse_json as parse_json

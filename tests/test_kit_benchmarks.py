@@ -16,6 +16,7 @@ from pixelrefer_plugin import DataError
 from pixelrefer_plugin.authoring import (
     BenchmarkFile,
     BenchmarkSpec,
+    EvaluationError,
     Figure,
     JudgeRequest,
     Question,
@@ -140,6 +141,20 @@ def test_a_judged_benchmark_passes(install):
     assert check_benchmark("acme") == [check.__name__ for check in BENCHMARK_CHECKS]
 
 
+def test_a_benchmark_whose_truth_is_not_public_passes(install):
+    def refuse(config, questions, answers, tools):
+        raise EvaluationError("a server scores it")
+
+    def export(config, questions, answers, folder):
+        (folder / "answers.json").write_text(json.dumps([answer.text for answer in answers]), encoding="utf-8")
+
+    install(replace(SPEC, score=refuse, export=export))
+    assert check_benchmark("acme") == [check.__name__ for check in BENCHMARK_CHECKS]
+    install(replace(SPEC, score=refuse))
+    with pytest.raises(AssertionError, match="a server scores it"):
+        check_benchmark("acme")
+
+
 def test_a_folder_may_be_given(install, tmp_path):
     install(replace(SPEC, tiny=None))
     with pytest.raises(AssertionError, match=r"there are no files to read: set BenchmarkSpec\.tiny, or give folder="):
@@ -252,6 +267,7 @@ MISTAKES = {
         "odd_judgements_are_told",
         "is read without a word",
     ),
+    "exports nothing": ({"export": lambda *given: None}, "answers_are_exported", "it exports no file"),
 }
 
 

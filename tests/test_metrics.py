@@ -14,11 +14,19 @@ from pixelrefer_plugin.evaluation.mask_metrics import (
     PixelQAResult,
     VideoScore,
     boundary_accuracy,
+    box_iou,
+    box_without_specks,
     j_and_f,
     overlap,
     pixel_qa_score,
     region_similarity,
     volume_overlap,
+    without,
+)
+from pixelrefer_plugin.evaluation.revos_metrics import (
+    official_accuracy_and_robustness,
+    pixel_accuracy,
+    robustness,
 )
 from pixelrefer_plugin.regions.mask import RegionMask
 
@@ -319,6 +327,37 @@ def test_pixel_qa_counts_questions_and_objects():
 
 
 @pytest.mark.parametrize(
+    ("given", "default", "official"),
+    [
+        ("B", 1, 1),
+        ("(b) a dog", 1, 1),
+        ("B) a dog", 1, 1),
+        ("**B**", 1, 0),
+        ("[B]", 1, 0),
+        ("<B>", 1, 0),
+        ("\nB", 1, 0),
+        ("The answer is B", 1, 0),
+        ("Because of it", 0, 1),
+        ("a dog", 1, 0),
+        ("C", 0, 0),
+    ],
+)
+def test_pixel_qa_reads_letters_sanely_or_as_official_code_does(given, default, official):
+    result = PixelQAResult(given, "B", [], [[None]], options=["a cat", "a dog", "a cow"])
+    assert pixel_qa_score([result]).accuracy == default
+    assert pixel_qa_score([result], reading="official").accuracy == official
+
+
+def test_pixel_qa_says_where_official_code_stops():
+    nothing = PixelQAResult("", "B", [], [[None]])
+    assert pixel_qa_score([nothing]).accuracy == 0
+    with pytest.raises(PixelReferError, match=r"eval_general.py stops with an IndexError at the answer ''"):
+        pixel_qa_score([nothing], reading="official")
+    with pytest.raises(PixelReferError, match=r"no reading 'officially'"):
+        pixel_qa_score([nothing], reading="officially")
+
+
+@pytest.mark.parametrize(
     ("results", "message"),
     [
         ([], "scored on questions with objects, got 0 questions"),
@@ -332,3 +371,82 @@ def test_pixel_qa_counts_questions_and_objects():
 def test_pixel_qa_refuses(results, message):
     with pytest.raises(PixelReferError, match=message):
         pixel_qa_score(results)
+
+
+# -- void pixels and boxes ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=50)
+@given(pairs_of_masks())
+def test_void_pixels_are_taken_off(masks):
+    mask, void = masks
+    left = without(mask, void)
+    assert (left is None) == (not (mask & ~void).any())
+    assert left is None or np.array_equal(left.dense(), mask & ~void)
+    assert without(mask, None) == (RegionMask.from_dense(mask) if mask.any() else None)
+
+
+def test_a_box_has_no_small_parts():
+    mask = box_mask((40, 50), (20, 10, 30, 30))
+    assert box_without_specks(mask) == (20, 10, 30, 30)
+    mask[0:3, 0:3] = True  # nine pixels
+    assert box_without_specks(mask) == (20, 10, 30, 30)
+    assert box_without_specks(mask, min_area_px=9) == (0, 0, 30, 30)
+    mask[3, 3] = True  # a tenth, that touches at a corner
+    assert box_without_specks(mask) == (0, 0, 30, 30)
+    assert box_without_specks(box_mask((40, 50), (1, 1, 3, 3))) is None
+    assert box_without_specks(None) is None
+    assert box_without_specks(RegionMask.from_dense(mask)) == (0, 0, 30, 30)
+
+
+def test_boxes_overlap():
+    assert box_iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert box_iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert box_iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
+    assert box_iou((0, 0, 10, 10), (30, 30, 40, 40)) == 0
+    assert box_iou((3, 3, 3, 3), (3, 3, 3, 3)) == 0
+
+
+# -- ReVOS -------------------------------------------------------------------------------------------------
+
+
+def plain_official(predicted, counts, foreground, value):
+    """What the official code does with arrays of eight bits, pixel by pixel."""
+    agreed = wrong = 0
+    for inside, true in zip(predicted.ravel().tolist(), counts.ravel().tolist(), strict=True):
+        pixel = value if inside else 0
+        agreed += pixel == true
+        wrong += ((1 - true) % 256 * pixel) % 256
+    return agreed / predicted.size, max(1 - wrong / (int(foreground.sum()) + 1e-6), 0.0)
+
+
+@settings(max_examples=50)
+@given(pairs_of_masks(), st.sampled_from([1, 255]), st.integers(0, 2))
+def test_official_accuracy_and_robustness(masks, value, copies):
+    predicted, true = masks
+    objects = [RegionMask.from_dense(true)] * copies if true.any() else []
+    counts = true.astype(np.uint8) * len(objects)
+    foreground = [RegionMask.from_dense(mask) for mask in (predicted, true) if mask.any()]
+    covered = predicted.astype(np.uint8) + true
+    mask = RegionMask.from_dense(predicted) if predicted.any() else None
+    found = official_accuracy_and_robustness(mask, objects, foreground, true.shape, value=value)
+    assert found == pytest.approx(plain_official(predicted, counts, covered, value), abs=1e-12)
+
+
+@settings(max_examples=50)
+@given(pairs_of_masks())
+def test_accuracy_and_robustness(masks):
+    predicted, true = masks
+    foreground = true | np.roll(true, 1, axis=0)
+    assert pixel_accuracy(predicted, true, true.shape) == pytest.approx((predicted == true).mean())
+    wrong, of_foreground = (predicted & ~true).sum(), foreground.sum()
+    expected = max(1 - wrong / of_foreground, 0) if of_foreground else float(wrong == 0)
+    assert robustness(predicted, true, foreground) == pytest.approx(expected)
+
+
+def test_robustness_of_what_is_not_there():
+    some = box_mask((9, 9), (1, 1, 4, 4))
+    assert robustness(None, some, None) == 1
+    assert robustness(some, None, None) == 0
+    assert robustness(some, None, RegionMask.from_dense(some)) == 0
+    assert pixel_accuracy(None, None, (9, 9)) == 1

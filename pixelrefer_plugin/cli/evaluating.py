@@ -292,6 +292,12 @@ def _for_base(model: str, opened: Sequence[OpenBenchmark]) -> list[OpenBenchmark
 )
 @click.option("--partial", is_flag=True, help="Score the questions that all files answer, where answers are missing.")
 @click.option("--out", metavar="DIR", type=WRITTEN, help="Folder for report.json and report.html.")
+@click.option(
+    "--export",
+    metavar="DIR",
+    type=WRITTEN,
+    help="Write the answers into a new folder as the benchmark's server wants them, and score nothing.",
+)
 @data_option
 @benchmark_setting_option
 @judge_options
@@ -303,6 +309,7 @@ def score(
     answers_format: str | None,
     partial: bool,
     out: Path | None,
+    export: Path | None,
     data: Path | None,
     settings: Settings,
     gallery: int,
@@ -318,8 +325,16 @@ def score(
     Example:
       pixelrefer score lvis runs/street/scores/lvis/answers.jsonl --data benchmarks
       pixelrefer score lvis before=a.jsonl after=b.jsonl --data benchmarks --out runs/compared
+      pixelrefer score ref_youtube_vos a.jsonl --data benchmarks --export runs/submission
     """
-    from ..evaluation.measuring import AnswerFile, answered_by_all, missing_tools, read_answer_file, require_needs
+    from ..evaluation.measuring import (
+        AnswerFile,
+        answered_by_all,
+        export_answers,
+        missing_tools,
+        read_answer_file,
+        require_needs,
+    )
 
     if out is not None:
         require_writable_folder(out)
@@ -330,6 +345,10 @@ def score(
         read_answer_file(opened, AnswerFile(label, file.path, answers_format or ""), partial=partial)
         for label, file in zip(labels, answers, strict=True)
     ]
+    if export is not None:
+        export_answers(opened, sets, export)
+        click.echo(f"answers: {export}")
+        return
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     scorer = open_scorer(judge_cache=judge_cache or (out / JUDGE_CACHE if out else None), **judge)

@@ -139,6 +139,8 @@ class BenchmarkSpec:
             `read(config, path, questions) -> Iterable[Answer]`. The id of an answer is that of a question.
         judged_formats: by name, how published answers of a judge are read:
             `read(config, path, questions, answers) -> Iterable[tuple[JudgeRequest, str]]`.
+        export: `export(config, questions, answers, folder)`: writes answers as the benchmark's server, or other code
+            that scores it, wants them. The folder is there and empty.
         tiny: `tiny(folder)`: writes small files in the official layout into an empty folder, for the conformance kit.
     """
 
@@ -154,13 +156,14 @@ class BenchmarkSpec:
     prompts: Callable[[Any], Sequence[Prompt]] | None = None
     answer_formats: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     judged_formats: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    export: Callable[[Any, Sequence[Question], Sequence[Answer], Path], None] | None = None
     tiny: Callable[[Path], None] | None = None
 
     def __post_init__(self) -> None:
         require_name(self)
         require_kinds(self, about=str, files=tuple, needs=tuple, max_new_tokens=int, published=tuple)
         require_config(self)
-        require_callables(self, "open", "score", optional=("prompts", "tiny"))
+        require_callables(self, "open", "score", optional=("prompts", "export", "tiny"))
         require_kinds(self, answer_formats=Mapping, judged_formats=Mapping)
         require_known(self, "needs", get_args(Need))
 

@@ -24,6 +24,8 @@ class Question:
         references: right answers, in words; one or more for a question that is scored by words. May be empty.
         targets: masks that are expected, in order. May be empty.
         segment: whether the model is asked for masks; an answer without any may be right.
+        localize: whether the objects that it points at are found first, and the question is asked with their masks at
+            hand (`pixel_qa`). The answer then has a mask for each region, in the order of the `<region>`s.
         type: kind of question, such as `relation`. Figures are also given for each type. May be empty.
         facts: what else the scores need, by the benchmark's own keys, such as the options of a multiple choice.
     """
@@ -33,6 +35,7 @@ class Question:
     references: tuple[str, ...] = ()
     targets: tuple[Region | VideoRegion, ...] = ()
     segment: bool = False
+    localize: bool = False
     type: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -22,6 +22,7 @@ from ..conversation.reading import media_source, named_frames, video_options
 from ..errors import PromptError
 from ..media.video import FrameSampling, Video, load_video
 from ..regions.region import VideoRegion
+from .localized import answer_localized
 
 if TYPE_CHECKING:
     from ..masks.mask_batch import MaskBatch
@@ -61,7 +62,8 @@ class PreparingEngine(Engine, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PreparedQuestions:
-    """Questions as the processor gives them to the model, on the CPU."""
+    """Questions as the processor gives them to the model, on the CPU; where one is asked in two passes, their samples
+    with the frames of videos."""
 
     questions: Sequence[Question]
     inputs: Any
@@ -106,6 +108,8 @@ class ModelEngine:
         """As `PreparingEngine` has it."""
         segment = questions[0].segment
         asked = [_on_known_frames(question, self._processor.sampling) for question in questions]
+        if any(question.localize for question in questions):
+            return PreparedQuestions(questions, asked, segment)
         with self._is_preparing:
             inputs = self._preparing(
                 [list(each.messages) for each in asked], [list(each.regions) for each in asked], segment=segment
@@ -116,6 +120,9 @@ class ModelEngine:
     def finish(self, prepared: PreparedQuestions) -> list[Answer]:
         """As `PreparingEngine` has it."""
         questions, segment = prepared.questions, prepared.segment
+        if any(question.localize for question in questions):
+            pairs = zip(questions, prepared.inputs, strict=True)
+            return [answer_localized(self._model, self._processor, *pair, self._options) for pair in pairs]
         inputs = prepared.inputs.to(self._model.device, dtype=self._model.backbone.dtype)
         generated = self._model.generate(**inputs, **self._options)
         texts = self._processor.decode(generated, inputs)

@@ -11,11 +11,13 @@ import math
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from ..errors import PixelReferError, RegionError, shown
 from ..regions.mask import RegionMask
+from .choices import read_choice
 
 Mask = np.ndarray | RegionMask | None
 
@@ -105,6 +107,61 @@ def boundary_accuracy(predicted: Mask, expected: Mask, *, bound: float = BOUND) 
     precision = np.count_nonzero(boundary & _grown(true_boundary, disk)) / length
     recall = np.count_nonzero(true_boundary & _grown(boundary, disk)) / true_length
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def without(mask: Mask, void: Mask) -> RegionMask | None:
+    """A mask without the pixels that a benchmark does not count, its void ones; None where no pixel is left.
+
+    Raises:
+        RegionError: one is no mask, or they are of different sizes.
+    """
+    kept, cleared = _pair(mask, void)
+    if kept is None or cleared is None:
+        return kept
+    pixels = kept.dense() & ~cleared.dense()
+    return RegionMask.from_dense(pixels) if pixels.any() else None
+
+
+def box_without_specks(mask: Mask, *, min_area_px: int = 10) -> tuple[int, int, int, int] | None:
+    """The box around a mask without its small parts, end-exclusive `(x0, y0, x1, y1)`; None where nothing is left.
+
+    Parts are connected over their corners too. UniPixel's box accuracy takes it (unipixel/eval/infer_seg.py).
+
+    Args:
+        mask: the mask.
+        min_area_px: pixels of the smallest part that counts.
+
+    Raises:
+        RegionError: it is no mask.
+    """
+    import cv2
+
+    found, _ = _pair(mask, None)
+    if found is None:
+        return None
+    x0, y0, _, _ = found.box_xyxy
+    _, _, stats, _ = cv2.connectedComponentsWithStats(found.window.astype(np.uint8), connectivity=8)
+    parts = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= min_area_px]
+    if not len(parts):
+        return None
+    left, top, width, height = parts[:, :4].T
+    return (
+        int(left.min()) + x0,
+        int(top.min()) + y0,
+        int((left + width).max()) + x0,
+        int((top + height).max()) + y0,
+    )
+
+
+def box_iou(first_xyxy: Sequence[float], second_xyxy: Sequence[float]) -> float:
+    """Intersection over union of two boxes `(x0, y0, x1, y1)`; 0 where they have no area together."""
+    width, height = (
+        max(min(first_xyxy[side + 2], second_xyxy[side + 2]) - max(first_xyxy[side], second_xyxy[side]), 0.0)
+        for side in (0, 1)
+    )
+    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (first_xyxy, second_xyxy))
+    union = sum(areas) - width * height
+    return width * height / union if union > 0 else 0.0
 
 
 def _pair(predicted: Mask, expected: Mask) -> tuple[RegionMask | None, RegionMask | None]:
@@ -316,16 +373,18 @@ class PixelQAResult:
     """One question of PixelQA, answered.
 
     Attributes:
-        given: the model's answer; the first letter in it is its choice: `B`, `(B)`, `b. a dog`.
+        given: the model's answer: `B`, `(B)`, `b. a dog`.
         expected: the letter of the right option.
         predicted: masks of each object, frame by frame. Objects that the answer lacks may be missing at the end.
         truth: the true masks of each object.
+        options: the texts of the options, in order, with labels or without; of none given every letter is offered.
     """
 
     given: str
     expected: str
     predicted: Sequence[Sequence[Mask] | np.ndarray]
     truth: Sequence[Sequence[Mask] | np.ndarray]
+    options: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -336,20 +395,28 @@ class PixelQAScore:
     masks: VideoScore
 
 
-def pixel_qa_score(results: Iterable[PixelQAResult]) -> PixelQAScore:
+def pixel_qa_score(
+    results: Iterable[PixelQAResult], *, reading: Literal["default", "official"] = "default"
+) -> PixelQAScore:
     """The score of PixelQA as it was published (UniPixel, NeurIPS 2025), which is not DAVIS's.
 
     J is the IoU of an object's whole volume, all frames together, and F the harmonic mean of precision and recall of
     its pixels, not of its boundary. Both are averaged over the objects of all questions.
 
+    Args:
+        results: of each question.
+        reading: how a letter is found in an answer. `default`: as `read_choice` has it. `official`: as UniPixel's
+            `eval_general.py` does, which takes `**B**`, `[B]` and `The answer is B` for wrong.
+
     Raises:
-        PixelReferError: no results, an answer that is expected is no letter, or masks that do not fit.
+        PixelReferError: no results, an answer that is expected is no letter, or masks that do not fit; in the official
+            reading also an empty answer, at which the official code stops.
     """
     answered = list(results)
     scores = [score for each in answered for score in _volume_scores(each)]
     if not answered or not scores:
         raise PixelReferError(f"PixelQA is scored on questions with objects, got {len(answered)} questions.")
-    right = sum(_choice(each.given) == _expected_choice(each) for each in answered)
+    right = sum(_choice(each, reading) == _expected_choice(each) for each in answered)
     return PixelQAScore(right / len(answered), _mean(scores))
 
 
@@ -363,12 +430,13 @@ def _volume_scores(result: PixelQAResult) -> list[VideoScore]:
     return [VideoScore(each.iou, 2 * each.iou / (1 + each.iou)) for each in found]
 
 
-def _choice(text: str) -> str:
-    return next((each for each in text.casefold() if each in string.ascii_lowercase), "")
+def _choice(result: PixelQAResult, reading: Literal["default", "official"]) -> str | None:
+    options = result.options or [""] * 26
+    return read_choice(result.given, options, "unipixel" if reading == "official" else reading)
 
 
 def _expected_choice(result: PixelQAResult) -> str:
-    choice = _choice(result.expected)
+    choice = next((each for each in result.expected.upper() if each in string.ascii_uppercase), "")
     if not choice:
         raise PixelReferError(f"A question's right option must be a letter, got '{result.expected}'.")
     return choice

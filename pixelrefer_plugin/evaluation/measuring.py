@@ -257,6 +257,35 @@ def read_answer_file(opened: OpenBenchmark, file: AnswerFile, *, partial: bool =
     return answers
 
 
+def export_answers(opened: OpenBenchmark, sets: Sequence[Sequence[Answer]], folder: Path) -> None:
+    """Write answers as the benchmark's server, or other code that scores it, wants them.
+
+    Args:
+        opened: the benchmark.
+        sets: the answers of one file, to all questions.
+        folder: where to; it may be there if it is empty.
+
+    Raises:
+        EvaluationError: the benchmark exports nothing, there are several files, answers are missing, or the folder is
+            not empty.
+    """
+    name = opened.spec.name
+    if opened.spec.export is None:
+        raise EvaluationError(f"Benchmark '{name}' has no other form of answers to export. Leave --export out.")
+    if len(sets) != 1:
+        raise EvaluationError(f"One file of answers can be exported, got {len(sets)}. Give each a folder of its own.")
+    if len(sets[0]) != len(opened.questions):
+        raise EvaluationError(
+            f"Benchmark '{name}' has {counted(len(opened.questions), 'question')}, got "
+            f"{counted(len(sets[0]), 'answer')}. A server wants an answer to each."
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise EvaluationError(f"'{folder}' is there and not empty. Export into a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with in_plugin("benchmark", name, "export"):
+        opened.spec.export(opened.config, opened.questions, sets[0], folder)
+
+
 def _in_order(questions: Sequence[Question], read: Sequence[Answer], path: Path, *, partial: bool) -> list[Answer]:
     """Answers of another system, as `read_answers` has them."""
     by_id: dict[str, Answer] = {}

@@ -19,7 +19,7 @@ from ..contracts.benchmark import BenchmarkSpec, JudgeRequest
 from ..contracts.figures import Scores
 from ..contracts.messages import marker_kinds, marker_mismatch, read_turns
 from ..contracts.questions import Answer, Question
-from ..errors import DataError, JudgeError, shown
+from ..errors import DataError, EvaluationError, JudgeError, shown
 from ..plugins import get_benchmark
 from ..regions.region import Region, VideoRegion
 from .running import require_strict_config, run_check
@@ -95,6 +95,17 @@ class BenchmarkCase:
         config = self.spec.make_config(self.options)
         return self.spec.score(config, questions, answers, OfflineTools(judgement))
 
+    def is_scored_elsewhere(self) -> bool:
+        """Whether its truth is not public: it writes answers for a server, and refuses to score them."""
+        if self.spec.export is None:
+            return False
+        questions = self.open()
+        try:
+            self.score(questions, [Answer(id=question.id, text="") for question in questions])
+        except EvaluationError:
+            return True
+        return False
+
 
 def check_benchmark(name: str, *, folder: str | Path | None = None, **options: Any) -> list[str]:
     """Run every check of a benchmark.
@@ -168,6 +179,8 @@ def a_missing_file_is_named(case: BenchmarkCase) -> None:
 def figures_fit_their_questions(case: BenchmarkCase) -> None:
     """Every figure has a value or NaN for each question, and a label of its own; of all questions taken twice it is
     what it is of all; in another order of the questions too."""
+    if case.is_scored_elsewhere():
+        return
     questions = case.open()
     answers = [_right_answer(question) for question in questions]
     scores = case.score(questions, answers)
@@ -186,6 +199,8 @@ def figures_fit_their_questions(case: BenchmarkCase) -> None:
 
 def right_answers_score_more(case: BenchmarkCase) -> None:
     """What is expected scores at least as much as empty answers, in the main figure; more, unless a judge decides."""
+    if case.is_scored_elsewhere():
+        return
     questions = case.open()
     right = case.score(questions, [_right_answer(question) for question in questions]).figures[0].of()
     empty = case.score(questions, [Answer(id=question.id, text="") for question in questions]).figures[0].of()
@@ -195,6 +210,8 @@ def right_answers_score_more(case: BenchmarkCase) -> None:
 
 def odd_answers_are_scored(case: BenchmarkCase) -> None:
     """No text that a model may give stops the scoring: an answer that cannot be read counts, or is told as unread."""
+    if case.is_scored_elsewhere():
+        return
     questions = case.open()
     for text in _ODD_TEXTS:
         case.score(questions, [Answer(id=question.id, text=text) for question in questions])
@@ -208,6 +225,19 @@ def odd_judgements_are_told(case: BenchmarkCase) -> None:
     for text in _ODD_JUDGEMENTS:
         scores = case.score(questions, [_right_answer(question) for question in questions], text)
         assert scores.unread or text[:1].isdigit(), f"{case.spec.name}: {shown(text)} is read without a word"
+
+
+def answers_are_exported(case: BenchmarkCase) -> None:
+    """Where answers can be exported, files are written, of right answers and of empty ones."""
+    if case.spec.export is None:
+        return
+    questions = case.open()
+    config = case.spec.make_config(case.options)
+    right = [_right_answer(question) for question in questions]
+    for answers in (right, [Answer(id=question.id, text="") for question in questions]):
+        with tempfile.TemporaryDirectory() as made:
+            case.spec.export(config, questions, answers, Path(made))
+            assert any(path.is_file() for path in Path(made).rglob("*")), f"{case.spec.name}: it exports no file"
 
 
 def _refusal(case: BenchmarkCase, folder: Path) -> str:
@@ -265,4 +295,5 @@ BENCHMARK_CHECKS: tuple[Callable[[BenchmarkCase], None], ...] = (
     right_answers_score_more,
     odd_answers_are_scored,
     odd_judgements_are_told,
+    answers_are_exported,
 )

@@ -1,0 +1,19 @@
+"""RefCOCO, RefCOCO+, RefCOCOg and ReasonSeg: masks for expressions about pictures. Knows no model."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pixelrefer_plugin.authoring import hookimpl
+
+if TYPE_CHECKING:
+    from pixelrefer_plugin.authoring import BenchmarkSpec
+
+PLUGIN_API = 1
+
+
+@hookimpl
+def register_benchmarks(register: "Callable[[BenchmarkSpec], None]") -> None:
+    from .benchmarks import SPECS
+
+    for spec in SPECS:
+        register(spec)
