@@ -88,3 +88,10 @@ def test_a_model_without_masks_is_refused_before_it_is_asked(run, site, tmp_path
     said = evaluated(run, site, tmp_path / "out", "mevis", model="maskpool", code=2).output
     assert "mask" in said
     assert not (tmp_path / "out" / "mevis" / "answers.jsonl").exists()
+
+
+def test_options_are_explained_that_a_config_has_from_another(run):
+    told = CliRunner().invoke(main, ["benchmarks", "revos", "--json"]).output
+    options = json.loads(told)["options"]
+    assert set(options) >= {"frames", "fps", "images", "sentence", "official_value"}
+    assert all(option["about"] for option in options.values())
