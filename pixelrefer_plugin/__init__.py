@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from .errors import SpliceError as SpliceError
     from .errors import TrainingError as TrainingError
     from .errors import VideoError as VideoError
+    from .evaluation.evaluate import evaluate as evaluate
+    from .evaluation.evaluate import score_answers as score_answers
+    from .evaluation.judging import Judge as Judge
     from .evaluation.mask_metrics import MaskScores as MaskScores
     from .evaluation.mask_metrics import PixelQAResult as PixelQAResult
     from .evaluation.mask_metrics import boundary_accuracy as boundary_accuracy

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from conftest import install_plugin, picture
 from PIL import Image
 
-from pixelrefer_plugin import load, plugins
+from pixelrefer_plugin import evaluate, load, plugins, score_answers
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.contracts.questions import Answer
 from pixelrefer_plugin.errors import DataError, EvaluationError
@@ -84,7 +84,7 @@ def test_a_model_is_measured_and_reported(run, tmp_path):
     said = run("evaluate", "MODEL", "naming", "--data", "DATA", "--out", "OUT", "--device", "cpu")
     out = tmp_path / "out"
     assert "naming: 6 questions" in said.output
-    assert "Published: Some-7B, accuracy 50.0 (A paper, Table 1)" in said.output
+    assert "Published: Some-7B: accuracy 50.0 (A paper, Table 1)" in said.output
     assert f"report: {out / 'report.html'}" in said.output
     [benchmark] = report_in(out)["benchmarks"]
     [answers] = benchmark["answers"]
@@ -277,7 +277,7 @@ def test_empty_and_unread_answers_are_counted(run, tmp_path):
     ("arguments", "message"),
     [
         (("naming", "A", "--answers-format", "line"), "Did you mean 'lines'"),
-        (("naming-graded", "A", "--answers-format", "x"), "It has: none"),
+        (("naming-masks", "A", "--answers-format", "x"), "It has: none"),
         (("naming", "A", "A"), "Two sets of answers are called"),
         (("naming-silent", "A"), "must return Scores"),
         (("naming-graded", "A", "--judge-model", "gpt"), "6 of 6 answers of judge 'gpt' are missing"),
@@ -288,6 +288,23 @@ def test_what_cannot_be_scored(run, tmp_path, arguments, message):
     path = write_answers(tmp_path / "a.jsonl", RIGHT)
     words = [path if each == "A" else each for each in arguments]
     assert message in " ".join(run("score", *words, "--data", "DATA", code=2).output.split())
+
+
+# -- from Python --------------------------------------------------------------------------------------------
+
+
+def test_python_measures_as_the_command_does(run, site, tmp_path):
+    run("evaluate", "MODEL", "naming", "--data", "DATA", "--out", "OUT", "--device", "cpu")
+    model, processor = load(site / "street" / "model")
+    report = evaluate(model, processor, {"naming": {}}, tmp_path / "python", data_root=site / "data")
+    [ours], [theirs] = report.as_json()["benchmarks"], report_in(tmp_path / "out")["benchmarks"]
+    assert ours["answers"][0]["figures"] == theirs["answers"][0]["figures"]
+    assert report_in(tmp_path / "python")["benchmarks"] == [ours]
+    answers = {name: tmp_path / name / "naming" / "answers.jsonl" for name in ("python", "out")}
+    [both] = score_answers("naming", answers, data_root=site / "data").as_json()["benchmarks"]
+    assert both["differences"][0]["figures"]["letters"]["value"] == 0.0
+    with pytest.raises(EvaluationError, match="no answers to score"):
+        score_answers("naming", {}, data_root=site / "data")
 
 
 # -- judges ------------------------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ def test_what_cannot_be_exported_is_said(run, site, tmp_path):
     assert "One file of answers" in run("score", "mevis", mevis, f"b={mevis}", "--export", out, code=2).output
     lines = mevis.read_text().splitlines()
     mevis.write_text("\n".join(lines[:1]) + "\n")
-    assert "an answer to each" in run("score", "mevis", mevis, "--partial", "--export", out, code=2).output
+    assert "it lacks" in run("score", "mevis", mevis, "--export", out, code=2).output
+    assert not out.exists()
 
 
 def test_a_model_without_masks_is_refused_before_it_is_asked(run, site, tmp_path):

@@ -327,26 +327,18 @@ def score(
       pixelrefer score lvis before=a.jsonl after=b.jsonl --data benchmarks --out runs/compared
       pixelrefer score ref_youtube_vos a.jsonl --data benchmarks --export runs/submission
     """
-    from ..evaluation.measuring import (
-        AnswerFile,
-        answered_by_all,
-        export_answers,
-        missing_tools,
-        read_answer_file,
-        require_needs,
-    )
+    from ..evaluation.measuring import AnswerFile, export_files, missing_tools, require_needs, score_files
 
     if out is not None:
         require_writable_folder(out)
     quiet_libraries()
     [opened] = _opened([benchmark], data, settings, None)
-    labels = _labels(answers)
-    sets = [
-        read_answer_file(opened, AnswerFile(label, file.path, answers_format or ""), partial=partial)
-        for label, file in zip(labels, answers, strict=True)
+    files = [
+        AnswerFile(label, file.path, answers_format or "")
+        for label, file in zip(_labels(answers), answers, strict=True)
     ]
     if export is not None:
-        export_answers(opened, sets, export)
+        export_files(opened, files, export)
         click.echo(f"answers: {export}")
         return
     if out is not None:
@@ -355,10 +347,7 @@ def score(
     require_needs([opened], scorer)
     for each in missing_tools([opened]):
         click.echo(f"Warning: {each}", err=True)
-    found, sets = answered_by_all(opened, sets)
-    columns = [(label, str(file.path), each) for label, file, each in zip(labels, answers, sets, strict=True)]
-    fewer = len(opened.questions) if len(found.questions) < len(opened.questions) else None
-    report = scorer.report(found, columns, asked_of=fewer, why_fewer="the others are not answered in every file")
+    report = score_files(opened, files, scorer, partial=partial)
     _tell([report], out, gallery=gallery, as_json=as_json)
 
 

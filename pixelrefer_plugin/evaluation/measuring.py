@@ -130,8 +130,8 @@ def require_needs(opened: Iterable[OpenBenchmark], scorer: Scorer | None, *, giv
         if "judge" in spec.needs and scorer.judge is None:
             raise EvaluationError(
                 f"Benchmark '{spec.name}' needs a judge, and there is none. Give --judge-url and --judge-model; or "
-                "--judge-model alone with answers that it has given: --judge-cache or --judged. Or make the answers "
-                "now and score them later: --answers-only."
+                "--judge-model alone with answers that it has given: --judge-cache or --judged. Without a judge, "
+                "pixelrefer evaluate --answers-only makes the answers, to be scored later."
             )
         if "sentences" in spec.needs:
             scorer.tools.encode(["a cat"])
@@ -149,7 +149,7 @@ def missing_tools(opened: Iterable[OpenBenchmark]) -> list[str]:
 
 def answers_of(
     opened: OpenBenchmark,
-    engine: Callable[[], Engine],
+    engine: Engine | Callable[[], Engine],
     path: Path,
     *,
     model: Mapping[str, Any],
@@ -162,7 +162,7 @@ def answers_of(
 
     Args:
         opened: the benchmark.
-        engine: gives what asks the model; not called where all answers are there.
+        engine: asks the model; or gives what does, and is not called where all answers are there.
         path: of the file; its folder is made.
         model: what the answers depend on besides the questions: the model and how it is asked, as plain values.
         batch_size: questions asked at once, at most.
@@ -257,35 +257,6 @@ def read_answer_file(opened: OpenBenchmark, file: AnswerFile, *, partial: bool =
     return answers
 
 
-def export_answers(opened: OpenBenchmark, sets: Sequence[Sequence[Answer]], folder: Path) -> None:
-    """Write answers as the benchmark's server, or other code that scores it, wants them.
-
-    Args:
-        opened: the benchmark.
-        sets: the answers of one file, to all questions.
-        folder: where to; it may be there if it is empty.
-
-    Raises:
-        EvaluationError: the benchmark exports nothing, there are several files, answers are missing, or the folder is
-            not empty.
-    """
-    name = opened.spec.name
-    if opened.spec.export is None:
-        raise EvaluationError(f"Benchmark '{name}' has no other form of answers to export. Leave --export out.")
-    if len(sets) != 1:
-        raise EvaluationError(f"One file of answers can be exported, got {len(sets)}. Give each a folder of its own.")
-    if len(sets[0]) != len(opened.questions):
-        raise EvaluationError(
-            f"Benchmark '{name}' has {counted(len(opened.questions), 'question')}, got "
-            f"{counted(len(sets[0]), 'answer')}. A server wants an answer to each."
-        )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise EvaluationError(f"'{folder}' is there and not empty. Export into a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with in_plugin("benchmark", name, "export"):
-        opened.spec.export(opened.config, opened.questions, sets[0], folder)
-
-
 def _in_order(questions: Sequence[Question], read: Sequence[Answer], path: Path, *, partial: bool) -> list[Answer]:
     """Answers of another system, as `read_answers` has them."""
     by_id: dict[str, Answer] = {}
@@ -307,7 +278,54 @@ def _in_order(questions: Sequence[Question], read: Sequence[Answer], path: Path,
     return [by_id[id] for id in ids if id in by_id]
 
 
-def answered_by_all(
+def score_files(
+    opened: OpenBenchmark, files: Sequence[AnswerFile], scorer: Scorer, *, partial: bool = False
+) -> BenchmarkReport:
+    """The score of files of answers, side by side.
+
+    Args:
+        opened: the benchmark.
+        files: one or more; the first is what the others are compared with.
+        scorer: what they are scored with.
+        partial: score the questions that all files answer, where answers are missing.
+
+    Raises:
+        EvaluationError: as `read_answer_file`; or no question is answered in all files.
+    """
+    if not files:
+        raise EvaluationError("There are no answers to score: give one file of them or more.")
+    found, sets = _answered_by_all(opened, [read_answer_file(opened, file, partial=partial) for file in files])
+    columns = [(file.label, str(file.path), answers) for file, answers in zip(files, sets, strict=True)]
+    fewer = len(opened.questions) if len(found.questions) < len(opened.questions) else None
+    return scorer.report(found, columns, asked_of=fewer, why_fewer="the others are not answered in every file")
+
+
+def export_files(opened: OpenBenchmark, files: Sequence[AnswerFile], folder: Path) -> None:
+    """Write answers as the benchmark's server, or other code that scores it, wants them.
+
+    Args:
+        opened: the benchmark.
+        files: one, with an answer to each question.
+        folder: where to; it may be there if it is empty.
+
+    Raises:
+        EvaluationError: as `read_answer_file`; or the benchmark exports nothing, there are several files, or the folder
+            is not empty.
+    """
+    name = opened.spec.name
+    if opened.spec.export is None:
+        raise EvaluationError(f"Benchmark '{name}' has no other form of answers to export. Leave --export out.")
+    if len(files) != 1:
+        raise EvaluationError(f"One file of answers can be exported, got {len(files)}. Give each a folder of its own.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise EvaluationError(f"'{folder}' is there and not empty. Export into a new folder.")
+    answers = read_answer_file(opened, files[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    with in_plugin("benchmark", name, "export"):
+        opened.spec.export(opened.config, opened.questions, answers, folder)
+
+
+def _answered_by_all(
     opened: OpenBenchmark, sets: Sequence[Sequence[Answer]]
 ) -> tuple[OpenBenchmark, list[list[Answer]]]:
     """The questions that every set of answers has one to, with those.

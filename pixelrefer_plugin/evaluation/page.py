@@ -6,6 +6,7 @@ long ones are cut. It knows reports; no model.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
@@ -13,7 +14,6 @@ from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
-from ..contracts.benchmark import PublishedFigure
 from ..errors import counted
 from ..files import write_text_whole
 from .pictures import Thumbnail, thumbnails
@@ -210,14 +210,20 @@ def _difference(difference: Difference | None, scale: float) -> str:
 
 
 def _published(report: BenchmarkReport) -> str:
-    def row(each: PublishedFigure) -> list[str]:
-        value = number(each.value, report.scale_of(each.figure))
-        return [text(each.model), text(each.figure), value, text(each.judge), text(each.source)]
-
-    if not report.spec.published:
+    if not report.published:
         return ""
-    head = ["Model", "Figure", "Value", "Judge", "Source"]
-    return _table("Published figures", head, [row(each) for each in report.spec.published])
+    names = list(dict.fromkeys(name for each in report.published for name in each.figures))
+    scales = {name: report.scale_of(name) for name in names}
+    rows = [
+        [
+            text(each.model),
+            *(number(each.figures.get(name, math.nan), scales[name]) for name in names),
+            text(each.judge or "none"),
+            text(each.source),
+        ]
+        for each in report.published
+    ]
+    return _table("Published figures", ["Model", *map(text, names), "Judge", "Source"], rows)
 
 
 def _splits(report: BenchmarkReport) -> list[str]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,15 @@ class Column:
     source: str
     answers: Sequence[Answer]
     result: Result
+
+
+class PublishedModel(NamedTuple):
+    """What one source says of one model: figures by their names."""
+
+    model: str
+    judge: str
+    source: str
+    figures: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,7 +98,7 @@ class BenchmarkReport:
 
     @cached_property
     def labels(self) -> list[str]:
-        """Of all figures that a column has, in order, the main one first."""
+        """Of all figures that a column shows, in order, the main one first."""
         return list(dict.fromkeys(each.figure.label for column in self.columns for each in column.result.figures))
 
     def figure(self, label: str) -> FigureResult:
@@ -102,6 +111,14 @@ class BenchmarkReport:
         return next((figure.scale for figure in found if figure.name == name), SHARES)
 
     @cached_property
+    def published(self) -> list[PublishedModel]:
+        """The published figures, those of a model, a source and a judge together."""
+        found: dict[tuple[str, str, str], dict[str, float]] = {}
+        for each in self.spec.published:
+            found.setdefault((each.model, each.judge, each.source), {})[each.figure] = each.value
+        return [PublishedModel(*who, figures) for who, figures in found.items()]
+
+    @cached_property
     def prompts(self) -> list[Prompt]:
         """What was asked with."""
         if self.spec.prompts is None:
@@ -112,14 +129,14 @@ class BenchmarkReport:
     @cached_property
     def all_notes(self) -> list[str]:
         """What a reader must know, each once."""
-        same = dict.fromkeys(label for column in self.columns for label in column.result.same_readings)
+        same = (each.figure.label for column in self.columns for each in column.result.same_readings)
         return list(
             dict.fromkeys(
                 [
                     *self._of_fewer,
                     *self.notes,
                     *(note for column in self.columns for note in column.result.notes),
-                    *(f"{label}: the same as the default reading." for label in same),
+                    *(f"{label}: the same as the default reading." for label in same if label not in self.labels),
                 ]
             )
         )
@@ -235,7 +252,7 @@ def _column(column: Column) -> dict[str, Any]:
         "failed": dict(result.failed),
         "empty": list(result.empty),
         "unread": dict(result.unread),
-        "same_readings": list(result.same_readings),
+        "same_readings": [each.figure.label for each in result.same_readings],
         "figures": [_figure(each) for each in result.figures],
     }
 

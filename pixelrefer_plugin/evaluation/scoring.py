@@ -45,9 +45,9 @@ class Result:
     Attributes:
         benchmark: its name.
         ids: of the questions, in order.
-        figures: the main one first. An official reading that equals the default one is left out.
+        figures: the main one first, without official readings that equal the default one.
         splits: how the questions are grouped.
-        same_readings: labels of the official readings that are left out.
+        same_readings: the figures of those readings.
         unread: why an answer could not be read, by the question's id.
         failed: why a question could not be asked, by its id.
         empty: ids of answers without a word and without a mask.
@@ -59,7 +59,7 @@ class Result:
     ids: Sequence[str]
     figures: Sequence[FigureResult]
     splits: Sequence[Split]
-    same_readings: Sequence[str] = ()
+    same_readings: Sequence[FigureResult] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     empty: Sequence[str] = ()
@@ -72,8 +72,9 @@ class Result:
         return self.figures[0]
 
     def figure(self, label: str) -> FigureResult | None:
-        """The figure of a label; None where there is none."""
-        return next((each for each in self.figures if each.figure.label == label), None)
+        """The figure of a label, readings that equal the default one included; None where there is none."""
+        found = (each for each in (*self.figures, *self.same_readings) if each.figure.label == label)
+        return next(found, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +112,14 @@ def score(
         scores = spec.score(config, questions, answers, tools)
     figures = _checked(spec, scores, len(answers))
     ids = [answer.id for answer in answers]
-    kept, same = _without_same_readings(figures)
+    same = _same_readings(figures)
     splits = splits_of([Traits.of(question) for question in questions], answers)
     return Result(
         benchmark=spec.name,
         ids=ids,
-        figures=[_split(figure, splits) for figure in kept],
+        figures=[_split(figure, splits) for figure in figures if figure not in same],
         splits=splits,
-        same_readings=same,
+        same_readings=[_split(figure, splits) for figure in same],
         unread=_texts(spec, "unread", scores.unread, set(ids)),
         failed={each.id: each.failure for each in answers if each.failure},
         empty=[each.id for each in answers if is_empty(each)],
@@ -143,7 +144,8 @@ def compare(first: Result, second: Result) -> Comparison:
             f"Answers are compared on the same questions, got {counted(len(first.ids), 'question')} of "
             f"'{first.benchmark}' and {len(second.ids):,} of '{second.benchmark}'."
         )
-    pairs = [(each, other) for each in first.figures if (other := second.figure(each.figure.label))]
+    every = (*first.figures, *first.same_readings)
+    pairs = [(each, other) for each in every if (other := second.figure(each.figure.label))]
     overall = {each.figure.label: difference(each.overall, other.overall) for each, other in pairs}
     main = second.figure(first.main.figure.label)
     splits = [split.name for split in first.splits if split.of_questions] if main else []
@@ -243,15 +245,14 @@ def _fault(spec: BenchmarkSpec, problem: str) -> PluginError:
     return error
 
 
-def _without_same_readings(figures: Sequence[Figure]) -> tuple[list[Figure], list[str]]:
-    """The figures without the readings that say the same as the default one, and the labels of those."""
+def _same_readings(figures: Sequence[Figure]) -> list[Figure]:
+    """The readings that say the same as the default one."""
     default = {(figure.name, figure.judge): figure for figure in figures if not figure.reading}
-    same = [
+    return [
         figure
         for figure in figures
         if figure.reading and (other := default.get((figure.name, figure.judge))) and _equal(figure, other)
     ]
-    return [figure for figure in figures if figure not in same], [figure.label for figure in same]
 
 
 def _equal(first: Figure, second: Figure) -> bool:

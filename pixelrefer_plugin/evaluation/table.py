@@ -16,7 +16,7 @@ from .report_text import UNKNOWN, interval, number, signed, told_counts
 from .resampling import Difference, Estimate
 
 LEAST_WIDTH = 60
-_MOST_NOTES = 12
+_MOST_NOTES = _MOST_PUBLISHED = 12
 _MOST_CHARACTERS = 300  # of a note or a name
 
 
@@ -37,10 +37,12 @@ def _print(console: Console, report: BenchmarkReport) -> None:
     console.print(_figures(report))
     for column in report.columns:
         console.print(_text(f"{column.label}: {told_counts(column.result)}"))
-    for figure in report.spec.published:
-        by = f", judge {figure.judge}" if figure.judge else ""
-        value = number(figure.value, report.scale_of(figure.figure))
-        console.print(_text(f"Published: {figure.model}, {figure.figure} {value}{by} ({figure.source})"))
+    for each in report.published[:_MOST_PUBLISHED]:
+        told = ", ".join(f"{name} {number(value, report.scale_of(name))}" for name, value in each.figures.items())
+        by = f", judge {each.judge}" if each.judge else ""
+        console.print(_text(f"Published: {each.model}: {told}{by} ({each.source})"))
+    if len(report.published) > _MOST_PUBLISHED:
+        console.print(_text(f"... and {len(report.published) - _MOST_PUBLISHED} more."))
     for note in report.all_notes[:_MOST_NOTES]:
         console.print(_text(f"Note: {note}"))
     console.print()
