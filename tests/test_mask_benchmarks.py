@@ -220,6 +220,10 @@ def test_a_missing_file_is_named_with_its_origin(tmp_path, name):
         (lambda _, found: found["annotations"][0].update(image_id=77), "no image of annotation 0"),
         (lambda _, found: found["annotations"][0].update(bbox=None), "annotation 0: its 'bbox' must be"),
         (lambda _, found: found["annotations"][0].update(segmentation=[[1, 2]]), "annotation 0: "),
+        (
+            lambda _, found: found["annotations"][0].update(segmentation={"size": [9, 9], "counts": [1, 80]}),
+            r"run lengths are of \(9, 9\), its image is \(48, 64\)",
+        ),
         (lambda _, found: found["images"][0].update(height="x"), "its image must have file_name, height and width"),
     ],
 )

@@ -161,6 +161,10 @@ def test_answers_that_cannot_be_compared_are_listed(tmp_path):
             lambda records: records[1]["annotation"][0].update({"1": {"segmentation": [[1, 1, 9, 1, 9, 9]]}}),
             "its masks must be run lengths",
         ),
+        (
+            lambda records: records[1]["annotation"][0]["2"]["segmentation"].update(size=[64, 48]),
+            "its masks must be of one size",
+        ),
     ],
 )
 def test_a_malformed_file_says_where(tmp_path, spoil, message):

@@ -414,6 +414,41 @@ def test_a_malformed_file_says_where(tmp_path, spoil, message):
         run()
 
 
+@pytest.mark.parametrize(
+    ("key", "frame", "message"),
+    [
+        ("1", 0, "the masks of annotations 0, 1 must be of one size"),
+        ("1", 1, "the masks of annotations 0, 1 must be of one size"),
+        ("0", 2, r"true masks of question '0a/0' must be of one size"),
+    ],
+)
+def test_true_masks_of_several_sizes_are_refused(tmp_path, key, frame, message):
+    get_benchmark("revos").tiny(tmp_path)
+    path = tmp_path / "mask_dict.json"
+    content = json.loads(path.read_text())
+    content[key][frame] = Region.from_box((1, 1, 5, 5)).to_rle((9, 9))
+    path.write_text(json.dumps(content))
+
+    def run():
+        spec, config, questions = opened("revos", tmp_path)
+        scored(spec, config, questions, [Answer(id=each.id, text="") for each in questions])
+
+    with pytest.raises(DataError, match=message):
+        run()
+
+
+def test_a_foreground_of_another_size_is_refused(tmp_path):
+    get_benchmark("revos").tiny(tmp_path)
+    path = tmp_path / "mask_dict_foreground.json"
+    content = json.loads(path.read_text())
+    content["0a"]["masks_rle"][1] = Region.from_box((1, 1, 5, 5)).to_rle((9, 9))
+    path.write_text(json.dumps(content))
+    spec, config, questions = opened("revos", tmp_path)
+    answers = [Answer(id=each.id, text="") for each in questions]
+    with pytest.raises(DataError, match=r"foreground of video '0a' is of \(9, 9\)"):
+        scored(spec, config, questions, answers)
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path):
     spec, config, questions = tiny("mevis", tmp_path)
     with pytest.raises(DataError, match="no folder of a video"):

@@ -108,6 +108,8 @@ def _questions(ref: Mapping[str, Any], objects: _Objects, images: Path, config: 
     except RegionError as error:
         raise DataError(f"{place}: {error}") from error
     name, image_hw = _picture(image, place)
+    if target is not None and target.kind == "rle" and tuple(target.data[1]) != image_hw:
+        raise DataError(f"{place}: its run lengths are of {tuple(target.data[1])}, its image is {image_hw}.")
     x, y, width, height = _box(found.get("bbox"), place)
     for number, sentence in enumerate(ref["sentences"]):
         text = sentence.get("sent") if isinstance(sentence, Mapping) else None

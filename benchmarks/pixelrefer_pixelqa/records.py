@@ -118,6 +118,11 @@ def _objects(record: Mapping[str, Any]) -> tuple[int, list[VideoRegion]]:
     if not isinstance(annotation, list) or not annotation or not all(isinstance(each, Mapping) for each in annotation):
         raise DataError(f"its 'annotation' must be a list of objects, got {shown(annotation)}.")
     of_object = [_masks(each) for each in annotation]
+    found = [region for masks in of_object for region in masks.values() if region is not None]
+    if other := next((region.kind for region in found if region.kind != "rle"), ""):
+        raise DataError(f"its masks must be run lengths, got a {other}.")
+    if len(sizes := sorted({tuple(region.data[1]) for region in found})) > 1:
+        raise DataError(f"its masks must be of one size, got {sizes}, each (height, width).")
     known = sorted({frame for masks in of_object for frame in masks})
     frame = _index(record.get("frame_idx"))
     if frame not in known:
@@ -147,17 +152,11 @@ def _marks(config: PixelQAConfig, objects: Sequence[VideoRegion], frame: int, nu
     question; the official code draws them by lot."""
     found = []
     for place, each in enumerate(objects):
-        mask = _pixels(each.frames[frame])
+        region = each.frames[frame]
+        mask = region.to_mask(region.data[1])
         is_point = config.mark == "point" or (config.mark == "mixed" and (place + number) % 2 == 0)
         found.append(VideoRegion({frame: _point(mask) if is_point else Region.from_box(mask.box_xyxy)}))
     return found
-
-
-def _pixels(region: Region) -> RegionMask:
-    """Of a run-length mask, which knows its picture's size."""
-    if region.kind != "rle":
-        raise DataError(f"its masks must be run lengths, got a {region.kind}.")
-    return region.to_mask(region.data[1])
 
 
 def _point(mask: RegionMask) -> Region:

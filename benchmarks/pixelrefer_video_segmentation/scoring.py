@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from pixelrefer_plugin.authoring import (
     Answer,
+    DataError,
     EvaluationError,
     Figure,
     Question,
@@ -133,13 +135,15 @@ def _measure(questions: Sequence[Question], answers: Sequence[Answer], measure: 
 
 
 def _size_of(expected: Sequence[Sequence[RegionMask]], answer: Answer, question: Question) -> tuple[int, int]:
-    """Of the frames: as the true masks have it; where the object is on none, as anything else says."""
+    """Of the frames: as the true masks have it; without any as the foreground, or else the answer, says."""
+    sizes = sorted({mask.image_hw for masks in expected for mask in masks})
+    if len(sizes) > 1:
+        raise DataError(f"The true masks of question '{question.id}' must be of one size, got {sizes}.")
     foreground: Foreground | None = question.facts["foreground"]
-    known = next((mask.image_hw for objects in expected for mask in objects), None)
-    if known is None and foreground is not None:
-        frames = range(len(expected))
-        known = next((mask.image_hw for frame in frames for mask in foreground.covered(frame)), None)
-    return known or answer.image_hw or (1, 1)
+    if not sizes and foreground is not None:
+        covered = (mask for frame in range(len(expected)) for mask in foreground.covered(frame))
+        sizes = [mask.image_hw for mask in islice(covered, 1)]
+    return sizes[0] if sizes else answer.image_hw or (1, 1)
 
 
 def _j_and_f(frames: _Frames) -> np.ndarray:
@@ -157,6 +161,8 @@ def _a_and_r(found: Foreground, frames: _Frames, image_hw: tuple[int, int], valu
     rows = []
     for frame, (given, objects) in enumerate(frames):
         truth, covered = _union(objects), found.covered(frame)
+        if other := next((mask.image_hw for mask in covered if mask.image_hw != image_hw), None):
+            raise DataError(f"The foreground of video '{found.video}' is of {other}, its true masks are of {image_hw}.")
         official = official_accuracy_and_robustness(given, objects, covered, image_hw, value=value)
         sane = pixel_accuracy(given, truth, image_hw), robustness(given, truth, _union(covered))
         rows.append([*sane, *official])

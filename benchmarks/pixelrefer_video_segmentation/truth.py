@@ -105,7 +105,14 @@ class Annotations:
 
     def objects(self, frame: int) -> list[RegionMask]:
         """As `Masks.objects`."""
-        return [mask for key in self.keys for mask in self.masks.one(key, frame)]
+        found = [mask for key in self.keys for mask in self.masks.one(key, frame)]
+        sizes = sorted({mask.image_hw for mask in found})
+        if len(sizes) > 1:
+            raise DataError(
+                f"'{self.masks.path}', frame {frame}: the masks of annotations {', '.join(self.keys)} must be of one "
+                f"size, got {sizes}, each (height, width)."
+            )
+        return found
 
 
 @dataclass(frozen=True, eq=False)
