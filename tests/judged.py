@@ -5,6 +5,8 @@ from conftest import picture, user
 from pixelrefer_plugin import Region, RegionSample
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.errors import EvaluationError, JudgeError
+from pixelrefer_plugin.evaluation.asking import ModelEngine
+from pixelrefer_plugin.testing import make_pair
 
 
 class DictJudge:
@@ -39,3 +41,12 @@ def answers_to(questions, texts, failures=()):
         Answer(id=question.id, text=text, failure=failed.get(question.id, ""))
         for question, text in zip(questions, texts, strict=True)
     ]
+
+
+def ask_tiny_model(questions, *, adapter="maskpool", backbone="videollama3"):
+    """The answers of a tiny model, of a few tokens each."""
+    pair = make_pair(adapter, backbone)
+    try:
+        return ModelEngine(pair.model.eval(), pair.processor, max_new_tokens=4).answer(questions)
+    finally:
+        pair.model.detach()

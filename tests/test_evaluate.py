@@ -29,6 +29,8 @@ def site(tmp_path_factory):
     model, processor = load(
         folder / "backbone", adapter="maskpool", adapter_config=plugins.get_adapter("maskpool").tiny
     )
+    model.save_pretrained(folder / "frozen" / "model", processor)
+    model.save_pretrained(folder / "whole" / "model", processor, include_backbone=True)
     model.add_lora(r=2)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -132,6 +134,21 @@ def test_the_backbone_stands_beside_the_model(run, tmp_path, site):
     )  # fmt: skip
     lines = (tmp_path / "bare" / "naming-plain" / "answers.jsonl").read_text().splitlines()
     assert [json.loads(line)["given"] for line in lines] == given["base-answers.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (("backbone", "--adapter", "maskpool"), "is a plain backbone itself"),
+        (("frozen/model",), "has no LoRA, so without regions it says what its backbone says"),
+        (("whole/model",), "holds a backbone of its own, trained or merged"),
+    ],
+    ids=["plain", "no LoRA", "own backbone"],
+)
+def test_a_base_that_there_is_not(run, site, model, message):
+    asked = ("naming-plain", "--data", "DATA", "--out", "OUT", "--base")
+    said = run("evaluate", str(site / model[0]), *asked, *model[1:], code=2)
+    assert message in " ".join(said.output.split())
 
 
 def test_answers_alone(run, tmp_path):

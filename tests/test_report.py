@@ -308,6 +308,18 @@ def test_the_table_fits(report, width):
         assert expected in joined
 
 
+def test_many_groups_are_cut_in_the_table_alone():
+    asked = [question(f"q{n}", "a.png", type=f"type {n:03}") for n in range(60)]
+    benchmark = BenchmarkReport(
+        spec=SPEC, config=Options(), questions=asked, columns=[column("tuned", asked, ["cat"] * 60)]
+    )
+    said = table_of(Report(benchmarks=[benchmark]), width=100)
+    assert "type 023" in said
+    assert "type 024" not in said
+    assert "... and 36 more groups" in said
+    assert "type 059" in page_of(Report(benchmarks=[benchmark]), gallery=0)
+
+
 def test_two_sets_of_answers_have_two_names(report):
     [benchmark] = report.benchmarks
     with pytest.raises(EvaluationError, match="Two sets of answers are called 'tuned'"):

@@ -116,7 +116,8 @@ def test_the_figure_is_the_mean_of_what_could_be_read():
     (figure,) = scores.figures
     assert figure.of() == 5.5
     assert (figure.counted, figure.scale, figure.judge) == (2, 1.0, "dict")
-    assert set(scores.unread) == {"b", "d"}
+    assert set(scores.unread) == {"b"}
+    assert [request.id for request in judge.requests] == ["a", "b", "c"]
     assert "no idea" in scores.unread["b"]
     assert scores.details["a"] == '{"score": 4}'
     assert np.isnan(figure.of(np.array([1, 3])))

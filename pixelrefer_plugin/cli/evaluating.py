@@ -126,7 +126,8 @@ def evaluate(
 
     A BENCHMARK is a name that `pixelrefer benchmarks` lists, NAME=DIR where its files are elsewhere, or a data file of
     your own. OUT gets the answers as they are made, report.json and report.html. The same command goes on where an
-    earlier one was stopped; `accelerate launch -m pixelrefer_plugin evaluate ...` shares the questions.
+    earlier one was stopped; `accelerate launch -m pixelrefer_plugin evaluate ...` shares the questions. See
+    docs/benchmarks.md.
 
     \b
     Example:
@@ -147,7 +148,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     scorer = None if answers_only else open_scorer(judge_cache=judge_cache or out / JUDGE_CACHE, **judge)
     require_needs(opened, scorer)
-    for missing in [] if answers_only else missing_tools(opened):
+    for missing in missing_tools(opened) if scorer is not None and is_first_process() else []:
         click.echo(f"Warning: {missing}", err=True)
     for_base = _for_base(model, opened) if base else []
     asking = _Asking(

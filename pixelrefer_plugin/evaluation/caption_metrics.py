@@ -35,12 +35,17 @@ class CaptionPair(NamedTuple):
     """A caption and what it is compared with.
 
     Attributes:
-        prediction: what was said.
-        references: what is right, one or more; none where the pair is not to be counted.
+        prediction: what was said; None where nothing was asked: not counted.
+        references: what is right, one or more; without any the pair is not counted.
     """
 
-    prediction: str
+    prediction: str | None
     references: Sequence[str]
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether there is something to compare."""
+        return self.prediction is not None and bool(self.references)
 
 
 def first_words(text: str, most: int = OFFICIAL_WORDS) -> str:
@@ -75,19 +80,19 @@ def caption_figures(
     if unknown := [each for each in metrics if each not in CAPTION_METRICS]:
         raise EvaluationError(f"metrics must be of {', '.join(CAPTION_METRICS)}, got {shown(unknown[0])}.")
     chosen = chosen_tokens(tokens)
-    scored = [pair for pair in pairs if pair.references]
+    scored = [pair for pair in pairs if pair.is_counted]
     captions = _Captions.of(scored, chosen)
     measured = _measured(captions, metrics)
     told = ", ".join(filter(None, [reading, _NLTK if chosen == "nltk" else ""]))
-    row = np.cumsum([bool(pair.references) for pair in pairs]) - 1  # of each pair, among those that are counted
+    row = np.cumsum([pair.is_counted for pair in pairs]) - 1  # of each pair, among those that are counted
     figures = []
     for name in metrics:
         if name in measured:
-            values = np.array([np.nan if not pair.references else 0.0 for pair in pairs])
+            values = np.array([0.0 if pair.is_counted else np.nan for pair in pairs])
             values[~np.isnan(values)] = measured[name].values
             combine = _on_rows(measured[name].combine, row)
             figures.append(Figure(name=name, values=values, combine=combine, reading=told, judge=judge))
-    return figures, _notes(scored, captions, metrics, chosen, num_left_out=len(pairs) - len(scored))
+    return figures, _notes(scored, captions, metrics, chosen, num_left_out=sum(not pair.references for pair in pairs))
 
 
 class _Captions(NamedTuple):
@@ -100,7 +105,7 @@ class _Captions(NamedTuple):
     @classmethod
     def of(cls, pairs: Sequence[CaptionPair], tokens: Literal["ptb", "nltk"]) -> _Captions:
         """All tokenized at once, for Java takes a while to start."""
-        texts = [text for pair in pairs for text in (pair.prediction, *pair.references)]
+        texts = [text for pair in pairs for text in (pair.prediction or "", *pair.references)]
         split = [line.split(" ") for line in tokenized(texts, tokens)]
         rows = iter(" ".join(line[:_MOST_TOKENS]) for line in split)
         taken = [(next(rows), [next(rows) for _ in pair.references]) for pair in pairs]
@@ -179,7 +184,7 @@ def _bleu(statistics: np.ndarray, *, words: int) -> np.ndarray:
 def _notes(
     pairs: Sequence[CaptionPair], captions: _Captions, metrics: Sequence[str], tokens: str, *, num_left_out: int
 ) -> list[str]:
-    broken = sum(breaks_officially(each.prediction) for each in pairs)
+    broken = sum(breaks_officially(each.prediction or "") for each in pairs)
     notes = {
         "METEOR is missing: it needs Java, and no `java` that runs is on the path.": (
             "meteor" in metrics and not find_java()

@@ -50,7 +50,8 @@ def json_objects(text: str) -> list[Mapping[str, Any]]:
 
 
 def read_number(value: Any, *, most: float) -> float | None:
-    """A number from 0 to `most`: of JSON, or a text such as `7`, `7.5`, `**7**` or, where `most` is 10, `7/10`.
+    """A number from 0 to `most`: of JSON, or a text such as `7`, `7.5` or `**7**`; `7/10` where `most` is 10, `70%`
+    where it is 100.
 
     None where it is something else, or out of range.
     """
@@ -71,7 +72,7 @@ def read_score(text: str, *, most: float) -> float | None:
     scores = [value for each in json_objects(text) for key, value in each.items() if key.casefold() == "score"]
     if scores:
         return read_number(scores[-1], most=most)
-    plain = _MARKS.sub("", text[:MOST_CHARACTERS])
+    plain = _plain(text[:MOST_CHARACTERS], most)
     labelled = list(_LABELLED.finditer(plain))
     if labelled and labelled[-1]["final"]:
         return _value(labelled[-1], most)
@@ -82,15 +83,20 @@ def read_score(text: str, *, most: float) -> float | None:
     return _alone(text, most)
 
 
-def short(text: str, most: int = 300) -> str:
+def excerpt(text: str, most: int = 300) -> str:
     """A judge's answer as a report shows it: on one line, at most `most` characters."""
     line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most and len(text) <= 4 * most else f"{line[: most - 3]}..."
 
 
 def _alone(text: str, most: float) -> float | None:
-    whole = _MARKS.sub("", text) if len(text) <= MOST_CHARACTERS else ""
+    whole = _plain(text, most) if len(text) <= MOST_CHARACTERS else ""
     return _value(_ALONE.fullmatch(whole), most)
+
+
+def _plain(text: str, most: float) -> str:
+    """A text without marks of emphasis; without signs of per cent too where the best score is 100."""
+    return _MARKS.sub("", text.replace("%", "") if most == 100 else text)
 
 
 def _value(found: re.Match[str] | None, most: float) -> float | None:

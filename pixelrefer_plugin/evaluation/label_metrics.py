@@ -73,25 +73,39 @@ def ssim(predictions: Sequence[str], answers: Sequence[str], encode: Encode, *, 
     return cosines if official else np.where(is_mute, 0.0, cosines)
 
 
-def label_figures(predictions: Sequence[str], answers: Sequence[str], encode: Encode) -> tuple[list[Figure], list[str]]:
+def label_figures(
+    predictions: Sequence[str | None], answers: Sequence[str], encode: Encode
+) -> tuple[list[Figure], list[str]]:
     """`ssim`, `siou` and their mean `average`, sane and official, and notes on where the two readings part.
 
     The official script prints nothing where prediction and answer are both empty: there are no official figures then,
     and a note says so. Table 8's `LVIS_Avg` of PixelRefer fits `average`.
+
+    Args:
+        predictions: what was said, None where nothing was asked: not counted.
+        answers: what is right, as many.
+        encode: as in `ssim`.
     """
     sane = _figures(predictions, answers, encode, official=False)
     try:
         official = _figures(predictions, answers, encode, official=True)
     except EvaluationError as error:
         return sane, [f"There is no official figure: {error}"]
-    silent = sum(not normalised_label(text) for text in predictions)
+    silent = sum(text is not None and not normalised_label(text) for text in predictions)
     told = f"{silent:,} of {len(predictions):,} answers are empty: SSim 0, in the official reading up to 0.3."
     return [*sane, *official], [told] if silent else []
 
 
-def _figures(predictions: Sequence[str], answers: Sequence[str], encode: Encode, *, official: bool) -> list[Figure]:
-    shared = np.array([siou(one, other, official=official) for one, other in zip(predictions, answers, strict=True)])
-    similar = ssim(predictions, answers, encode, official=official)
-    values = {"ssim": similar, "siou": shared, "average": (similar + shared) / 2}
-    reading = "official" if official else ""
-    return [Figure(name=name, values=each, reading=reading) for name, each in values.items()]
+def _figures(
+    predictions: Sequence[str | None], answers: Sequence[str], encode: Encode, *, official: bool
+) -> list[Figure]:
+    pairs = [(one, other) for one, other in zip(predictions, answers, strict=True) if one is not None]
+    shared = np.array([siou(one, other, official=official) for one, other in pairs])
+    similar = ssim([one for one, _ in pairs], [other for _, other in pairs], encode, official=official)
+    counted = np.array([text is not None for text in predictions], dtype=bool)
+    figures = []
+    for name, measured in {"ssim": similar, "siou": shared, "average": (similar + shared) / 2}.items():
+        values = np.full(len(predictions), np.nan)
+        values[counted] = measured
+        figures.append(Figure(name=name, values=values, reading="official" if official else ""))
+    return figures

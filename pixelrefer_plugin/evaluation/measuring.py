@@ -265,7 +265,8 @@ def _in_order(questions: Sequence[Question], read: Sequence[Answer], path: Path,
             raise EvaluationError(f"'{path}' has two answers to question {shown(answer.id)}. Keep one of them.")
         by_id[answer.id] = answer
     ids = [question.id for question in questions]
-    if others := [id for id in by_id if id not in set(ids)]:
+    asked = set(ids)
+    if others := [id for id in by_id if id not in asked]:
         raise EvaluationError(
             f"'{path}' has {counted(len(others), 'answer')} to what was not asked, such as {shown(others[0])}."
         )

@@ -300,7 +300,7 @@ def _gallery(report: BenchmarkReport, count: int) -> str:
 def _tile(report: BenchmarkReport, position: int) -> str:
     question = report.questions[position]
     answers = [(column.label, column.answers[position]) for column in report.columns]
-    pictures = "".join(map(_figure, thumbnails(question, answers)))
+    pictures = "".join(_figure(each, question.id) for each in thumbnails(question, answers))
     told = {"Question": _said(question.text)}
     if question.references:
         told["Expected"] = "<br>".join(map(_said, question.references[:5]))
@@ -321,9 +321,10 @@ def _given(column: Column, position: int) -> Iterator[str]:
         yield f'<br><small class="unread">{text(answer.failure, 600)}</small>'
 
 
-def _figure(each: Thumbnail) -> str:
+def _figure(each: Thumbnail, id: str) -> str:
     caption = f"<figcaption>{text(each.caption)}</figcaption>"
     if not each.url:
         return f"<figure>{caption}</figure>"
-    picture = f'<img src="{each.url}" width="{each.width}" height="{each.height}" alt="{text(each.caption)}">'
+    about = text(f"{each.caption}, question {id}", 200)
+    picture = f'<img src="{each.url}" width="{each.width}" height="{each.height}" alt="{about}">'
     return f"<figure>{picture}{caption}</figure>"

@@ -13,7 +13,7 @@ import numpy as np
 from ..contracts.benchmark import JudgeRequest, Tools
 from ..contracts.figures import Figure, Scores
 from ..errors import EvaluationError, shown
-from .judge_text import read_score, short
+from .judge_text import excerpt, read_score
 
 if TYPE_CHECKING:
     from ..contracts.questions import Answer, Question
@@ -67,7 +67,8 @@ def rubric_scores(
 ) -> Scores:
     """The figure `rubric`: the mean of the judge's scores, shown from 0 to `most`.
 
-    Answers of the judge that cannot be read are not counted, and are listed. So are questions that could not be asked.
+    Answers of the judge that cannot be read are not counted, and are listed. Questions that could not be asked are not
+    counted, and the judge does not see them.
 
     Raises:
         EvaluationError: as `rubric_requests`.
@@ -76,10 +77,9 @@ def rubric_scores(
     requests = rubric_requests(rubric, questions, answers, most=most)
     asked = [index for index, answer in enumerate(answers) if not answer.failure]
     values, unread, details = np.full(len(questions), np.nan), {}, {}
-    unread.update({answer.id: answer.failure for answer in answers if answer.failure})
     for index, said in zip(asked, tools.ask_judge([requests[index] for index in asked]), strict=True):
         id, value = questions[index].id, read_rubric_score(said, most=most)
-        details[id] = short(said)
+        details[id] = excerpt(said)
         if value is None:
             unread[id] = f"the judge gave no score from 0 to {most:g}: {shown(said)}"
         else:

@@ -17,6 +17,7 @@ from .resampling import Difference, Estimate
 
 LEAST_WIDTH = 60
 _MOST_NOTES = _MOST_PUBLISHED = 12
+_MOST_GROUPS = 24
 _MOST_CHARACTERS = 300  # of a note or a name
 
 
@@ -74,7 +75,8 @@ def _rows(report: BenchmarkReport) -> Iterator[Sequence[str]]:
 def _groups(report: BenchmarkReport, scale: float) -> Iterator[Sequence[str]]:
     mains = [column.result.main for column in report.columns]
     for split in dict.fromkeys(name for main in mains for name in main.groups):
-        for group in dict.fromkeys(name for main in mains for name in main.groups.get(split, ())):
+        groups = list(dict.fromkeys(name for main in mains for name in main.groups.get(split, ())))
+        for group in groups[:_MOST_GROUPS]:
             found = [main.groups.get(split, {}).get(group) for main in mains]
             counted = max(each.counted for each in found if each)
             apart = [each.groups.get(split, {}).get(group) for each in report.comparisons]
@@ -83,6 +85,8 @@ def _groups(report: BenchmarkReport, scale: float) -> Iterator[Sequence[str]]:
                 *(_cell(each, scale) for each in found),
                 *(_apart(each, scale) for each in apart),
             ]
+        if len(groups) > _MOST_GROUPS:
+            yield [f"  ... and {len(groups) - _MOST_GROUPS:,} more groups"]
 
 
 def _cell(estimate: Estimate | None, scale: float) -> str:

@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -145,5 +146,9 @@ def _content(content: Any) -> Any:
 def _part(part: Mapping[str, Any]) -> Mapping[str, Any]:
     if part.get("type") != "image_url":
         return part
-    url = part["image_url"]["url"]
-    return {**part, "image_url": {**part["image_url"], "url": f"sha256:{hashlib.sha256(url.encode()).hexdigest()}"}}
+    return {**part, "image_url": {**part["image_url"], "url": f"sha256:{_sha256(part['image_url']['url'])}"}}
+
+
+@lru_cache(maxsize=8)  # several requests in a row show one picture
+def _sha256(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()

@@ -200,8 +200,11 @@ class Judge:
             f"question {shown(each.request.id)}, {each.request.part}: {faults[each.key].message.rstrip('.')}"
             for each in unanswered
         )
-        where = f"in '{self.answers.path}'" if self.answers.path else "in memory"
-        return (
-            f"{left:,} of {counted(total, 'answer')} of judge '{self.name}' at {self.server} are missing: {told}. "
-            f"The others are kept {where}: once that is mended, the same command asks for the missing ones alone."
+        kept = (
+            f"The others are kept in '{self.answers.path}': once that is mended, the same command asks for the missing "
+            "ones alone."
+            if self.answers.path
+            else "With --judge-cache FILE those that come are kept."
         )
+        whose = f"judge '{self.name}' at {self.server}"
+        return f"{left:,} of {counted(total, 'answer')} of {whose} are missing: {told}. {kept}"

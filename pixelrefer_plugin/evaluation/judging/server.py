@@ -147,7 +147,7 @@ class JudgeServer:
             extra = self.options_of(request)
             with completions.create(model=self.model, messages=list(request.messages), extra_body=extra) as response:  # type: ignore[arg-type]
                 body = self._body(response)
-        return _reply(self._without_key(body))
+        return read_reply(self._without_key(body))
 
     def _body(self, response: Any) -> str:
         """The text of a reply, which may not take longer or be larger than allowed."""
@@ -230,8 +230,12 @@ def _body_of(error: openai.APIStatusError) -> str:
     return text_of(said if said else error.message)
 
 
-def _reply(body: str) -> Reply:
-    """The answer in a chat completion."""
+def read_reply(body: str) -> Reply:
+    """The answer in the body of a reply, which may be any text.
+
+    Raises:
+        Fault: it is no chat completion, or its answer is no text.
+    """
     try:
         value = json.loads(body)
         message = value["choices"][0]["message"]
