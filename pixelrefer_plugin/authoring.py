@@ -115,9 +115,13 @@ if TYPE_CHECKING:
     from .evaluation.mask_metrics import overlap as overlap
     from .evaluation.mask_metrics import region_similarity as region_similarity
     from .evaluation.mask_metrics import without as without
+    from .evaluation.official_records import matched as matched
+    from .evaluation.official_records import official_records as official_records
+    from .evaluation.official_records import text_in as text_in
     from .evaluation.official_text import official_file as official_file
     from .evaluation.official_text import official_text as official_text
     from .evaluation.questions import questions_of as questions_of
+    from .evaluation.questions import with_unique_ids as with_unique_ids
     from .evaluation.revos_metrics import official_accuracy_and_robustness as official_accuracy_and_robustness
     from .evaluation.revos_metrics import pixel_accuracy as pixel_accuracy
     from .evaluation.revos_metrics import robustness as robustness

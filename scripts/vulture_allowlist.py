@@ -8,6 +8,7 @@ _.register_adapters
 _.register_backbones
 _.register_region_sources
 _.register_data_formats
+_.register_benchmarks
 _.describe
 _.quickstart
 

@@ -137,13 +137,19 @@ def test_letters_and_texts_are_those_that_are_offered():
         (["A. a lamp", "B. a rope"], ["a lamp", "a rope"]),
         (["A) a lamp", "B) a rope"], ["a lamp", "a rope"]),
         (["a lamp", " a rope\n"], ["a lamp", "a rope"]),
-        (["(B) a lamp", "(A) a rope"], ["(B) a lamp", "(A) a rope"]),
+        (["(B) a lamp", "(C) a rope"], ["(B) a lamp", "(C) a rope"]),
         (["(A) a lamp", "a rope"], ["(A) a lamp", "a rope"]),
         (["(A)", "(B)"], ["", ""]),
     ],
 )
 def test_labels_are_taken_off_where_all_options_have_theirs(options, texts):
     assert option_texts(options) == dict(zip(string.ascii_uppercase, texts, strict=False))
+
+
+def test_options_have_the_letters_of_their_labels():
+    assert option_texts(["(B) a lamp", "(A) a rope"]) == {"B": "a lamp", "A": "a rope"}
+    assert read_choice("a lamp", ["(B) a lamp", "(A) a rope"]) == "B"
+    assert option_texts(["(B) a lamp", "(B) a rope"]) == {"A": "(B) a lamp", "B": "(B) a rope"}
 
 
 @pytest.mark.parametrize("options", [[], ["a"] * 27, "abc"])

@@ -206,6 +206,8 @@ def test_builtin_plugins_come_in_by_entry_points():
         "llava_onevision": "backbone",
         "qwen2_5_vl": "backbone",
         "videollama3": "backbone",
+        "pope": "benchmark",
+        "videorefer_q": "benchmark",
     }
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from videos import HW, grey_frames, indices_of, remux, set_display_matrix, truncate, write_video
 
 from pixelrefer_plugin.errors import PixelReferError, VideoError
-from pixelrefer_plugin.media.video import FrameSampling, frame_at, frame_times, load_video
+from pixelrefer_plugin.media.video import ClipSampling, FrameSampling, frame_at, frame_times, load_video
 
 BEDROOM = Path(__file__).parents[2] / "shared/data/bedroom"
 GOP = {"g": "6", "bf": "2"}
@@ -488,3 +488,42 @@ def test_hostile_bytes_give_a_video_or_our_error(tmp_path, name):
         path.write_bytes(damaged)
         with contextlib.suppress(PixelReferError):
             load_video(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        ({"start_s": 1.0}, [4, 5, 6, 7, 8, 9]),
+        ({"start_s": 1.1}, [4, 5, 6, 7, 8, 9]),  # the frame that is on screen then is in it
+        ({"start_s": 1, "end_s": 1.5}, [4, 5]),
+        ({"end_s": 0.6}, [0, 1, 2]),
+        ({"start_s": 0.3, "end_s": 0.4}, [1]),
+        ({"start_s": 1.0, "end_s": 99}, [4, 5, 6, 7, 8, 9]),
+        ({"start_s": 1.0, "num_frames": 2}, [4, 9]),
+        ({"start_s": 0.5, "num_frames": None, "fps": 1.0}, [2, 6]),
+        ({"start_s": 0.5, "num_frames": None, "fps": 4.0, "max_frames": 2}, [2, 9]),
+    ],
+)
+def test_frames_are_sampled_of_a_part(options, chosen):
+    times_s = [index / 4 for index in range(10)]
+    assert ClipSampling(**{"num_frames": 16} | options).choose(times_s) == chosen
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start_s": -1.0}, "begins and ends at seconds >= 0, got -1.0"),
+        ({"end_s": float("nan")}, "seconds >= 0, got nan"),
+        ({"start_s": 10**400}, "seconds >= 0, got 1000"),
+        ({"start_s": "1"}, "seconds >= 0, got '1'"),
+        ({"start_s": True}, "seconds >= 0, got True"),
+        ({"start_s": 1.0, "end_s": 1.0}, "must end after it begins, got 1 to 1 s"),
+        ({"fps": 0}, "FrameSampling.fps must be a finite number > 0"),
+    ],
+)
+def test_a_part_that_is_none_is_refused(options, message):
+    with pytest.raises(VideoError, match=message):
+        ClipSampling(**options)
+    with pytest.raises(VideoError, match="No frame is on screen at 2.5 s"):
+        ClipSampling(start_s=2.5).choose([index / 4 for index in range(10)])

@@ -35,16 +35,14 @@ the decoder."""
 PART_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "text": (),
     "image": ("min_pixels", "max_pixels"),
-    "video": ("fps", "times_s", "sample_fps", "nframes", "max_frames"),
+    "video": ("fps", "times_s", "sample_fps", "nframes", "max_frames", "video_start", "video_end"),
 }
 """The keys that a content part may have beside `type` and the one of its kind, by that kind."""
 
 # Keys that messages for other programs carry, which would change the question if they were passed over.
 _AREA_OF_VIDEO = "Size the frames by the processor's own options, videos_kwargs={...}, or leave it out."
 _SIDES = "Bound a picture's area with max_pixels and min_pixels, or resize it first."
-_CUT = "Cut the video first: ffmpeg -ss START -to END -i IN OUT."
 _HINTS = {
-    **dict.fromkeys(("video_start", "video_end"), _CUT),
     **dict.fromkeys(("resized_height", "resized_width"), _SIDES),
     **dict.fromkeys(("total_pixels", "max_pixels", "min_pixels"), _AREA_OF_VIDEO),
     "min_frames": "Give nframes, or sampling=FrameSampling(...).",

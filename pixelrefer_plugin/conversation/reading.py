@@ -30,7 +30,7 @@ from ..contracts.messages import (
 from ..contracts.samples import Medium, medium_of
 from ..errors import FrameError, ImageError, Place, PromptError, VideoError, placed, shown
 from ..media.images import load_image
-from ..media.video import FrameSampling, Video, VideoSource, frame_times, load_video
+from ..media.video import ClipSampling, FrameSampling, Video, VideoSource, frame_times, load_video
 from ..regions.region import Region, VideoRegion
 from .memory import MemoryObject, ObjectMemory
 from .sample import PromptStyle, ReadSample, WrittenRegion
@@ -385,7 +385,8 @@ def video_options(
     """How the content part of a video wants it read: which frames, and what `load_video` is told of its times.
 
     `nframes` and `max_frames` are of the sampling. So is `fps` of a file, which has its own times; of frames it is the
-    rate at which they follow each other, as `sample_fps` is.
+    rate at which they follow each other, as `sample_fps` is. `video_start` and `video_end`, in seconds, have frames
+    sampled between them alone; frames that regions name may lie outside.
 
     Args:
         part: the content part.
@@ -414,6 +415,15 @@ def video_options(
         sampling = FrameSampling(fps=given.pop("fps"), max_frames=most or sampling.max_frames)
     elif most is not None:
         sampling = replace(sampling, max_frames=most)
+    start_s, end_s = given.pop("video_start", None), given.pop("video_end", None)
+    if start_s is not None or end_s is not None:
+        sampling = ClipSampling(
+            sampling.num_frames,
+            sampling.fps,
+            sampling.max_frames,
+            start_s=0.0 if start_s is None else start_s,
+            end_s=end_s,
+        )
     return sampling, given
 
 

@@ -9,12 +9,13 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from ..errors import EvaluationError, did_you_mean, shown
 
 ChoiceReading = Literal["default", "pixelrefer", "unipixel", "mvbench"]
 YesNoReading = Literal["default", "pope"]
+UNIPIXEL: Final = "unipixel"
 
 _LETTERS = string.ascii_uppercase
 _LABELLED = re.compile(r"\s*\(?([A-Za-z])[).:](?:\s+|$)(.*)", re.DOTALL)
@@ -23,15 +24,15 @@ _LABELLED = re.compile(r"\s*\(?([A-Za-z])[).:](?:\s+|$)(.*)", re.DOTALL)
 def option_texts(options: Sequence[str]) -> dict[str, str]:
     """The letter of each option and its text, in order: `(A) a lamp`, `A. a lamp` and `a lamp` are option A.
 
-    A label is taken off where all options have theirs, in order.
+    Options have the letters that they are labelled with, where all have a label.
 
     Raises:
         EvaluationError: there is no option, or there are more than 26.
     """
     _require_countable(options)
     labelled = [_LABELLED.match(option) for option in options]
-    letters = "".join(each[1].upper() for each in labelled if each)
-    if letters == _LETTERS[: len(options)]:
+    letters = [each[1].upper() for each in labelled if each]
+    if sorted(letters) == list(_LETTERS[: len(options)]):
         return {letter: each[2].strip() for letter, each in zip(letters, labelled, strict=True) if each}
     return {letter: option.strip() for letter, option in zip(_LETTERS, options, strict=False)}
 

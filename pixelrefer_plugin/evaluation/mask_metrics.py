@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import PixelReferError, RegionError, shown
 from ..regions.mask import RegionMask
-from .choices import read_choice
+from .choices import UNIPIXEL, read_choice
 
 Mask = np.ndarray | RegionMask | None
 
@@ -432,7 +432,7 @@ def _volume_scores(result: PixelQAResult) -> list[VideoScore]:
 
 def _choice(result: PixelQAResult, reading: Literal["default", "official"]) -> str | None:
     options = result.options or [""] * 26
-    return read_choice(result.given, options, "unipixel" if reading == "official" else reading)
+    return read_choice(result.given, options, UNIPIXEL if reading == "official" else reading)
 
 
 def _expected_choice(result: PixelQAResult) -> str:

@@ -10,7 +10,7 @@ import math
 import mimetypes
 import os
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,6 +33,7 @@ FOLDER_FPS = 1.0
 """How fast the frames of a folder are taken to follow each other, where nothing says so."""
 
 _LONGEST_NAME = 48  # characters of a video's name in its repr
+_LATEST_S = 1e9  # when a part of a video may begin or end
 _ROUNDING_S = 1e-6  # k / fps and a frame's own time differ in the last digits of a float
 
 
@@ -96,6 +97,43 @@ class FrameSampling:
         first_ticks = np.ceil((starts_s - _ROUNDING_S) * min(self.fps, 1 / _ROUNDING_S))
         chosen = np.flatnonzero(np.diff(first_ticks) > 0).tolist()
         return chosen if len(chosen) <= self.max_frames else _spread(len(times_s), self.max_frames)
+
+
+@dataclass(frozen=True)
+class ClipSampling(FrameSampling):
+    """Frames of a part of a video, as `FrameSampling` chooses them of a whole one.
+
+    Attributes:
+        start_s: when the part begins, in seconds from the first frame; the frame that is on screen then is in it.
+        end_s: when it ends; a frame that is first shown then is not in it. None: with the video.
+
+    Raises:
+        VideoError: as `FrameSampling`; or the times are no numbers, or the part ends before it begins.
+    """
+
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("start_s", "end_s"):
+            value = getattr(self, name)
+            is_number = isinstance(value, float | np.floating) or _is_integer(value)
+            if value is not None and not (is_number and 0 <= value < _LATEST_S):
+                raise VideoError(f"A part of a video begins and ends at seconds >= 0, got {shown(value)}.")
+        if self.end_s is not None and self.end_s <= self.start_s:
+            raise VideoError(f"A part of a video must end after it begins, got {self.start_s:g} to {self.end_s:g} s.")
+
+    def choose(self, times_s: Sequence[float]) -> list[int]:
+        """As `FrameSampling.choose`, of the part's frames alone.
+
+        Raises:
+            VideoError: the video is over before the part begins.
+        """
+        first = frame_at(times_s, self.start_s)
+        last = len(times_s) if self.end_s is None else bisect_left(times_s, self.end_s - _ROUNDING_S)
+        part_s = [each - times_s[first] for each in times_s[first : max(last, first + 1)]]
+        return [first + index for index in super().choose(part_s)]
 
 
 @dataclass(frozen=True, eq=False)

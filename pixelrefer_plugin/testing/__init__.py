@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .pairs import make_pair as make_pair
     from .pictures import TINY_HW as TINY_HW
     from .pictures import write_tiny_picture as write_tiny_picture
+    from .pictures import write_tiny_video as write_tiny_video
     from .region_source_checks import REGION_SOURCE_CHECKS as REGION_SOURCE_CHECKS
     from .region_source_checks import SourceCase as SourceCase
     from .region_source_checks import check_region_source as check_region_source

@@ -1,0 +1,94 @@
+"""Records of a benchmark's official files, and of the files that other systems write about them.
+
+It knows JSON and questions; no benchmark.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..contracts.benchmark import BenchmarkFile
+from ..contracts.questions import Question
+from ..data.records import JsonRecords
+from ..errors import DataError, EvaluationError, SampleError, shown
+
+Key = Callable[[Mapping[str, Any]], Hashable]
+
+
+def official_records(folder: str | os.PathLike[str], file: BenchmarkFile) -> JsonRecords:
+    """The records of an official file, JSON Lines or a JSON array.
+
+    Args:
+        folder: of the benchmark.
+        file: the file.
+
+    Raises:
+        DataError: it is missing or no such file; the message says what it is and where it comes from.
+    """
+    path = Path(folder) / file.path
+    try:
+        return JsonRecords(path)
+    except DataError as error:
+        raise DataError(f"{str(error).rstrip('.')}. It is expected below '{folder}': {file.about}") from error
+
+
+def matched(
+    path: str | os.PathLike[str], questions: Sequence[Question], *, of_record: Key, of_question: Callable[..., Hashable]
+) -> Iterator[tuple[Mapping[str, Any], Question, str]]:
+    """The records of a file that others wrote, each with the question that it is about and what to call it.
+
+    Several questions of one key, and several records of it, go together in their order.
+
+    Args:
+        path: of the file, JSON Lines or a JSON array.
+        questions: those of the benchmark.
+        of_record: the key of a record, an object.
+        of_question: the key of a question.
+
+    Raises:
+        EvaluationError: the file cannot be read, a record is no object, is about no question, or is one too many.
+    """
+    waiting: dict[Hashable, list[Question]] = {}
+    for question in questions:
+        waiting.setdefault(of_question(question), []).append(question)
+    left = {key: iter(found) for key, found in waiting.items()}
+    for record, where in _objects(path):
+        key = of_record(record)
+        if key not in left:
+            raise EvaluationError(f"{where} is about no question of the benchmark: there is none of {shown(key)}.")
+        next_one = next(left[key], None)
+        if next_one is None:
+            raise EvaluationError(
+                f"{where} is one too many: the benchmark asks {len(waiting[key])} time(s) about {shown(key)}. Were "
+                "files of several runs, or the parts of a file and their sum, put together?"
+            )
+        yield record, next_one, where
+
+
+def text_in(record: Mapping[str, Any], key: str, where: str) -> str:
+    """A text of a record.
+
+    Raises:
+        EvaluationError: there is none.
+    """
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise EvaluationError(f"{where}: '{key}' must be a text, got {shown(value)}.")
+    return value
+
+
+def _objects(path: str | os.PathLike[str]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    try:
+        records = JsonRecords(path)
+        for index in range(len(records)):
+            record = records[index]
+            if not isinstance(record, Mapping):
+                raise EvaluationError(f"{records.where(index)} must be an object, got {shown(record)}.")
+            yield record, records.where(index)
+    except SampleError as error:
+        raise EvaluationError(str(error)) from error
+    except DataError as error:
+        raise EvaluationError(f"The file cannot be read: {error}") from error
