@@ -293,6 +293,12 @@ def _for_base(model: str, opened: Sequence[OpenBenchmark]) -> list[OpenBenchmark
 )
 @click.option("--partial", is_flag=True, help="Score the questions that all files answer, where answers are missing.")
 @click.option("--out", metavar="DIR", type=WRITTEN, help="Folder for report.json and report.html.")
+@click.option(
+    "--export",
+    metavar="DIR",
+    type=WRITTEN,
+    help="Write the answers into a new folder as the benchmark's server wants them, and score nothing.",
+)
 @data_option
 @benchmark_setting_option
 @judge_options
@@ -304,6 +310,7 @@ def score(
     answers_format: str | None,
     partial: bool,
     out: Path | None,
+    export: Path | None,
     data: Path | None,
     settings: Settings,
     gallery: int,
@@ -319,8 +326,9 @@ def score(
     Example:
       pixelrefer score lvis runs/street/scores/lvis/answers.jsonl --data benchmarks
       pixelrefer score lvis before=a.jsonl after=b.jsonl --data benchmarks --out runs/compared
+      pixelrefer score ref_youtube_vos a.jsonl --data benchmarks --export runs/submission
     """
-    from ..evaluation.measuring import AnswerFile, missing_tools, require_needs, score_files
+    from ..evaluation.measuring import AnswerFile, export_files, missing_tools, require_needs, score_files
 
     if out is not None:
         require_writable_folder(out)
@@ -330,6 +338,10 @@ def score(
         AnswerFile(label, file.path, answers_format or "")
         for label, file in zip(_labels(answers), answers, strict=True)
     ]
+    if export is not None:
+        export_files(opened, files, export)
+        click.echo(f"answers: {export}")
+        return
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     scorer = open_scorer(judge_cache=judge_cache or (out / JUDGE_CACHE if out else None), **judge)

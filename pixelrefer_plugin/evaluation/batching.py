@@ -58,8 +58,8 @@ def batches_of(questions: Sequence[Question], is_there: np.ndarray, batch_size: 
         if is_there[start:end].all():
             continue
         found = [_asked(questions, place) for place in range(start, end)]
-        for kind in (None, False, True):
-            alike = [each for each in found if _kind(each) is kind]
+        for kind in (None, (False, False), (True, False), (True, True)):
+            alike = [each for each in found if _kind(each) == kind]
             alike.sort(key=lambda each: (-each.length, each.place))  # what takes most memory comes first
             for first in range(0, len(alike), batch_size):
                 batch = [each for each in alike[first : first + batch_size] if not is_there[each.place]]
@@ -67,9 +67,10 @@ def batches_of(questions: Sequence[Question], is_there: np.ndarray, batch_size: 
                     yield batch
 
 
-def _kind(asked: Asked) -> bool | None:
-    """Whether it asks for masks; None where it cannot be read."""
-    return None if asked.question is None else asked.question.segment
+def _kind(asked: Asked) -> tuple[bool, bool] | None:
+    """Whether it asks for masks, and whether in two passes; None where it cannot be read."""
+    question = asked.question
+    return None if question is None else (question.segment or question.localize, question.localize)
 
 
 def _asked(questions: Sequence[Question], place: int) -> Asked:

@@ -39,8 +39,9 @@ def told(spec: BenchmarkSpec, *, width: int) -> str:
 
 
 def options_of(config: type[Any]) -> dict[str, tuple[Any, str]]:
-    """The default of each option, and what the docstring of its class says about it."""
-    about = dict(_documented(inspect.getdoc(config) or ""))
+    """The default of each option, and what the docstring of its class, or of a class that it is made from, says."""
+    docstrings = [each.__dict__.get("__doc__") or "" for each in reversed(config.__mro__)]
+    about = {name: text for each in docstrings for name, text in _documented(inspect.cleandoc(each))}
     return {
         field.name: (
             field.default if field.default_factory is dataclasses.MISSING else field.default_factory(),

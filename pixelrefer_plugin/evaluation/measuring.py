@@ -311,6 +311,31 @@ def score_files(
     return scorer.report(found, columns, asked_of=fewer, why_fewer="the others are not answered in every file")
 
 
+def export_files(opened: OpenBenchmark, files: Sequence[AnswerFile], folder: Path) -> None:
+    """Write answers as the benchmark's server, or other code that scores it, wants them.
+
+    Args:
+        opened: the benchmark.
+        files: one, with an answer to each question.
+        folder: where to; it may be there if it is empty.
+
+    Raises:
+        EvaluationError: as `read_answer_file`; or the benchmark exports nothing, there are several files, or the folder
+            is not empty.
+    """
+    name = opened.spec.name
+    if opened.spec.export is None:
+        raise EvaluationError(f"Benchmark '{name}' has no other form of answers to export. Leave --export out.")
+    if len(files) != 1:
+        raise EvaluationError(f"One file of answers can be exported, got {len(files)}. Give each a folder of its own.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise EvaluationError(f"'{folder}' is there and not empty. Export into a new folder.")
+    answers = read_answer_file(opened, files[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    with in_plugin("benchmark", name, "export"):
+        opened.spec.export(opened.config, opened.questions, answers, folder)
+
+
 def _answered_by_all(
     opened: OpenBenchmark, sets: Sequence[Sequence[Answer]]
 ) -> tuple[OpenBenchmark, list[list[Answer]]]:
