@@ -42,16 +42,16 @@ if TYPE_CHECKING:
     from .errors import SpliceError as SpliceError
     from .errors import TrainingError as TrainingError
     from .errors import VideoError as VideoError
-    from .evaluation.evaluate import evaluate as evaluate
-    from .evaluation.evaluate import score_answers as score_answers
     from .evaluation.judging import Judge as Judge
-    from .evaluation.mask_metrics import MaskScores as MaskScores
-    from .evaluation.mask_metrics import PixelQAResult as PixelQAResult
-    from .evaluation.mask_metrics import boundary_accuracy as boundary_accuracy
-    from .evaluation.mask_metrics import j_and_f as j_and_f
-    from .evaluation.mask_metrics import pixel_qa_score as pixel_qa_score
-    from .evaluation.mask_metrics import region_similarity as region_similarity
-    from .evaluation.predict_files import predict as predict
+    from .evaluation.metrics.masks import MaskScores as MaskScores
+    from .evaluation.metrics.masks import PixelQAResult as PixelQAResult
+    from .evaluation.metrics.masks import boundary_accuracy as boundary_accuracy
+    from .evaluation.metrics.masks import j_and_f as j_and_f
+    from .evaluation.metrics.masks import pixel_qa_score as pixel_qa_score
+    from .evaluation.metrics.masks import region_similarity as region_similarity
+    from .evaluation.predicting.predict import predict as predict
+    from .evaluation.scoring.evaluate import evaluate as evaluate
+    from .evaluation.scoring.evaluate import score_answers as score_answers
     from .masks.objects import GeneratedMasks as GeneratedMasks
     from .media.images import load_image as load_image
     from .media.video import FrameSampling as FrameSampling

@@ -103,40 +103,40 @@ if TYPE_CHECKING:
     from .errors import SourceError as SourceError
     from .errors import VideoError as VideoError
     from .errors import shown as shown
-    from .evaluation.answer_masks import mask_of as mask_of
-    from .evaluation.answer_masks import masks_on as masks_on
-    from .evaluation.caption_metrics import CAPTION_METRICS as CAPTION_METRICS
-    from .evaluation.caption_metrics import CaptionMetric as CaptionMetric
-    from .evaluation.caption_metrics import CaptionPair as CaptionPair
-    from .evaluation.caption_metrics import caption_figures as caption_figures
-    from .evaluation.caption_metrics import first_words as first_words
-    from .evaluation.caption_tokens import Tokens as Tokens
-    from .evaluation.choices import option_texts as option_texts
-    from .evaluation.choices import read_choice as read_choice
-    from .evaluation.choices import read_yes_no as read_yes_no
-    from .evaluation.judge_text import excerpt as excerpt
-    from .evaluation.judge_text import json_objects as json_objects
-    from .evaluation.judge_text import read_number as read_number
-    from .evaluation.judge_text import read_score as read_score
-    from .evaluation.label_metrics import label_figures as label_figures
-    from .evaluation.mask_metrics import Overlap as Overlap
-    from .evaluation.mask_metrics import boundary_accuracy as boundary_accuracy
-    from .evaluation.mask_metrics import box_iou as box_iou
-    from .evaluation.mask_metrics import box_without_specks as box_without_specks
-    from .evaluation.mask_metrics import overlap as overlap
-    from .evaluation.mask_metrics import region_similarity as region_similarity
-    from .evaluation.mask_metrics import without as without
+    from .evaluation.asking.questions import questions_of as questions_of
+    from .evaluation.asking.questions import with_unique_ids as with_unique_ids
+    from .evaluation.judging.pictures import picture_part as picture_part
+    from .evaluation.judging.text import excerpt as excerpt
+    from .evaluation.judging.text import json_objects as json_objects
+    from .evaluation.judging.text import read_number as read_number
+    from .evaluation.judging.text import read_score as read_score
+    from .evaluation.metrics.caption_tokens import Tokens as Tokens
+    from .evaluation.metrics.captions import CAPTION_METRICS as CAPTION_METRICS
+    from .evaluation.metrics.captions import CaptionMetric as CaptionMetric
+    from .evaluation.metrics.captions import CaptionPair as CaptionPair
+    from .evaluation.metrics.captions import caption_figures as caption_figures
+    from .evaluation.metrics.captions import first_words as first_words
+    from .evaluation.metrics.choices import option_texts as option_texts
+    from .evaluation.metrics.choices import read_choice as read_choice
+    from .evaluation.metrics.choices import read_yes_no as read_yes_no
+    from .evaluation.metrics.labels import label_figures as label_figures
+    from .evaluation.metrics.masks import Overlap as Overlap
+    from .evaluation.metrics.masks import boundary_accuracy as boundary_accuracy
+    from .evaluation.metrics.masks import box_iou as box_iou
+    from .evaluation.metrics.masks import box_without_specks as box_without_specks
+    from .evaluation.metrics.masks import overlap as overlap
+    from .evaluation.metrics.masks import region_similarity as region_similarity
+    from .evaluation.metrics.masks import without as without
+    from .evaluation.metrics.revos import official_accuracy_and_robustness as official_accuracy_and_robustness
+    from .evaluation.metrics.revos import pixel_accuracy as pixel_accuracy
+    from .evaluation.metrics.revos import robustness as robustness
     from .evaluation.official_records import matched as matched
     from .evaluation.official_records import official_records as official_records
     from .evaluation.official_records import text_in as text_in
     from .evaluation.official_text import official_file as official_file
     from .evaluation.official_text import official_text as official_text
-    from .evaluation.pictures_for_judges import picture_part as picture_part
-    from .evaluation.questions import questions_of as questions_of
-    from .evaluation.questions import with_unique_ids as with_unique_ids
-    from .evaluation.revos_metrics import official_accuracy_and_robustness as official_accuracy_and_robustness
-    from .evaluation.revos_metrics import pixel_accuracy as pixel_accuracy
-    from .evaluation.revos_metrics import robustness as robustness
+    from .evaluation.predicting.answer_masks import mask_of as mask_of
+    from .evaluation.predicting.answer_masks import masks_on as masks_on
     from .files import open_regular as open_regular
     from .hookspecs import hookimpl as hookimpl
     from .json_text import parse_json as parse_json

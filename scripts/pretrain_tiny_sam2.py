@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 from transformers import Sam2VideoModel
 
 from pixelrefer_plugin.authoring import MaskTargets
-from pixelrefer_plugin.evaluation.mask_metrics import MaskScores
+from pixelrefer_plugin.evaluation.metrics.masks import MaskScores
 from pixelrefer_plugin.quickstart.scenes import Scene, Split, make_scene
 
 PICTURE_PX = 128

@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 
 from pixelrefer_plugin import RegionDataset
-from pixelrefer_plugin.evaluation.asking import ModelEngine
-from pixelrefer_plugin.evaluation.predict import answer_questions
-from pixelrefer_plugin.evaluation.question_file import FileQuestions
+from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
+from pixelrefer_plugin.evaluation.asking.question_file import FileQuestions
+from pixelrefer_plugin.evaluation.predicting.answering import answer_questions
 from pixelrefer_plugin.testing import make_pair
 
 

@@ -5,7 +5,7 @@ from conftest import picture, user
 from pixelrefer_plugin import Region, RegionSample
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.errors import EvaluationError, JudgeError
-from pixelrefer_plugin.evaluation.asking import ModelEngine
+from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
 from pixelrefer_plugin.testing import make_pair
 
 

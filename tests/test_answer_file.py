@@ -7,7 +7,7 @@ import pytest
 
 from pixelrefer_plugin import EvaluationError, Region, RegionSample, VideoRegion
 from pixelrefer_plugin.contracts.questions import Answer, Question
-from pixelrefer_plugin.evaluation.answer_file import answer_line, failure_line, read_answers
+from pixelrefer_plugin.evaluation.predicting.answer_file import answer_line, failure_line, read_answers
 
 RLE = {"size": [4, 6], "counts": [9, 3, 12]}
 

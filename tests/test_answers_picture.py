@@ -14,8 +14,8 @@ from pixelrefer_plugin.data import preview
 from pixelrefer_plugin.evaluation import answers_picture
 from pixelrefer_plugin.evaluation.answers import ObjectScore, ScoredAnswer
 from pixelrefer_plugin.evaluation.answers_picture import draw_answers
-from pixelrefer_plugin.evaluation.mask_metrics import Overlap
-from pixelrefer_plugin.evaluation.questions import questions_of
+from pixelrefer_plugin.evaluation.asking.questions import questions_of
+from pixelrefer_plugin.evaluation.metrics.masks import Overlap
 
 HW = (48, 64)
 PICTURE = {"type": "image", "image": Image.fromarray(picture(*HW))}

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from pixelrefer_plugin.errors import EvaluationError
-from pixelrefer_plugin.evaluation import extra, java
-from pixelrefer_plugin.evaluation.caption_metrics import (
+from pixelrefer_plugin.evaluation.metrics import extra, java
+from pixelrefer_plugin.evaluation.metrics.caption_tokens import tokenized
+from pixelrefer_plugin.evaluation.metrics.captions import (
     CAPTION_METRICS,
     CaptionPair,
     caption_figures,
     first_words,
 )
-from pixelrefer_plugin.evaluation.caption_tokens import tokenized
-from pixelrefer_plugin.evaluation.meteor import meteor_scores, meteor_statistics
+from pixelrefer_plugin.evaluation.metrics.meteor import meteor_scores, meteor_statistics
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "evaluation" / "golden" / "captions.json"
 OFFICIAL = {"bleu_1": "Bleu_1", "bleu_2": "Bleu_2", "bleu_3": "Bleu_3", "bleu_4": "Bleu_4"} | {

@@ -9,8 +9,8 @@ from PIL import Image
 from pixelrefer_plugin import attach, get_backbone
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.contracts.questions import Question
-from pixelrefer_plugin.evaluation.answer_file import read_answers
-from pixelrefer_plugin.evaluation.asking import ModelEngine
+from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
+from pixelrefer_plugin.evaluation.predicting.answer_file import read_answers
 
 
 @pytest.fixture(scope="module")

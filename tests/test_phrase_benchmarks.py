@@ -11,8 +11,8 @@ import pytest
 
 from pixelrefer_plugin.contracts.questions import Answer
 from pixelrefer_plugin.errors import DataError, EvaluationError, JudgeError, PixelReferError
-from pixelrefer_plugin.evaluation import java
-from pixelrefer_plugin.evaluation.asking import ModelEngine
+from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
+from pixelrefer_plugin.evaluation.metrics import java
 from pixelrefer_plugin.plugins import get_benchmark
 from pixelrefer_plugin.testing import TINY_HW, OfflineTools, check_benchmark
 

@@ -12,7 +12,7 @@ from pixelrefer_plugin import PixelQAResult, Region, VideoRegion, pixel_qa_score
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.errors import DataError, PixelReferError, PromptError
-from pixelrefer_plugin.evaluation.asking import ModelEngine
+from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
 from pixelrefer_plugin.plugins import get_benchmark
 from pixelrefer_plugin.testing import TINY_HW, make_pair
 

@@ -16,10 +16,10 @@ from training_runs import in_processes
 from pixelrefer_plugin import EvaluationError, PixelReferError, PromptError, Region, RegionSample, SampleError
 from pixelrefer_plugin import predict as predict_files
 from pixelrefer_plugin.contracts.questions import Answer, Question
-from pixelrefer_plugin.evaluation.answer_file import answer_line, read_answers
-from pixelrefer_plugin.evaluation.asking import ModelEngine
-from pixelrefer_plugin.evaluation.batching import batches_of
-from pixelrefer_plugin.evaluation.predict import answer_questions
+from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
+from pixelrefer_plugin.evaluation.predicting.answer_file import answer_line, read_answers
+from pixelrefer_plugin.evaluation.predicting.answering import answer_questions
+from pixelrefer_plugin.evaluation.predicting.batching import batches_of
 from pixelrefer_plugin.testing import make_pair
 
 

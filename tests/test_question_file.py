@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pixelrefer_plugin import DataError, EvaluationError, Region, RegionDataset, SampleError, VideoRegion
-from pixelrefer_plugin.evaluation.question_file import Asking, FileQuestions, data_files, open_files
+from pixelrefer_plugin.evaluation.asking.question_file import Asking, FileQuestions, data_files, open_files
 
 BOX, OTHER = {"box": [1, 1, 9, 9]}, {"box": [4, 4, 20, 20]}
 

@@ -18,11 +18,11 @@ from pixelrefer_plugin.contracts.figures import Figure, Scores
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.errors import EvaluationError
-from pixelrefer_plugin.evaluation.page import page_of, save_page
-from pixelrefer_plugin.evaluation.pictures import THUMBNAIL_PX, thumbnails
-from pixelrefer_plugin.evaluation.report import BenchmarkReport, Column, Report, best_and_worst
-from pixelrefer_plugin.evaluation.scoring import score
-from pixelrefer_plugin.evaluation.table import table_of
+from pixelrefer_plugin.evaluation.reports.page import page_of, save_page
+from pixelrefer_plugin.evaluation.reports.pictures import THUMBNAIL_PX, thumbnails
+from pixelrefer_plugin.evaluation.reports.report import BenchmarkReport, Column, Report, best_and_worst
+from pixelrefer_plugin.evaluation.reports.table import table_of
+from pixelrefer_plugin.evaluation.scoring.scoring import score
 from pixelrefer_plugin.regions.region import Region, VideoRegion
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"' & \x1b[31m\u202eevil \ud800 </dd></html>"

@@ -5,8 +5,8 @@ import pytest
 from judged import DictJudge, answers_to, region_question
 
 from pixelrefer_plugin.errors import EvaluationError, JudgeError
-from pixelrefer_plugin.evaluation.judge_text import MOST_CHARACTERS, json_objects, read_number, read_score
-from pixelrefer_plugin.evaluation.rubric import read_rubric_score, rubric_requests, rubric_scores
+from pixelrefer_plugin.evaluation.judging.rubric import read_rubric_score, rubric_requests, rubric_scores
+from pixelrefer_plugin.evaluation.judging.text import MOST_CHARACTERS, json_objects, read_number, read_score
 
 READ = {
     "json": ('{"reason": "close", "score": 7}', 7),

@@ -15,9 +15,9 @@ from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import MixedDataset, RegionDataset
 from pixelrefer_plugin.data.overlap import Overlap, find_overlap
 from pixelrefer_plugin.errors import ConfigError
-from pixelrefer_plugin.evaluation import progress
 from pixelrefer_plugin.evaluation.answers import ObjectScore, ScoredAnswer
-from pixelrefer_plugin.evaluation.mask_metrics import Overlap as MaskOverlap
+from pixelrefer_plugin.evaluation.metrics.masks import Overlap as MaskOverlap
+from pixelrefer_plugin.evaluation.predicting import progress
 from pixelrefer_plugin.plugins import get_data_format
 from pixelrefer_plugin.training import building
 from pixelrefer_plugin.training.outcome import warnings_of

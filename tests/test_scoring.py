@@ -11,9 +11,9 @@ from pixelrefer_plugin.contracts.figures import Figure, Scores
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.errors import EvaluationError, PluginCodeError, PluginError
-from pixelrefer_plugin.evaluation.groups import LARGE, SMALL, UNKNOWN, Traits
-from pixelrefer_plugin.evaluation.resampling import RESAMPLES, difference, estimate
-from pixelrefer_plugin.evaluation.scoring import compare, score
+from pixelrefer_plugin.evaluation.scoring.groups import LARGE, SMALL, UNKNOWN, Traits
+from pixelrefer_plugin.evaluation.scoring.resampling import RESAMPLES, difference, estimate
+from pixelrefer_plugin.evaluation.scoring.scoring import compare, score
 from pixelrefer_plugin.regions.region import Region, VideoRegion
 
 

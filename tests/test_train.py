@@ -30,7 +30,7 @@ from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.data.dataset import RegionDataset
 from pixelrefer_plugin.errors import ConfigError, Defect, SampleError, TrainingError
 from pixelrefer_plugin.evaluation.answers import HeldOutAnswers, normalized
-from pixelrefer_plugin.evaluation.questions import questions_of
+from pixelrefer_plugin.evaluation.asking.questions import questions_of
 from pixelrefer_plugin.plugins import get_adapter, get_backbone
 from pixelrefer_plugin.testing import make_pair
 from pixelrefer_plugin.training.building import BuiltData, build_model, check_masks, choose_recipe, num_processes

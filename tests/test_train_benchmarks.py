@@ -13,7 +13,7 @@ from test_train import config, data, quietly, write_mask_samples  # noqa: F401
 from training_runs import in_processes, make_parts, mixed_rows
 
 from pixelrefer_plugin import RegionDataset
-from pixelrefer_plugin.evaluation.answer_file import read_answers
+from pixelrefer_plugin.evaluation.predicting.answer_file import read_answers
 from pixelrefer_plugin.training.benchmarks import RunBenchmarks, open_benchmarks
 from pixelrefer_plugin.training.config import EvaluationSection, TrainConfig
 from pixelrefer_plugin.training.trainer import RegionTrainer

@@ -16,7 +16,7 @@ from pixelrefer_plugin import Region, VideoRegion
 from pixelrefer_plugin.authoring import read_segmentation
 from pixelrefer_plugin.contracts.questions import Answer
 from pixelrefer_plugin.errors import DataError, EvaluationError, PixelReferError
-from pixelrefer_plugin.evaluation.asking import ModelEngine
+from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
 from pixelrefer_plugin.plugins import get_benchmark
 from pixelrefer_plugin.testing import TINY_HW, make_pair
 

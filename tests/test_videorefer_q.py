@@ -10,7 +10,7 @@ import pytest
 
 from pixelrefer_plugin import DataError, EvaluationError, PixelReferError, SampleError
 from pixelrefer_plugin.authoring import Answer, Region, read_choice
-from pixelrefer_plugin.evaluation.asking import ModelEngine
+from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
 from pixelrefer_plugin.plugins import get_benchmark
 from pixelrefer_plugin.testing import OfflineTools, write_tiny_picture, write_tiny_video
 

@@ -24,9 +24,9 @@ from .values import COUNT, MODEL, READ, TEXT, WRITTEN, WholeType
 
 if TYPE_CHECKING:
     from ..contracts.questions import Answer
-    from ..evaluation.asking import ModelEngine
-    from ..evaluation.opening import OpenBenchmark
-    from ..evaluation.report import BenchmarkReport, Report
+    from ..evaluation.asking.engine import ModelEngine
+    from ..evaluation.reports.report import BenchmarkReport, Report
+    from ..evaluation.scoring.opening import OpenBenchmark
     from .asking import LoadedModel
 
 _ARGUMENTS = f"{__name__}.arguments"
@@ -135,7 +135,7 @@ def evaluate(
       pixelrefer evaluate runs/street/model lvis paco --data benchmarks --out runs/street/scores
       pixelrefer evaluate runs/street/model held_out.jsonl --out runs/street/held_out
     """
-    from ..evaluation.measuring import missing_tools, require_needs
+    from ..evaluation.scoring.measuring import missing_tools, require_needs
     from .asking import require_adapter, require_mask_head, require_model
 
     require_writable_folder(out)
@@ -199,7 +199,7 @@ class _Asking:
 
     def path(self, opened: OpenBenchmark, limit: int | None, *, of_base: bool = False) -> Path:
         """Of the answers; those to the first questions alone have a file of their own."""
-        from ..evaluation.measuring import ANSWERS_FILE
+        from ..evaluation.scoring.measuring import ANSWERS_FILE
 
         kind = ("base-" if of_base else "") + (f"first-{limit}-" if limit is not None else "")
         return self.out / opened.spec.name / f"{kind}{ANSWERS_FILE}"
@@ -207,8 +207,8 @@ class _Asking:
     def answers(self, opened: OpenBenchmark, limit: int | None, *, of_base: bool = False) -> list[Answer] | None:
         """Those of the model, or of its backbone without LoRA, which it does not get back; None in every process but
         the first."""
-        from ..evaluation.measuring import answers_of
-        from ..evaluation.progress import Silent, on_stderr
+        from ..evaluation.predicting.progress import Silent, on_stderr
+        from ..evaluation.scoring.measuring import answers_of
 
         tokens = self.max_new_tokens or opened.spec.max_new_tokens
         if is_first():
@@ -226,8 +226,8 @@ class _Asking:
         )
 
     def _engine(self, opened: OpenBenchmark, max_new_tokens: int, *, of_base: bool) -> ModelEngine:
-        from ..evaluation.asking import ModelEngine
-        from ..evaluation.measuring import require_needs
+        from ..evaluation.asking.engine import ModelEngine
+        from ..evaluation.scoring.measuring import require_needs
 
         model, processor = self._loaded.model, self._loaded.processor
         require_needs([opened], None, gives_masks=model.adapter_spec.masks is not None)
@@ -244,7 +244,7 @@ class _Asking:
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
         """Which model it is: of a folder here a digest of its files."""
-        from ..evaluation.fingerprints import digest_of_path
+        from ..evaluation.predicting.fingerprints import digest_of_path
 
         is_here = Path(self.source).is_dir()
         return {"model": digest_of_path(self.source) if is_here else self.source, **self.loading}
@@ -328,7 +328,7 @@ def score(
       pixelrefer score lvis before=a.jsonl after=b.jsonl --data benchmarks --out runs/compared
       pixelrefer score ref_youtube_vos a.jsonl --data benchmarks --export runs/submission
     """
-    from ..evaluation.measuring import AnswerFile, export_files, missing_tools, require_needs, score_files
+    from ..evaluation.scoring.measuring import AnswerFile, export_files, missing_tools, require_needs, score_files
 
     if out is not None:
         require_writable_folder(out)
@@ -374,7 +374,7 @@ def benchmarks(name: str | None, as_json: bool) -> None:
       pixelrefer benchmarks
       pixelrefer benchmarks lvis
     """
-    from ..evaluation.listing import described, told
+    from ..evaluation.scoring.listing import described, told
     from ..plugins import get_benchmark, host
 
     if name is not None:
@@ -398,7 +398,7 @@ def benchmarks(name: str | None, as_json: bool) -> None:
 
 def _opened(names: Sequence[str], data: Path | None, settings: Settings, limit: int | None) -> list[OpenBenchmark]:
     """The benchmarks, all opened before one is asked."""
-    from ..evaluation.opening import open_benchmark
+    from ..evaluation.scoring.opening import open_benchmark
 
     options = [_options_of(name, settings) for name in names]
     _require_known(settings, names)
@@ -417,7 +417,7 @@ def _options_of(name: str, settings: Settings) -> dict[str, Any]:
 
 def _called(name: str) -> str:
     """What `--option NAME.KEY=VALUE` calls a benchmark, or a file of one's own."""
-    from ..evaluation.opening import is_own_file
+    from ..evaluation.scoring.opening import is_own_file
 
     return Path(name).stem if is_own_file(name) else name.partition("=")[0]
 
@@ -432,9 +432,9 @@ def _require_known(settings: Settings, names: Sequence[str]) -> None:
 
 def _tell(reports: Sequence[BenchmarkReport], out: Path | None, *, gallery: int, as_json: bool) -> None:
     """Print the report, and write it where a folder is given."""
-    from ..evaluation.page import save_page
-    from ..evaluation.report import Report
-    from ..evaluation.table import table_of
+    from ..evaluation.reports.page import save_page
+    from ..evaluation.reports.report import Report
+    from ..evaluation.reports.table import table_of
 
     report: Report = Report(benchmarks=reports, command=_command())
     if out is not None:

@@ -15,7 +15,7 @@ from .values import COUNT, TEXT, WRITTEN, path_problem
 
 if TYPE_CHECKING:
     from ..evaluation.judging.judge import OnMissing
-    from ..evaluation.measuring import Scorer
+    from ..evaluation.scoring.measuring import Scorer
 
 _TOLD_EVERY = 20  # of the answers of a judge, how many parts of them are told
 
@@ -106,7 +106,7 @@ def open_scorer(
 ) -> Scorer:
     """What the options name."""
     from ..evaluation.judging import Judge, ScoringTools
-    from ..evaluation.measuring import JudgedFile, Scorer
+    from ..evaluation.scoring.measuring import JudgedFile, Scorer
 
     needy = {"--judge-url": judge_url, "--judge-key-env": judge_key_env, "--judged": judged}
     if judge_model is None and (given := [name for name, value in needy.items() if value]):

@@ -14,9 +14,9 @@ from .reporting import INTERRUPTED, json_of, plain, quiet_libraries
 from .values import COUNT, MODEL, READ, TEXT, WRITTEN
 
 if TYPE_CHECKING:
-    from ..evaluation.asking import ModelEngine
-    from ..evaluation.predict import Prediction
-    from ..evaluation.question_file import Asking, FileQuestions
+    from ..evaluation.asking.engine import ModelEngine
+    from ..evaluation.asking.question_file import Asking, FileQuestions
+    from ..evaluation.predicting.answering import Prediction
     from ..media.video import FrameSampling
 
 
@@ -93,10 +93,10 @@ def _predict(
     overwrite: bool,
     **loading: Any,
 ) -> Prediction:
-    from ..evaluation.fingerprints import digest_of_path
-    from ..evaluation.predict import answer_questions
-    from ..evaluation.progress import Silent, on_stderr
-    from ..evaluation.question_file import Asking, data_files, open_files
+    from ..evaluation.asking.question_file import Asking, data_files, open_files
+    from ..evaluation.predicting.answering import answer_questions
+    from ..evaluation.predicting.fingerprints import digest_of_path
+    from ..evaluation.predicting.progress import Silent, on_stderr
     from .asking import require_adapter, require_mask_head, require_model
 
     require_model(model)
@@ -135,7 +135,7 @@ def _predict(
 
 
 def _read(datasets: Any, asking: Asking, on_bad_sample: Any, limit: int | None) -> FileQuestions:
-    from ..evaluation.question_file import FileQuestions
+    from ..evaluation.asking.question_file import FileQuestions
 
     total = sum(map(len, datasets))
     with progress_bar(min(limit or total, total), "Reading", hidden=not is_first()) as advance:
@@ -154,7 +154,7 @@ def _engine(
     frames: int | None,
     fps: float | None,
 ) -> ModelEngine:
-    from ..evaluation.asking import ModelEngine
+    from ..evaluation.asking.engine import ModelEngine
     from .asking import LoadedModel
 
     loaded = LoadedModel.open(
@@ -179,7 +179,7 @@ def _sampling(frames: int | None, fps: float | None) -> FrameSampling:
 
 def _told(model: str) -> str:
     """A model's name, and where it is a folder here, a digest of its files."""
-    from ..evaluation.fingerprints import digest_of_path
+    from ..evaluation.predicting.fingerprints import digest_of_path
 
     return f"{Path(model).resolve().name} {digest_of_path(model)}" if Path(model).is_dir() else model
 

@@ -19,11 +19,11 @@ from ..contracts.samples import RegionSample
 from ..errors import PromptError, SampleError
 from ..regions.mask import RegionMask
 from ..regions.region import Region, VideoRegion
-from .asking import ModelEngine, require_askable
-from .groups import Traits
-from .mask_metrics import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
-from .questions import questions_of
-from .shares import ask_in_shares, ready_to_answer
+from .asking.engine import ModelEngine, require_askable
+from .asking.questions import questions_of
+from .asking.shares import ask_in_shares, ready_to_answer
+from .metrics.masks import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
+from .scoring.groups import Traits
 
 if TYPE_CHECKING:
     from ..model import RegionModel

@@ -15,7 +15,7 @@ from ..contracts.messages import MASK_MARKER
 from ..data.preview import Pen, Run, arranged, pictures_of, plates, stacked, with_plates
 from ..errors import PixelReferError, text_of
 from .answers import ScoredAnswer
-from .groups import regions_asked_about
+from .scoring.groups import regions_asked_about
 
 _MOST_LINES = 6  # of a text
 _GOOD_IOU = 0.5

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..contracts.messages import MASK_MARKER
-from ..evaluation.mask_metrics import MaskScores
+from ..evaluation.metrics.masks import MaskScores
 from ..regions.region import Region, VideoRegion
 from .clips import FPS, NUM_FRAMES, Clip, make_clip
 from .scenes import Digit, Scene, Split, largest_digit, make_scene

@@ -26,7 +26,7 @@ from pydantic import Field
 from rich.console import Console
 
 from ..errors import ConfigError, PixelReferError, TrainingError, counted, shown, text_of
-from ..evaluation.groups import SMALL_PX
+from ..evaluation.scoring.groups import SMALL_PX
 from ..files import write_text_whole
 from .ablation_table import Comparison, FinishedCell, compared, markdown_of, rows_of, tables_of
 from .building import choose_recipe, has_bf16

@@ -18,14 +18,14 @@ from accelerate.utils import broadcast_object_list
 
 from ..contracts.questions import Answer, Question
 from ..errors import ConfigError, PixelReferError, text_of
-from ..evaluation.answer_file import answer_line
-from ..evaluation.asking import ModelEngine, require_askable
+from ..evaluation.asking.engine import ModelEngine, require_askable
+from ..evaluation.asking.shares import ask_in_shares, ready_to_answer
 from ..evaluation.judging import Judge, ScoringTools
-from ..evaluation.measuring import ANSWERS_FILE, Scorer, is_first_process, require_needs
-from ..evaluation.opening import OpenBenchmark, open_benchmark
-from ..evaluation.page import save_page
-from ..evaluation.report import BenchmarkReport, Report
-from ..evaluation.shares import ask_in_shares, ready_to_answer
+from ..evaluation.predicting.answer_file import answer_line
+from ..evaluation.reports.page import save_page
+from ..evaluation.reports.report import BenchmarkReport, Report
+from ..evaluation.scoring.measuring import ANSWERS_FILE, Scorer, is_first_process, require_needs
+from ..evaluation.scoring.opening import OpenBenchmark, open_benchmark
 from .report import write_lines
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from ..errors import counted
-from ..evaluation.progress import Pace
+from ..evaluation.predicting.progress import Pace
 from ..files import write_text_whole
 from ..weights.model_folder import library_versions
 from .building import BuiltData, BuiltModel, Part

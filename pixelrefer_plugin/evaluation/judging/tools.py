@@ -12,7 +12,7 @@ from .judge import ASKED, Judge
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..sentence_encoder import SentenceEncoder
+    from ..metrics.sentences import SentenceEncoder
 
 
 class ScoringTools:
@@ -62,7 +62,7 @@ class ScoringTools:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """See `Tools`."""
-        from ..sentence_encoder import load_sentence_encoder
+        from ..metrics.sentences import load_sentence_encoder
 
         if self._encoder is None:
             self._encoder = load_sentence_encoder(self._sentences)

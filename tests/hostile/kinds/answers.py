@@ -10,9 +10,9 @@ from typing import Any
 
 from pixelrefer_plugin import RegionSample
 from pixelrefer_plugin.contracts.questions import Answer, Question
-from pixelrefer_plugin.evaluation.answer_file import read_answers
-from pixelrefer_plugin.evaluation.predict import answer_questions
-from pixelrefer_plugin.evaluation.question_file import Asking, FileQuestions, open_files
+from pixelrefer_plugin.evaluation.asking.question_file import Asking, FileQuestions, open_files
+from pixelrefer_plugin.evaluation.predicting.answer_file import read_answers
+from pixelrefer_plugin.evaluation.predicting.answering import answer_questions
 from pixelrefer_plugin.plugins import get_data_format
 
 from ..cases import Try, kind, replaced

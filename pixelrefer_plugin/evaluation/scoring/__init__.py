@@ -1,0 +1,1 @@
+"""Benchmarks opened, and answers scored: figures in whole, in groups and resampled."""
