@@ -129,7 +129,7 @@ WORDS_OF_THE_HOST = {
 # What holds names of plugins, by file of the host.
 NAMES_ALLOWED = {
     "cli/__init__.py": {"saot"},  # the default of `pixelrefer quickstart`, whose demonstration is about that adapter
-    "evaluation/metrics/choices.py": {"pope", "unipixel"},  # a way of reading answers has the name of the code that reads so
+    "evaluation/metrics/choices.py": {"pope", "unipixel"},  # readings have the names of the code that reads so
 }
 
 

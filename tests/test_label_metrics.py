@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pixelrefer_plugin.evaluation.metrics.sentences import MODEL, SentenceEncoder, load_sentence_encoder
 from transformers import BertConfig, BertModel
 
 from pixelrefer_plugin.errors import EvaluationError
 from pixelrefer_plugin.evaluation.metrics import sentences
 from pixelrefer_plugin.evaluation.metrics.labels import label_figures, normalised_label, siou, ssim
+from pixelrefer_plugin.evaluation.metrics.sentences import MODEL, SentenceEncoder, load_sentence_encoder
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "evaluation" / "golden" / "labels_siou_ssim.json"
 has_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="golden numbers are not here")
