@@ -40,6 +40,17 @@ def install_plugin(monkeypatch, name, module):
     monkeypatch.setattr(plugins, "host", lambda: host)
 
 
+@pytest.fixture
+def without_java(monkeypatch, tmp_path_factory):
+    """As on a machine without Java: its programs take seconds to start, and most tests do not need them."""
+    from pixelrefer_plugin.evaluation.metrics.java import find_java
+
+    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("no-java")))
+    find_java.cache_clear()
+    yield
+    find_java.cache_clear()
+
+
 def scene_of(images, grids_hw):
     """The scene of one sample's images, each seen whole on its grid."""
     from pixelrefer_plugin.tokens.layouts import SceneGrids, SceneLayout

@@ -77,14 +77,6 @@ def rows_of(all_corpora):
 
 
 @pytest.fixture
-def without_java(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    java.find_java.cache_clear()
-    yield
-    java.find_java.cache_clear()
-
-
-@pytest.fixture
 def fake_java(monkeypatch, tmp_path):
     """Puts a shell script in Java's place."""
 

@@ -510,9 +510,8 @@ def test_masks_of_another_size_are_refused():
         mask_figures([question], [answer])
 
 
-def test_captions_of_a_file_of_ones_own(tmp_path, monkeypatch):
-    for module in ("caption_metrics", "caption_tokens"):  # Java takes seconds to start
-        monkeypatch.setattr(f"pixelrefer_plugin.evaluation.{module}.find_java", lambda: None)
+@pytest.mark.usefixtures("without_java")
+def test_captions_of_a_file_of_ones_own(tmp_path):
     path = own_file(tmp_path, [named("a", "a black cat on a mat"), named("b", "a dog in the snow"), named("c", None)])
     result = scored(path, {"metrics": "captions"}, ["a black cat on a mat", "a red bus", "x"])
     values = values_of(result, "rouge_l")

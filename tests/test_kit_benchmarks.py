@@ -54,6 +54,7 @@ def _name(check):
     return check.__name__
 
 
+@pytest.mark.usefixtures("without_java")
 @pytest.mark.parametrize("check", BENCHMARK_CHECKS, ids=_name)
 @pytest.mark.parametrize("name", installed("benchmark"))
 def test_benchmark(name, check, tmp_path):

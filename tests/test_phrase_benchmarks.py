@@ -23,14 +23,6 @@ LONG = "There is a red lamp that stands on a table"
 
 
 @pytest.fixture
-def without_java(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
-    java.find_java.cache_clear()
-    yield
-    java.find_java.cache_clear()
-
-
-@pytest.fixture
 def tiny(tmp_path):
     """Writes the official files of a benchmark, small."""
 

@@ -99,6 +99,7 @@ def _options(rng: random.Random, spec: BenchmarkSpec) -> dict[str, Any]:
 
 
 def _use(spec: BenchmarkSpec, options: dict[str, Any], folder: Path, text: str, said: str = "8 8") -> Any:
+    os.environ["PATH"] = ""  # of this worker: METEOR's program takes seconds to start
     config = spec.make_config(options)
     questions = spec.open(config, folder)
     answers = [Answer(id=question.id, text=text) for question in questions]
