@@ -214,6 +214,9 @@ def test_builtin_plugins_come_in_by_entry_points():
         "ref_l4_detailed": "benchmark",
         "videorefer_d": "benchmark",
         "dlc_bench": "benchmark",
+        "mevis": "benchmark",
+        "pixelqa": "benchmark",
+        "reasonseg": "benchmark",
     }
 
 
