@@ -218,6 +218,7 @@ def test_a_missing_file_is_named_with_its_origin(tmp_path, name):
         (lambda refs, _: [each.update(split="train") for each in refs], "no references of the split 'val'"),
         (lambda _, found: found.pop("images"), "a list 'images'"),
         (lambda _, found: found["annotations"][0].update(image_id=77), "no image of annotation 0"),
+        (lambda _, found: found["annotations"][0].update(image_id={"a": 1}), "no image of annotation 0"),
         (lambda _, found: found["annotations"][0].update(bbox=None), "annotation 0: its 'bbox' must be"),
         (lambda _, found: found["annotations"][0].update(segmentation=[[1, 2]]), "annotation 0: "),
         (

@@ -92,12 +92,17 @@ class _Objects:
 
     def of(self, ref: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """The object that a reference means, and its picture."""
-        found = self._objects.get(ref["ann_id"]) if isinstance(ref["ann_id"], int | str) else None
-        image = None if found is None else self._images.get(found.get("image_id"))
+        found = _entry(self._objects, ref["ann_id"])
+        image = None if found is None else _entry(self._images, found.get("image_id"))
         if found is None or image is None:
             missing = "annotation" if found is None else "image of annotation"
             raise DataError(f"'{self.path}' has no {missing} {shown(ref['ann_id'])}, of reference {ref['ref_id']}.")
         return found, image
+
+
+def _entry(entries: Mapping[Any, Mapping[str, Any]], id: Any) -> Mapping[str, Any] | None:
+    """The entry of an id, which may be anything; None where there is none."""
+    return entries.get(id) if isinstance(id, int | str) else None
 
 
 def _questions(ref: Mapping[str, Any], objects: _Objects, images: Path, config: RefcocoConfig) -> Iterator[Question]:
