@@ -149,7 +149,7 @@ def require_askable(question: Question) -> None:
     if question.segment and (shown := _num_media(question.asked)) != 1:
         raise PromptError(
             f"{question.asked.name}: it asks for masks, but shows {shown} pictures and videos; a model is asked for "
-            "masks of the only one. Leave it out."
+            "masks of the only one. Leave it out of the questions, or of the held-out samples."
         )
 
 
