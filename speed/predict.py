@@ -1,7 +1,8 @@
 """How much of the time of `predict` is the model's: a tiny model, whose share is the least that can be, and pictures of
-real size, three questions about each.
+real size, three questions about each. With `--wide` a VideoLLaMA3 of the real tower's width with few layers.
 
     python speed/predict.py --questions 200 --batch-size 8
+    python speed/predict.py --wide --questions 12 --batch-size 4 --side-px 1280
 
 Prints a line of JSON: seconds in the model and around it, the share, and answers per second; with `--profile` what the
 other time goes into.
@@ -20,9 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from many_regions import make_backbone, make_native_processor
 from PIL import Image
 
-from pixelrefer_plugin import RegionDataset
+from pixelrefer_plugin import RegionDataset, RegionModel, RegionProcessor, attach
 from pixelrefer_plugin.evaluation.asking.engine import ModelEngine
 from pixelrefer_plugin.evaluation.asking.question_file import FileQuestions
 from pixelrefer_plugin.evaluation.predicting.answering import answer_questions
@@ -59,6 +61,15 @@ def write_data(folder: Path, number: int, side_px: int) -> Path:
     return path
 
 
+def make_model(backbone: str, *, wide: bool) -> tuple[RegionModel, RegionProcessor]:
+    """The model that is asked, with its processor."""
+    if not wide:
+        pair = make_pair("saot", backbone)
+        return pair.model, pair.processor
+    native = make_native_processor()
+    return attach(make_backbone(native), native, adapter="saot")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=60)
@@ -66,11 +77,12 @@ def main() -> None:
     parser.add_argument("--side-px", type=int, default=448)
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--backbone", default="qwen2_5_vl")
+    parser.add_argument("--wide", action="store_true", help="a VideoLLaMA3 of the real tower's width")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
-    pair = make_pair("saot", given.backbone)
+    model, processor = make_model(given.backbone, wide=given.wide)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    engine = Timed(pair.model.to(device), pair.processor, max_new_tokens=given.max_new_tokens)
+    engine = Timed(model.eval().to(device), processor, max_new_tokens=given.max_new_tokens)
     with tempfile.TemporaryDirectory() as folder:
         path = write_data(Path(folder), given.questions, given.side_px)
         profile = cProfile.Profile()
