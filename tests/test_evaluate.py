@@ -109,6 +109,15 @@ def test_answers_that_are_there_are_not_asked_again(run, tmp_path, monkeypatch):
     assert report_in(tmp_path / "out")["benchmarks"] == before
 
 
+def test_answers_about_other_regions_are_not_kept(run, tmp_path):
+    own = own_file(tmp_path, [{**named("a", "cat"), "regions": [{"box": [0, 0, 4, 4]}]}])
+    asked = ("evaluate", "MODEL", str(own), "--out", "OUT", "--device", "cpu")
+    run(*asked)
+    own.write_text(own.read_text().replace("[0, 0, 4, 4]", "[2, 2, 6, 6]"))
+    assert "holds answers of another run: what is asked" in run(*asked, code=2).stderr
+    run(*asked, "--overwrite")
+
+
 def test_a_quick_look_says_that_it_is_one(run, tmp_path):
     run("evaluate", "MODEL", "naming", "--data", "DATA", "--out", "OUT", "--limit", "2", "--device", "cpu")
     [benchmark] = report_in(tmp_path / "out")["benchmarks"]

@@ -257,20 +257,18 @@ def result_of(values):
     ("values", "best", "worst"),
     [
         ([0.1, 0.9, 0.5, math.nan, 0.3], [1, 2], [0, 4]),
-        ([0.0] * 10 + [1.0], [10, 0], [1, 9]),
-        ([1.0], [], [0]),
+        ([0.0] * 10 + [1.0], [10], [0, 9]),
+        ([1.0] * 10 + [0.0], [0, 9], [10]),
+        ([0.0, 1.0, 0.0, 1.0], [1, 3], [0, 2]),
+        ([0.2, 0.5, 0.9], [2], [0, 1]),
+        ([1.0, 1.0, 1.0], [0, 2], []),
+        ([0.0], [], [0]),
         ([math.nan, math.nan], [], []),
     ],
-    ids=["ordered", "tied", "one", "none"],
+    ids=["ordered", "one right", "one wrong", "halves", "three", "all right", "all wrong", "none"],
 )
 def test_the_best_and_the_worst(values, best, worst):
-    found = best_and_worst(result_of(values), 2)
-    assert set(found[0]).isdisjoint(found[1])
-    assert len(found[0]) == len(best)
-    assert len(found[1]) == len(worst)
-    known = [each for each in values if not math.isnan(each)]
-    assert sorted(values[at] for at in found[1]) == sorted(known)[: len(worst)]
-    assert all(values[at] >= max([values[other] for other in found[1]]) for at in found[0])
+    assert best_and_worst(result_of(values), 2) == (best, worst)
 
 
 # -- JSON and table ----------------------------------------------------------------------------------------

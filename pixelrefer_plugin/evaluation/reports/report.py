@@ -186,14 +186,22 @@ class Report:
 def best_and_worst(result: Result, count: int) -> tuple[list[int], list[int]]:
     """Positions of the best and of the worst answers by the main figure, `count` each at most, none in both.
 
-    Among answers that are as good as each other they are spread evenly over the questions.
+    What is as good as the best is never among the worst, nor what is as bad as the worst among the best. Where all are
+    as good as each other, they are the worst if they have no point, else the best. Among answers that are as good as
+    each other they are spread evenly over the questions.
     """
     values = result.main.figure.values
     known = np.flatnonzero(~np.isnan(values))
-    half = min(count, math.ceil(len(known) / 2))
-    worst = _lowest(values, known, half)
-    rest = np.setdiff1d(known, worst)
-    return _lowest(-values, rest, min(count, len(rest))), worst
+    if not len(known):
+        return [], []
+    least, most = values[known].min(), values[known].max()
+    if least == most:
+        some = _lowest(values, known, min(count, len(known)))
+        return (some, []) if most > 0 else ([], some)
+    below = known[values[known] < most]
+    worst = _lowest(values, below, min(count, math.ceil(len(known) / 2), len(below)))
+    above = np.setdiff1d(known[values[known] > least], worst)
+    return _lowest(-values, above, min(count, len(above))), worst
 
 
 def _lowest(values: np.ndarray, positions: np.ndarray, count: int) -> list[int]:

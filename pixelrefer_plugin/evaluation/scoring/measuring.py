@@ -5,7 +5,6 @@ It knows benchmarks by name, engines, answers and judges; no command line.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from ...errors import DataError, EvaluationError, PluginError, counted, did_you_
 from ...plugins import in_plugin
 from ..predicting.answer_file import read_answers
 from ..predicting.answering import answer_questions
+from ..predicting.fingerprints import digest_of_questions
 from ..predicting.progress import Progress
 from ..reports.report import BenchmarkReport, Column, plain_options
 from .opening import OpenBenchmark
@@ -192,7 +192,7 @@ def answers_of(
         **model,
         "benchmark": opened.spec.name,
         "options": plain_options(opened.config),
-        "asked": digest(opened.questions),
+        "what is asked": digest_of_questions(opened.questions),
     }
     answer_questions(
         engine,
@@ -210,14 +210,6 @@ def answers_of(
 def is_first_process() -> bool:
     """Whether this process is the one that scores, of those that `accelerate launch` or `torchrun` has started."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def digest(questions: Iterable[Question]) -> str:
-    """SHA-256 of what is asked: ids and texts, in order."""
-    found = hashlib.sha256()
-    for question in questions:
-        found.update(f"{question.id}\0{question.text}\0".encode("utf-8", "replace"))
-    return found.hexdigest()
 
 
 # -- answers that are there --------------------------------------------------------------------------------
