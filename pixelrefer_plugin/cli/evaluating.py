@@ -19,7 +19,7 @@ from ..files import require_writable_folder
 from .judging import NAMED_FILE, NamedFile, judge_options, open_scorer
 from .options import CheckedCommand, adapter_name_option, adapter_option, device_option, dtype_option, setting_option
 from .processes import is_first, join_the_others, leave_the_others
-from .reporting import INTERRUPTED, Failure, plain, quiet_libraries
+from .reporting import INTERRUPTED, Failure, quiet_libraries
 from .values import COUNT, MODEL, READ, TEXT, WRITTEN, WholeType
 
 if TYPE_CHECKING:
@@ -374,7 +374,7 @@ def benchmarks(name: str | None, as_json: bool) -> None:
       pixelrefer benchmarks
       pixelrefer benchmarks lvis
     """
-    from ..evaluation.scoring.listing import described, told
+    from ..evaluation.scoring.listing import described, told, told_in_short
     from ..plugins import get_benchmark, host
 
     if name is not None:
@@ -385,12 +385,7 @@ def benchmarks(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([described(spec) for spec in specs], indent=2, ensure_ascii=False))
         return
-    wide = max((len(spec.name) for spec in specs), default=0)
-    for spec in specs:
-        needs = f" (needs {', '.join(spec.needs)})" if spec.needs else ""
-        click.echo(f"{spec.name.ljust(wide)}  {plain(spec.about)}{needs}")
-    if not specs:
-        click.echo("No benchmark is installed.")
+    click.echo(told_in_short(specs, width=_width()) or "No benchmark is installed.")
 
 
 # -- common ------------------------------------------------------------------------------------------------

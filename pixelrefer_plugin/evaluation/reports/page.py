@@ -182,7 +182,7 @@ def _cell(estimate: Estimate | None, scale: float, most: float) -> str:
         return UNKNOWN
     ends = interval(estimate, scale)
     said = f'<b>{number(estimate.value, scale)}</b> <span class="ends">{ends}</span>'
-    return f"{said}{_bar(estimate, most)}<small>of {estimate.counted:,}</small>"
+    return f"{said}<small>of {estimate.counted:,}</small>{_bar(estimate, most)}"
 
 
 def _bar(estimate: Estimate, most: float) -> str:

@@ -24,6 +24,7 @@ from ...contracts.questions import Answer, Question
 from ...errors import EvaluationError, shown
 from ...files import write_text_whole
 from ...plugins import distribution_of, get_benchmark, host, in_plugin
+from ..scoring.listing import published_by_model
 from ..scoring.resampling import RESAMPLES, SHARE, Difference, Estimate
 from ..scoring.scoring import Comparison, FigureResult, Result, compare
 
@@ -113,10 +114,7 @@ class BenchmarkReport:
     @cached_property
     def published(self) -> list[PublishedModel]:
         """The published figures, those of a model, a source and a judge together."""
-        found: dict[tuple[str, str, str], dict[str, float]] = {}
-        for each in self.spec.published:
-            found.setdefault((each.model, each.judge, each.source), {})[each.figure] = each.value
-        return [PublishedModel(*who, figures) for who, figures in found.items()]
+        return [PublishedModel(*who, figures) for who, figures in published_by_model(self.spec).items()]
 
     @cached_property
     def prompts(self) -> list[Prompt]:

@@ -38,14 +38,14 @@ def _print(console: Console, report: BenchmarkReport) -> None:
     console.print(_figures(report))
     for column in report.columns:
         console.print(_text(f"{column.label}: {told_counts(column.result)}"))
+    for note in report.all_notes[:_MOST_NOTES]:
+        console.print(_text(f"Note: {note}"))
     for each in report.published[:_MOST_PUBLISHED]:
         told = ", ".join(f"{name} {number(value, report.scale_of(name))}" for name, value in each.figures.items())
         by = f", judge {each.judge}" if each.judge else ""
         console.print(_text(f"Published: {each.model}: {told}{by} ({each.source})"))
     if len(report.published) > _MOST_PUBLISHED:
         console.print(_text(f"... and {len(report.published) - _MOST_PUBLISHED} more."))
-    for note in report.all_notes[:_MOST_NOTES]:
-        console.print(_text(f"Note: {note}"))
     console.print()
 
 

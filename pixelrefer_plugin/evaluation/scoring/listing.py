@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...contracts.benchmark import BenchmarkSpec
@@ -36,6 +36,19 @@ def described(spec: BenchmarkSpec) -> dict[str, Any]:
 def told(spec: BenchmarkSpec, *, width: int) -> str:
     """It as text for people."""
     return "\n".join(line for part in _parts(spec) for line in _wrapped(part, width))
+
+
+def told_in_short(specs: Sequence[BenchmarkSpec], *, width: int) -> str:
+    """A list of them: each one's name, and beside it what it is and needs."""
+    wide = max((len(spec.name) for spec in specs), default=0)
+    lines = []
+    for spec in specs:
+        needs = f" (needs {', '.join(spec.needs)})" if spec.needs else ""
+        indent = " " * (wide + 2)
+        lines += textwrap.wrap(
+            f"{spec.name.ljust(wide)}  {_plain(spec.about)}{needs}", max(width, wide + 30), subsequent_indent=indent
+        )
+    return "\n".join(lines)
 
 
 def options_of(config: type[Any]) -> dict[str, tuple[Any, str]]:
@@ -82,12 +95,25 @@ def _parts(spec: BenchmarkSpec) -> Iterator[str]:
             yield f"Formats of {kind}: {', '.join(sorted(formats))}"
     if spec.published:
         yield "Published:"
-    for figure in spec.published:
-        judge = f", judge {figure.judge}" if figure.judge else ""
-        yield f"{_INDENT}{figure.model}: {figure.figure} {figure.value:g}{judge} ({figure.source})"
+    for (model, judge, source), figures in published_by_model(spec).items():
+        told = ", ".join(f"{name} {value:g}" for name, value in figures.items())
+        yield f"{_INDENT}{model}: {told}{f', judge {judge}' if judge else ''} ({source})"
+
+
+def published_by_model(spec: BenchmarkSpec) -> dict[tuple[str, str, str], dict[str, float]]:
+    """The published figures by their names, those of a model, a judge and a source together."""
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for each in spec.published:
+        found.setdefault((each.model, each.judge, each.source), {})[each.figure] = each.value
+    return found
 
 
 def _wrapped(part: str, width: int) -> list[str]:
-    plain = "".join(each if each.isprintable() else " " for each in part)
+    plain = _plain(part)
     indent = _INDENT if plain.startswith(_INDENT) else ""
     return textwrap.wrap(plain.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}{_INDENT}") or [""]
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal would obey."""
+    return "".join(each if each.isprintable() else " " for each in text)
