@@ -235,6 +235,15 @@ def test_answers_are_scored_side_by_side(run, tmp_path):
     assert difference["groups"]["size"]["under 2,000 px"]["value"] == 0.0
 
 
+def test_answers_to_other_words_are_told(run, tmp_path):
+    path = tmp_path / "a.jsonl"
+    asked = {"n0": "What is <region>?", "n1": "What colour is <region>?", "n2": "", "n3": None}
+    lines = [{"id": id, "given": "cat", **({"question": asked[id]} if id in asked else {})} for id in RIGHT]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = " ".join(run("score", "naming", str(path), "--data", "DATA").output.split())
+    assert "Note: a: 1 answer to a question in other words than the benchmark's, such as 'n1'." in said
+
+
 def test_json_alone_is_printed(run, tmp_path):
     path = write_answers(tmp_path / "a.jsonl", RIGHT)
     said = run("score", "naming", path, "--data", "DATA", "--json")

@@ -72,6 +72,22 @@ def read_answers(path: str | os.PathLike[str], questions: Iterable[Question], *,
     return [found[id] for id in asked if id in found]
 
 
+def asked_otherwise(path: str | os.PathLike[str], questions: Iterable[Question]) -> list[str]:
+    """Ids of the answers whose line has another text of the question than the questions have.
+
+    Args:
+        path: as in `read_answers`, which has read it.
+        questions: those of `read_answers`; gone through once.
+    """
+    texts = {question.id: question.text for question in questions}
+    found = []
+    for record in JsonRecords(path):
+        said, id = record.get("question"), str(record.get("id"))
+        if isinstance(said, str) and said and id in texts and said.split() != texts[id].split():
+            found.append(id)
+    return found
+
+
 def iter_answers(path: str | os.PathLike[str]) -> Iterator[Answer]:
     """The answers of a file, one after another, as they stand in it.
 

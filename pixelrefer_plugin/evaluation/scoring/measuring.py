@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...contracts.questions import Answer, Question
 from ...errors import DataError, EvaluationError, PluginError, counted, did_you_mean, shown
 from ...plugins import in_plugin
-from ..predicting.answer_file import read_answers
+from ..predicting.answer_file import asked_otherwise, read_answers
 from ..predicting.answering import answer_questions
 from ..predicting.fingerprints import digest_of_questions
 from ..predicting.progress import Progress
@@ -300,7 +300,24 @@ def score_files(
     found, sets = _answered_by_all(opened, [read_answer_file(opened, file, partial=partial) for file in files])
     columns = [(file.label, str(file.path), answers) for file, answers in zip(files, sets, strict=True)]
     fewer = len(opened.questions) if len(found.questions) < len(opened.questions) else None
-    return scorer.report(found, columns, asked_of=fewer, why_fewer="the others are not answered in every file")
+    return scorer.report(
+        found,
+        columns,
+        asked_of=fewer,
+        why_fewer="the others are not answered in every file",
+        notes=[note for file in files if (note := _note_of_other_questions(opened, file))],
+    )
+
+
+def _note_of_other_questions(opened: OpenBenchmark, file: AnswerFile) -> str:
+    """What to say where a file's answers are to questions in other words, as of another prompt or other data."""
+    ids = [] if file.format else asked_otherwise(file.path, opened.questions)
+    if not ids:
+        return ""
+    return (
+        f"{file.label}: {counted(len(ids), 'answer')} to a question in other words than the benchmark's, such as "
+        f"{shown(ids[0])}. Is it a file of other data, or of another prompt?"
+    )
 
 
 def export_files(opened: OpenBenchmark, files: Sequence[AnswerFile], folder: Path) -> None:
