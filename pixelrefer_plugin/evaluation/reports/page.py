@@ -173,7 +173,7 @@ def _figures(report: BenchmarkReport) -> str:
         cells = [_cell(each.overall if each else None, figure.scale, most) for each in found]
         apart = [_difference(each.overall.get(label), figure.scale) for each in report.comparisons]
         rows.append([text(label), *cells, *apart])
-    note = f"With 95 % intervals by bootstrap, {RESAMPLES:,} draws of the questions at most."
+    note = f"Shares are in per cent. With 95 % intervals by bootstrap, {RESAMPLES:,} draws of the questions at most."
     return _table("Figures", _head(report, "Figure"), rows) + f"<p><small>{note}</small></p>"
 
 
