@@ -6,7 +6,6 @@ It knows benchmarks by name, engines, answers and judges; no command line.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ...errors import DataError, EvaluationError, PluginError, counted, did_you_
 from ...plugins import in_plugin
 from ..predicting.answer_file import read_answers
 from ..predicting.answering import answer_questions
+from ..predicting.processes import is_first_process
 from ..predicting.progress import Progress
 from ..reports.report import BenchmarkReport, Column, plain_options
 from .opening import OpenBenchmark
@@ -104,7 +104,9 @@ class Scorer:
             if len(refusals) == len(sets):
                 raise refusals[0]
 
-    def _refusal(self, opened: OpenBenchmark, file: JudgedFile, answers: Sequence[Answer]) -> DataError | None:
+    def _refusal(
+        self, opened: OpenBenchmark, file: JudgedFile, answers: Sequence[Answer]
+    ) -> DataError | EvaluationError | None:
         """Import what a file says of some answers; or why it says nothing of them."""
         if self.judge is None:
             raise EvaluationError("Published answers of a judge need its name: give --judge-model.")
@@ -112,7 +114,7 @@ class Scorer:
         try:
             with in_plugin("benchmark", opened.spec.name, f"judged format {name}"):
                 read = list(opened.spec.judged_formats[name](opened.config, file.path, opened.questions, answers))
-        except DataError as error:
+        except (DataError, EvaluationError) as error:
             return error
         self.judge.import_answers(read, origin=file.path.name)
         return None
@@ -155,6 +157,19 @@ def missing_tools(opened: Iterable[OpenBenchmark]) -> list[str]:
     if not needy or find_java() is not None:
         return []
     return [f"{', '.join(needy)}: there is no Java here, so that figures that need it, such as METEOR, are left out."]
+
+
+def answers_path(folder: Path, opened: OpenBenchmark, limit: int | None, *, of_base: bool = False) -> Path:
+    """Where the answers to a benchmark are kept; those to its first questions alone have a file of their own.
+
+    Args:
+        folder: of all benchmarks.
+        opened: the benchmark.
+        limit: how many questions are asked at most; None: all.
+        of_base: whether the backbone without LoRA is asked.
+    """
+    kind = ("base-" if of_base else "") + ("" if limit is None else f"first-{limit}-")
+    return folder / opened.spec.name / f"{kind}{ANSWERS_FILE}"
 
 
 def answers_of(
@@ -205,11 +220,6 @@ def answers_of(
         progress=progress,
     )
     return read_answers(path, opened.questions) if is_first_process() else None
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that scores, of those that `accelerate launch` or `torchrun` has started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def digest(questions: Iterable[Question]) -> str:
