@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...contracts.questions import Answer, Question
-from ...errors import DataError, EvaluationError, PluginError, counted, did_you_mean, shown
+from ...errors import DataError, EvaluationError, PluginError, did_you_mean, shown
 from ...plugins import in_plugin
-from ..predicting.answer_file import read_answers
+from ...regions.region import Region, VideoRegion
+from ..predicting.answer_file import in_order, read_answers
 from ..predicting.answering import answer_questions
 from ..predicting.processes import is_first_process
 from ..predicting.progress import Progress
@@ -223,11 +224,19 @@ def answers_of(
 
 
 def digest(questions: Iterable[Question]) -> str:
-    """SHA-256 of what is asked: ids and texts, in order."""
+    """SHA-256 of what is asked: ids, texts and regions, in order; of masks of pixels their size and box."""
     found = hashlib.sha256()
     for question in questions:
-        found.update(f"{question.id}\0{question.text}\0".encode("utf-8", "replace"))
+        regions = [_told(region) for region in question.asked.regions]
+        found.update(f"{question.id}\0{question.text}\0{regions}\0".encode("utf-8", "replace"))
     return found.hexdigest()
+
+
+def _told(region: Region | VideoRegion) -> Any:
+    if isinstance(region, VideoRegion):
+        return {frame: _told(each) for frame, each in region.frames.items()}
+    data = (region.data.image_hw, region.data.box_xyxy) if region.kind == "mask" else region.data
+    return region.kind, region.image_index, data
 
 
 # -- answers that are there --------------------------------------------------------------------------------
@@ -271,32 +280,10 @@ def read_answer_file(opened: OpenBenchmark, file: AnswerFile, *, partial: bool =
                 f"Benchmark '{opened.spec.name}' must read Answers in its format '{name}', got {shown(wrong[0])}. "
                 "Report it to its author."
             )
-        answers = _in_order(opened.questions, read, file.path, partial=partial)
+        answers = in_order(file.path, read, opened.questions, partial=partial)
     if not answers:
         raise EvaluationError(f"'{file.path}' has no answer to a question of benchmark '{opened.spec.name}'.")
     return answers
-
-
-def _in_order(questions: Sequence[Question], read: Sequence[Answer], path: Path, *, partial: bool) -> list[Answer]:
-    """Answers of another system, as `read_answers` has them."""
-    by_id: dict[str, Answer] = {}
-    for answer in read:
-        if answer.id in by_id:
-            raise EvaluationError(f"'{path}' has two answers to question {shown(answer.id)}. Keep one of them.")
-        by_id[answer.id] = answer
-    ids = [question.id for question in questions]
-    asked = set(ids)
-    if others := [id for id in by_id if id not in asked]:
-        raise EvaluationError(
-            f"'{path}' has {counted(len(others), 'answer')} to what was not asked, such as {shown(others[0])}."
-        )
-    missing = [id for id in ids if id not in by_id]
-    if missing and not partial:
-        raise EvaluationError(
-            f"'{path}' has {counted(len(by_id), 'answer')} to {counted(len(ids), 'question')}: {len(missing):,} are "
-            f"missing, such as to {shown(missing[0])}. --partial scores those that are there."
-        )
-    return [by_id[id] for id in ids if id in by_id]
 
 
 def score_files(
