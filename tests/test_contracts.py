@@ -16,6 +16,7 @@ from pixelrefer_plugin.authoring import (
     Masks,
     Parts,
     PublishedFigure,
+    Question,
     RegionPlan,
     Scene,
 )
@@ -133,6 +134,10 @@ PARTS = {
     "no token": (lambda: Masks(token=None, picture_px=len, max_objects=len), r"Masks\.token must be a str, got None"),
     "a path": (lambda: BenchmarkFile(Path("a"), "A file."), r"BenchmarkFile\.path must be a str"),
     "words": (lambda: PublishedFigure("a", "b", "c", "d"), r"PublishedFigure\.value must be a int or a float, got 'c'"),
+    "no masks": (
+        lambda: Question(id="a", asked=None, localize=True),
+        "Question 'a' has localize=True, which needs segment=True",
+    ),
     "nothing": (lambda: PublishedFigure("a", "b", float("nan"), "d"), r"value must be a finite number, got nan"),
 }
 
