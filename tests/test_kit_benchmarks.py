@@ -123,7 +123,7 @@ def judged(config, questions, answers, tools):
     requests = [JudgeRequest(each.id, "", [{"role": "user", "content": each.text}]) for each in questions]
     unread, values = {}, np.full(len(questions), np.nan)
     for row, (each, said) in enumerate(zip(questions, tools.ask_judge(requests), strict=True)):
-        if said[:1].isdigit() and len(said) < 9:
+        if re.match(r"\d{1,2}\b(?!e)", said):
             values[row] = float(said.split()[0])
         else:
             unread[each.id] = shown(said)
