@@ -131,10 +131,13 @@ if TYPE_CHECKING:
     from .evaluation.metrics.revos import pixel_accuracy as pixel_accuracy
     from .evaluation.metrics.revos import robustness as robustness
     from .evaluation.official_records import matched as matched
+    from .evaluation.official_records import official_json as official_json
     from .evaluation.official_records import official_records as official_records
+    from .evaluation.official_records import require_there as require_there
     from .evaluation.official_records import text_in as text_in
     from .evaluation.official_text import official_file as official_file
     from .evaluation.official_text import official_text as official_text
+    from .evaluation.official_text import question_prompt as question_prompt
     from .evaluation.predicting.answer_masks import mask_of as mask_of
     from .evaluation.predicting.answer_masks import masks_on as masks_on
     from .files import open_regular as open_regular

@@ -1,13 +1,25 @@
 """Specs of adapters and backbones, and their parts, refuse what breaks the contract, and say what it demands."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import assistant, picture, user
 
 from pixelrefer_plugin import Region, __version__, attach, get_adapter, get_backbone
-from pixelrefer_plugin.authoring import Cells, Crops, Masks, Parts, RegionPlan, Scene
+from pixelrefer_plugin.authoring import (
+    BenchmarkFile,
+    BenchmarkSpec,
+    Cells,
+    Crops,
+    Masks,
+    Parts,
+    PublishedFigure,
+    Question,
+    RegionPlan,
+    Scene,
+)
 from pixelrefer_plugin.cli.reporting import told
 from pixelrefer_plugin.contracts.messages import read_turns
 from pixelrefer_plugin.errors import PixelReferError, PluginError, PromptError, SpliceError
@@ -20,6 +32,11 @@ class NoDataclass:
 @dataclass
 class CanChange:
     size: int = 1
+
+
+@dataclass(frozen=True)
+class Empty:
+    pass
 
 
 @dataclass(frozen=True)
@@ -115,7 +132,35 @@ PARTS = {
         r"Masks\.picture_px must be a function, got 32",
     ),
     "no token": (lambda: Masks(token=None, picture_px=len, max_objects=len), r"Masks\.token must be a str, got None"),
+    "a path": (lambda: BenchmarkFile(Path("a"), "A file."), r"BenchmarkFile\.path must be a str"),
+    "words": (lambda: PublishedFigure("a", "b", "c", "d"), r"PublishedFigure\.value must be a int or a float, got 'c'"),
+    "no masks": (
+        lambda: Question(id="a", asked=None, localize=True),
+        "Question 'a' has localize=True, which needs segment=True",
+    ),
+    "nothing": (lambda: PublishedFigure("a", "b", float("nan"), "d"), r"value must be a finite number, got nan"),
 }
+
+
+BENCHMARKS = {
+    "a file's path": (
+        {"files": ("a.json",)},
+        r"BenchmarkSpec\.files\[0\] of 'a' must be a BenchmarkFile, got 'a.json'",
+    ),
+    "a number": ({"published": (0.5,)}, r"published\[0\] of 'a' must be a PublishedFigure, got 0\.5"),
+    "a format's name": ({"answer_formats": {"x": "y"}}, r"answer_formats\['x'\] of 'a' must be a function, got 'y'"),
+    "a format without one": ({"judged_formats": {1: len}}, r"judged_formats of 'a' must be a mapping by texts"),
+    "no tokens": ({"max_new_tokens": 0}, "must be an integer >= 1, got 0"),
+    "a need": ({"needs": ("luck",)}, "needs of 'a' must be among masks, judge, java, sentences, got 'luck'"),
+    "no export": ({"export": 3}, "export of 'a' must be a function or None, got 3"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BENCHMARKS.values(), ids=BENCHMARKS)
+def test_a_benchmark_says_what_it_must_be(changes, message):
+    spec = BenchmarkSpec(name="a", about="A.", config=Empty, files=(), open=len, score=len)
+    with pytest.raises(PixelReferError, match=message):
+        replace(spec, **changes)
 
 
 @pytest.mark.parametrize(("make", "message"), PARTS.values(), ids=PARTS)

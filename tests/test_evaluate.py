@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from pixelrefer_plugin import Region, RegionSample, VideoRegion, evaluate, load,
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.errors import DataError, EvaluationError
+from pixelrefer_plugin.evaluation.scoring.measuring import digest
 from pixelrefer_plugin.evaluation.scoring.opening import open_benchmark
 from pixelrefer_plugin.evaluation.scoring.own_file import own_benchmark
 from pixelrefer_plugin.evaluation.scoring.own_masks import mask_figures
@@ -275,10 +277,10 @@ def test_answers_that_do_not_fit(run, tmp_path, texts, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("n0\tcat\nn0\tdog\n", "two answers to question 'n0'"),
-        ("n0\tcat\nn7\tdog\n", "1 answer to what was not asked, such as 'n7'"),
-        ("n0\tcat\n", "5 are missing, such as to 'n1'. --partial"),
-        ("", "has no answer|are missing"),
+        ("n0\tcat\nn0\tdog\n", "has more than one answer for 1 id, 'n0'"),
+        ("n0\tcat\nn7\tdog\n", "answers what was not asked: 1 id, 'n7'"),
+        ("n0\tcat\n", "it lacks 5 ids, 'n1'"),
+        ("", "it lacks 6 ids"),
     ],
     ids=["twice", "others", "fewer", "none"],
 )
@@ -567,3 +569,12 @@ def test_a_file_of_ones_own_from_the_command_line(run, tmp_path):
     assert "plugin" not in benchmark
     lines = [json.loads(line)["id"] for line in (tmp_path / "out" / "held-out" / "answers.jsonl").open()]
     assert lines == ["a", "a~2"]
+
+
+def test_answers_about_other_regions_are_told_apart():
+    message = {"role": "user", "content": "What is <region>?"}
+    boxes = [Region.from_box((0, 0, side, side)) for side in (4, 5)]
+    regions = [*boxes, VideoRegion({3: boxes[0]}), VideoRegion({4: boxes[0]}), Region.from_mask(np.eye(4, dtype=bool))]
+    asked = [Question(id="a", asked=RegionSample("a", (message,), (each,))) for each in regions]
+    assert len({digest([each]) for each in asked}) == len(asked)
+    assert digest(asked[:1]) == digest([replace(asked[0], references=("a cat",))])

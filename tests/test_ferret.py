@@ -12,6 +12,9 @@ from pixelrefer_ferret.pairs import FAILED, READERS, official_pair, quotient, re
 from pixelrefer_ferret.prompts import judge_request, prompts, shown_answers, without_brackets
 
 from pixelrefer_plugin.errors import DataError, EvaluationError, JudgeError, PixelReferError
+from pixelrefer_plugin.evaluation.judging import Judge, ScoringTools
+from pixelrefer_plugin.evaluation.scoring.measuring import JudgedFile, Scorer
+from pixelrefer_plugin.evaluation.scoring.opening import OpenBenchmark
 from pixelrefer_plugin.plugins import get_benchmark
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "evaluation" / "golden" / "judge_parsing.json"
@@ -352,7 +355,9 @@ def test_figures_are_right_for_some_of_the_questions(folder):
     assert np.isnan(figure.of(np.array([2])))
 
 
-@pytest.mark.parametrize("said", ["", "<html>502</html>", "\0\ud83d", "nan nan", "0 0", "1e999 1"])
+@pytest.mark.parametrize(
+    "said", ["", "<html>502</html>", "\0\ud83d", "nan nan", "0 0", "1e999 1", "1e307 0.001", "1e308 1"]
+)
 def test_a_judge_may_say_anything(folder, said):
     scores, _ = judged(folder, dict.fromkeys("013", said))
     assert not any(np.isinf(figure.values).any() or np.isinf(figure.of()) for figure in scores.figures)
@@ -454,6 +459,20 @@ def test_reviews_in_the_other_order_are_refused(folder):
     path = written(folder, list(reviews(questions, "reference_first")))
     with pytest.raises(EvaluationError, match="line 1: the judge saw 'It keeps rain out.' as 'answer1'.*option order"):
         list(SPEC.judged_formats["ferret"](FerretConfig(), path, questions, answers))
+
+
+def test_reviews_of_one_set_of_answers_are_taken_for_it_alone(folder):
+    questions = opened(folder)
+    one, other = (answers_to(questions, [f"{word} {each.id}" for each in questions]) for word in ("answer", "reply"))
+    judge = Judge("a")
+    files = [JudgedFile(written(folder, list(reviews(questions, "model_first"))))]
+    scorer = Scorer(judge=judge, tools=ScoringTools(judge), judged=files)
+    benchmark = OpenBenchmark(SPEC, FerretConfig(), questions)
+    assert scorer.report(benchmark, [("one", "", one)]).columns[0].result.main.overall.counted == 3
+    with pytest.raises(JudgeError, match="3 of 3 answers of judge 'a' are missing"):
+        scorer.report(benchmark, [("one", "", one), ("other", "", other)])
+    with pytest.raises(EvaluationError, match="reviews of another model"):
+        scorer.report(benchmark, [("other", "", other)])
 
 
 # -- whole runs --------------------------------------------------------------------------------------------

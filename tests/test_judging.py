@@ -315,6 +315,8 @@ def test_openai_is_missing(monkeypatch):
         ({"timeout_s": float("nan")}, "timeout_s of a judge must be"),
         ({"at_once": 0}, "at_once of a judge must be"),
         ({"options": {"stream": True}}, "their own stream"),
+        ({"options": {"api_key": "x"}}, "must be no secret.*'api_key'.*OPENAI_API_KEY"),
+        ({"options": {"extra_headers": {}}}, "must be no secret"),
         ({"on_missing": "zero"}, "must be refuse or unread, got 'zero'"),
     ],
 )

@@ -124,7 +124,7 @@ def judged(config, questions, answers, tools):
     requests = [JudgeRequest(each.id, "", [{"role": "user", "content": each.text}]) for each in questions]
     unread, values = {}, np.full(len(questions), np.nan)
     for row, (each, said) in enumerate(zip(questions, tools.ask_judge(requests), strict=True)):
-        if said[:1].isdigit() and len(said) < 9:
+        if re.match(r"\d{1,2}\b(?!e)", said):
             values[row] = float(said.split()[0])
         else:
             unread[each.id] = shown(said)
@@ -220,6 +220,13 @@ def trusting(config, questions, answers, tools):
     return Scores(figures=[Figure(name="score", values=np.array([float(len(each) > 3) for each in said]))])
 
 
+def boundless(config, questions, answers, tools):
+    said = tools.ask_judge([JudgeRequest(each.id, "", []) for each in questions])
+    values = [float(each.split()[0]) if each[:1].isdigit() else np.nan for each in said]
+    unread = {each.id: "no number" for each, value in zip(questions, values, strict=True) if np.isnan(value)}
+    return Scores(figures=[Figure(name="score", values=np.array(values))], unread=unread)
+
+
 MISTAKES = {
     "defaults that it refuses": ({"config": Unruly}, "benchmark_options_are_strict", "limit must be a number > 0"),
     "no questions": ({"open": lambda *args: []}, "its_questions_can_be_asked", "the folder has no questions"),
@@ -267,6 +274,11 @@ MISTAKES = {
         {"score": trusting, "needs": ("judge",)},
         "odd_judgements_are_told",
         "is read without a word",
+    ),
+    "takes any number from the judge": (
+        {"score": boundless, "needs": ("judge",)},
+        "odd_judgements_are_told",
+        "score is infinite where the judge says",
     ),
     "exports nothing": ({"export": lambda *given: None}, "answers_are_exported", "it exports no file"),
 }

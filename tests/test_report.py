@@ -22,6 +22,7 @@ from pixelrefer_plugin.evaluation.reports.page import page_of, save_page
 from pixelrefer_plugin.evaluation.reports.pictures import THUMBNAIL_PX, thumbnails
 from pixelrefer_plugin.evaluation.reports.report import BenchmarkReport, Column, Report, best_and_worst
 from pixelrefer_plugin.evaluation.reports.table import table_of
+from pixelrefer_plugin.evaluation.reports.text import without_secrets
 from pixelrefer_plugin.evaluation.scoring.scoring import score
 from pixelrefer_plugin.regions.region import Region, VideoRegion
 
@@ -322,3 +323,18 @@ def test_two_sets_of_answers_have_two_names(report):
     [benchmark] = report.benchmarks
     with pytest.raises(EvaluationError, match="Two sets of answers are called 'tuned'"):
         replace(benchmark, columns=[benchmark.columns[1], benchmark.columns[1]])
+
+
+def test_a_command_is_told_without_secrets():
+    words = [
+        "pixelrefer",
+        "evaluate",
+        "--judge-url",
+        "https://me:hush@host/v1?api-version=1&code=hush",
+        "--judge-option",
+    ]
+    told = without_secrets([*words, "my_key=hush", "--judge-option", "max_tokens=9", "--option", "file=a b?.json"])
+    assert "hush" not in told
+    assert "https://***@host/v1?api-version=***&code=***" in told
+    assert "max_tokens=9" in told
+    assert "'file=a b?.json'" in told

@@ -498,3 +498,11 @@ def test_a_missing_video_is_named(folder):
     shutil.rmtree(folder / "Panda-70M-part")
     with pytest.raises(PixelReferError, match=r"street\.mp4"):
         ask_tiny_model(opened(folder)[:1])
+
+
+def test_a_number_beyond_all_measure_leaves_the_official_figures_out(folder):
+    said = PLAIN.replace("Correspondence: 5", f"Correspondence: {'9' * 400}")
+    scores, _ = judged(folder, {"0": said, "1": PLAIN, "2": PLAIN})
+    assert not figures(scores, "official")
+    assert any("reads 1 scores above 1e+100" in note for note in scores.notes)
+    assert set(scores.unread) == {"0"}

@@ -91,16 +91,16 @@ def quotient(pairs: np.ndarray, order: Order) -> float:
         order: which of the two is the model's.
 
     Returns:
-        About 100 where the model is as good as the reference; NaN where the reference has a mean of 0, or a score is no
-        finite number.
+        About 100 where the model is as good as the reference; NaN where the reference has a mean of 0, or numbers are
+        beyond all measure.
 
     Raises:
         EvaluationError: there are no reviews.
     """
     if not len(pairs):
         raise EvaluationError("There are no reviews whose scores could be read.")
-    means = [round(mean, 3) for mean in np.asarray(pairs, dtype=np.float64).mean(axis=0).tolist()]
+    with np.errstate(over="ignore"):
+        means = [round(mean, 3) for mean in np.asarray(pairs, dtype=np.float64).mean(axis=0).tolist()]
     model, reference = means if order == "model_first" else means[::-1]
-    if not reference or not math.isfinite(model) or not math.isfinite(reference):
-        return math.nan
-    return round(model / reference * 100, 1)
+    score = model / reference * 100 if reference else math.nan
+    return round(score, 1) if math.isfinite(score) and math.isfinite(reference) else math.nan

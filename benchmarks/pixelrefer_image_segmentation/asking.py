@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixelrefer_plugin.authoring import DataError, Question, Region, RegionMask, RegionSample, read_json
+from pixelrefer_plugin.authoring import DataError, Question, Region, RegionMask, RegionSample, official_json
 
 
 def question_of(
@@ -47,20 +47,9 @@ def question_of(
     )
 
 
-def require_there(path: Path, about: str) -> None:
-    """Refuse a missing file or folder by its name and its origin; raises `DataError`."""
-    if not path.exists():
-        raise DataError(f"'{path}' is missing. It is {about[:1].lower()}{about[1:]}")
-
-
 def read_object(path: Path) -> Mapping[str, Any]:
     """A JSON object; raises `DataError` where the file holds none."""
-    try:
-        found = read_json(path)
-    except OSError as error:
-        raise DataError(f"Cannot read '{path}': {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DataError(f"'{path}' is no JSON that can be read: {error}. Is the file complete?") from error
+    found = official_json(path)
     if not isinstance(found, Mapping):
         raise DataError(f"'{path}' must hold an object, got {type(found).__name__}.")
     return found

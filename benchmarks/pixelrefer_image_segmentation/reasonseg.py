@@ -18,10 +18,11 @@ from pixelrefer_plugin.authoring import (
     RegionMask,
     open_regular,
     parse_json,
+    require_there,
     shown,
 )
 
-from .asking import question_of, require_there
+from .asking import question_of
 from .config import ReasonSegConfig
 
 _LISA = "https://github.com/dvlab-research/LISA"

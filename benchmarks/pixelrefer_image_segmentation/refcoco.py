@@ -15,10 +15,11 @@ from pixelrefer_plugin.authoring import (
     RegionError,
     read_plain_pickle,
     read_segmentation,
+    require_there,
     shown,
 )
 
-from .asking import question_of, read_object, require_there
+from .asking import question_of, read_object
 from .config import RefcocoConfig
 
 IMAGES = "images/mscoco/images/train2014"

@@ -8,7 +8,6 @@ from typing import Any
 from pixelrefer_plugin.authoring import (
     Answer,
     Defect,
-    Prompt,
     Question,
     RecordPlace,
     Region,
@@ -16,7 +15,6 @@ from pixelrefer_plugin.authoring import (
     VideoRegion,
     collecting,
     matched,
-    official_text,
     questions_of,
     read_sample,
     shown,
@@ -24,30 +22,9 @@ from pixelrefer_plugin.authoring import (
     text_in,
 )
 
-from .config import CaptionConfig
-
 FROM = "https://huggingface.co/datasets/CircleRadon/referring_evaluation"
 PAPER = "PixelRefer (arXiv 2510.23603)"
 CODE = "PixelRefer/evaluation"
-
-
-def question_prompt(config: CaptionConfig, own: str, file: str, sha256: str) -> Prompt:
-    """What the model is asked.
-
-    Args:
-        config: of the benchmark.
-        own: the question of our own words.
-        file: where the official question is, below the clone.
-        sha256: of the official question.
-
-    Raises:
-        DataError: the official code is not what it must be.
-    """
-    if config.question is not None:
-        return Prompt("question", config.question, "option question")
-    if config.official_code is None:
-        return Prompt("question", own)
-    return Prompt("question", official_text(config.official_code, file, sha256), file)
 
 
 def require_object(record: Any, place: RecordPlace) -> Mapping[str, Any]:

@@ -27,12 +27,13 @@ from pixelrefer_plugin.authoring import (
     VideoRegion,
     collecting,
     official_records,
+    question_prompt,
     read_segmentation,
     shown,
 )
 
 from . import tiny
-from .asking import CODE, FROM, PAPER, captions_of, made_question, question_prompt, read_predictions, require_object
+from .asking import CODE, FROM, PAPER, captions_of, made_question, read_predictions, require_object
 from .config import HcStvgConfig
 from .scoring import figures_of_captions
 
@@ -154,7 +155,8 @@ def score(config: HcStvgConfig, questions: Sequence[Question], answers: Sequence
 
 def prompts(config: HcStvgConfig) -> list[Prompt]:
     """What is asked."""
-    return [question_prompt(config, _QUESTION, *_OFFICIAL[config.masks])]
+    file, sha256 = _OFFICIAL[config.masks]
+    return [question_prompt(config.question, config.official_code, own=_QUESTION, file=file, sha256=sha256)]
 
 
 def _predictions(config: HcStvgConfig, path: str | Path, questions: Sequence[Question]) -> Iterator[Answer]:

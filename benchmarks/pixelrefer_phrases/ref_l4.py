@@ -25,12 +25,13 @@ from pixelrefer_plugin.authoring import (
     Tools,
     check_field,
     official_records,
+    question_prompt,
     shown,
     text_in,
 )
 
 from . import tiny
-from .asking import CODE, FROM, PAPER, box_region, picture_question, question_prompt, read_predictions, require_object
+from .asking import CODE, FROM, PAPER, box_region, picture_question, read_predictions, require_object
 from .condensing import condense, condense_request, is_long, judge_prompt
 from .config import PictureConfig
 from .scoring import figures_of_captions
@@ -140,7 +141,8 @@ def _notes(long: int, plain: str) -> list[str]:
 
 def prompts(config: RefL4PhrasesConfig) -> list[Prompt]:
     """What the model and the judge are asked."""
-    asked = question_prompt(config, _QUESTION, *_OFFICIAL)
+    file, sha256 = _OFFICIAL
+    asked = question_prompt(config.question, config.official_code, own=_QUESTION, file=file, sha256=sha256)
     return [asked, judge_prompt(config)] if config.condense else [asked]
 
 

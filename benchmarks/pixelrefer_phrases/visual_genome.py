@@ -21,11 +21,12 @@ from pixelrefer_plugin.authoring import (
     Scores,
     Tools,
     official_records,
+    question_prompt,
     read_segmentation,
 )
 
 from . import tiny
-from .asking import CODE, FROM, PAPER, box_region, picture_question, question_prompt, read_predictions, require_object
+from .asking import CODE, FROM, PAPER, box_region, picture_question, read_predictions, require_object
 from .config import PictureConfig
 from .scoring import figures_of_captions
 
@@ -81,7 +82,8 @@ def score(config: PictureConfig, questions: Sequence[Question], answers: Sequenc
 
 def prompts(config: PictureConfig) -> list[Prompt]:
     """What is asked."""
-    return [question_prompt(config, _QUESTION, *_OFFICIAL)]
+    file, sha256 = _OFFICIAL
+    return [question_prompt(config.question, config.official_code, own=_QUESTION, file=file, sha256=sha256)]
 
 
 def _predictions(config: PictureConfig, path: str | Path, questions: Sequence[Question]) -> Iterator[Answer]:

@@ -19,8 +19,9 @@ from pixelrefer_plugin.authoring import (
     RegionMask,
     RegionSample,
     VideoRegion,
-    read_json,
+    official_json,
     read_segmentation,
+    require_there,
     shown,
 )
 
@@ -42,14 +43,8 @@ def open_questions(config: PixelQAConfig, folder: Path) -> list[Question]:
         DataError: the file is missing, or a record is malformed.
     """
     path = Path(folder) / FILE
-    if not path.exists():
-        raise DataError(f"'{path}' is missing. It is {ABOUT[:1].lower()}{ABOUT[1:]}")
-    try:
-        records = read_json(path)
-    except OSError as error:
-        raise DataError(f"Cannot read '{path}': {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DataError(f"'{path}' is no JSON that can be read: {error}. Is the file complete?") from error
+    require_there(path, ABOUT)
+    records = official_json(path)
     if not isinstance(records, list) or not records or not all(isinstance(each, Mapping) for each in records):
         raise DataError(f"'{path}' must hold a list of questions, got {shown(records)}.")
     found = []

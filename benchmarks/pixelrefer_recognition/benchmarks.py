@@ -14,7 +14,7 @@ from pixelrefer_plugin.authoring import (
     Scores,
     Tools,
     label_figures,
-    official_text,
+    question_prompt,
 )
 
 from .config import RecognitionConfig
@@ -69,11 +69,7 @@ def score(config: RecognitionConfig, questions: Sequence[Question], answers: Seq
 
 
 def _prompt(config: RecognitionConfig, own: str, sha256: str) -> Prompt:
-    if config.question is not None:
-        return Prompt("question", config.question, "option question")
-    if config.official_code is None:
-        return Prompt("question", own)
-    return Prompt("question", official_text(config.official_code, _CODE, sha256), _CODE)
+    return question_prompt(config.question, config.official_code, own=own, file=_CODE, sha256=sha256)
 
 
 def _spec(

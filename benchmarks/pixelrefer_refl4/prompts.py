@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pixelrefer_plugin.authoring import JudgeRequest, Prompt, official_text
+from pixelrefer_plugin.authoring import JudgeRequest, Prompt, official_text, question_prompt
 
 from .config import RefL4DetailedConfig
 
@@ -27,11 +27,9 @@ _JUDGE_SHA256 = "7b3744103e570fca208c0dd9a651dba28c351892425212133fb2861f9818eb6
 
 def question_of(config: RefL4DetailedConfig) -> Prompt:
     """What the model is asked; raises `DataError` where the official code is not what it must be."""
-    if config.question is not None:
-        return Prompt("question", config.question, "option question")
-    if config.official_code is None:
-        return Prompt("question", QUESTION)
-    return Prompt("question", official_text(config.official_code, _QUESTION_CODE, _QUESTION_SHA256), _QUESTION_CODE)
+    return question_prompt(
+        config.question, config.official_code, own=QUESTION, file=_QUESTION_CODE, sha256=_QUESTION_SHA256
+    )
 
 
 def judge_prompt(config: RefL4DetailedConfig) -> Prompt:

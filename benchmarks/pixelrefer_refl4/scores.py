@@ -15,6 +15,8 @@ _CHARACTERS = (
     "References that are one text were listed for the judge character by character, as the official code does it."
 )
 
+_MOST_OFFICIAL = 1e100  # of a score, which the official script does not bound
+
 
 def score(
     config: RefL4DetailedConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools
@@ -57,5 +59,5 @@ def score(
 
 
 def _finite(value: float) -> float:
-    """NaN for an infinite score, which the official script takes, and which no mean survives."""
-    return value if math.isfinite(value) else math.nan
+    """NaN for a score beyond all measure, which the official script takes, and which no mean survives."""
+    return value if abs(value) < _MOST_OFFICIAL else math.nan

@@ -11,12 +11,13 @@ from pixelrefer_plugin.authoring import (
     Prompt,
     PublishedFigure,
     Question,
+    require_there,
     shown,
 )
 
 from . import tiny
 from .config import MevisConfig, RefDavisConfig, RefSavConfig, RefYoutubeVosConfig, RevosConfig, VideoConfig
-from .expressions import Expression, first_there, question_of, read_expressions, require_there
+from .expressions import Expression, first_there, question_of, read_expressions
 from .pictures import export, read_pictures
 from .scoring import TYPES, refuse_hidden, score_expressions, score_revos
 from .truth import Annotations, Foreground, LabelMaps, Masks, RunLengths

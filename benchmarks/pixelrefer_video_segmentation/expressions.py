@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from pixelrefer_plugin.authoring import DataError, Question, Region, RegionMask, RegionSample, VideoRegion, shown
+from pixelrefer_plugin.authoring import (
+    DataError,
+    Question,
+    Region,
+    RegionMask,
+    RegionSample,
+    VideoRegion,
+    require_there,
+    shown,
+)
 
 from .config import VideoConfig
 from .truth import Foreground, Masks, read_object
@@ -60,12 +69,6 @@ def read_expressions(path: Path, about: str) -> list[Expression]:
         raise DataError(f"'{path}' must hold an object 'videos', one entry a video, got {shown(videos)}.")
     numbers = _numbers(videos)
     return [each for video in videos for each in _of_video(path, video, videos[video], numbers)]
-
-
-def require_there(path: Path, about: str) -> None:
-    """Refuse a missing file or folder by its name and its origin; raises `DataError`."""
-    if not path.exists():
-        raise DataError(f"'{path}' is missing. It is {about[:1].lower()}{about[1:]}")
 
 
 def _numbers(videos: Mapping[str, Any]) -> dict[tuple[str, str], int]:

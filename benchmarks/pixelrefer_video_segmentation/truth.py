@@ -12,7 +12,7 @@ from pixelrefer_plugin.authoring import (
     DataError,
     RegionError,
     RegionMask,
-    read_json,
+    official_json,
     read_mask,
     read_plain_pickle,
     read_segmentation,
@@ -153,12 +153,7 @@ def read_object(path: Path) -> Mapping[str, Any]:
     Raises:
         DataError: it cannot be read, or is none.
     """
-    try:
-        found = read_json(path)
-    except OSError as error:
-        raise DataError(f"Cannot read '{path}': {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DataError(f"'{path}' is no JSON that can be read: {error}. Is the file complete?") from error
+    found = official_json(path)
     if not isinstance(found, Mapping) or not all(isinstance(each, Mapping) for each in found.values()):
         raise DataError(f"'{path}' must hold an object of objects, got {shown(found)}.")
     return found

@@ -1,8 +1,9 @@
 """What the model and the judge are asked: in our own words, or as the official code has it."""
 
+from dataclasses import replace
 from typing import Any
 
-from pixelrefer_plugin.authoring import JudgeRequest, Prompt, official_file, official_text
+from pixelrefer_plugin.authoring import JudgeRequest, Prompt, official_file, official_text, question_prompt
 
 from .config import VideoReferDConfig
 from .dimensions import DIMENSIONS
@@ -54,13 +55,9 @@ _LABELS = (
 
 def question_of(config: VideoReferDConfig) -> Prompt:
     """What the model is asked; raises `DataError` where the official code is not what it must be."""
-    if config.question is not None:
-        return Prompt("question", config.question, "option question")
-    if config.official_code is None:
-        return Prompt("question", QUESTION)
     file, sha256 = _QUESTIONS[config.masks]
-    text = official_text(config.official_code, file, sha256)
-    return Prompt("question", text.removeprefix("<video>").lstrip("\n"), file)
+    prompt = question_prompt(config.question, config.official_code, own=QUESTION, file=file, sha256=sha256)
+    return replace(prompt, text=prompt.text.removeprefix("<video>").lstrip("\n"))
 
 
 def prompts(config: VideoReferDConfig) -> list[Prompt]:

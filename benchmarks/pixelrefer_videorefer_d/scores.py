@@ -10,6 +10,8 @@ from .config import VideoReferDConfig
 from .dimensions import DIMENSIONS, official_dimensions, official_summary, read_dimensions
 from .prompts import judge_request, prompts
 
+_MOST_OFFICIAL = 1e100  # of a score, which the official script does not bound
+
 
 def score(config: VideoReferDConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
     """The average of the four dimensions, and each; a dimension counts the answers that have a score for it.
@@ -37,6 +39,7 @@ def score(config: VideoReferDConfig, questions: Sequence[Question], answers: Seq
     notes = [_counts(read)]
     try:
         official_summary(readings)
+        _require_measurable(official)
     except EvaluationError as error:
         notes.append(f"There are no official figures. {error}")
     else:
@@ -54,6 +57,12 @@ def score(config: VideoReferDConfig, questions: Sequence[Question], answers: Seq
         )
     details = {questions[index].id: excerpt(text) for index, text in zip(judged, said, strict=True)}
     return Scores(figures=figures, unread=unread, notes=notes, details=details)
+
+
+def _require_measurable(table: np.ndarray) -> None:
+    """Refuse scores such as one of 400 digits, which no mean survives; raises `EvaluationError`."""
+    if len(beyond := table[table > _MOST_OFFICIAL]):
+        raise EvaluationError(f"The official script reads {len(beyond)} scores above {_MOST_OFFICIAL:g}.")
 
 
 def _row(found: Mapping[str, float]) -> list[float]:

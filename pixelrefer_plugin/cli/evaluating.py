@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EvaluationError, counted, did_you_mean
+from ..evaluation.predicting.processes import is_first_process
 from ..files import require_writable_folder
 from .judging import NAMED_FILE, NamedFile, judge_options, open_scorer
 from .options import CheckedCommand, adapter_name_option, adapter_option, device_option, dtype_option, setting_option
-from .processes import is_first, join_the_others, leave_the_others
-from .reporting import INTERRUPTED, Failure, quiet_libraries
+from .processes import join_the_others, leave_the_others
+from .reporting import INTERRUPTED, Failure, json_of, quiet_libraries
 from .values import COUNT, MODEL, READ, TEXT, WRITTEN, WholeType
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from .asking import LoadedModel
 
 _ARGUMENTS = f"{__name__}.arguments"
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 JUDGE_CACHE = "judge.jsonl"
 
 Settings = tuple[tuple[str, Any], ...]
@@ -148,7 +146,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     scorer = None if answers_only else open_scorer(judge_cache=judge_cache or out / JUDGE_CACHE, **judge)
     require_needs(opened, scorer)
-    for missing in missing_tools(opened) if scorer is not None and is_first() else []:
+    for missing in missing_tools(opened) if scorer is not None and is_first_process() else []:
         click.echo(f"Warning: {missing}", err=True)
     for_base = _for_base(model, opened) if base else []
     asking = _Asking(
@@ -170,7 +168,7 @@ def evaluate(
         raise SystemExit(INTERRUPTED) from None
     finally:
         leave_the_others()
-    if not is_first():
+    if not is_first_process():
         return
     if scorer is None:
         click.echo(f"answers: {', '.join(str(asking.path(each, limit)) for each in opened)}")
@@ -198,11 +196,10 @@ class _Asking:
     overwrite: bool
 
     def path(self, opened: OpenBenchmark, limit: int | None, *, of_base: bool = False) -> Path:
-        """Of the answers; those to the first questions alone have a file of their own."""
-        from ..evaluation.scoring.measuring import ANSWERS_FILE
+        """Of the answers."""
+        from ..evaluation.scoring.measuring import answers_path
 
-        kind = ("base-" if of_base else "") + (f"first-{limit}-" if limit is not None else "")
-        return self.out / opened.spec.name / f"{kind}{ANSWERS_FILE}"
+        return answers_path(self.out, opened, limit, of_base=of_base)
 
     def answers(self, opened: OpenBenchmark, limit: int | None, *, of_base: bool = False) -> list[Answer] | None:
         """Those of the model, or of its backbone without LoRA, which it does not get back; None in every process but
@@ -211,7 +208,7 @@ class _Asking:
         from ..evaluation.scoring.measuring import answers_of
 
         tokens = self.max_new_tokens or opened.spec.max_new_tokens
-        if is_first():
+        if is_first_process():
             of = " to the backbone without LoRA" if of_base else ""
             click.echo(f"{opened.spec.name}: {counted(len(opened.questions), 'question')}{of}", err=True)
         return answers_of(
@@ -222,7 +219,7 @@ class _Asking:
             batch_size=self.batch_size,
             on_bad_sample=self.on_bad_sample,
             overwrite=self.overwrite,
-            progress=on_stderr() if is_first() else Silent(),
+            progress=on_stderr() if is_first_process() else Silent(),
         )
 
     def _engine(self, opened: OpenBenchmark, max_new_tokens: int, *, of_base: bool) -> ModelEngine:
@@ -436,7 +433,7 @@ def _tell(reports: Sequence[BenchmarkReport], out: Path | None, *, gallery: int,
         report.save_json(out / "report.json")
         save_page(report, out / "report.html", gallery=gallery)
     if as_json:
-        click.echo(json.dumps(report.as_json(), ensure_ascii=False).encode(errors="backslashreplace").decode())
+        click.echo(json_of(report.as_json()))
         return
     click.echo(table_of(report, width=_width()))
     if out is not None:
@@ -444,9 +441,11 @@ def _tell(reports: Sequence[BenchmarkReport], out: Path | None, *, gallery: int,
 
 
 def _command() -> str:
-    """What was typed, without a password in an address."""
+    """What was typed, without passwords."""
+    from ..evaluation.reports.text import without_secrets
+
     ctx = click.get_current_context()
-    return _PASSWORD.sub("***@", shlex.join([*ctx.command_path.split(), *ctx.meta.get(_ARGUMENTS, [])]))
+    return without_secrets([*ctx.command_path.split(), *ctx.meta.get(_ARGUMENTS, [])])
 
 
 def _width() -> int:

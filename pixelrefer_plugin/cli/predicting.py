@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..evaluation.predicting.processes import is_first_process
 from .data import MAX_LINES, data_options, limit_option, progress_bar, quiet, require_other_file
 from .options import CheckedCommand, device_option, dtype_option, loading_options, sampling_options
-from .processes import is_first, join_the_others, leave_the_others
+from .processes import join_the_others, leave_the_others
 from .reporting import INTERRUPTED, json_of, plain, quiet_libraries
 from .values import COUNT, MODEL, READ, TEXT, WRITTEN
 
@@ -72,7 +73,7 @@ def predict(model: str, files: tuple[Path, ...], out: Path, as_json: bool, **how
         raise SystemExit(INTERRUPTED) from None
     finally:
         leave_the_others()
-    if is_first():
+    if is_first_process():
         click.echo(json_of(_as_json(result)) if as_json else _as_text(result))
 
 
@@ -130,7 +131,7 @@ def _predict(
         fingerprint=fingerprint,
         on_bad_sample=on_bad_sample,
         overwrite=overwrite,
-        progress=on_stderr() if is_first() else Silent(),
+        progress=on_stderr() if is_first_process() else Silent(),
     )
 
 
@@ -138,7 +139,7 @@ def _read(datasets: Any, asking: Asking, on_bad_sample: Any, limit: int | None) 
     from ..evaluation.asking.question_file import FileQuestions
 
     total = sum(map(len, datasets))
-    with progress_bar(min(limit or total, total), "Reading", hidden=not is_first()) as advance:
+    with progress_bar(min(limit or total, total), "Reading", hidden=not is_first_process()) as advance:
         return FileQuestions(datasets, asking, on_bad_sample=on_bad_sample, limit=limit, progress=advance)
 
 

@@ -5,11 +5,6 @@ from __future__ import annotations
 import os
 
 
-def is_first() -> bool:
-    """Whether this process is the one that prints and writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def join_the_others(device: str) -> None:
     """Of several processes each finds the others, and takes an accelerator of its own."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from .checks import require_callables, require_config, require_kinds, require_known, require_name
+from ..errors import PixelReferError
+from .checks import (
+    require_callables,
+    require_config,
+    require_finite,
+    require_functions,
+    require_items,
+    require_kinds,
+    require_known,
+    require_name,
+)
 from .options import make_config
 
 if TYPE_CHECKING:
@@ -35,6 +45,9 @@ class BenchmarkFile:
     about: str
     optional: bool = False
 
+    def __post_init__(self) -> None:
+        require_kinds(self, path=str, about=str, optional=bool)
+
 
 @dataclass(frozen=True)
 class PublishedFigure:
@@ -43,7 +56,7 @@ class PublishedFigure:
     Attributes:
         model: whose it is.
         figure: name of the figure, as `Figure.name`.
-        value: as `Figure` has it, before scaling.
+        value: as `Figure` has it, before scaling: 0.634 of a share.
         source: paper and table.
         judge: who judged; empty where nobody did.
     """
@@ -53,6 +66,10 @@ class PublishedFigure:
     value: float
     source: str
     judge: str = ""
+
+    def __post_init__(self) -> None:
+        require_kinds(self, model=str, figure=str, value=(int, float), source=str, judge=str)
+        require_finite(self, "value")
 
 
 @dataclass(frozen=True)
@@ -137,8 +154,10 @@ class BenchmarkSpec:
         prompts: `prompts(config) -> Sequence[Prompt]`: what is asked, of the model and of a judge.
         answer_formats: by name, how answers are read that other systems wrote:
             `read(config, path, questions) -> Iterable[Answer]`. The id of an answer is that of a question.
+            A file that is something else is a `DataError` or `EvaluationError`, as in the next.
         judged_formats: by name, how published answers of a judge are read:
-            `read(config, path, questions, answers) -> Iterable[tuple[JudgeRequest, str]]`.
+            `read(config, path, questions, answers) -> Iterable[tuple[JudgeRequest, str]]`. A file about other answers
+            than these is refused: of several sets of answers it is then taken for another one.
         export: `export(config, questions, answers, folder)`: writes answers as the benchmark's server, or other code
             that scores it, wants them. The folder is there and empty.
         tiny: `tiny(folder)`: writes small files in the official layout into an empty folder, for the conformance kit.
@@ -165,6 +184,13 @@ class BenchmarkSpec:
         require_config(self)
         require_callables(self, "open", "score", optional=("prompts", "export", "tiny"))
         require_kinds(self, answer_formats=Mapping, judged_formats=Mapping)
+        require_items(self, files=BenchmarkFile, published=PublishedFigure)
+        require_functions(self, "answer_formats")
+        require_functions(self, "judged_formats")
+        if self.max_new_tokens < 1:
+            raise PixelReferError(
+                f"BenchmarkSpec.max_new_tokens of '{self.name}' must be an integer >= 1, got {self.max_new_tokens}."
+            )
         require_known(self, "needs", get_args(Need))
 
     def make_config(self, options: Mapping[str, Any] | Any | None = None) -> Any:

@@ -6,6 +6,7 @@ The host adds which plugin and distribution a spec is from.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -96,6 +97,44 @@ def require_values(spec: Any, field: str, *kinds: type) -> None:
         if not isinstance(value, kinds):
             names = " or ".join("None" if each is type(None) else f"a {each.__name__}" for each in kinds)
             raise _refusal(spec, f"{field}[{shown(key)}]", names, shown(value))
+
+
+def require_items(spec: Any, **kinds: type) -> None:
+    """Refuse a spec in which an item of a tuple is not of its kind.
+
+    Args:
+        spec: the spec.
+        **kinds: the class of the items, by the tuple's field.
+
+    Raises:
+        PixelReferError: an item is of another class.
+    """
+    for field, kind in kinds.items():
+        for number, each in enumerate(getattr(spec, field)):
+            if not isinstance(each, kind):
+                raise _refusal(spec, f"{field}[{number}]", f"a {kind.__name__}", shown(each))
+
+
+def require_functions(spec: Any, field: str) -> None:
+    """Refuse a spec in which a mapping does not give functions by texts.
+
+    Raises:
+        PixelReferError: a key is no text, or a value cannot be called.
+    """
+    require_values(spec, field, object)
+    for key, value in getattr(spec, field).items():
+        if not callable(value):
+            raise _refusal(spec, f"{field}[{shown(key)}]", "a function", f"{shown(value)}{_class_hint(value)}")
+
+
+def require_finite(spec: Any, field: str) -> None:
+    """Refuse a spec in which a number is infinite or none.
+
+    Raises:
+        PixelReferError: it is.
+    """
+    if not math.isfinite(getattr(spec, field)):
+        raise _refusal(spec, field, "a finite number", shown(getattr(spec, field)))
 
 
 def require_texts(spec: Any, field: str, *, optional: bool = False) -> None:

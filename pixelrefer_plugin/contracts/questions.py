@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import EvaluationError, shown
 from ..regions.region import Region, VideoRegion
 from .messages import read_turns
 from .samples import RegionSample
@@ -25,7 +26,8 @@ class Question:
         targets: masks that are expected, in order. May be empty.
         segment: whether the model is asked for masks; an answer without any may be right.
         localize: whether the objects that it points at are found first, and the question is asked with their masks at
-            hand (`pixel_qa`). The answer then has a mask for each region, in the order of the `<region>`s.
+            hand (`pixel_qa`); with `segment` alone. The answer then has a mask for each region, in the order of the
+            `<region>`s.
         type: kind of question, such as `relation`. Figures are also given for each type. May be empty.
         facts: what else the scores need, by the benchmark's own keys, such as the options of a multiple choice.
     """
@@ -38,6 +40,12 @@ class Question:
     localize: bool = False
     type: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.localize and not self.segment:
+            raise EvaluationError(
+                f"Question {shown(self.id)} has localize=True, which needs segment=True: it asks for masks."
+            )
 
     @property
     def text(self) -> str:

@@ -14,6 +14,7 @@ from ..contracts.benchmark import BenchmarkFile
 from ..contracts.questions import Question
 from ..data.records import JsonRecords
 from ..errors import DataError, EvaluationError, SampleError, counted, shown
+from ..json_text import read_json
 from ..media.paths import path_shown
 
 Key = Callable[[Mapping[str, Any]], Hashable]
@@ -34,6 +35,34 @@ def official_records(folder: str | os.PathLike[str], file: BenchmarkFile) -> Jso
         return JsonRecords(path)
     except DataError as error:
         raise DataError(f"{str(error).rstrip('.')}. It is expected below {path_shown(folder)}: {file.about}") from error
+
+
+def require_there(path: Path, about: str) -> None:
+    """Refuse a missing file or folder by its name and its origin.
+
+    Args:
+        path: of it.
+        about: what it is and where it comes from, a sentence.
+
+    Raises:
+        DataError: it is missing.
+    """
+    if not path.exists():
+        raise DataError(f"{path_shown(path)} is missing. It is {about[:1].lower()}{about[1:]}")
+
+
+def official_json(path: Path) -> Any:
+    """What an official JSON file holds.
+
+    Raises:
+        DataError: it cannot be read, or is no JSON.
+    """
+    try:
+        return read_json(path)
+    except OSError as error:
+        raise DataError(f"Cannot read {path_shown(path)}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise DataError(f"{path_shown(path)} is no JSON that can be read: {error}. Is the file complete?") from error
 
 
 def matched(

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..contracts.benchmark import Prompt
 from ..errors import DataError, shown
 from ..files import open_regular
 from ..media.paths import path_shown
@@ -42,6 +43,26 @@ def official_text(
         if _sha256(text.encode("utf-8", "surrogatepass")) == sha256:
             return text
     raise _other_version(path, repository, f"no string constant of it has the SHA-256 {sha256}")
+
+
+def question_prompt(question: str | None, official_code: str | None, *, own: str, file: str, sha256: str) -> Prompt:
+    """What a model is asked: the user's own question, else the official one, else the one of our own words.
+
+    Args:
+        question: the user's.
+        official_code: root of the user's clone of the official repository.
+        own: the question of our own words.
+        file: where the official one is, below the clone.
+        sha256: of the official one.
+
+    Raises:
+        DataError: the official code is not what it must be.
+    """
+    if question is not None:
+        return Prompt("question", question, "option question")
+    if official_code is None:
+        return Prompt("question", own)
+    return Prompt("question", official_text(official_code, file, sha256), file)
 
 
 def official_file(

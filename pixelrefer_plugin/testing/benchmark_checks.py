@@ -38,7 +38,10 @@ _ODD_TEXTS = (
     "\U0001f408",
     "Z.",
 )
-_ODD_JUDGEMENTS = ("", "I cannot say.", "<html><body>502</body></html>", "{", '{"score": "NaN"}', "1e999", "9" * 50_000)
+_ODD_JUDGEMENTS = (
+    *("", "I cannot say.", "<html><body>502</body></html>", "{", '{"score": "NaN"}'),
+    *("1e999", "1e307 0.001", "9" * 50_000),
+)
 _TOLERANCE = 1e-9
 
 
@@ -218,13 +221,16 @@ def odd_answers_are_scored(case: BenchmarkCase) -> None:
 
 
 def odd_judgements_are_told(case: BenchmarkCase) -> None:
-    """No text that a judge may give stops the scoring; where nothing in it can be read, that is told as unread."""
+    """No text that a judge may give stops the scoring or makes a figure infinite; where nothing in it can be read, that
+    is told as unread."""
     if "judge" not in case.spec.needs:
         return
     questions = case.open()
     for text in _ODD_JUDGEMENTS:
         scores = case.score(questions, [_right_answer(question) for question in questions], text)
         assert scores.unread or text[:1].isdigit(), f"{case.spec.name}: {shown(text)} is read without a word"
+        endless = [each.label for each in scores.figures if np.isinf([*each.values, each.of()]).any()]
+        assert not endless, f"{case.spec.name}: {endless[0]} is infinite where the judge says {shown(text)}"
 
 
 def answers_are_exported(case: BenchmarkCase) -> None:

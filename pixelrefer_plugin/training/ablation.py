@@ -26,6 +26,7 @@ from pydantic import Field
 from rich.console import Console
 
 from ..errors import ConfigError, PixelReferError, TrainingError, counted, shown, text_of
+from ..evaluation.predicting.processes import is_first_process
 from ..evaluation.scoring.groups import SMALL_PX
 from ..files import write_text_whole
 from .ablation_table import Comparison, FinishedCell, compared, markdown_of, rows_of, tables_of
@@ -143,7 +144,7 @@ def run_ablation(
         ConfigError: a cell's configuration is wrong.
         TrainingError: a cell's folder holds a run with other settings, or the folder cannot be written.
     """
-    is_first = os.environ.get("RANK", "0") == "0"
+    is_first = is_first_process()
     console = (console or Console()) if is_first else Console(quiet=True)
     cells = cells_of(grid)
     left = [cell for cell in cells if not _is_finished(cell, overwrite=overwrite)]

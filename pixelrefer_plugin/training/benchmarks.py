@@ -7,7 +7,6 @@ It knows benchmarks, processes and judges; no trainer and no configuration file.
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +21,11 @@ from ..evaluation.asking.engine import ModelEngine, require_askable
 from ..evaluation.asking.shares import ask_in_shares, ready_to_answer
 from ..evaluation.judging import Judge, ScoringTools
 from ..evaluation.predicting.answer_file import answer_line
+from ..evaluation.predicting.processes import is_first_process
 from ..evaluation.reports.page import save_page
 from ..evaluation.reports.report import BenchmarkReport, Report
-from ..evaluation.scoring.measuring import ANSWERS_FILE, Scorer, is_first_process, require_needs
+from ..evaluation.reports.text import without_secrets
+from ..evaluation.scoring.measuring import ANSWERS_FILE, Scorer, require_needs
 from ..evaluation.scoring.opening import OpenBenchmark, open_benchmark
 from .report import write_lines
 
@@ -188,7 +189,7 @@ class RunBenchmarks:
             pairs = zip(each.opened.questions, self._answers[each.name], strict=True)
             write_lines(folder / ANSWERS_FILE, (answer_line(question, answer) for question, answer in pairs))
         if self._reports:
-            report = Report(benchmarks=self._reports, command=shlex.join(sys.argv))
+            report = Report(benchmarks=self._reports, command=without_secrets(sys.argv))
             report.save_json(self._out / "report.json")
             save_page(report, self._out / "report.html")
 

@@ -40,6 +40,7 @@ from ..data.preview import save_sheet
 from ..errors import CheckpointError, TrainingError
 from ..evaluation.answers import HeldOutAnswers
 from ..evaluation.answers_picture import draw_answers
+from ..evaluation.predicting.processes import is_first_process
 from ..files import write_text_whole
 from ..weights import hub
 from ..weights.model_folder import written_whole
@@ -134,7 +135,7 @@ def run_training(
         PixelReferError: something does not fit, or a guard stopped the training.
     """
     out = Path(config.run.out)
-    if _is_first_process():  # the others may come when it has begun to write there
+    if is_first_process():  # the others may come when it has begun to write there
         require_not_in_use(out)
         _require_free(out, resume=resume, overwrite=overwrite)
     else:
@@ -144,9 +145,9 @@ def run_training(
     print_plan(console, parts.config, parts.plan)
     if dry_run:
         return _tried_batch(parts, console)
-    with _held(out) if _is_first_process() else nullcontext():
+    with _held(out) if is_first_process() else nullcontext():
         with parts.args.main_process_first():
-            if _is_first_process():
+            if is_first_process():
                 _require_free(out, resume=resume, overwrite=overwrite)  # as it may no longer be
                 _claim(out, parts.config, overwrite=overwrite)
         return _train(parts, out, console, resume=resume)
@@ -159,7 +160,7 @@ def _prepare(config: TrainConfig) -> _Parts:
     held_out = build_data(config.data.eval, seed=config.optim.seed)
     collator = build_collator(built.processor, config.data)
     notes = [*built.notes, *check_masks(built, train)]
-    if _is_first_process():
+    if is_first_process():
         notes += [*_left_out(train, held_out), *common_samples(train, held_out)]
     built = replace(built, notes=notes)
     answers = _held_out_answers(config, built, held_out)
@@ -308,7 +309,7 @@ def _train(parts: _Parts, out: Path, console: Console, *, resume: bool) -> dict[
         "skipped_samples": _write_skipped(trainer, out, console),
         "warnings": [*_warnings(trainer, parts), *(benchmarks.problems if benchmarks else ())],
     }
-    if _is_first_process():
+    if is_first_process():
         seconds = time.perf_counter() - start_s
         resumed_at = step_of(checkpoint) if checkpoint else 0
         record = run_record(parts.config, parts.plan, seconds=seconds, started=started, resumed_at=resumed_at)
@@ -353,7 +354,7 @@ def _where_weights_are(trainer: RegionTrainer, out: Path) -> str:
 def _put_model(trainer: RegionTrainer, checkpoint: Path | None, out: Path) -> None:
     if checkpoint is None or step_of(checkpoint) < trainer.state.global_step:
         trainer.save_model(str(out / MODEL_FOLDER))
-    elif _is_first_process():
+    elif is_first_process():
         with written_whole(out / MODEL_FOLDER, overwrite=True) as made:
             shutil.copytree(checkpoint / MODEL_FOLDER, made, dirs_exist_ok=True)
 
@@ -433,7 +434,7 @@ def _benchmark_result(trainer: RegionTrainer, benchmarks: RunBenchmarks | None, 
 
 def _write_skipped(trainer: RegionTrainer, out: Path, console: Console) -> int:
     skipped = trainer.all_skipped()
-    if skipped and _is_first_process():
+    if skipped and is_first_process():
         write_lines(out / "skipped.jsonl", ({"skipped": each} for each in skipped))
         say(console, f"{len(skipped)} samples were left out: {out / 'skipped.jsonl'}")
     return len(skipped)
@@ -470,10 +471,6 @@ def _report(out: Path, metrics: Mapping[str, Any], config: TrainConfig, console:
 
 
 # -- processes and interruption ----------------------------------------------------------------------------
-
-
-def _is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 class _Board(TensorBoardCallback):

@@ -109,8 +109,6 @@ class ModelEngine:
             return PreparedQuestions(questions, None, segment=False)
         segment = questions[0].segment
         asked = [_on_known_frames(question, self._processor.sampling) for question in questions]
-        if any(question.localize for question in questions):
-            return PreparedQuestions(questions, asked, segment)
         with self._is_preparing:
             inputs = self._preparing(
                 [list(each.messages) for each in asked], [list(each.regions) for each in asked], segment=segment

@@ -53,7 +53,7 @@ def rubric_requests(
 
 
 def read_rubric_score(text: str, *, most: float = DEFAULT_MOST) -> float | None:
-    """The score in the judge's answer, from 0 to `most`, as `judge_text.read_score` reads it; None where unreadable."""
+    """The score in the judge's answer, from 0 to `most`, as `read_score` reads it; None where unreadable."""
     return read_score(text, most=most)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ MOST_BYTES = 8 * 2**20
 
 _LONGEST_PAUSE_S = 60.0
 _RESERVED = ("model", "messages", "stream", "n")
+_SECRETS = ("key", "token", "authorization", "password", "headers")  # in names of options; `max_tokens` is none
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,17 @@ class JudgeServer:
                 raise JudgeError(f"{name} of a judge must be at least {least}, got {shown(getattr(self, name))}.")
         if reserved := [name for name in self.options if name in _RESERVED]:
             raise JudgeError(f"Requests to a judge have their own {reserved[0]}: leave it out of the options.")
+        if secret := next((name for name in self.options if set(_SECRETS) & {*re.split(r"[\W_]", name.lower())}), ""):
+            raise JudgeError(
+                f"An option of a judge must be no secret, for options are kept with its answers, got {shown(secret)}. "
+                f"Put the key into the environment variable {self.key_variable or KEY_VARIABLE}."
+            )
         _key(self.key_variable)
 
     def __str__(self) -> str:
-        """The address, without a password that it may have."""
+        """The address, without a password and a query that it may have."""
         parts = urlsplit(self.url)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
     def options_of(self, request: JudgeRequest) -> dict[str, Any]:
         """The options that a request is sent with."""

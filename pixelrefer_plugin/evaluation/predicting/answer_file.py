@@ -59,9 +59,20 @@ def read_answers(path: str | os.PathLike[str], questions: Iterable[Question], *,
         EvaluationError: the file cannot be read; a line is no answer; an id is there twice, is that of no question, or
             is missing.
     """
+    return in_order(path, iter_answers(path), questions, partial=partial)
+
+
+def in_order(
+    path: str | os.PathLike[str], answers: Iterable[Answer], questions: Iterable[Question], *, partial: bool = False
+) -> list[Answer]:
+    """Answers that were read from a file, by this package or a benchmark, in the order of the questions.
+
+    Raises:
+        EvaluationError: as `read_answers`, of ids.
+    """
     found: dict[str, Answer] = {}
     repeated: list[str] = []
-    for answer in iter_answers(path):
+    for answer in answers:
         if answer.id in found:
             repeated.append(answer.id)
         found[answer.id] = answer
@@ -132,7 +143,7 @@ def _require_same(
     if missing and not partial:
         raise EvaluationError(
             f"{_named(path)} has {counted(len(found), 'answer')} for {counted(len(asked), 'question')}: it lacks "
-            f"{_some(missing)}. Ask those too."
+            f"{_some(missing)}. Ask those too, or score those that are there (--partial)."
         )
 
 

@@ -70,7 +70,7 @@ def batches_of(questions: Sequence[Question], is_there: np.ndarray, batch_size: 
 def _kind(asked: Asked) -> tuple[bool, bool] | None:
     """Whether it asks for masks, and whether in two passes; None where it cannot be read."""
     question = asked.question
-    return None if question is None else (question.segment or question.localize, question.localize)
+    return None if question is None else (question.segment, question.localize)
 
 
 def _asked(questions: Sequence[Question], place: int) -> Asked:

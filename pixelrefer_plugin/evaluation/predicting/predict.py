@@ -11,6 +11,7 @@ from ...data.dataset import RegionDataset
 from ...errors import EvaluationError, shown
 from ..asking.engine import ModelEngine
 from ..asking.question_file import Asking, FileQuestions, data_files, open_files
+from ..asking.shares import ready_to_answer
 from .answering import Prediction, answer_questions
 from .fingerprints import digest_of_model, digest_of_path
 from .progress import Progress, Silent, on_stderr
@@ -93,9 +94,7 @@ def predict(
         "sampling": str(processor.sampling),
         "max_new_tokens": max_new_tokens,
     }
-    was_training = model.training
-    model.eval()
-    try:
+    with ready_to_answer(model):
         return answer_questions(
             ModelEngine(model, processor, max_new_tokens=max_new_tokens),
             questions,
@@ -106,8 +105,6 @@ def predict(
             overwrite=overwrite,
             progress=(on_stderr() if progress else Silent()) if isinstance(progress, bool) else progress,
         )
-    finally:
-        model.train(was_training)
 
 
 def _questions(

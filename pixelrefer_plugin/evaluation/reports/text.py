@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
+from collections.abc import Sequence
 
 from ...errors import counted
 from ..scoring.resampling import Difference, Estimate
@@ -10,6 +13,16 @@ from ..scoring.scoring import Result
 
 UNKNOWN = "-"
 """What stands for a figure that no question has."""
+
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
+_IN_QUERY = re.compile(r"(?<=[?&])([^=&\s']+)=[^&\s']+")
+_ASSIGNED = re.compile(r"([\w.-]*(?:key|token|secret|password)=)[^\s']+", re.IGNORECASE)
+
+
+def without_secrets(words: Sequence[str]) -> str:
+    """A command as a report shows it: without what may be a password in an address, or the value of a key."""
+    command = _IN_QUERY.sub(r"\1=***", _PASSWORD.sub("***@", shlex.join(words)))
+    return _ASSIGNED.sub(r"\1***", command)
 
 
 def number(value: float, scale: float) -> str:

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..asking.engine import ModelEngine
+from ..asking.shares import ready_to_answer
 from ..judging import ScoringTools
 from ..predicting.fingerprints import digest_of_model
+from ..predicting.processes import is_first_process
 from ..predicting.progress import Silent, on_stderr
 from ..reports.page import save_page
 from ..reports.report import Report
 from .measuring import (
-    ANSWERS_FILE,
     AnswerFile,
     OnBadSample,
     Scorer,
     answers_of,
-    is_first_process,
+    answers_path,
     require_needs,
     score_files,
 )
@@ -82,17 +83,15 @@ def evaluate(
     opened = _opened(benchmarks, data_root, limit)
     scorer = Scorer(judge=judge, tools=ScoringTools(judge, sentences))
     require_needs(opened, scorer, gives_masks=model.adapter_spec.masks is not None)
-    was_training = model.training
-    model.eval()
     told = {"model": digest_of_model(model), "adapter": f"{model.adapter_spec.name} {model.adapter_config}"}
-    try:
-        found = []
+    found = []
+    with ready_to_answer(model):
         for each in opened:
             tokens = max_new_tokens or each.spec.max_new_tokens
             answers = answers_of(
                 each,
                 ModelEngine(model, processor, max_new_tokens=tokens),
-                folder / each.spec.name / (ANSWERS_FILE if limit is None else f"first-{limit}-{ANSWERS_FILE}"),
+                answers_path(folder, each, limit),
                 model={**told, "max_new_tokens": tokens, "sampling": str(processor.sampling)},
                 batch_size=batch_size,
                 on_bad_sample=on_bad_sample,
@@ -100,8 +99,6 @@ def evaluate(
                 progress=on_stderr() if progress and is_first_process() else Silent(),
             )
             found.append(answers or [])
-    finally:
-        model.train(was_training)
     if not is_first_process():
         return None
     reports = [

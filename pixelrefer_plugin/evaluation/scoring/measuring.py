@@ -5,18 +5,18 @@ It knows benchmarks by name, engines, answers and judges; no command line.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...contracts.questions import Answer, Question
+from ...contracts.questions import Answer
 from ...errors import DataError, EvaluationError, PluginError, counted, did_you_mean, shown
 from ...plugins import in_plugin
-from ..predicting.answer_file import asked_otherwise, read_answers
+from ..predicting.answer_file import asked_otherwise, in_order, read_answers
 from ..predicting.answering import answer_questions
 from ..predicting.fingerprints import digest_of_questions
+from ..predicting.processes import is_first_process
 from ..predicting.progress import Progress
 from ..reports.report import BenchmarkReport, Column, plain_options
 from .opening import OpenBenchmark
@@ -104,7 +104,9 @@ class Scorer:
             if len(refusals) == len(sets):
                 raise refusals[0]
 
-    def _refusal(self, opened: OpenBenchmark, file: JudgedFile, answers: Sequence[Answer]) -> DataError | None:
+    def _refusal(
+        self, opened: OpenBenchmark, file: JudgedFile, answers: Sequence[Answer]
+    ) -> DataError | EvaluationError | None:
         """Import what a file says of some answers; or why it says nothing of them."""
         if self.judge is None:
             raise EvaluationError("Published answers of a judge need its name: give --judge-model.")
@@ -112,7 +114,7 @@ class Scorer:
         try:
             with in_plugin("benchmark", opened.spec.name, f"judged format {name}"):
                 read = list(opened.spec.judged_formats[name](opened.config, file.path, opened.questions, answers))
-        except DataError as error:
+        except (DataError, EvaluationError) as error:
             return error
         self.judge.import_answers(read, origin=file.path.name)
         return None
@@ -155,6 +157,19 @@ def missing_tools(opened: Iterable[OpenBenchmark]) -> list[str]:
     if not needy or find_java() is not None:
         return []
     return [f"{', '.join(needy)}: there is no Java here, so that figures that need it, such as METEOR, are left out."]
+
+
+def answers_path(folder: Path, opened: OpenBenchmark, limit: int | None, *, of_base: bool = False) -> Path:
+    """Where the answers to a benchmark are kept; those to its first questions alone have a file of their own.
+
+    Args:
+        folder: of all benchmarks.
+        opened: the benchmark.
+        limit: how many questions are asked at most; None: all.
+        of_base: whether the backbone without LoRA is asked.
+    """
+    kind = ("base-" if of_base else "") + ("" if limit is None else f"first-{limit}-")
+    return folder / opened.spec.name / f"{kind}{ANSWERS_FILE}"
 
 
 def answers_of(
@@ -207,11 +222,6 @@ def answers_of(
     return read_answers(path, opened.questions) if is_first_process() else None
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that scores, of those that `accelerate launch` or `torchrun` has started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 # -- answers that are there --------------------------------------------------------------------------------
 
 
@@ -253,32 +263,10 @@ def read_answer_file(opened: OpenBenchmark, file: AnswerFile, *, partial: bool =
                 f"Benchmark '{opened.spec.name}' must read Answers in its format '{name}', got {shown(wrong[0])}. "
                 "Report it to its author."
             )
-        answers = _in_order(opened.questions, read, file.path, partial=partial)
+        answers = in_order(file.path, read, opened.questions, partial=partial)
     if not answers:
         raise EvaluationError(f"'{file.path}' has no answer to a question of benchmark '{opened.spec.name}'.")
     return answers
-
-
-def _in_order(questions: Sequence[Question], read: Sequence[Answer], path: Path, *, partial: bool) -> list[Answer]:
-    """Answers of another system, as `read_answers` has them."""
-    by_id: dict[str, Answer] = {}
-    for answer in read:
-        if answer.id in by_id:
-            raise EvaluationError(f"'{path}' has two answers to question {shown(answer.id)}. Keep one of them.")
-        by_id[answer.id] = answer
-    ids = [question.id for question in questions]
-    asked = set(ids)
-    if others := [id for id in by_id if id not in asked]:
-        raise EvaluationError(
-            f"'{path}' has {counted(len(others), 'answer')} to what was not asked, such as {shown(others[0])}."
-        )
-    missing = [id for id in ids if id not in by_id]
-    if missing and not partial:
-        raise EvaluationError(
-            f"'{path}' has {counted(len(by_id), 'answer')} to {counted(len(ids), 'question')}: {len(missing):,} are "
-            f"missing, such as to {shown(missing[0])}. --partial scores those that are there."
-        )
-    return [by_id[id] for id in ids if id in by_id]
 
 
 def score_files(

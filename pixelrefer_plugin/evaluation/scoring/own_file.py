@@ -184,7 +184,7 @@ def _by_metric(
 
         captions = zip(questions, answers, strict=True)
         figures, notes = caption_figures(
-            [CaptionPair(answer.text, () if answer.failure else question.references) for question, answer in captions]
+            [CaptionPair(None if answer.failure else answer.text, question.references) for question, answer in captions]
         )
         return Scores(figures=figures, notes=notes)
     if name == "judge":
