@@ -15,7 +15,7 @@ from pixelrefer_plugin import Region, RegionSample, VideoRegion, evaluate, load,
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.errors import DataError, EvaluationError
-from pixelrefer_plugin.evaluation.scoring.measuring import digest
+from pixelrefer_plugin.evaluation.predicting.fingerprints import digest_of_questions
 from pixelrefer_plugin.evaluation.scoring.opening import open_benchmark
 from pixelrefer_plugin.evaluation.scoring.own_file import own_benchmark
 from pixelrefer_plugin.evaluation.scoring.own_masks import mask_figures
@@ -576,5 +576,5 @@ def test_answers_about_other_regions_are_told_apart():
     boxes = [Region.from_box((0, 0, side, side)) for side in (4, 5)]
     regions = [*boxes, VideoRegion({3: boxes[0]}), VideoRegion({4: boxes[0]}), Region.from_mask(np.eye(4, dtype=bool))]
     asked = [Question(id="a", asked=RegionSample("a", (message,), (each,))) for each in regions]
-    assert len({digest([each]) for each in asked}) == len(asked)
-    assert digest(asked[:1]) == digest([replace(asked[0], references=("a cat",))])
+    assert len({digest_of_questions([each]) for each in asked}) == len(asked)
+    assert digest_of_questions(asked[:1]) == digest_of_questions([replace(asked[0], references=("a cat",))])

@@ -286,6 +286,14 @@ def test_unread_failed_and_empty_answers_are_listed():
     assert result.details == {"b": "why"}
 
 
+def test_what_could_not_be_asked_counts_in_official_readings_alone():
+    asked = [question("a"), question("b")]
+    answers = [Answer(id="a", text="cat"), Answer(id="b", text="", failure="no picture")]
+    figures = (figure([1.0, 0.0]), figure([1.0, 0.0], reading="official"))
+    result = score(benchmark(lambda *_: Scores(figures=figures)), Options(), asked, answers, None)
+    assert [(each.figure.counted, each.overall.value) for each in result.figures] == [(1, 1.0), (2, 0.5)]
+
+
 # -- faults ------------------------------------------------------------------------------------------------
 
 

@@ -110,7 +110,7 @@ def score(
     _require_aligned(spec, questions, answers)
     with in_plugin("benchmark", spec.name, "score"):
         scores = spec.score(config, questions, answers, tools)
-    figures = _checked(spec, scores, len(answers))
+    figures = [_without_failures(figure, answers) for figure in _checked(spec, scores, len(answers))]
     ids = [answer.id for answer in answers]
     same = _same_readings(figures)
     splits = splits_of([Traits.of(question) for question in questions], answers)
@@ -216,6 +216,14 @@ def _checked_figure(spec: BenchmarkSpec, figure: Figure, count: int) -> Figure:
         raise _fault(spec, f"figure '{figure.label}' must have a scale above 0, got {shown(figure.scale)}")
     combine = None if figure.combine is None else _guarded(spec, figure.label, figure.combine)
     return replace(figure, values=values, combine=combine)
+
+
+def _without_failures(figure: Figure, answers: Sequence[Answer]) -> Figure:
+    """A figure without the questions that could not be asked; an official reading counts them as its script does."""
+    failed = np.array([bool(answer.failure) for answer in answers])
+    if figure.reading or not failed.any():
+        return figure
+    return replace(figure, values=np.where(failed, np.nan, figure.values))
 
 
 def _guarded(spec: BenchmarkSpec, label: str, combine: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
