@@ -69,10 +69,14 @@ if TYPE_CHECKING:
     from .contracts.views import Resample as Resample
     from .contracts.views import SceneView as SceneView
     from .contracts.views import View as View
+    from .data.conversation import EVERY_FRAME as EVERY_FRAME
     from .data.conversation import collecting as collecting
+    from .data.conversation import read_masks_by_frame as read_masks_by_frame
     from .data.conversation import read_segmentation as read_segmentation
     from .data.conversation import read_turns as read_turns
+    from .data.conversation import read_video_objects as read_video_objects
     from .data.conversation import size_of as size_of
+    from .data.conversation import with_video_options as with_video_options
     from .data.dataset import RegionDataset as RegionDataset
     from .data.json_object import Element as Element
     from .data.json_object import read_span as read_span

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelrefer_plugin.authoring import (
+    EVERY_FRAME,
     Answer,
     BenchmarkFile,
     BenchmarkSpec,
@@ -20,16 +21,15 @@ from pixelrefer_plugin.authoring import (
     Question,
     RecordPlace,
     Region,
-    RegionError,
-    RegionSample,
     Scores,
     Tools,
     VideoRegion,
     collecting,
     official_records,
     question_prompt,
-    read_segmentation,
+    read_masks_by_frame,
     shown,
+    with_video_options,
 )
 
 from . import tiny
@@ -56,7 +56,6 @@ _RECORDS = {
 _VIDEOS = BenchmarkFile(
     "video_parts", "The videos of HC-STVG, from https://github.com/tzhhhh123/HC-STVG.", optional=True
 )
-_MOST_DIGITS = 9  # of a frame index
 _METRICS = ("meteor", "cider", "bleu_4", "rouge_l")
 _TABLE_4 = {
     "DAM-3B": (18.2, 72.7),
@@ -89,11 +88,11 @@ def _question(config: HcStvgConfig, record: Any, place: RecordPlace, text: str) 
     video, masks, caption = _one(record) if config.masks == "one" else _all(record, defects)
     regions: list[Region | VideoRegion | None] = [None]
     with collecting(defects, "region", "the person"):
-        regions[0] = _region(masks)
+        regions[0] = read_masks_by_frame(masks, frame=record.get("frame_idx") if config.masks == "one" else EVERY_FRAME)
     question = made_question(
         {"id": str(place.index), "video": video}, place, regions, captions_of(caption, defects), text, defects
     )
-    asked = _with_frames(question.asked, _frames(config, question.asked.regions[0]))
+    asked = with_video_options(question.asked, _frames(config, question.asked.regions[0]))
     return replace(question, asked=asked, facts={**question.facts, "medium": str(video)})
 
 
@@ -102,14 +101,6 @@ def _frames(config: HcStvgConfig, region: Region | VideoRegion) -> dict[str, flo
     if config.masks == "one" or isinstance(region, Region):
         return {"fps": config.fps, "max_frames": config.max_frames}
     return {"nframes": len(region.frames), "max_frames": len(region.frames)}
-
-
-def _with_frames(sample: RegionSample, options: Mapping[str, float]) -> RegionSample:
-    messages = [
-        {**message, "content": [part | options if part["type"] == "video" else part for part in message["content"]]}
-        for message in sample.messages
-    ]
-    return replace(sample, messages=tuple(messages))
 
 
 def _one(record: Mapping[str, Any]) -> tuple[Any, Any, Any]:
@@ -129,20 +120,6 @@ def _all(record: Mapping[str, Any], defects: list[Defect]) -> tuple[Any, Any, An
         )
         masks = [{}]
     return video[0] if isinstance(video, list) and video else video, masks[0], turns[1].get("value")
-
-
-def _region(masks: Any) -> VideoRegion:
-    if not isinstance(masks, Mapping) or not all(map(_is_frame, masks)):
-        raise RegionError(f"it must map frame indices to masks, such as {{'12': ...}}, got {shown(masks)}.")
-    found = {int(frame): read_segmentation(mask) for frame, mask in masks.items()}
-    regions = {frame: mask for frame, mask in found.items() if mask is not None}
-    if not regions:
-        raise RegionError(f"it has no mask on {f'frame {next(iter(masks))}' if len(masks) == 1 else 'any frame'}.")
-    return VideoRegion(regions)
-
-
-def _is_frame(name: Any) -> bool:
-    return isinstance(name, str) and name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
 
 
 def score(config: HcStvgConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelrefer_plugin.authoring import (
+    EVERY_FRAME,
     Answer,
     BenchmarkFile,
     Defect,
@@ -17,18 +18,16 @@ from pixelrefer_plugin.authoring import (
     JudgeRequest,
     Question,
     RecordPlace,
-    Region,
-    RegionError,
     RegionSample,
     VideoRegion,
-    collecting,
     matched,
     official_records,
     questions_of,
     read_sample,
-    read_segmentation,
+    read_video_objects,
     shown,
     text_in,
+    with_video_options,
 )
 
 from .config import VideoReferDConfig
@@ -40,7 +39,6 @@ FILES = (
     QUESTIONS,
     BenchmarkFile("Panda-70M-part", f"folder of the videos, unpacked from Panda-70M-part.zip of {_FROM}."),
 )
-_MOST_DIGITS = 9  # of a frame index
 
 
 def open_questions(config: VideoReferDConfig, folder: Path) -> list[Question]:
@@ -57,16 +55,8 @@ def _question(config: VideoReferDConfig, question: str, record: Any, place: Reco
     if not isinstance(record, Mapping):
         raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
     defects: list[Defect] = []
-    regions: list[VideoRegion | None] = []
-    objects = record.get("annotation")
-    if not isinstance(objects, list):
-        defects.append(Defect("format", f"'annotation' must be a list of objects, got {shown(objects)}."))
-        objects = []
-    for number, found in enumerate(objects):
-        region: VideoRegion | None = None
-        with collecting(defects, "region", f"object {number}"):
-            region = _region(config, found, record.get("frame_idx"))
-        regions.append(region)
+    named = EVERY_FRAME if config.masks == "all" else record.get("frame_idx")
+    regions = read_video_objects(record.get("annotation"), defects, frame=named)
     translated = {
         "id": record.get("id"),
         "video": record.get("video"),
@@ -81,41 +71,12 @@ def _question(config: VideoReferDConfig, question: str, record: Any, place: Reco
     return replace(asked, asked=_shown_frames(config, asked.asked), facts=facts)
 
 
-def _region(config: VideoReferDConfig, found: Any, named: Any) -> VideoRegion:
-    """An object, on the frame that the record names or on all that have a mask."""
-    if not isinstance(found, Mapping) or not all(map(_is_frame, found)):
-        raise RegionError(f"it must map frame indices to masks, such as {{'36': ...}}, got {shown(found)}.")
-    if config.masks == "one":
-        if not _is_frame(str(named)) or str(named) not in found:
-            raise RegionError(f"it has no mask on frame {shown(named)}, which 'frame_idx' names.")
-        found = {str(named): found[str(named)]}
-    masks: dict[int, Region] = {}
-    for frame, given in found.items():
-        mask = read_segmentation(given)
-        if mask is not None:
-            masks[int(frame)] = mask
-    if not masks:
-        raise RegionError(f"it has no mask{f' on frame {named}' if config.masks == 'one' else ' on any frame'}.")
-    return VideoRegion(masks)
-
-
-def _is_frame(name: Any) -> bool:
-    return isinstance(name, str) and name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
-
-
 def _shown_frames(config: VideoReferDConfig, sample: RegionSample) -> RegionSample:
     """The sample with the frames of its video that are shown."""
+    if config.masks == "one":
+        return with_video_options(sample, {"fps": config.fps, "max_frames": config.max_frames})
     count = len({frame for region in sample.regions if isinstance(region, VideoRegion) for frame in region.frames})
-    options = (
-        {"fps": config.fps, "max_frames": config.max_frames}
-        if config.masks == "one"
-        else {"nframes": count, "max_frames": count}
-    )
-    messages = [
-        {**message, "content": [part | options if part["type"] == "video" else part for part in message["content"]]}
-        for message in sample.messages
-    ]
-    return replace(sample, messages=tuple(messages))
+    return with_video_options(sample, {"nframes": count, "max_frames": count})
 
 
 # -- files of others ---------------------------------------------------------------------------------------

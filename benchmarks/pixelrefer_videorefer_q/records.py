@@ -14,22 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from pixelrefer_plugin.authoring import (
+    EVERY_FRAME,
     BenchmarkFile,
     Defect,
     Question,
     RecordPlace,
-    Region,
-    RegionError,
     RegionSample,
     VideoRegion,
-    collecting,
     official_records,
     questions_of,
     read_choice,
     read_sample,
-    read_segmentation,
+    read_video_objects,
     shown,
     with_unique_ids,
+    with_video_options,
 )
 
 from .config import VideoReferQConfig
@@ -46,7 +45,6 @@ FILES = (
         "MeViS/valid_u/JPEGImages", "frames of MeViS, from https://codalab.lisn.upsaclay.fr/competitions/15094."
     ),
 )
-_MOST_DIGITS = 9  # of a frame index
 
 
 def open_questions(config: VideoReferQConfig, folder: Path) -> list[Question]:
@@ -68,7 +66,8 @@ def _question(config: VideoReferQConfig, template: str, record: Any, place: Reco
     for key in ("Question", "type", "video"):
         if not isinstance(record.get(key), str) or not record[key].strip():
             defects.append(Defect("format", f"'{key}' must be a text, got {shown(record.get(key))}."))
-    regions = _regions(config, record, defects)
+    named = EVERY_FRAME if config.masks == "all" else record.get("frame_idx")
+    regions = read_video_objects(record.get("annotation"), defects, frame=named)
     text = asked(config, template, str(record.get("Question")).strip(), options)
     translated = {
         "id": record.get("id"),
@@ -98,67 +97,24 @@ def _right(record: Mapping[str, Any], options: Sequence[str], defects: list[Defe
     return letter or ""
 
 
-def _regions(
-    config: VideoReferQConfig, record: Mapping[str, Any], defects: list[Defect]
-) -> list[VideoRegion | Region | None]:
-    objects = record.get("annotation")
-    if not isinstance(objects, list):
-        defects.append(Defect("format", f"'annotation' must be a list of objects, got {shown(objects)}."))
-        return []
-    regions: list[VideoRegion | Region | None] = []
-    for number, found in enumerate(objects):
-        region: VideoRegion | None = None
-        with collecting(defects, "region", f"object {number}"):
-            region = _region(config, found, record.get("frame_idx"))
-        regions.append(region)
-    return regions
-
-
-def _region(config: VideoReferQConfig, found: Any, named: Any) -> VideoRegion:
-    """An object, on the frame that the record names or on all that have a mask."""
-    if not isinstance(found, Mapping) or not all(map(_is_frame, found)):
-        raise RegionError(f"it must map frame indices to masks, such as {{'57': ...}}, got {shown(found)}.")
-    if config.masks == "one":
-        if not _is_frame(str(named)) or str(named) not in found:
-            raise RegionError(f"it has no mask on frame {shown(named)}, which 'frame_idx' names.")
-        found = {str(named): found[str(named)]}
-    masks: dict[int, Region] = {}
-    for frame, given in found.items():
-        mask = read_segmentation(given)
-        if mask is not None:
-            masks[int(frame)] = mask
-    if not masks:
-        raise RegionError(f"it has no mask on {f'frame {named}' if config.masks == 'one' else 'any frame'}.")
-    return VideoRegion(masks)
-
-
-def _is_frame(name: Any) -> bool:
-    return isinstance(name, str) and name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
-
-
 # -- frames ------------------------------------------------------------------------------------------------
 
 
 def _shown_frames(config: VideoReferQConfig, sample: RegionSample) -> RegionSample:
     """The sample with what its video is told about frames."""
     named = {frame for region in sample.regions if isinstance(region, VideoRegion) for frame in region.frames}
-    messages = [
-        {**message, "content": [_with_frames(config, part, len(named)) for part in message["content"]]}
-        for message in sample.messages
-    ]
-    return replace(sample, messages=tuple(messages))
+    (video,) = sample.media("video")
+    return with_video_options(sample, _frames(config, video["video"], len(named)))
 
 
-def _with_frames(config: VideoReferQConfig, part: Mapping[str, Any], num_named: int) -> Mapping[str, Any]:
-    if part["type"] != "video":
-        return part
-    is_folder = os.path.isdir(part["video"])
+def _frames(config: VideoReferQConfig, video: str, num_named: int) -> dict[str, float]:
+    is_folder = os.path.isdir(video)
     times = {"fps": config.folder_fps} if is_folder else {}
     if config.masks == "all":
-        return {**part, **times, "nframes": num_named, "max_frames": num_named}
+        return {**times, "nframes": num_named, "max_frames": num_named}
     if not is_folder:
-        return {**part, "fps": config.fps, "max_frames": config.max_frames}
-    with os.scandir(part["video"]) as found:
+        return {"fps": config.fps, "max_frames": config.max_frames}
+    with os.scandir(video) as found:
         seconds = sum(each.is_file() for each in found) / config.folder_fps
     count = min(max(math.ceil(seconds * config.fps), 1), config.max_frames)
-    return {**part, **times, "nframes": count, "max_frames": config.max_frames}
+    return {**times, "nframes": count, "max_frames": config.max_frames}

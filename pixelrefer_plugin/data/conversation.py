@@ -8,12 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from ..errors import Defect, DefectKind, PixelReferError, shown
-from ..regions.region import Region
+from ..contracts.samples import RegionSample
+from ..errors import Defect, DefectKind, PixelReferError, RegionError, shown
+from ..regions.region import Region, VideoRegion
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_MOST_DIGITS = 10  # of a frame index
+EVERY_FRAME: Any = object()
+"""In place of a frame's index: all that have a mask."""
+
 _MEDIA_MARKER = re.compile(r"(<image>|<video>)")
 
 
@@ -83,3 +89,55 @@ def size_of(record: Mapping[str, Any]) -> list[Any] | None:
     """`[height, width]` of a record that says either, unchecked; `read_sample` checks it."""
     sides = [record.get("height"), record.get("width")]
     return None if sides == [None, None] else sides
+
+
+def read_video_objects(objects: Any, defects: list[Defect], *, frame: Any = EVERY_FRAME) -> list[VideoRegion | None]:
+    """The objects of a record's `annotation`, each as `read_masks_by_frame` reads it; None, and a defect, for one that
+    cannot be read."""
+    if not isinstance(objects, list):
+        defects.append(Defect("format", f"'annotation' must be a list of objects, got {shown(objects)}."))
+        return []
+    regions: list[VideoRegion | None] = [None] * len(objects)
+    for number, found in enumerate(objects):
+        with collecting(defects, "region", f"object {number}"):
+            regions[number] = read_masks_by_frame(found, frame=frame)
+    return regions
+
+
+def read_masks_by_frame(found: Any, *, frame: Any = EVERY_FRAME) -> VideoRegion:
+    """An object of a video from its masks, `{"36": segmentation, "37": null}`; frames without a mask are left out.
+
+    Args:
+        found: the masks, by the frame's index as a text.
+        frame: take that of this frame alone, whatever stands in a record as its index.
+
+    Raises:
+        RegionError: these are no masks by frame, or there is no mask.
+    """
+    if not isinstance(found, Mapping) or not all(map(_is_frame, found)):
+        raise RegionError(f"it must map frame indices to masks, such as {{'36': ...}}, got {shown(found)}.")
+    if frame is not EVERY_FRAME:
+        if str(frame) not in found:
+            raise RegionError(f"it has no mask on frame {shown(frame)}, which 'frame_idx' names.")
+        found = {str(frame): found[str(frame)]}
+    masks = {int(name): read_segmentation(given) for name, given in found.items()}
+    frames = {index: mask for index, mask in masks.items() if mask is not None}
+    if not frames:
+        raise RegionError(f"it has no mask on {'any frame' if frame is EVERY_FRAME else f'frame {next(iter(found))}'}.")
+    return VideoRegion(frames)
+
+
+def _is_frame(name: Any) -> bool:
+    return isinstance(name, str) and name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
+
+
+def with_video_options(sample: RegionSample, options: Mapping[str, Any]) -> RegionSample:
+    """A sample whose videos are read with options of their content part, such as `fps` or `nframes`."""
+
+    def changed(message: Mapping[str, Any]) -> Mapping[str, Any]:
+        if isinstance(message["content"], str):
+            return message
+        parts = [{**part, **options} if part["type"] == "video" else part for part in message["content"]]
+        return {**message, "content": parts}
+
+    return replace(sample, messages=tuple(map(changed, sample.messages)))
