@@ -16,9 +16,9 @@ from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.contracts.questions import Answer, Question
 from pixelrefer_plugin.errors import DataError, EvaluationError
 from pixelrefer_plugin.evaluation.predicting.fingerprints import digest_of_questions
+from pixelrefer_plugin.evaluation.scoring.object_masks import mask_figures
 from pixelrefer_plugin.evaluation.scoring.opening import open_benchmark
 from pixelrefer_plugin.evaluation.scoring.own_file import own_benchmark
-from pixelrefer_plugin.evaluation.scoring.own_masks import mask_figures
 from pixelrefer_plugin.evaluation.scoring.scoring import score
 
 

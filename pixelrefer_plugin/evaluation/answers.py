@@ -17,25 +17,17 @@ from ..contracts.messages import read_turns
 from ..contracts.questions import Answer, Question
 from ..contracts.samples import RegionSample
 from ..errors import PromptError, SampleError
-from ..regions.mask import RegionMask
-from ..regions.region import Region, VideoRegion
 from .asking.engine import ModelEngine, require_askable
 from .asking.questions import questions_of
 from .asking.shares import ask_in_shares, ready_to_answer
-from .metrics.masks import MaskScores, Overlap, VideoScore, j_and_f, overlap, volume_overlap
+from .metrics.masks import MaskScores
 from .scoring.groups import Traits
+from .scoring.object_masks import ObjectScore as ObjectScore
+from .scoring.object_masks import object_scores
 
 if TYPE_CHECKING:
     from ..model import RegionModel
     from ..processor import RegionProcessor
-
-
-@dataclass(frozen=True)
-class ObjectScore:
-    """How well the mask of one expected object is: of all pixels, and of the frames where it lies on a video."""
-
-    overlap: Overlap
-    video: VideoScore | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,34 +182,6 @@ class HeldOutAnswers:
 
 def _scored(questions: Sequence[Question], answers: Sequence[Answer]) -> list[ScoredAnswer | None]:
     return [
-        ScoredAnswer(question, answer, _scores(question, answer))
+        ScoredAnswer(question, answer, object_scores(question, answer))
         for question, answer in zip(questions, answers, strict=True)
     ]
-
-
-def _scores(question: Question, answer: Answer) -> tuple[ObjectScore, ...]:
-    """How well the i-th object of an answer fits the i-th one expected; one that is not there counts as empty."""
-    found = answer.objects[: len(question.targets)]
-    missing = [None] * (len(question.targets) - len(found))
-    return tuple(
-        _score(region, target, answer) for region, target in zip([*found, *missing], question.targets, strict=True)
-    )
-
-
-def _score(found: Region | VideoRegion | None, target: Region | VideoRegion, answer: Answer) -> ObjectScore:
-    assert answer.image_hw is not None, "masks were asked for"
-    if isinstance(target, Region):
-        return ObjectScore(overlap(_mask(found, None, answer.image_hw), _mask(target, None, answer.image_hw)), None)
-    known = [frame for frame in answer.frames if frame in target.frames or frame in target.absent]
-    if not known:
-        raise PromptError("a target names no frame that is sampled, so no mask can be compared with it.")
-    given = [_mask(found, frame, answer.image_hw) for frame in known]
-    expected = [_mask(target, frame, answer.image_hw) for frame in known]
-    return ObjectScore(volume_overlap(given, expected), j_and_f(given, expected))
-
-
-def _mask(region: Region | VideoRegion | None, frame: int | None, image_hw: tuple[int, int]) -> RegionMask | None:
-    """An object's pixels on an image, or on a frame of its video; None where it is not there."""
-    if isinstance(region, VideoRegion):
-        region = None if frame is None else region.frames.get(frame)
-    return None if region is None else region.to_mask(image_hw)

@@ -22,7 +22,7 @@ from ...errors import DataError, EvaluationError, did_you_mean, shown
 from ...files import open_regular
 from ..answers import normalized
 from ..asking.question_file import FileQuestions
-from .own_masks import mask_figures
+from .object_masks import mask_figures
 
 METRICS = ("exact", "siou", "ssim", "captions", "masks", "judge")
 _MOST_RUBRIC_BYTES = 100_000

@@ -7,6 +7,7 @@ questions, answers and masks; no file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +19,13 @@ from ...regions.region import Region, VideoRegion
 from ..metrics.masks import Overlap, VideoScore, j_and_f, overlap, volume_overlap
 from .groups import canvas_hw
 
-_Score = tuple[Overlap, VideoScore | None]
+
+@dataclass(frozen=True)
+class ObjectScore:
+    """How well the mask of one expected object is: of all pixels, and of the frames where it lies on a video."""
+
+    overlap: Overlap
+    video: VideoScore | None
 
 
 def mask_figures(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Figure]:
@@ -30,10 +37,13 @@ def mask_figures(questions: Sequence[Question], answers: Sequence[Answer]) -> li
     Raises:
         EvaluationError: masks of an answer are of another size than those expected.
     """
-    scores = [_scores(*pair) for pair in zip(questions, answers, strict=True)]
-    ious = [[each.iou for each, _ in found] for found in scores]
-    figures = [_mean_figure("giou", ious), _ratio_figure("ciou", [[each for each, _ in found] for found in scores])]
-    videos = [[each for _, each in found if each is not None] for found in scores]
+    scores = [_scores_of(*pair) for pair in zip(questions, answers, strict=True)]
+    overlaps = [[each.overlap for each in found] for found in scores]
+    figures = [
+        _mean_figure("giou", [[each.iou for each in found] for found in overlaps]),
+        _ratio_figure("ciou", overlaps),
+    ]
+    videos = [[each.video for each in found if each.video is not None] for found in scores]
     if any(videos):
         figures.append(_mean_figure("j_and_f", [[each.j_and_f for each in found] for found in videos]))
         figures.append(_mean_figure("j", [[each.j for each in found] for found in videos]))
@@ -60,27 +70,34 @@ def _quotient(name: str, above: np.ndarray, below: np.ndarray) -> Figure:
     return Figure(name=name, values=values, combine=combine)
 
 
-def _scores(question: Question, answer: Answer) -> list[_Score]:
-    if answer.failure:
-        return []
-    given = [*answer.objects, *[None] * len(question.targets)]
+def _scores_of(question: Question, answer: Answer) -> tuple[ObjectScore, ...]:
     with placed(subject=f"Question '{question.id}'"):
-        return [_score(found, target, answer) for found, target in zip(given, question.targets, strict=False)]
+        return () if answer.failure else object_scores(question, answer)
 
 
-def _score(found: Region | VideoRegion | None, target: Region | VideoRegion, answer: Answer) -> _Score:
+def object_scores(question: Question, answer: Answer) -> tuple[ObjectScore, ...]:
+    """How well the i-th object of an answer fits the i-th one expected; one that is not there counts as empty.
+
+    Raises:
+        EvaluationError: a mask is of another size, or no frame is known of which a mask is expected.
+    """
+    given = [*answer.objects, *[None] * len(question.targets)]
+    return tuple(_score(found, target, answer) for found, target in zip(given, question.targets, strict=False))
+
+
+def _score(found: Region | VideoRegion | None, target: Region | VideoRegion, answer: Answer) -> ObjectScore:
     if isinstance(target, Region):
         image_hw = answer.image_hw or canvas_hw(target)
         if image_hw is None:
             raise EvaluationError(f"an expected mask is given as {target.kind}, which tells no mask.")
-        return overlap(_mask(found, None, image_hw), _mask(target, None, image_hw)), None
+        return ObjectScore(overlap(_mask(found, None, image_hw), _mask(target, None, image_hw)), None)
     named = sorted({*target.frames, *target.absent})
     known = [frame for frame in answer.frames if frame in named] if answer.frames else named
     image_hw = answer.image_hw or _frame_hw(target)
     if not known or image_hw is None:
-        raise EvaluationError("the answer has no frame about which the expected mask says something.")
+        raise EvaluationError("a target names no frame that is sampled, so no mask can be compared with it.")
     pair = [_mask(found, frame, image_hw) for frame in known], [_mask(target, frame, image_hw) for frame in known]
-    return volume_overlap(*pair), j_and_f(*pair)
+    return ObjectScore(volume_overlap(*pair), j_and_f(*pair))
 
 
 def _frame_hw(target: VideoRegion) -> tuple[int, int] | None:
