@@ -106,9 +106,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     with explained(path), _beside(path) as folder:
         made = folder / path.name
         yield made
-        to_disk(made)
+        _to_disk(made)
         os.replace(made, path)
-        to_disk(path.parent)
+        _to_disk(path.parent)
 
 
 def write_text_whole(path: Path, text: str) -> None:
@@ -153,10 +153,10 @@ def put_folder(made: Path, target: Path) -> None:
         target: where it goes; a folder that is there is replaced.
     """
     for path in (*made.rglob("*"), made):
-        to_disk(path)
+        _to_disk(path)
     restore_folder(target)
     if target.exists() and _exchanged(made, target):
-        to_disk(target.parent)
+        _to_disk(target.parent)
         shutil.rmtree(made, ignore_errors=True)  # the earlier one
         return
     if target.exists():
@@ -166,7 +166,7 @@ def put_folder(made: Path, target: Path) -> None:
     except OSError:
         restore_folder(target)
         raise
-    to_disk(target.parent)
+    _to_disk(target.parent)
     restore_folder(target)
 
 
@@ -190,6 +190,10 @@ def _earlier(target: Path) -> Path:
 
 def to_disk(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
+    _to_disk(path)
+
+
+def _to_disk(path: Path) -> None:
     if os.name != "posix":  # where a folder cannot be opened
         return
     descriptor = os.open(path, os.O_RDONLY)

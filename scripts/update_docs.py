@@ -22,8 +22,8 @@ import yaml
 
 from pixelrefer_plugin import get_adapter, list_plugins
 from pixelrefer_plugin.cli import main as cli
-from pixelrefer_plugin.training.ablation import Grid
 from pixelrefer_plugin.training.config import Section, TrainConfig, config_keys
+from pixelrefer_plugin.training.grid import Grid
 from pixelrefer_plugin.training.recipes import RECIPES, Recipe, recipes_for
 
 ROOT = Path(__file__).resolve().parent.parent

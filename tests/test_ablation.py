@@ -12,8 +12,9 @@ from test_train import configured, data, error_of, run_command  # noqa: F401
 from pixelrefer_plugin import RegionDataset
 from pixelrefer_plugin.quickstart.ablation_data import FILES, TASKS, write_task
 from pixelrefer_plugin.training import ablation
-from pixelrefer_plugin.training.ablation import Grid, cells_of, run_ablation
+from pixelrefer_plugin.training.ablation import run_ablation
 from pixelrefer_plugin.training.ablation_table import Comparison, FinishedCell, Mean, compared, rows_of
+from pixelrefer_plugin.training.grid import Grid, cells_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "ablations"
 AXES = {

@@ -182,6 +182,7 @@ def test_plugins_table(run):
         "region source",
         "data format",
         "adapter+backbone",
+        "benchmark",
     }
 
 
@@ -205,7 +206,12 @@ def test_plugins_check(run, monkeypatch):
     result = run("plugins", "--check")
     assert result.exit_code == 0
     header, *rows = result.output.splitlines()
-    status = {row.split()[0]: row[header.index("status") :] for row in rows}
+    measures = [row for row in rows if row[header.index("kind") :].startswith("benchmark")]
+    status = {row.split()[0]: row[header.index("status") :] for row in measures}
+    assert status.pop("lvis") == "loaded with paco"
+    assert status.pop("refcoco") == "loaded with reasonseg"
+    assert {each.partition(" with ")[0] for each in status.values()} == {"loaded"}
+    status = {row.split()[0]: row[header.index("status") :] for row in rows if row not in measures}
     assert status.pop("lvis") == status.pop("refcoco") == "loaded with coco"
     assert status.pop("dam_regions") == "loaded with dam"
     assert status.pop("videorefer") == "loaded with pixelrefer"

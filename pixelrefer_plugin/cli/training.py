@@ -80,7 +80,8 @@ def ablate(grid: Path, settings: tuple[str, ...], overwrite: bool, dry_run: bool
       pixelrefer ablate examples/ablations/table8.yaml --dry-run
       pixelrefer ablate examples/ablations/table8.yaml seeds=[0,1] out=runs/table8
     """
-    from ..training.ablation import Grid, run_ablation
+    from ..training.ablation import run_ablation
+    from ..training.grid import Grid
 
     chosen = Grid.load(grid, settings)
     quiet_libraries()
