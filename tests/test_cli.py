@@ -203,6 +203,7 @@ def test_plugins_json(run):
 
 
 def test_plugins_check(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     result = run("plugins", "--check")
     assert result.exit_code == 0
     header, *rows = result.output.splitlines()

@@ -24,7 +24,7 @@ from pixelrefer_plugin.evaluation.judging import Judge, ScoringTools
 from pixelrefer_plugin.testing import TINY_HW
 
 GOLDEN = Path(__file__).parents[2] / "shared/evaluation/golden"
-NAMES = ("dlc_bench", "dlc_bench_pictures")
+NAMES = ("dlc_bench", "dlc_bench_images")
 CLONES = "PIXELREFER_DLC_REPOSITORY"
 
 
@@ -47,7 +47,7 @@ def text_judge():
 
 @pytest.fixture
 def picture_judge():
-    return plugins.get_benchmark("dlc_bench_pictures")
+    return plugins.get_benchmark("dlc_bench_images")
 
 
 @pytest.fixture
@@ -503,7 +503,7 @@ class Judged:
 
     def __init__(self, spec, folder, path):
         self.spec, self.path = spec, path
-        self.config = spec.make_config({"without_pictures": True} if spec.name == "dlc_bench_pictures" else None)
+        self.config = spec.make_config({"without_pictures": True} if spec.name == "dlc_bench_images" else None)
         self.questions = spec.open(self.config, folder)
         self.answers = [Answer(id=question.id, text="A lamp.") for question in self.questions]
         self.items = {question.id: self.item(question) for question in self.questions}
@@ -627,7 +627,7 @@ def published(name):
 @pytest.mark.parametrize(("name", "suffix"), CACHES)
 def test_published_answers_score_what_the_official_script_prints(name, suffix, official):
     files, root, folder = published(name)
-    spec = plugins.get_benchmark("dlc_bench_pictures" if suffix == "_eval_gpt" else "dlc_bench")
+    spec = plugins.get_benchmark("dlc_bench_images" if suffix == "_eval_gpt" else "dlc_bench")
     options = {"without_pictures": True} if suffix == "_eval_gpt" else {}
     config = spec.make_config({**options, **({"official_code": str(root)} if official else {})})
     questions = spec.open(config, files)

@@ -799,14 +799,15 @@ def test_a_native_processor_that_wants_more_memory_than_there_is_is_told():
         pair.processor([user(picture(40, 60), "what is <region>?")], [Region.from_box((1, 1, 9, 9))])
 
 
-def test_a_tokenizer_with_ids_that_no_model_has_is_refused():
+def test_a_tokenizer_with_ids_that_no_model_has_is_refused(monkeypatch):
+    monkeypatch.setattr("pixelrefer_plugin.processor._HIGHEST_ID", 2**16)  # a list as long as the highest id is made
     pair = make_pair("maskpool", "videollama3")
     tokenizer = pair.processor.native.tokenizer
     made = json.loads(tokenizer.backend_tokenizer.to_str())
-    made["model"]["vocab"]["far"] = 2**31
+    made["model"]["vocab"]["far"] = 2**16 + 1
     native = copy.deepcopy(pair.processor.native)
     native.tokenizer = type(tokenizer)(tokenizer_object=tokenizers.Tokenizer.from_str(json.dumps(made)))
-    with pytest.raises(PromptError, match="the token id 2147483648; no model has more than 16,777,216"):
+    with pytest.raises(PromptError, match="the token id 65537; no model has more than 65,536"):
         RegionProcessor(native, pair.model.backbone.config, adapter="maskpool")
 
 

@@ -1,4 +1,4 @@
-"""Options of `dlc_bench` and `dlc_bench_pictures`."""
+"""Options of `dlc_bench` and `dlc_bench_images`."""
 
 from dataclasses import dataclass
 

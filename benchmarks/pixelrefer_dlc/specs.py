@@ -53,7 +53,7 @@ TEXT_JUDGE = BenchmarkSpec(
 )
 
 PICTURE_JUDGE = BenchmarkSpec(
-    name="dlc_bench_pictures",
+    name="dlc_bench_images",
     about="DLC-Bench, judged by one who sees the region: its surroundings, and its mask.",
     config=DlcPicturesConfig,
     files=FILES,

@@ -79,9 +79,11 @@ def _cell(column: str, value: str) -> str:
 def _lines(row: Sequence[str], widths: Sequence[int], width: int) -> Iterator[str]:
     *cells, status = row
     start = "".join(cell.ljust(each) for cell, each in zip(cells, widths, strict=True))
-    word, _, reason = status.partition(": ")
-    if not reason or len(start) + len(status) <= width:
+    fits = len(start) + len(status) <= width
+    word, mark, reason = status.partition(": ") if ": " in status else status.partition(" with ")
+    if fits or not reason:
         yield f"{start}{status}"
         return
     yield f"{start}{word}"
+    reason = reason if mark == ": " else f"with {reason}"
     yield from textwrap.wrap(reason, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
