@@ -137,6 +137,7 @@ if TYPE_CHECKING:
     from .evaluation.official_records import matched as matched
     from .evaluation.official_records import official_json as official_json
     from .evaluation.official_records import official_records as official_records
+    from .evaluation.official_records import require_same_answer as require_same_answer
     from .evaluation.official_records import require_there as require_there
     from .evaluation.official_records import text_in as text_in
     from .evaluation.official_text import official_file as official_file

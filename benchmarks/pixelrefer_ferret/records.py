@@ -21,6 +21,7 @@ from pixelrefer_plugin.authoring import (
     RecordPlace,
     Region,
     RegionError,
+    SampleError,
     collecting,
     matched,
     official_records,
@@ -37,6 +38,8 @@ from .config import FerretConfig
 from .files import RULES, category_of, judge_file, regions_file
 from .prompts import judge_request, prompts, shown_answers
 
+_EXPECTED = "expected an object with 'question_id', 'image' and 'text'"
+
 
 def open_questions(config: FerretConfig, folder: Path) -> list[Question]:
     """The questions, in the order of Osprey's file.
@@ -48,11 +51,9 @@ def open_questions(config: FerretConfig, folder: Path) -> list[Question]:
     data = folder / config.data
     role, rule = _rule(config, data)
     texts = {name: _texts(data, judge_file(config, data, name)) for name in ("question", "context", "answer")}
-    records = official_records(folder, regions_file(config))
     questions = []
-    for index in range(len(records)):
-        place = RecordPlace(records.where(index), index, folder / config.images)
-        question = _question(records[index], place)
+    for record, place in official_records(folder, regions_file(config), folder / config.images):
+        question = _question(record, place)
         facts = {name: _text_for(question, found, name, config, data) for name, found in texts.items()}
         shared = {"role": role, "rule": rule, "category": category_of(config), "image": question.facts["image"]}
         facts = {**shared, **facts, "reference": facts["answer"]}
@@ -80,20 +81,23 @@ def _rule(config: FerretConfig, data: Path) -> tuple[str, str]:
 
 def _texts(data: Path, file: BenchmarkFile) -> dict[str, tuple[str, str]]:
     """By question id, the picture and the text of each record of one of Ferret's files."""
-    records = official_records(data, file)
     found: dict[str, tuple[str, str]] = {}
-    for index in range(len(records)):
-        record = records[index]
-        if not isinstance(record, Mapping) or not isinstance(record.get("text"), str) or "question_id" not in record:
-            raise DataError(
-                f"{path_shown(data / file.path)} {records.where(index)}: expected an object with 'question_id', "
-                f"'image' and 'text', got {shown(record)}."
-            )
+    for record, place in _objects(data, file):
+        if not isinstance(record.get("text"), str) or "question_id" not in record:
+            raise DataError(f"{path_shown(data / file.path)} {place.where}: {_EXPECTED}, got {shown(record)}.")
         id = str(record["question_id"])
         if id in found:
-            raise DataError(f"{path_shown(data / file.path)} {records.where(index)}: question {id} is there twice.")
+            raise DataError(f"{path_shown(data / file.path)} {place.where}: question {id} is there twice.")
         found[id] = (str(record.get("image")), record["text"])
     return found
+
+
+def _objects(data: Path, file: BenchmarkFile) -> Iterator[tuple[Mapping[str, Any], RecordPlace]]:
+    """The records of one of Ferret's files; one that is no object is told what it should be."""
+    try:
+        yield from official_records(data, file)
+    except SampleError as error:
+        raise DataError(f"{str(error).rstrip('.')}: {_EXPECTED}.") from error
 
 
 def _text_for(
@@ -112,10 +116,8 @@ def _text_for(
     return text
 
 
-def _question(record: Any, place: RecordPlace) -> Question:
+def _question(record: Mapping[str, Any], place: RecordPlace) -> Question:
     """A question as Osprey's file has it."""
-    if not isinstance(record, Mapping):
-        raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
     defects: list[Defect] = []
     region: Region | None = None
     with collecting(defects, "region", "its 'annotation'"):

@@ -81,15 +81,13 @@ def open_questions(config: MvbenchConfig, folder: Path) -> list[Question]:
 def _of_task(config: MvbenchConfig, template: str, folder: Path, name: str) -> Iterator[Question]:
     task = TASKS[name]
     file = BenchmarkFile(f"{config.json}/{task.file}", f"the questions of {name}, {_FROM}. Option tasks leaves it out.")
-    records = official_records(folder, file)
-    for index in range(len(records)):
-        place = RecordPlace(records.where(index), index, folder / config.videos / task.videos)
-        yield _question(config, template, name, records[index], place)
+    for record, place in official_records(folder, file, folder / config.videos / task.videos):
+        yield _question(config, template, name, record, place)
 
 
-def _question(config: MvbenchConfig, template: str, name: str, record: Any, place: RecordPlace) -> Question:
-    if not isinstance(record, Mapping):
-        raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
+def _question(
+    config: MvbenchConfig, template: str, name: str, record: Mapping[str, Any], place: RecordPlace
+) -> Question:
     defects: list[Defect] = []
     text, answer = record.get("question"), record.get("answer")
     for key in ("question", "video"):

@@ -61,15 +61,11 @@ def open_questions(config: PopeConfig, folder: Path) -> list[Question]:
 
 
 def _of_split(config: PopeConfig, folder: Path, split: str) -> Iterator[Question]:
-    records = official_records(folder, FILES[SPLITS.index(split)])
-    for index in range(len(records)):
-        place = RecordPlace(records.where(index), index, folder / config.images)
-        yield _question(config, split, records[index], place)
+    for record, place in official_records(folder, FILES[SPLITS.index(split)], folder / config.images):
+        yield _question(config, split, record, place)
 
 
-def _question(config: PopeConfig, split: str, record: Any, place: RecordPlace) -> Question:
-    if not isinstance(record, Mapping):
-        raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
+def _question(config: PopeConfig, split: str, record: Mapping[str, Any], place: RecordPlace) -> Question:
     defects: list[Defect] = []
     text, label = record.get("text"), record.get("label")
     for key in ("text", "image"):

@@ -27,13 +27,6 @@ PAPER = "PixelRefer (arXiv 2510.23603)"
 CODE = "PixelRefer/evaluation"
 
 
-def require_object(record: Any, place: RecordPlace) -> Mapping[str, Any]:
-    """A record that is a JSON object; raises `SampleError`."""
-    if not isinstance(record, Mapping):
-        raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
-    return record
-
-
 def picture_question(
     record: Mapping[str, Any], place: RecordPlace, *, image: Any, region: Callable[[], Region], text: str
 ) -> Question:

@@ -21,8 +21,6 @@ from pixelrefer_plugin.authoring import (
     Question,
     RecordPlace,
     Region,
-    Scores,
-    Tools,
     VideoRegion,
     collecting,
     official_records,
@@ -33,9 +31,9 @@ from pixelrefer_plugin.authoring import (
 )
 
 from . import tiny
-from .asking import CODE, FROM, PAPER, captions_of, made_question, read_predictions, require_object
+from .asking import CODE, FROM, PAPER, captions_of, made_question, read_predictions
 from .config import HcStvgConfig
-from .scoring import figures_of_captions
+from .scoring import score_captions
 
 _QUESTION = "Who is <region> in this video, and what does that person do? Answer in one sentence."
 _OFFICIAL = {
@@ -73,17 +71,12 @@ _TABLE_4 = {
 
 def open_questions(config: HcStvgConfig, folder: Path) -> list[Question]:
     """The questions, one for each record; raises `DataError` that names the file, the record and what is wrong."""
-    records = official_records(folder, _RECORDS[config.masks])
     text = prompts(config)[0].text
-    videos = Path(folder) / config.videos
-    return [
-        _question(config, records[index], RecordPlace(records.where(index), index, videos), text)
-        for index in range(len(records))
-    ]
+    records = official_records(folder, _RECORDS[config.masks], Path(folder) / config.videos)
+    return [_question(config, record, place, text) for record, place in records]
 
 
-def _question(config: HcStvgConfig, record: Any, place: RecordPlace, text: str) -> Question:
-    record = require_object(record, place)
+def _question(config: HcStvgConfig, record: Mapping[str, Any], place: RecordPlace, text: str) -> Question:
     defects: list[Defect] = []
     video, masks, caption = _one(record) if config.masks == "one" else _all(record, defects)
     regions: list[Region | VideoRegion | None] = [None]
@@ -122,14 +115,6 @@ def _all(record: Mapping[str, Any], defects: list[Defect]) -> tuple[Any, Any, An
     return video[0] if isinstance(video, list) and video else video, masks[0], turns[1].get("value")
 
 
-def score(config: HcStvgConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
-    """CIDEr, METEOR, BLEU-4 and ROUGE-L; officially of the first 100 words of each answer. SPICE is not computed: its
-    parser is not in any package."""
-    texts = [None if answer.failure else answer.text for answer in answers]
-    figures, notes = figures_of_captions(questions, texts, official=texts, tokens=config.tokens)
-    return Scores(figures=figures, notes=notes)
-
-
 def prompts(config: HcStvgConfig) -> list[Prompt]:
     """What is asked."""
     file, sha256 = _OFFICIAL[config.masks]
@@ -146,7 +131,7 @@ SPEC = BenchmarkSpec(
     config=HcStvgConfig,
     files=(*_RECORDS.values(), _VIDEOS),
     open=open_questions,
-    score=score,
+    score=score_captions,
     published=tuple(
         PublishedFigure(model, name, value / 100, f"{PAPER}, Table 4")
         for model, row in _TABLE_4.items()

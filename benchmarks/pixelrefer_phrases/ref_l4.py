@@ -15,7 +15,6 @@ from pixelrefer_plugin.authoring import (
     BenchmarkFile,
     BenchmarkSpec,
     DataError,
-    EvaluationError,
     JudgeRequest,
     Prompt,
     PublishedFigure,
@@ -26,12 +25,12 @@ from pixelrefer_plugin.authoring import (
     check_field,
     official_records,
     question_prompt,
-    shown,
+    require_same_answer,
     text_in,
 )
 
 from . import tiny
-from .asking import CODE, FROM, PAPER, box_region, picture_question, read_predictions, require_object
+from .asking import CODE, FROM, PAPER, box_region, picture_question, read_predictions
 from .condensing import condense, condense_request, is_long, judge_prompt
 from .config import PictureConfig
 from .scoring import figures_of_captions
@@ -81,13 +80,9 @@ def open_questions(config: RefL4PhrasesConfig, folder: Path) -> list[Question]:
     Raises:
         DataError: it names the file, the record and what is wrong; or the truth does not belong to the records.
     """
-    records = official_records(folder, _RECORDS)
     text = prompts(config)[0].text
-    images = Path(folder) / config.images
     questions: list[Question] = []
-    for index in range(len(records)):
-        place = RecordPlace(records.where(index), index, images)
-        record = require_object(records[index], place)
+    for record, place in official_records(folder, _RECORDS, Path(folder) / config.images):
         if _SPLIT in str(record.get("file_name")):
             questions.append(_question(record, place, text, id=str(len(questions))))
     if not questions:
@@ -163,11 +158,7 @@ def _judged(
     for answer, record in read_predictions(path, questions, medium="image"):
         if answer.id not in text_of or not is_long(answer.text):
             continue
-        if text_of[answer.id].strip() != answer.text.strip():
-            raise EvaluationError(
-                f"'{path}' has condensed {shown(answer.text)}, but the answer to question '{answer.id}' is "
-                f"{shown(text_of[answer.id])}. These are the judge's answers about another model."
-            )
+        require_same_answer(answer.text, text_of[answer.id], id=answer.id, where=f"'{path}'")
         request = condense_request(config, prompt, answer.id, text_of[answer.id])
         yield request, text_in(record, "pred_gpt", f"'{path}', the answer to question '{answer.id}'")
 

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 
 from pixelrefer_plugin.authoring import (
+    Answer,
     CaptionMetric,
     CaptionPair,
     Figure,
     Question,
+    Scores,
     Tokens,
+    Tools,
     caption_figures,
     first_words,
 )
+
+from .config import CaptionConfig
 
 METRICS: tuple[CaptionMetric, ...] = ("cider", "meteor", "bleu_4", "rouge_l")
 
@@ -47,3 +52,13 @@ def figures_of_captions(
     num_cut = sum(one != other for one, other in zip(cut, texts, strict=True))
     told = f"The official script reads {num_cut:,} of {len(texts):,} captions otherwise. It keeps 100 words of each."
     return [*sane, *figures(cut, "official")[0]], [*notes, told]
+
+
+def score_captions(
+    config: CaptionConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools
+) -> Scores:
+    """CIDEr, METEOR, BLEU-4 and ROUGE-L; officially of the first 100 words of each answer. SPICE is not computed: its
+    parser is not in any package."""
+    texts = [None if answer.failure else answer.text for answer in answers]
+    figures, notes = figures_of_captions(questions, texts, official=texts, tokens=config.tokens)
+    return Scores(figures=figures, notes=notes)

@@ -18,17 +18,15 @@ from pixelrefer_plugin.authoring import (
     Question,
     RecordPlace,
     Region,
-    Scores,
-    Tools,
     official_records,
     question_prompt,
     read_segmentation,
 )
 
 from . import tiny
-from .asking import CODE, FROM, PAPER, box_region, picture_question, read_predictions, require_object
+from .asking import CODE, FROM, PAPER, box_region, picture_question, read_predictions
 from .config import PictureConfig
-from .scoring import figures_of_captions
+from .scoring import score_captions
 
 _QUESTION = "Describe <region> in a short phrase."
 _OFFICIAL = (f"{CODE}/pixelrefer/infer_vg.py", "232d21efc60f879b35c4dcb8c902d01e8798495fc1fb8cdd726c65e2df52419f")
@@ -46,17 +44,12 @@ _TABLE_1 = {  # METEOR and CIDEr
 
 def open_questions(config: PictureConfig, folder: Path) -> list[Question]:
     """The questions, one for each record; raises `DataError` that names the file, the record and what is wrong."""
-    records = official_records(folder, _RECORDS)
     text = prompts(config)[0].text
-    images = Path(folder) / config.images
-    return [
-        _question(records[index], RecordPlace(records.where(index), index, images), text)
-        for index in range(len(records))
-    ]
+    records = official_records(folder, _RECORDS, Path(folder) / config.images)
+    return [_question(record, place, text) for record, place in records]
 
 
-def _question(record: Any, place: RecordPlace, text: str) -> Question:
-    record = require_object(record, place)
+def _question(record: Mapping[str, Any], place: RecordPlace, text: str) -> Question:
     image = _first(record.get("image"))
     question = picture_question(record, place, image=image, region=lambda: _region(record), text=text)
     return replace(question, facts={**question.facts, "medium": image})
@@ -71,13 +64,6 @@ def _region(record: Mapping[str, Any]) -> Region:
 
 def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and value else value
-
-
-def score(config: PictureConfig, questions: Sequence[Question], answers: Sequence[Answer], tools: Tools) -> Scores:
-    """CIDEr, METEOR, BLEU-4 and ROUGE-L; officially of the first 100 words of each answer."""
-    texts = [None if answer.failure else answer.text for answer in answers]
-    figures, notes = figures_of_captions(questions, texts, official=texts, tokens=config.tokens)
-    return Scores(figures=figures, notes=notes)
 
 
 def prompts(config: PictureConfig) -> list[Prompt]:
@@ -96,7 +82,7 @@ SPEC = BenchmarkSpec(
     config=PictureConfig,
     files=(_RECORDS, _IMAGES),
     open=open_questions,
-    score=score,
+    score=score_captions,
     published=tuple(
         PublishedFigure(model, name, value / 100, f"{PAPER}, Table 1")
         for model, row in _TABLE_1.items()

@@ -46,19 +46,17 @@ def open_questions(file: BenchmarkFile, text: str, images: Path, folder: Path) -
     Raises:
         DataError: it names the file, the record and what is wrong.
     """
-    records = official_records(folder, file)
     asked_of: Counter[str] = Counter()  # questions, by picture
     questions = []
-    for index in range(len(records)):
-        place = RecordPlace(records.where(index), index, images)
-        for question in _questions(records[index], text, place):
+    for record, place in official_records(folder, file, images):
+        for question in _questions(record, text, place):
             name = question.facts["image"]
             questions.append(replace(question, id=f"{name}#{asked_of[name]}"))
             asked_of[name] += 1
     return questions
 
 
-def _questions(record: Any, text: str, place: RecordPlace) -> Iterator[Question]:
+def _questions(record: Mapping[str, Any], text: str, place: RecordPlace) -> Iterator[Question]:
     """The questions about one picture; their ids are yet to be given."""
     if problem := _problem(record):
         raise place.error(str(place.index), [Defect("format", problem)])
@@ -81,9 +79,9 @@ def _questions(record: Any, text: str, place: RecordPlace) -> Iterator[Question]
             yield replace(question, facts={"image": name, "category": category})
 
 
-def _problem(record: Any) -> str:
+def _problem(record: Mapping[str, Any]) -> str:
     """What of a record is not as it must be; empty where nothing is."""
-    if not isinstance(record, Mapping) or not isinstance(record.get("file_name"), str) or not record["file_name"]:
+    if not isinstance(record.get("file_name"), str) or not record["file_name"]:
         return f"a record must be an object with a 'file_name', got {shown(record)}."
     categories, annotations = record.get("categories"), record.get("annotations")
     if not isinstance(categories, list) or not isinstance(annotations, list) or len(categories) != len(annotations):

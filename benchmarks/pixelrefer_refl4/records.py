@@ -26,6 +26,7 @@ from pixelrefer_plugin.authoring import (
     path_shown,
     questions_of,
     read_sample,
+    require_same_answer,
     shown,
     size_of,
     text_in,
@@ -55,14 +56,9 @@ def open_questions(config: RefL4DetailedConfig, folder: Path) -> list[Question]:
     Raises:
         DataError: the file, the record and what is wrong.
     """
-    records = official_records(folder, QUESTIONS)
     question = question_of(config).text
     found = []
-    for index in range(len(records)):
-        record = records[index]
-        place = RecordPlace(records.where(index), index, folder / config.images)
-        if not isinstance(record, Mapping):
-            raise place.error(str(index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
+    for record, place in official_records(folder, QUESTIONS, folder / config.images):
         if _SCORED in str(record.get("file_name")):
             found.append(_question(question, record, place))
     if not found:
@@ -138,11 +134,7 @@ def read_judged(
         if record.get("score") is None or question.id not in text_of:
             continue
         given = text_of[question.id]
-        if text_in(record, "pred", where).strip() != given.strip():
-            raise EvaluationError(
-                f"{where}: the judge was asked about {shown(record['pred'])}, but the answer to question "
-                f"'{question.id}' is {shown(given)}. These are scores of another model."
-            )
+        require_same_answer(text_in(record, "pred", where), given, id=question.id, where=where)
         request = judge_request(config, prompt, question.id, given, question.facts["caption"])
         yield request, _said(record, where)
 

@@ -14,7 +14,6 @@ from pixelrefer_plugin.authoring import (
     Answer,
     BenchmarkFile,
     Defect,
-    EvaluationError,
     JudgeRequest,
     Question,
     RecordPlace,
@@ -25,7 +24,7 @@ from pixelrefer_plugin.authoring import (
     questions_of,
     read_sample,
     read_video_objects,
-    shown,
+    require_same_answer,
     text_in,
     with_video_options,
 )
@@ -43,17 +42,12 @@ FILES = (
 
 def open_questions(config: VideoReferDConfig, folder: Path) -> list[Question]:
     """The questions, one for each record; raises `DataError` that names the file, the record and what is wrong."""
-    records = official_records(folder, QUESTIONS)
     question = question_of(config).text
-    return [
-        _question(config, question, records[index], RecordPlace(records.where(index), index, folder / config.videos))
-        for index in range(len(records))
-    ]
+    records = official_records(folder, QUESTIONS, folder / config.videos)
+    return [_question(config, question, record, place) for record, place in records]
 
 
-def _question(config: VideoReferDConfig, question: str, record: Any, place: RecordPlace) -> Question:
-    if not isinstance(record, Mapping):
-        raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
+def _question(config: VideoReferDConfig, question: str, record: Mapping[str, Any], place: RecordPlace) -> Question:
     defects: list[Defect] = []
     named = EVERY_FRAME if config.masks == "all" else record.get("frame_idx")
     regions = read_video_objects(record.get("annotation"), defects, frame=named)
@@ -109,11 +103,8 @@ def read_judged(
         if said is None or question.id not in text_of:
             continue
         given = text_of[question.id]
-        if "pred" in record and text_in(record, "pred", where).strip() != given.strip():
-            raise EvaluationError(
-                f"{where}: the judge was asked about {shown(record['pred'])}, but the answer to question "
-                f"'{question.id}' is {shown(given)}. These are the judge's answers about another model."
-            )
+        if "pred" in record:
+            require_same_answer(text_in(record, "pred", where), given, id=question.id, where=where)
         yield judge_request(config, asked, question.id, question.facts["caption"], given), text_in(record, "gpt", where)
 
 

@@ -50,16 +50,12 @@ FILES = (
 def open_questions(config: VideoReferQConfig, folder: Path) -> list[Question]:
     """The questions, one for each record; raises `DataError` that names the file, the record and what is wrong."""
     folder = Path(folder)
-    records = official_records(folder, BenchmarkFile(config.annotations, _QUESTIONS))
     (template,) = prompts(config)
-    media_root = folder / config.videos
-    places = (RecordPlace(records.where(index), index, media_root) for index in range(len(records)))
-    return list(with_unique_ids(_question(config, template.text, records[place.index], place) for place in places))
+    records = official_records(folder, BenchmarkFile(config.annotations, _QUESTIONS), folder / config.videos)
+    return list(with_unique_ids(_question(config, template.text, *each) for each in records))
 
 
-def _question(config: VideoReferQConfig, template: str, record: Any, place: RecordPlace) -> Question:
-    if not isinstance(record, Mapping):
-        raise place.error(str(place.index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
+def _question(config: VideoReferQConfig, template: str, record: Mapping[str, Any], place: RecordPlace) -> Question:
     defects: list[Defect] = []
     options = _options(record, defects)
     letter = _right(record, options, defects)

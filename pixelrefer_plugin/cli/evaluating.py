@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EvaluationError, counted, did_you_mean
-from ..evaluation.predicting.processes import is_first_process
+from ..evaluation.predicting.processes import is_first_process, join_the_others, leave_the_others
 from ..files import require_writable_folder
 from .judging import NAMED_FILE, NamedFile, judge_options, open_scorer
 from .options import CheckedCommand, adapter_name_option, adapter_option, device_option, dtype_option, setting_option
-from .processes import join_the_others, leave_the_others
 from .reporting import INTERRUPTED, Failure, json_of, quiet_libraries
 from .values import COUNT, MODEL, READ, TEXT, WRITTEN, WholeType
 
@@ -96,7 +95,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 @click.option("--backbone", metavar="DIR_OR_ID", type=MODEL, help="Where the backbone is, if it has moved.")
 @adapter_name_option
 @adapter_option
-@dtype_option
+@dtype_option()
 @device_option
 def evaluate(
     model: str,

@@ -377,13 +377,10 @@ model_option = click.option(
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 
 
-dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
-    default="auto",
-    show_default=True,
-    help="Of the weights; auto is the model's own.",
-)
+def dtype_option(help: str = "Of the weights; auto is the model's own.") -> Callable[[FunctionT], FunctionT]:
+    """Adds `--dtype`."""
+    choice = click.Choice(["auto", "bfloat16", "float16", "float32"])
+    return click.option("--dtype", type=choice, default="auto", show_default=True, help=help)
 
 
 def seed_option(help: str) -> Callable[[FunctionT], FunctionT]:

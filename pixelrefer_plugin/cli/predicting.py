@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..evaluation.predicting.processes import is_first_process
+from ..evaluation.predicting.processes import is_first_process, join_the_others, leave_the_others
 from .data import MAX_LINES, data_options, limit_option, progress_bar, quiet, require_other_file
 from .options import CheckedCommand, device_option, dtype_option, loading_options, sampling_options
-from .processes import join_the_others, leave_the_others
 from .reporting import INTERRUPTED, json_of, plain, quiet_libraries
 from .values import COUNT, MODEL, READ, TEXT, WRITTEN
 
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 @limit_option
 @sampling_options
 @loading_options
-@dtype_option
+@dtype_option()
 @click.option("--overwrite", is_flag=True, help="Replace answers of another model, of other files or settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @device_option

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from ..evaluation.predicting.processes import leave_the_others
 from ..files import require_writable_folder
-from .options import CheckedCommand
-from .processes import leave_the_others
+from .options import CheckedCommand, dtype_option
 from .reporting import INTERRUPTED, Failure, quiet_libraries
 from .values import MODEL, RECIPE, WRITTEN
 
@@ -101,13 +101,7 @@ def ablate(grid: Path, settings: tuple[str, ...], overwrite: bool, dry_run: bool
 @click.argument("folder", metavar="DIR_OR_ID", type=MODEL)
 @click.argument("out", type=WRITTEN)
 @click.option("--backbone", metavar="DIR_OR_ID", type=MODEL, help="Where the backbone is, if it has moved.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
-    default="auto",
-    show_default=True,
-    help="Of the merged weights; auto is the backbone's own.",
-)
+@dtype_option("Of the merged weights; auto is the backbone's own.")
 def merge(folder: str, out: Path, backbone: str | None, dtype: str) -> None:
     """Fold a model folder's LoRA into its backbone, and write both as one folder that needs no other.
 

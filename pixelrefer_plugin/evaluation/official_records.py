@@ -12,29 +12,40 @@ from typing import Any
 
 from ..contracts.benchmark import BenchmarkFile
 from ..contracts.questions import Question
+from ..contracts.samples import RecordPlace
 from ..data.records import JsonRecords
-from ..errors import DataError, EvaluationError, SampleError, counted, shown
+from ..errors import DataError, Defect, EvaluationError, SampleError, counted, shown
 from ..json_text import read_json
 from ..media.paths import path_shown
 
 Key = Callable[[Mapping[str, Any]], Hashable]
 
 
-def official_records(folder: str | os.PathLike[str], file: BenchmarkFile) -> JsonRecords:
-    """The records of an official file, JSON Lines or a JSON array.
+def official_records(
+    folder: str | os.PathLike[str], file: BenchmarkFile, media_root: str | os.PathLike[str] = ""
+) -> Iterator[tuple[Mapping[str, Any], RecordPlace]]:
+    """The records of an official file, JSON Lines or a JSON array, each with its place.
 
     Args:
         folder: of the benchmark.
         file: the file.
+        media_root: folder that paths in the records are below.
 
     Raises:
         DataError: it is missing or no such file; the message says what it is and where it comes from.
+        SampleError: a record is no object.
     """
     path = Path(folder) / file.path
     try:
-        return JsonRecords(path)
+        records = JsonRecords(path)
     except DataError as error:
         raise DataError(f"{str(error).rstrip('.')}. It is expected below {path_shown(folder)}: {file.about}") from error
+    for index in range(len(records)):
+        place = RecordPlace(records.where(index), index, Path(media_root))
+        record = records[index]
+        if not isinstance(record, Mapping):
+            raise place.error(str(index), [Defect("format", f"a record must be an object, got {shown(record)}.")])
+        yield record, place
 
 
 def require_there(path: Path, about: str) -> None:
@@ -108,6 +119,25 @@ def text_in(record: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str):
         raise EvaluationError(f"{where}: '{key}' must be a text, got {shown(value)}.")
     return value
+
+
+def require_same_answer(judged: str, scored: str, *, id: str, where: str) -> None:
+    """Refuse what a judge said of another answer than the one that is scored; blanks at the ends do not count.
+
+    Args:
+        judged: what the judge was asked about.
+        scored: the answer.
+        id: of the question.
+        where: what the record is called.
+
+    Raises:
+        EvaluationError: they are not the same.
+    """
+    if judged.strip() != scored.strip():
+        raise EvaluationError(
+            f"{where}: the judge was asked about {shown(judged)}, but the answer to question '{id}' is "
+            f"{shown(scored)}. These are the judge's answers about another model."
+        )
 
 
 def _objects(path: str | os.PathLike[str]) -> Iterator[tuple[Mapping[str, Any], str]]:
