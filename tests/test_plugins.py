@@ -203,7 +203,7 @@ def test_builtin_plugins_come_in_by_entry_points():
         "pixelrefer": "data format",
         "refvos": "data format",
         "paco": "benchmark",
-        "visual_genome": "benchmark",
+        "hc_stvg": "benchmark",
         "regions": "data format",
         "llava_onevision": "backbone",
         "qwen2_5_vl": "backbone",
