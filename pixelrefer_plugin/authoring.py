@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from .contracts.backbone import BackboneSpec as BackboneSpec
     from .contracts.backbone import Cells as Cells
     from .contracts.backbone import CheckpointLayout as CheckpointLayout
+    from .contracts.backbone import Coordinates as Coordinates
     from .contracts.backbone import Crops as Crops
     from .contracts.backbone import GridsHw as GridsHw
     from .contracts.backbone import NativeCall as NativeCall
     from .contracts.backbone import Parts as Parts
+    from .contracts.backbone import PublishedModel as PublishedModel
     from .contracts.backbone import Scene as Scene
     from .contracts.benchmark import BenchmarkFile as BenchmarkFile
     from .contracts.benchmark import BenchmarkSpec as BenchmarkSpec
@@ -55,6 +57,13 @@ if TYPE_CHECKING:
     from .contracts.module import MaskModule as MaskModule
     from .contracts.module import Shapes as Shapes
     from .contracts.options import check_field as check_field
+    from .contracts.pointing import Part as Part
+    from .contracts.pointing import PlacedRegion as PlacedRegion
+    from .contracts.pointing import PointedMedium as PointedMedium
+    from .contracts.pointing import PointedRegion as PointedRegion
+    from .contracts.pointing import Pointer as Pointer
+    from .contracts.pointing import Pointing as Pointing
+    from .contracts.pointing import SaidCoordinates as SaidCoordinates
     from .contracts.questions import Answer as Answer
     from .contracts.questions import Question as Question
     from .contracts.region_source import RegionSource as RegionSource

@@ -67,11 +67,11 @@ class RegionModel(nn.Module):
         self._num_embeddings = embedding.num_embeddings
         self._shapes = shapes_of(backbone, backbone_spec, adapter_spec)
         with in_plugin("adapter", adapter_spec.name, "build"):
-            adapter = adapter_spec.module.build(adapter_config, self._shapes)
+            adapter = adapter_spec.build(adapter_config, self._shapes)
             if not isinstance(adapter, AdapterModule):
                 raise PluginError(
-                    f"{adapter_spec.module.__name__}.build of adapter '{adapter_spec.name}' must make an "
-                    f"AdapterModule, got a {type(adapter).__name__}."
+                    f"{getattr(adapter_spec.module, '__name__', '')}.build of adapter '{adapter_spec.name}' must make "
+                    f"an AdapterModule, got a {type(adapter).__name__}."
                 )
         with in_plugin("adapter", adapter_spec.name, "set_attn_implementation"):
             adapter.set_attn_implementation(backbone.config._attn_implementation)

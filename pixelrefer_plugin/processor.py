@@ -8,6 +8,7 @@ pictures for them. It knows no model.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 import re
@@ -15,18 +16,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from transformers import BatchFeature
 from transformers.video_utils import VideoMetadata
 
 from .contracts.adapter import AdapterSpec, Framework, Planner
 from .contracts.backbone import BackboneSpec, NativeCall
-from .contracts.messages import MASK_MARKER, PLACEHOLDER, Conversation
+from .contracts.messages import MASK_MARKER, PLACEHOLDER, REGION_MARKER, Conversation
+from .contracts.pointing import PointedMedium, PointedRegion, Pointer, Pointing, SaidCoordinates
 from .contracts.views import PatchGeometry, RegionPlan
 from .conversation.expansion import IGNORE_INDEX, Expansion
 from .conversation.memory import ObjectMemory
 from .conversation.native_options import known_to, require_allowed
+from .conversation.pointing import pointing_problem
 from .conversation.reading import ImageReader, read_conversation
-from .conversation.sample import PromptStyle, ReadSample
+from .conversation.sample import PointingStyle, PromptStyle, ReadSample
 from .conversation.templates import render
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
 from .errors import CheckpointError, PluginError, PromptError, refusing, shown, text_of
@@ -42,6 +46,8 @@ from .tokens.region_batch import RegionBatch, make_region_batch
 from .tokens.scene import plan_scene, scene_readings
 from .weights.loading import image_backend
 from .weights.opening import OpenedCheckpoint, open_checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 class RegionProcessor:
@@ -95,6 +101,8 @@ class RegionProcessor:
         with in_plugin("adapter", self._adapter.name, "config"):
             self._adapter_config = self._adapter.make_config(adapter_config)
         self._planner = _planner_of(self._adapter, self._adapter_config)
+        self._pointer = _pointer_of(self._adapter, self._adapter_config)
+        self._noted: set[str] = set()
         self._geometry: PatchGeometry = result_of(
             "backbone", self._backbone.name, "crops.geometry", PatchGeometry, self._backbone.crops.geometry, config
         )
@@ -166,7 +174,7 @@ class RegionProcessor:
         memories = _memories(memory, single=single, num_conversations=len(batch))
         require_allowed(self.native, native_options)
         self._require_masks_wanted_rightly(segment=segment, labels=labels)
-        style = self._style(_checked_sampling(sampling) or self.sampling)
+        style = self._style(_checked_sampling(sampling) or self.sampling, native_options)
         read_image = ImageReader()
         samples = [
             read_conversation(
@@ -174,7 +182,7 @@ class RegionProcessor:
             )
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
-        planned = RegionPlanning(self._adapter, self._planner, self._geometry, self._backbone.name).plan(samples)
+        planned = self._planned(samples)
         inputs = self._native_inputs(samples, native_options, add_generation_prompt=not labels)
         Expansion(self.tokenizer, self._placeholder).write(
             inputs,
@@ -230,13 +238,22 @@ class RegionProcessor:
         return self._adapter.framework
 
     def plan(self, mask: RegionMask) -> RegionPlan:
-        """What the adapter asks for, and promises, for one region on one picture."""
+        """What the adapter asks for, and promises, for one region on one picture.
+
+        Raises:
+            PromptError: it makes no object tokens.
+        """
+        if self._planner is None:
+            raise PromptError(
+                f"Adapter '{self._adapter.name}' makes no object tokens, so there is no plan of them: it points at "
+                "regions in words and pictures."
+            )
         return self._planner.plan(mask, self._geometry)
 
     def is_listed(self, region: Region | VideoRegion) -> bool:
         """Whether a region is listed before the first question, so that its tokens do not stand where its `<region>`
         does: with an adapter that reads some kinds as they were drawn, every other one is."""
-        return self._style(self.sampling).is_listed(region)
+        return self._style(self.sampling, {}).is_listed(region)
 
     @property
     def image_backend(self) -> str:
@@ -312,12 +329,26 @@ class RegionProcessor:
         )
 
     def __getstate__(self) -> dict[str, Any]:  # specs hold functions that cannot be pickled: their names travel
-        return self.__dict__ | {"_backbone": self._backbone.name, "_adapter": self._adapter.name, "_planner": None}
+        return (
+            self.__dict__
+            | {"_backbone": self._backbone.name, "_adapter": self._adapter.name}
+            | {
+                "_planner": None,
+                "_pointer": None,
+            }
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         specs = {"_backbone": get_backbone(state["_backbone"]), "_adapter": get_adapter(state["_adapter"])}
         self.__dict__.update(state | specs)
         self._planner = _planner_of(self._adapter, self._adapter_config)
+        self._pointer = _pointer_of(self._adapter, self._adapter_config)
+
+    def _planned(self, samples: Sequence[ReadSample]) -> list[list[list[PlannedRegion]]]:
+        """Per sample and region the plan of each picture that it lies on; none where there are no object tokens."""
+        if self._planner is None:
+            return [[] for _ in samples]
+        return RegionPlanning(self._adapter, self._planner, self._geometry, self._backbone.name).plan(samples)
 
     def _native_inputs(
         self, samples: Sequence[ReadSample], native_options: Mapping[str, Any], *, add_generation_prompt: bool
@@ -416,7 +447,7 @@ class RegionProcessor:
                 "an answer says which masks to learn. Leave segment out."
             )
 
-    def _style(self, sampling: FrameSampling) -> PromptStyle:
+    def _style(self, sampling: FrameSampling, native_options: Mapping[str, Any]) -> PromptStyle:
         head = self._adapter.masks
         special = [self._placeholder, *media_tokens(self.native)]
         if head is not None and head.token != MASK_MARKER:
@@ -432,7 +463,36 @@ class RegionProcessor:
             list_heading=self._list_heading,
             drawn=self._adapter.drawn,
             frames_together=self._frames_together,
+            pointing=None if self._pointer is None else self._pointing_style(self._pointer, native_options),
         )
+
+    def _pointing_style(self, pointer: Pointer[Any], native_options: Mapping[str, Any]) -> PointingStyle:
+        def point(on: PointedMedium, regions: Sequence[PointedRegion]) -> Pointing:
+            with in_plugin("adapter", self._adapter.name, "point"):
+                pointing = pointer.point(on, regions)
+                reserved = (REGION_MARKER, MASK_MARKER, self._placeholder, *media_tokens(self.native))
+                if problem := pointing_problem(pointing, on, len(regions), reserved):
+                    raise PluginError(f"Adapter '{self._adapter.name}' {problem}")
+            for note in set(pointing.notes) - self._noted:
+                self._noted.add(note)
+                logger.warning("%s", note)
+            return pointing
+
+        def coordinates(media: Image.Image | Video, options: Mapping[str, int]) -> SaidCoordinates | None:
+            convention = self._backbone.coordinates
+            if convention is None:
+                return None
+            hw = media.image_hw if isinstance(media, Video) else (media.height, media.width)
+            if convention.seen_hw is None:
+                return SaidCoordinates(convention, hw, hw)
+            kind = "videos_kwargs" if isinstance(media, Video) else "images_kwargs"
+            component = self.native.video_processor if isinstance(media, Video) else self.native.image_processor
+            given = {**native_options, **native_options.get(kind, {}), **options}
+            count = len(media) if isinstance(media, Video) else None
+            with in_plugin("backbone", self._backbone.name, "coordinates.seen_hw"):
+                return SaidCoordinates(convention, hw, convention.seen_hw(component, hw, count, given))
+
+        return PointingStyle(point, coordinates)
 
     @property
     def _frames_together(self) -> int:
@@ -515,7 +575,15 @@ class RegionProcessor:
         return int(self._config.get_text_config().vocab_size)
 
 
-def _planner_of(adapter: AdapterSpec, config: Any) -> Planner[Any]:
+def _pointer_of(adapter: AdapterSpec, config: Any) -> Pointer[Any] | None:
+    if adapter.pointer is None:
+        return None
+    return result_of("adapter", adapter.name, "pointer", Pointer, adapter.pointer, config)
+
+
+def _planner_of(adapter: AdapterSpec, config: Any) -> Planner[Any] | None:
+    if adapter.planner is None:
+        return None
     with in_plugin("adapter", adapter.name, "planner"):
         planner = adapter.planner(config)
         if not isinstance(planner, Planner):

@@ -12,10 +12,11 @@ from transformers import AutoTokenizer
 from pixelrefer_plugin import get_adapter, get_backbone
 from pixelrefer_plugin.authoring import PromptView, RegionPlan, SceneView
 from pixelrefer_plugin.testing import (
-    ADAPTER_CHECKS,
     BACKBONE_CHECKS,
     PAIR_CHECKS,
     check_backbone,
+    checks_of_adapter,
+    checks_of_pair,
     make_pair,
     tiny_tokenizer,
 )
@@ -24,7 +25,7 @@ from pixelrefer_plugin.testing.backbone_checks import projector_reads_the_scenes
 from pixelrefer_plugin.testing.conformance import _without_padding
 
 # A new plugin adds one name.
-ADAPTERS = ["maskpool", "saot", "oci", "unipixel"]
+ADAPTERS = ["maskpool", "saot", "oci", "unipixel", "coordinates"]
 BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
 
 
@@ -32,8 +33,16 @@ def _name(check):
     return check.__name__
 
 
-@pytest.mark.parametrize("check", ADAPTER_CHECKS, ids=_name)
-@pytest.mark.parametrize("adapter", ADAPTERS)
+def _with(checks):
+    """Every adapter with each check that applies to it."""
+    return [
+        pytest.param(adapter, check, id=f"{adapter}-{check.__name__}")
+        for adapter in ADAPTERS
+        for check in checks(get_adapter(adapter))
+    ]
+
+
+@pytest.mark.parametrize(("adapter", "check"), _with(checks_of_adapter))
 def test_adapter(adapter, check):
     check(get_adapter(adapter))
 
@@ -44,10 +53,25 @@ def test_backbone(backbone, check):
     check(get_backbone(backbone))
 
 
-@pytest.mark.parametrize("check", PAIR_CHECKS, ids=_name)
-@pytest.mark.parametrize("adapter", ADAPTERS)
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_pair(adapter, backbone, check):
+# The pairs that run by default: those of these backbones and of this adapter. The others are marked slow.
+LIKELY, LIKELIEST = {"videollama3", "qwen2_5_vl", "llava_onevision"}, "saot"
+
+
+def _pairs():
+    return [
+        pytest.param(
+            backbone,
+            *case.values,
+            id=f"{backbone}-{case.id}",
+            marks=() if backbone in LIKELY or case.values[0] == LIKELIEST else pytest.mark.slow,
+        )
+        for backbone in BACKBONES
+        for case in _with(checks_of_pair)
+    ]
+
+
+@pytest.mark.parametrize(("backbone", "adapter", "check"), _pairs())
+def test_pair(backbone, adapter, check):
     check(adapter, backbone)
 
 

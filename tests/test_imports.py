@@ -125,6 +125,8 @@ def test_the_host_imports_no_plugin():
 WORDS_OF_THE_HOST = {
     "regions": "what all of it is about: a field of records and batches, and a word of messages",
     "pixelrefer": "the name of the command",
+    "coordinates": "numbers that say where something is; a field of a backbone's spec, and a word of messages",
+    "crops": "parts of pictures; a field of a backbone's spec, and a word of messages",
 }
 # What holds names of plugins, by file of the host.
 NAMES_ALLOWED = {

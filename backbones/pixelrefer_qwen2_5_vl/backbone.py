@@ -5,23 +5,26 @@ merger joins, and reorders the cells by attention window. What it returns before
 here both are undone. Features are normalised by the merger's `ln_q`, as its projection reads them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from einops import repeat
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from pixelrefer_plugin.authoring import (
     BackboneSpec,
     Cells,
+    Coordinates,
     Crops,
     FeatureGrids,
     GridsHw,
     NativeCall,
     Parts,
     PatchGeometry,
+    PublishedModel,
     Scene,
 )
 
@@ -136,6 +139,19 @@ def _cell_by_cell(grid: Tensor, merge: int) -> Tensor:
     return grid.view(h // merge, merge, w // merge, merge).transpose(1, 2).flatten()
 
 
+def seen_hw(
+    processor: Any, image_hw: tuple[int, int], num_frames: int | None, options: Mapping[str, Any]
+) -> tuple[int, int]:
+    """The size that an image or a frame is brought to, whose pixels the model's coordinates count."""
+    size = options.get("size") or processor.size
+    least = options.get("min_pixels") or size["shortest_edge"]
+    most = options.get("max_pixels") or size["longest_edge"]
+    high, wide = smart_resize(
+        *image_hw, factor=processor.patch_size * processor.merge_size, min_pixels=least, max_pixels=most
+    )
+    return int(high), int(wide)
+
+
 SPEC = BackboneSpec(
     name="qwen2_5_vl",
     model_types=("qwen2_5_vl",),
@@ -158,5 +174,15 @@ SPEC = BackboneSpec(
         "projector": r"model\.visual\.merger\.mlp\.[02]",
         "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)",
     },
+    pointing="coordinates",
+    coordinates=Coordinates(
+        unit="pixels",
+        box='{{"bbox_2d": [{x0}, {y0}, {x1}, {y1}]}}',
+        point='{{"point_2d": [{x}, {y}]}}',
+        frame="at {time_s:.1f} seconds ",
+        seen_hw=seen_hw,
+        source="Qwen2.5-VL technical report, arXiv:2502.13923, section 2.2.1",
+    ),
+    models=(PublishedModel(id="Qwen/Qwen2.5-VL-3B-Instruct", parameters="3B", licence="Qwen Research"),),
     tiny=tiny,
 )

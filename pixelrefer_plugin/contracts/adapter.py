@@ -1,7 +1,8 @@
 """An adapter's contract: how a region becomes object tokens. It knows no backbone.
 
 An adapter is a planner, which says on the CPU what must be encoded for a region and how many tokens it yields, and a
-module (`contracts.module`), which makes those tokens of what was encoded.
+module (`contracts.module`), which makes those tokens of what was encoded. Or it makes none and needs no training: then
+it is a pointer (`contracts.pointing`) alone.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from .checks import (
 )
 from .masks import Masks
 from .options import make_config
+from .pointing import Pointer
 from .views import PatchGeometry, RegionPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .module import AdapterModule
+    from .module import AdapterModule, Shapes
 
 Framework = Literal["vision-object", "object-only"]
 """What the decoder sees: scene tokens and object tokens, or object tokens alone."""
@@ -160,15 +162,18 @@ class AdapterLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSpec:
-    """An adapter: how a region becomes object tokens.
+    """An adapter: how a region becomes object tokens, or is pointed at without them.
 
-    A region of a video is planned and tokenized frame by frame, as if each of its frames were an image.
+    It has a planner and a module, or a pointer alone. A region of a video is planned and tokenized frame by frame, as
+    if each of its frames were an image.
 
     Attributes:
         name: what users call it.
         config: frozen dataclass of its options, each with a default; checks itself in `__post_init__`.
         planner: `planner(config) -> Planner`, usually the class.
         module: the `AdapterModule` class.
+        pointer: `pointer(config) -> Pointer`, usually the class, of an adapter that points at regions in words and
+            pictures: it has no tokens, no module and nothing to train.
         framework: `vision-object` when scene tokens stay in the sequence. `object-only` when the decoder sees
             object tokens and text alone: the backbone's own image path is not run, so no view may be a
             `SceneView`.
@@ -187,8 +192,9 @@ class AdapterSpec:
 
     name: str
     config: type[Any]
-    planner: Callable[[Any], Planner[Any]]
-    module: type[AdapterModule]
+    planner: Callable[[Any], Planner[Any]] | None = None
+    module: type[AdapterModule] | None = None
+    pointer: Callable[[Any], Pointer[Any]] | None = None
     framework: Framework = "vision-object"
     scene: SceneFeatures = "patches"
     drawn: tuple[str, ...] = ()
@@ -203,13 +209,17 @@ class AdapterSpec:
 
         require_name(self)
         require_config(self)
-        require_callables(self, "planner")
-        require_subclass(self, "module", AdapterModule)
+        if self.pointer is None:
+            require_callables(self, "planner")
+            require_subclass(self, "module", AdapterModule)
+        else:
+            require_callables(self, "pointer")
+            self._require_no_tokens()
         require_kinds(self, masks=(Masks, type(None)), presets=Mapping, recipes=Mapping, layouts=Mapping, tiny=Mapping)
         require_values(self, "presets", Mapping)
         require_values(self, "recipes", AdapterRecipe)
         require_values(self, "layouts", AdapterLayout)
-        if self.masks is not None and not issubclass(self.module, MaskModule):
+        if self.masks is not None and self.module is not None and not issubclass(self.module, MaskModule):
             raise PixelReferError(
                 f"AdapterSpec.module of '{self.name}' must have the methods predict_masks and mask_losses, since "
                 f"`masks` is given; {self.module.__name__} does not."
@@ -235,6 +245,36 @@ class AdapterSpec:
             raise PixelReferError(
                 f"AdapterSpec.{field} of '{self.name}' must be {' or '.join(map(repr, allowed))}, got {shown(value)}."
             )
+
+    def _require_no_tokens(self) -> None:
+        """Refuse what only object tokens have, of an adapter that makes none."""
+        usual = {"planner": None, "module": None, "framework": _FRAMEWORKS[0], "scene": _SCENES[0], "masks": None}
+        given = [field for field, value in usual.items() if getattr(self, field) != value]
+        given += [field for field in ("drawn", "recipes", "layouts") if getattr(self, field)]
+        if given:
+            raise PixelReferError(
+                f"AdapterSpec of '{self.name}' has a pointer, so it makes no object tokens: leave {', '.join(given)} "
+                "out, or leave the pointer out."
+            )
+
+    @property
+    def is_training_free(self) -> bool:
+        """Whether it points in words and pictures: it makes no object tokens, and has nothing to train."""
+        return self.pointer is not None
+
+    def build(self, config: Any, shapes: Shapes) -> AdapterModule:
+        """The module that a config describes; of an adapter that makes no tokens an empty one.
+
+        Raises:
+            PixelReferError: the config does not fit the shapes.
+        """
+        from .module import NoTokens
+
+        return NoTokens() if self.module is None else self.module.build(config, shapes)
+
+    def make_planner(self, config: Any) -> Planner[Any] | None:
+        """Its planner; None where it makes no object tokens."""
+        return None if self.planner is None else self.planner(config)
 
     @property
     def on_scene_tokens(self) -> bool:

@@ -10,13 +10,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..errors import PixelReferError, shown
 from ..regions.mask import FloatBox
 from .checks import (
     require_callables,
+    require_items,
     require_kinds,
     require_known,
     require_name,
@@ -162,6 +164,83 @@ class Cells:
         require_kinds(self, norm=(str, type(None)))
 
 
+SeenSize = Callable[[Any, tuple[int, int], int | None, Mapping[str, Any]], tuple[int, int]]
+"""`seen_hw(processor, image_hw, num_frames, options) -> (h, w)`."""
+
+_UNITS = ("pixels", "thousandths", "fractions")
+_OF_A_BOX = {"x0": "1", "y0": "2", "x1": "3", "y1": "4"}
+_OF_A_POINT = {"x": "1", "y": "2"}
+_OF_A_FRAME = {"number": 1, "time_s": 0.5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coordinates:
+    """How a backbone was trained to read and write coordinates in text.
+
+    Attributes:
+        unit: `pixels` of the picture as the backbone's processor resizes it; `thousandths` of its width and height,
+            from 0 to 1000; `fractions` of them, from 0 to 1.
+        box: how a box is written, a template with `{x0}`, `{y0}`, `{x1}`, `{y1}`.
+        point: how a point is written, a template with `{x}` and `{y}`. None: it was not trained on points.
+        frame: what stands before the coordinates on a frame of a video, a template with `{number}`, of the sampled
+            frames from 1, and `{time_s}`, such as `{time_s:.1f}`. None: it was not trained on regions of videos.
+        decimals: of fractions.
+        seen_hw: `seen_hw(processor, image_hw, num_frames, options) -> (h, w)`: to which size the image processor, or
+            for a number of frames the video processor, brings pictures of a size, with options of the call. Needed for
+            pixels.
+        source: where this is documented: an address, or a paper and its section.
+    """
+
+    unit: Literal["pixels", "thousandths", "fractions"]
+    box: str
+    point: str | None
+    frame: str | None
+    source: str
+    decimals: int = 2
+    seen_hw: SeenSize | None = None
+
+    def __post_init__(self) -> None:
+        text = (str, type(None))
+        require_kinds(self, unit=str, box=str, point=text, frame=text, source=str, decimals=int)
+        require_callables(self, optional=("seen_hw",))
+        if self.unit not in _UNITS:
+            raise PixelReferError(f"Coordinates.unit must be {' or '.join(map(repr, _UNITS))}, got {shown(self.unit)}.")
+        if self.unit == "pixels" and self.seen_hw is None:
+            raise PixelReferError("Coordinates in pixels need seen_hw, the size that a picture is brought to.")
+        for field, values in (("box", _OF_A_BOX), ("point", _OF_A_POINT), ("frame", _OF_A_FRAME)):
+            _require_template(field, getattr(self, field), values)
+
+
+def _require_template(field: str, template: str | None, values: Mapping[str, Any]) -> None:
+    if template is None:
+        return
+    try:
+        template.format(**values)
+    except (LookupError, ValueError) as error:
+        raise PixelReferError(
+            f"Coordinates.{field} must be a template with {', '.join(f'{{{name}}}' for name in values)}, braces of its "
+            f"own doubled; got {shown(template)}: {error}."
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """A published model that a backbone plugin serves, for the table of backbones.
+
+    Attributes:
+        id: on the hub.
+        parameters: how many, as its authors say, such as `3B`; of a mixture of experts `30B-A3B`.
+        licence: as its model card names it.
+    """
+
+    id: str
+    parameters: str
+    licence: str
+
+    def __post_init__(self) -> None:
+        require_kinds(self, id=str, parameters=str, licence=str)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckpointLayout:
     """A layout, other than transformers' own, that a backbone's checkpoints also come in.
@@ -212,6 +291,9 @@ class BackboneSpec:
         lora_targets: regular expressions of the linear layers that LoRA may adapt, per scope: `decoder`,
             and where wanted `projector`, `vision_tower`.
         layouts: other layouts of its checkpoints, by the `model_type` of their `config.json`.
+        coordinates: how it was trained to read coordinates in text. None: it was not, or nothing is documented.
+        pointing: the adapter without object tokens that commands take for a plain model, where the user names none.
+        models: published models of the family that it serves.
         tiny: `tiny(seed) -> (model, processor)`: the real classes with a tiny random config, made in memory.
     """
 
@@ -228,6 +310,9 @@ class BackboneSpec:
     cells: Cells | None = None
     mixes_media: bool = True
     layouts: Mapping[str, CheckpointLayout] = dataclasses.field(default_factory=dict)
+    coordinates: Coordinates | None = None
+    pointing: str = "marks"
+    models: tuple[PublishedModel, ...] = ()
 
     def __post_init__(self) -> None:
         require_name(self)
@@ -235,6 +320,8 @@ class BackboneSpec:
         require_kinds(self, model_class=type, parts=Parts, crops=Crops, images=Scene, mixes_media=bool, layouts=Mapping)
         scene = (Scene, type(None))
         require_kinds(self, videos=scene, tiles=scene, cells=(Cells, type(None)))
+        require_kinds(self, coordinates=(Coordinates, type(None)), models=tuple, pointing=str)
+        require_items(self, models=PublishedModel)
         require_patterns(self, "lora_targets")
         require_known(self, "lora_targets", LORA_SCOPES)
         require_values(self, "layouts", CheckpointLayout)

@@ -73,6 +73,17 @@ class AdapterModule(nn.Module, ABC):
         """Attend as the backbone was loaded to: `sdpa`, `eager`, `flash_attention_2`, ..."""
 
 
+class NoTokens(AdapterModule):
+    """Stands where an adapter that makes no object tokens has no module: it has no parameters and is never called."""
+
+    @classmethod
+    def build(cls, config: Any, shapes: Shapes) -> NoTokens:
+        return cls()
+
+    def forward(self, views: Any, counts: tuple[int, ...]) -> Tensor:
+        raise NotImplementedError("an adapter with a pointer makes no object tokens")
+
+
 @runtime_checkable
 class MaskModule(Protocol):
     """What the module of an adapter with `AdapterSpec.masks` has besides.

@@ -33,6 +33,7 @@ from ..media.images import load_image
 from ..media.video import ClipSampling, FrameSampling, Video, VideoSource, frame_times, load_video
 from ..regions.region import Region, VideoRegion
 from .memory import MemoryObject, ObjectMemory
+from .pointing import Media, point_at
 from .sample import PromptStyle, ReadSample, WrittenRegion
 from .writing import PromptWriter
 
@@ -87,13 +88,22 @@ def read_conversation(
         shows_media = not (style.object_only and objects.written)
         if not shows_media:
             _require_regions_everywhere(objects.written, num_images=len(images), num_videos=len(videos))
+        media = Media(images, videos, [image_options(part) for part in _parts(turns, "image")])
+        if style.pointing is not None:
+            listed, at_marker = objects.listed, objects.at_marker
+            turns, media = point_at(turns, media, listed=listed, at_marker=at_marker, style=style.pointing)
+            objects = _Objects((), (), {})
         objects = objects.with_frames(videos, style)
         writer = PromptWriter(
-            videos, shows_media=shows_media, listed=objects.listed, at_marker=objects.at_marker, style=style
+            media.videos, shows_media=shows_media, listed=objects.listed, at_marker=objects.at_marker, style=style
         )
-        options = [image_options(part) for part in _parts(turns, "image")]
         return ReadSample(
-            objects.targets, images, videos, *writer.write(turns), shows_media=shows_media, image_options=options
+            objects.targets,
+            list(media.images),
+            list(media.videos),
+            *writer.write(turns),
+            shows_media=shows_media,
+            image_options=media.image_options,
         )
 
 

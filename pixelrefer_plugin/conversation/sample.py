@@ -11,9 +11,24 @@ from typing import Any
 
 from PIL import Image
 
+from ..contracts.pointing import PointedMedium, PointedRegion, Pointing, SaidCoordinates
 from ..errors import Place
 from ..media.video import FrameSampling, Video
 from ..regions.region import Region, VideoRegion
+
+
+@dataclass(frozen=True)
+class PointingStyle:
+    """How an adapter without object tokens points at regions.
+
+    Attributes:
+        point: `point(on, regions) -> Pointing`, what its pointer says of one image or video, checked.
+        coordinates: `coordinates(media, options) -> SaidCoordinates | None`, how the backbone is told coordinates on an
+            image, whose content part asks for these options of the native processor, or on a video.
+    """
+
+    point: Callable[[PointedMedium, Sequence[PointedRegion]], Pointing]
+    coordinates: Callable[[Image.Image | Video, Mapping[str, int]], SaidCoordinates | None]
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class PromptStyle:
         drawn: kinds of regions whose tokens, made of their clicks or their box, stand where their `<region>` does. The
             others are objects of the conversation's memory. Empty: all stand where their `<region>` does.
         frames_together: consecutive sampled frames whose pixels of one region are planned together.
+        pointing: how regions are pointed at, of an adapter that makes no object tokens.
     """
 
     adapter: str
@@ -46,6 +62,7 @@ class PromptStyle:
     mask_token: str | None = None
     drawn: tuple[str, ...] = ()
     frames_together: int = 1
+    pointing: PointingStyle | None = None
 
     def is_drawn(self, region: Region | VideoRegion) -> bool:
         """Whether a region is read as it was drawn, on each of its frames."""

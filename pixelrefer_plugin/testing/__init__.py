@@ -14,14 +14,18 @@ from ..exports import lazy_exports
 
 if TYPE_CHECKING:
     from .adapter_checks import ADAPTER_CHECKS as ADAPTER_CHECKS
+    from .adapter_checks import POINTER_CHECKS as POINTER_CHECKS
     from .backbone_checks import BACKBONE_CHECKS as BACKBONE_CHECKS
     from .benchmark_checks import BENCHMARK_CHECKS as BENCHMARK_CHECKS
     from .benchmark_checks import BenchmarkCase as BenchmarkCase
     from .benchmark_checks import OfflineTools as OfflineTools
     from .benchmark_checks import check_benchmark as check_benchmark
     from .conformance import PAIR_CHECKS as PAIR_CHECKS
+    from .conformance import POINTER_PAIR_CHECKS as POINTER_PAIR_CHECKS
     from .conformance import check_adapter as check_adapter
     from .conformance import check_backbone as check_backbone
+    from .conformance import checks_of_adapter as checks_of_adapter
+    from .conformance import checks_of_pair as checks_of_pair
     from .data_format_checks import DATA_FORMAT_CHECKS as DATA_FORMAT_CHECKS
     from .data_format_checks import FormatCase as FormatCase
     from .data_format_checks import check_data_format as check_data_format

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..contracts.adapter import AdapterSpec, Planner
+from ..contracts.messages import MASK_MARKER, PLACEHOLDER, REGION_MARKER
+from ..contracts.pointing import Pointer, Pointing
 from ..contracts.views import CropView, PatchGeometry, RegionPlan
+from ..conversation.pointing import pointing_problem
+from ..errors import PromptError
+from ..media.video import Video
 from ..regions.mask import RegionMask
-from .pairs import awkward_masks, drawn_regions
+from .pairs import awkward_masks, drawn_regions, pointed_media
 from .running import require_strict_config
 
 # That the tower is given for one crop. With a preset as many as image processors let one picture have: weights may have
@@ -128,14 +133,56 @@ def plans_together_are_as_many(spec: AdapterSpec) -> None:
                 assert same, f"{spec.name}: views {one.view_kinds} planned together, {given.view_kinds} alone"
 
 
-def _planner(spec: AdapterSpec, preset: str | None) -> Planner[Any]:
-    return spec.planner(spec.make_config(preset))
+def pointing_is_pure(spec: AdapterSpec) -> None:
+    """Pointing twice at the same regions gives the same words and pictures, by default and with each preset, and leaves
+    the picture as it was; each region has words, and pictures and videos stay as large and as long as they are."""
+    for preset in (None, *spec.presets):
+        pointer = _pointer(spec, preset)
+        for on, regions in pointed_media():
+            before = _pixels(on.media)
+            try:
+                first, second = (pointer.point(on, regions) for _ in range(2))
+            except PromptError:
+                assert on.is_video or on.coordinates is None, f"{spec.name}: it cannot point at regions of an image"
+                continue
+            problem = pointing_problem(first, on, len(regions), (REGION_MARKER, MASK_MARKER, PLACEHOLDER))
+            assert not problem, f"{spec.name} {problem}"
+            assert first.words == second.words, f"{spec.name}: pointing twice, the words {first.words}, {second.words}"
+            shown = [list(map(_pixels, _all_media(each))) for each in (first, second)]
+            same = all(np.array_equal(one, other) for one, other in zip(*shown, strict=True))
+            assert same, f"{spec.name}: pointing twice shows two pictures"
+            assert np.array_equal(_pixels(on.media), before), f"{spec.name}: it draws on the picture that it is given"
 
+
+def _pointer(spec: AdapterSpec, preset: str | None) -> Pointer[Any]:
+    assert spec.pointer is not None, f"{spec.name}: it has no pointer"
+    return spec.pointer(spec.make_config(preset))
+
+
+def _all_media(pointing: Pointing) -> list[Any]:
+    shown = (pointing.media, *pointing.beside)
+    return [each for each in shown if each is not None and not isinstance(each, str)]
+
+
+def _pixels(media: Any) -> np.ndarray:
+    return media.frames_nhwc if isinstance(media, Video) else np.asarray(media)
+
+
+def _planner(spec: AdapterSpec, preset: str | None) -> Planner[Any]:
+    planner = spec.make_planner(spec.make_config(preset))
+    assert planner is not None, f"{spec.name}: it has no planner"
+    return planner
+
+
+_CONFIG_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (config_is_frozen_and_strict, presets_are_options)
 
 ADAPTER_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (
-    config_is_frozen_and_strict,
-    presets_are_options,
+    *_CONFIG_CHECKS,
     plan_is_pure_and_bounded,
     drawn_regions_are_planned_purely,
     plans_together_are_as_many,
 )
+"""Of an adapter that makes object tokens."""
+
+POINTER_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (*_CONFIG_CHECKS, pointing_is_pure)
+"""Of an adapter that points in words and pictures."""

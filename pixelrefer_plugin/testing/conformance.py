@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.encoded import EncodedView, FeatureGrids, PatchRows
 from ..contracts.views import CropView, PatchGeometry, RegionPlan, View
+from ..conversation.memory import ObjectMemory
 from ..entry import attach, load
 from ..errors import PromptError, SpliceError
 from ..plugins import get_adapter, get_backbone
 from ..regions.mask import RegionMask
 from ..regions.region import Region
 from ..tokens.layouts import Features
-from .adapter_checks import ADAPTER_CHECKS
+from .adapter_checks import ADAPTER_CHECKS, POINTER_CHECKS
 from .backbone_checks import BACKBONE_CHECKS
 from .mask_checks import masks_come_where_they_are_asked_for, masks_do_not_depend_on_company, masks_survive_saving
 from .pairs import (
@@ -64,7 +65,7 @@ def check_backbone(name: str, *, adapter: str = DEFAULT_ADAPTER) -> list[str]:
     """
     spec = get_backbone(name)
     passed = [run_check(check, spec) for check in BACKBONE_CHECKS]
-    return passed + [run_check(check, adapter, name) for check in PAIR_CHECKS]
+    return passed + [run_check(check, adapter, name) for check in checks_of_pair(get_adapter(adapter))]
 
 
 def check_adapter(name: str, *, backbone: str = DEFAULT_BACKBONE) -> list[str]:
@@ -81,8 +82,18 @@ def check_adapter(name: str, *, backbone: str = DEFAULT_BACKBONE) -> list[str]:
         AssertionError: the first check that fails, and what is wrong.
     """
     spec = get_adapter(name)
-    passed = [run_check(check, spec) for check in ADAPTER_CHECKS]
-    return passed + [run_check(check, name, backbone) for check in PAIR_CHECKS]
+    passed = [run_check(check, spec) for check in checks_of_adapter(spec)]
+    return passed + [run_check(check, name, backbone) for check in checks_of_pair(spec)]
+
+
+def checks_of_adapter(spec: AdapterSpec) -> tuple[Callable[[AdapterSpec], None], ...]:
+    """The checks of an adapter alone."""
+    return POINTER_CHECKS if spec.is_training_free else ADAPTER_CHECKS
+
+
+def checks_of_pair(spec: AdapterSpec) -> tuple[Callable[[str, str], None], ...]:
+    """The checks of an adapter together with a backbone."""
+    return POINTER_PAIR_CHECKS if spec.is_training_free else PAIR_CHECKS
 
 
 # --- a pair -------------------------------------------------------------------------------------------------
@@ -293,6 +304,7 @@ def stretched_features_are_read(adapter: str, backbone: str) -> None:
         return
     pair = make_pair(adapter, backbone)
     width = get_backbone(backbone).crops.width(pair.model.backbone.config)
+    assert pair.processor._planner is not None, "an adapter that asks for crops has a planner"
     pair.processor._planner = _HalfEncoding(pair.processor._planner)
     batch = pair.inputs(0)["regions"]
     generator = torch.Generator().manual_seed(0)
@@ -311,8 +323,8 @@ def stretched_features_are_read(adapter: str, backbone: str) -> None:
 def _asks_for_stretched_features(spec: AdapterSpec) -> bool:
     """Whether a plan of it does, by default or with a preset."""
     geometry = PatchGeometry(patch_size=14, grid_multiple=2)
-    planners = [spec.planner(spec.make_config(preset)) for preset in (None, *spec.presets)]
-    plans = [planner.plan(mask, geometry) for planner in planners for mask in awkward_masks()]
+    planners = [spec.make_planner(spec.make_config(preset)) for preset in (None, *spec.presets)]
+    plans = [planner.plan(mask, geometry) for planner in planners if planner for mask in awkward_masks()]
     crops = [view for plan in plans for view in plan.views if isinstance(view, CropView)]
     return any(crop.tower_hw != crop.grid_hw for crop in crops)
 
@@ -413,6 +425,51 @@ def saving_and_loading_changes_nothing(adapter: str, backbone: str) -> None:
     loaded.detach()
 
 
+def regions_are_pointed_at(adapter: str, backbone: str) -> None:
+    """Another region changes what the model is given, a region that is called twice is one, and no placeholder and no
+    object token is left; awkward masks are pointed at too, in float32 and bfloat16."""
+    for dtype in (torch.float32, torch.bfloat16):
+        pair = make_pair(adapter, backbone, dtype=dtype)
+        conversation, kept = pair.conversations[0], pair.regions[0][1]
+        one, other = Region.from_box((2, 2, 40, 30)), Region.from_box((70, 30, 108, 58))
+        inputs = [pair.processor(conversation, [each, kept]) for each in (one, other)]
+        for each in inputs:
+            assert "regions" not in each, "an adapter that points makes no object tokens"
+            assert not (each["input_ids"] == pair.processor.tokens.placeholder).any(), "a placeholder is left"
+        assert not _alike(*inputs), "another region changes nothing that the model is given"
+        again = pair.processor(conversation, [one, one])
+        assert not _alike(again, pair.processor(conversation, [one, other])), "a region called twice passes for two"
+        for mask in awkward_masks():
+            height, width = mask.image_hw
+            asked = [user_message(noise_picture((height, width)), "what is <region>?")]
+            with torch.no_grad():
+                logits = pair.model(**pair.processor(asked, [Region.from_mask(mask.dense())])).logits
+            assert torch.isfinite(logits).all(), f"{dtype}: mask of {mask.area} px in {mask.image_hw}"
+        pair.model.detach()
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two batches are equal, tensor by tensor."""
+    return set(one) == set(other) and all(
+        one[name].shape == other[name].shape and torch.equal(one[name], other[name]) for name in one
+    )
+
+
+def pointed_objects_are_listed(adapter: str, backbone: str) -> None:
+    """The objects of a memory are listed by their numbers, which a question calls; a turn that is asked later leaves
+    the words for a region of an earlier one."""
+    pair = make_pair(adapter, backbone)
+    picture = as_image(noise_picture((70, 120), seed=1))
+    memory = ObjectMemory(picture)
+    memory.add(Region.from_box((8, 8, 60, 50)), id=7)
+    asked = pair.processor([user_message(picture, "what is [7] beside?")], memory=memory)
+    text = pair.processor.tokenizer.decode(asked["input_ids"][0])
+    assert text.count("[7]") >= 2, f"object 7 is not listed: {text}"
+    with torch.no_grad():
+        assert torch.isfinite(pair.model(**asked).logits).all(), "logits are not finite"
+    pair.model.detach()
+
+
 PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
     no_regions_is_the_base_model,
     regions_reach_the_decoder,
@@ -430,3 +487,17 @@ PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
     masks_do_not_depend_on_company,
     masks_survive_saving,
 )
+"""Of an adapter that makes object tokens, together with a backbone."""
+
+POINTER_PAIR_CHECKS: tuple[Callable[[str, str], None], ...] = (
+    no_regions_is_the_base_model,
+    regions_are_pointed_at,
+    pointed_objects_are_listed,
+    a_batch_answers_as_its_samples_do,
+    media_are_mixed_as_the_spec_says,
+    generation_works_as_usual,
+    gradients_reach_what_trains,
+    detach_leaves_no_trace,
+    saving_and_loading_changes_nothing,
+)
+"""Of an adapter that points in words and pictures, together with a backbone."""

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from transformers import TextStreamer
 
 from ..contracts.adapter import AdapterSpec
+from ..contracts.backbone import Coordinates
 from ..contracts.messages import MASK_MARKER
+from ..contracts.pointing import PlacedRegion, PointedMedium, PointedRegion, SaidCoordinates
 from ..contracts.views import PatchGeometry
 from ..entry import attach
+from ..media.video import load_video
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
 from ..processor import RegionProcessor
@@ -118,8 +121,10 @@ def takes_videos(native: Any) -> bool:
 
 def _reads_scene(spec: AdapterSpec) -> bool:
     """Whether an adapter's plans ask for features of the backbone's own pass."""
-    geometry = PatchGeometry(patch_size=14, grid_multiple=2)
-    plan = spec.planner(spec.make_config(None)).plan(awkward_masks()[0], geometry)
+    planner = spec.make_planner(spec.make_config(None))
+    if planner is None:
+        return False
+    plan = planner.plan(awkward_masks()[0], PatchGeometry(patch_size=14, grid_multiple=2))
     return any(view is not None and view.reads_scene for view in plan.views)
 
 
@@ -207,6 +212,35 @@ def awkward_masks() -> list[Any]:
     ring = np.ones((90, 130), dtype=bool)
     ring[20:70, 30:100] = False
     return [Region.from_mask(mask).to_mask((mask.shape[0], mask.shape[1])) for mask in [*shapes, ring]]
+
+
+def pointed_media() -> list[tuple[PointedMedium, list[PointedRegion]]]:
+    """Images with regions of every kind, and a video with regions on some of its frames and on all; with a convention
+    for coordinates and without."""
+    said = Coordinates(
+        unit="thousandths", box="[{x0}, {y0}, {x1}, {y1}]", point="({x}, {y})", frame="{time_s:.1f} s: ", source="kit"
+    )
+    media: list[tuple[PointedMedium, list[PointedRegion]]] = []
+    hw = (90, 130)
+    shapes = [*drawn_regions(), *(Region.from_mask(each.dense()) for each in awkward_masks() if each.image_hw == hw)]
+    regions = [PointedRegion(number, (_placed(each, hw),)) for number, each in enumerate(shapes, 1)]
+    video = load_video(video_part()["video"], fps=2.0)
+    boxes = [_VIDEO_BOXES, dict.fromkeys(range(len(video)), Region.from_box((8, 8, 30, 40)))]
+    on_video = [
+        PointedRegion(number, tuple(_placed(each, video.image_hw, at, video.times_s[at]) for at, each in own.items()))
+        for number, own in enumerate(boxes, 1)
+    ]
+    for convention in (said, None):
+        for shown, own in ((blots_of(hw, seed=4), regions), (video, on_video)):
+            size = video.image_hw if shown is video else hw
+            told = None if convention is None else SaidCoordinates(convention, size, size)
+            medium = PointedMedium(media=shown, number=1, has_others=False, coordinates=told)
+            media += [(medium, own), (medium, own[:1])]
+    return media
+
+
+def _placed(region: Region, image_hw: tuple[int, int], position: int = 0, time_s: float | None = None) -> PlacedRegion:
+    return PlacedRegion(region, region.to_mask(image_hw), position, time_s)
 
 
 def portrait_of(model: nn.Module) -> dict[str, Any]:

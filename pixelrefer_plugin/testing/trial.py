@@ -18,6 +18,7 @@ from ..contracts.backbone import BackboneSpec
 from ..contracts.benchmark import BenchmarkSpec
 from ..contracts.data_format import DataFormatSpec
 from ..contracts.module import Shapes
+from ..contracts.pointing import Pointer, Pointing
 from ..contracts.region_source import RegionSourceSpec
 from ..contracts.views import PatchGeometry, RegionPlan
 from ..data.dataset import RegionDataset
@@ -34,6 +35,7 @@ from ..plugins import (
 )
 from ..regions.region import Region
 from .backbone_checks import modules_are_where_the_spec_says
+from .pairs import pointed_media
 
 _MOST_CHARACTERS = 500
 _WIDTH = 32
@@ -56,6 +58,13 @@ def _try_adapter(name: str) -> None:
         for preset in spec.presets:
             spec.make_config(preset)
         config, small = spec.make_config(None), spec.make_config(spec.tiny)
+    if spec.pointer is not None:
+        pointer = result_of("adapter", name, "pointer", Pointer, spec.pointer, config)
+        on, regions = pointed_media()[0]
+        result_of("adapter", name, "point", Pointing, pointer.point, on, regions)
+        return
+    assert spec.planner is not None, "an adapter without a pointer has one"
+    assert spec.module is not None, "an adapter without a pointer has one"
     planner = result_of("adapter", name, "planner", Planner, spec.planner, config)
     mask, geometry = Region.from_box((10, 10, 40, 50)).to_mask((90, 60)), PatchGeometry(patch_size=14, grid_multiple=2)
     result_of("adapter", name, "plan", RegionPlan, planner.plan, mask, geometry)
@@ -71,7 +80,7 @@ def _try_build(spec: AdapterSpec, config: Any) -> None:
     shapes = Shapes(crop=_WIDTH, scene=_WIDTH, decoder=_WIDTH, projector=((_WIDTH, _WIDTH), (_WIDTH, _WIDTH)))
     try:
         with torch.random.fork_rng(), in_plugin("adapter", spec.name, "build"):
-            spec.module.build(config, shapes)
+            spec.build(config, shapes)
     except PixelReferError as error:
         if isinstance(error, PluginCodeError):
             raise

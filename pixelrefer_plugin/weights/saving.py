@@ -228,7 +228,7 @@ def require_adapter_fits(spec: AdapterSpec, config: Any, shapes: Shapes, root: P
     held = model_folder.hollow_tensors(source)
     try:
         with torch.device("meta"):
-            expected = spec.module.build(config, shapes).state_dict()
+            expected = spec.build(config, shapes).state_dict()
     except (PixelReferError, MemoryError):
         raise
     except Exception:  # of a plugin's code
