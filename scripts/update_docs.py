@@ -2,10 +2,11 @@
 
     scripts/update_docs [--check]
 
-`docs/cli.md` is written whole. In `docs/plugins.md` the lists of the built-in plugins and of the conformance kit's
-checks are, and each file of `examples/` between `<!-- begin:FILE -->` and `<!-- end -->`; in `docs/training.md`
-the tables of the recipes, those that built-in adapters bring included, and of all keys, those of ablations too. With
---check nothing is written and the exit code is 1 if anything would change.
+`docs/cli.md` is written whole. In `README.md` the table of the built-in backbones is. In `docs/plugins.md` the lists of
+the built-in plugins and of the conformance kit's checks are, and each file of `examples/` between
+`<!-- begin:FILE -->` and `<!-- end -->`; in `docs/training.md` the tables of the recipes, those that built-in adapters
+bring included, and of all keys, those of ablations too. With --check nothing is written and the exit code is 1 if
+anything would change.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 import click
 import yaml
 
-from pixelrefer_plugin import get_adapter, list_plugins
+from pixelrefer_plugin import get_adapter, get_backbone, list_plugins
+from pixelrefer_plugin.authoring import BackboneSpec, Coordinates
 from pixelrefer_plugin.cli import main as cli
 from pixelrefer_plugin.training.config import Section, TrainConfig, config_keys
 from pixelrefer_plugin.training.grid import Grid
@@ -33,6 +35,8 @@ BEGIN, END = "<!-- plugins: begin, written by scripts/update_docs -->", "<!-- pl
 CHECKS_BEGIN, CHECKS_END = "<!-- checks: begin, written by scripts/update_docs -->", "<!-- checks: end -->"
 RECIPES_BEGIN, RECIPES_END = "<!-- recipes: begin, written by scripts/update_docs -->", "<!-- recipes: end -->"
 KEYS_BEGIN, KEYS_END = "<!-- keys: begin, written by scripts/update_docs -->", "<!-- keys: end -->"
+BACKBONES_BEGIN = "<!-- backbones: begin, written by scripts/update_docs -->"
+BACKBONES_END = "<!-- backbones: end -->"
 GRID_BEGIN, GRID_END = "<!-- grid: begin, written by scripts/update_docs -->", "<!-- grid: end -->"
 FILE_BLOCK = re.compile(r"<!-- begin:(?P<file>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 WIDTH = 100
@@ -58,6 +62,48 @@ def plugin_list() -> str:
             folder = f"{plugin.kind.replace(' ', '_')}s/{plugin.module}"
             links.setdefault(f"{plugin.kind}s", []).append(f"[`{plugin.name}`](../{folder})")
     return "\n".join(f"- {kind}: {', '.join(links[kind])}" for kind in sorted(links))
+
+
+def backbone_table() -> str:
+    """The built-in backbones: which published models each serves, under which licence, and how it reads coordinates."""
+    rows = ["| backbone | published models | licence | media | coordinates |", "|---|---|---|---|---|"]
+    for spec in _backbones():
+        ids: dict[str, list[str]] = {}
+        for model in spec.models:  # those whose ids differ in their size alone stand together
+            ids.setdefault(model.id.replace(model.parameters, "{}"), []).append(model.parameters)
+        models = ", ".join(
+            f"`{id.replace('{}', sizes[0] if len(sizes) == 1 else '{' + ','.join(sizes) + '}')}`"
+            for id, sizes in ids.items()
+        )
+        licences = ", ".join(dict.fromkeys(model.licence for model in spec.models))
+        media = "images" if spec.videos is None else "images, videos"
+        rows.append(f"| `{spec.name}` | {models} | {licences} | {media} | {_told(spec.coordinates)} |")
+    return "\n".join(rows)
+
+
+def _backbones() -> Iterator[BackboneSpec]:
+    """Those that come with the host, also where one plugin brings several."""
+    own = [each for each in list_plugins() if (each.distribution, each.kind) == (DISTRIBUTION, "backbone")]
+    names = {each.name for each in own}
+    for plugin in own:
+        get_backbone(plugin.name)  # loads the plugin, which then says all that it registers
+    loaded = (each for each in list_plugins() if each.name in names)
+    for name in sorted(name for plugin in loaded for kind, name in plugin.specs if kind == "backbone"):
+        yield get_backbone(name)
+
+
+def _told(coordinates: Coordinates | None) -> str:
+    """A convention, by an example and its unit."""
+    if coordinates is None:
+        return "none documented"
+    units = {"pixels": "pixels as resized", "thousandths": "0 to 1000", "fractions": "0 to 1"}
+    names = {name: name for name in ("x0", "y0", "x1", "y1")}
+    return f"`{coordinates.box.format(**names)}`, {units[coordinates.unit]}"
+
+
+def readme(current: str) -> str:
+    """`README.md` brought up to date."""
+    return _between(current, BACKBONES_BEGIN, BACKBONES_END, backbone_table())
 
 
 def checks_list() -> str:
@@ -170,7 +216,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything would change")
     check = parser.parse_args().check
     plugins_file, training_file = DOCS / "plugins.md", DOCS / "training.md"
+    readme_file = ROOT / "README.md"
     pages = {
+        readme_file: readme(_current(readme_file)),
         DOCS / "cli.md": cli_page(),
         plugins_file: plugins_page(_current(plugins_file)),
         training_file: training_page(_current(training_file)),

@@ -174,15 +174,18 @@ def _planner(spec: AdapterSpec, preset: str | None) -> Planner[Any]:
     return planner
 
 
-_CONFIG_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (config_is_frozen_and_strict, presets_are_options)
-
 ADAPTER_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (
-    *_CONFIG_CHECKS,
+    config_is_frozen_and_strict,
+    presets_are_options,
     plan_is_pure_and_bounded,
     drawn_regions_are_planned_purely,
     plans_together_are_as_many,
 )
 """Of an adapter that makes object tokens."""
 
-POINTER_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (*_CONFIG_CHECKS, pointing_is_pure)
+POINTER_CHECKS: tuple[Callable[[AdapterSpec], None], ...] = (
+    config_is_frozen_and_strict,
+    presets_are_options,
+    pointing_is_pure,
+)
 """Of an adapter that points in words and pictures."""
