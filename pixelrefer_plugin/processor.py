@@ -487,7 +487,9 @@ class RegionProcessor:
                 return SaidCoordinates(convention, hw, hw)
             kind = "videos_kwargs" if isinstance(media, Video) else "images_kwargs"
             component = self.native.video_processor if isinstance(media, Video) else self.native.image_processor
-            given = {**native_options, **native_options.get(kind, {}), **options}
+            given = {**native_options, **native_options.get(kind, {})}
+            if options and {*options} <= known_to(self.native, "images_kwargs"):  # else refused with the whole batch
+                given["size"] = _size_of_area(options, self.native)
             count = len(media) if isinstance(media, Video) else None
             with in_plugin("backbone", self._backbone.name, "coordinates.seen_hw"):
                 return SaidCoordinates(convention, hw, convention.seen_hw(component, hw, count, given))
@@ -638,14 +640,23 @@ def _with_area(options: Mapping[str, Any], samples: Sequence[ReadSample], native
             f"a content part asks for {name}, but this backbone's {type(native.image_processor).__name__} does not "
             "size by area. Leave it out."
         )
-    size = native.image_processor.size  # in which transformers has the bounds of an area
+    return {**options, "images_kwargs": {**given, "size": _size_of_area(area, native)}}
+
+
+def _size_of_area(area: Mapping[str, int], native: Any) -> dict[str, int]:
+    """The bounds of an area that a content part asks for, as the image processor has them.
+
+    Raises:
+        PromptError: they exclude each other.
+    """
+    size = native.image_processor.size
     least = area.get("min_pixels", min(size["shortest_edge"], area.get("max_pixels", size["shortest_edge"])))
     most = area.get("max_pixels", max(size["longest_edge"], least))
     if least > most:
         raise PromptError(
             f"a content part asks for at least {least} and at most {most} pixels, which exclude each other."
         )
-    return {**options, "images_kwargs": {**given, "size": {"shortest_edge": least, "longest_edge": most}}}
+    return {"shortest_edge": least, "longest_edge": most}
 
 
 def _lengths_note(samples: Sequence[ReadSample]) -> str:

@@ -116,6 +116,7 @@ class _Rewriting:
         self._shown: dict[MediaKind, list[Any]] = {kind: [] for kind in MEDIA_KINDS}
         self._options: list[Mapping[str, int]] = []
         self._words: dict[Region | VideoRegion, str] = {}
+        self._said_beside: set[str] = set()
 
     def rewritten(
         self, turns: Sequence[Turn], listed: Sequence[WrittenRegion], at_marker: Sequence[WrittenRegion | None]
@@ -166,10 +167,13 @@ class _Rewriting:
         pointing = self._style.point(on, [_pointed(each, media) for each in regions])
         self._words |= dict(zip((each.region for each in regions), pointing.words, strict=True))
         self._take(media if pointing.media is None else pointing.media, options)
-        for part in pointing.beside:
-            if not isinstance(part, str):
+        beside = [part for part in pointing.beside if not isinstance(part, str) or part not in self._said_beside]
+        for part in beside:
+            if isinstance(part, str):
+                self._said_beside.add(part)
+            else:
                 self._take(part, options)
-        return pointing.beside
+        return beside
 
     def _take(self, media: Image.Image | Video, options: Mapping[str, int]) -> None:
         if isinstance(media, Video):
