@@ -237,6 +237,11 @@ class RegionProcessor:
         """What the decoder sees: scene tokens and object tokens, or object tokens alone."""
         return self._adapter.framework
 
+    @property
+    def makes_object_tokens(self) -> bool:
+        """Whether regions become object tokens; else they are pointed at in words and pictures."""
+        return self._planner is not None
+
     def plan(self, mask: RegionMask) -> RegionPlan:
         """What the adapter asks for, and promises, for one region on one picture.
 

@@ -103,7 +103,10 @@ def require_learning_rates_used(groups: Mapping[str, object], learning_rates: Ma
         TrainingError: names the groups that do train.
     """
     if not groups:
-        raise TrainingError("Nothing trains: every parameter is frozen. Unfreeze the adapter, or add LoRA.")
+        raise TrainingError(
+            "Nothing trains: every parameter is frozen. Unfreeze the adapter, or add LoRA, as an adapter that has "
+            "nothing to train needs."
+        )
     for name in learning_rates:
         if coarse_group(name) not in GROUPS:
             raise TrainingError(
