@@ -143,7 +143,8 @@ class Pointing:
         media: what is shown in place of the image or video: one of the same kind, a video with as many frames. None:
             it is shown as it is.
         beside: what is shown right behind it, in order. Chat templates may show all pictures before all texts, so that
-            a text should call a picture by its number. A text that a conversation holds already is not said again.
+            a text should call a picture by its number. Where they are texts alone, one that the conversation holds
+            already is not said again.
         notes: what the user should know, such as that a mark was made larger; each is said once.
     """
 

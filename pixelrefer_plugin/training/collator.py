@@ -262,7 +262,7 @@ def _sizes_found(
 
 def _sizes_by_header(sample: RegionSample) -> dict[Medium, tuple[int, int]]:
     """As much of them as is known without object tokens: those of pictures, where the record says some."""
-    if sample.media_hw is None:
+    if not sample.media_hw:
         return {}
     sources = [media_source(part) for part in sample.media("image")]
     lie_on = {medium_of(region) for region in sample.regions}

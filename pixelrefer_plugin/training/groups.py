@@ -172,6 +172,10 @@ def apply_recipe(
     groups = parameter_groups(model, [*recipe.rates, *overrides])
     rates = {group: recipe.rate_of(group) for group in groups if recipe.trains(group)}
     notes = []
+    if model.adapter_spec.is_training_free and recipe.trains("adapter"):
+        notes.append(
+            f"adapter: '{model.adapter_spec.name}' has nothing to train; it points at regions in words and pictures."
+        )
     if "projector" in rates and model.adapter_spec.framework == "object-only":
         del rates["projector"]
         notes.append(
