@@ -255,6 +255,31 @@ class RegionProcessor:
             )
         return self._planner.plan(mask, self._geometry)
 
+    def pointed(
+        self, conversation: Conversation, regions: Sequence[Any] = (), *, memory: ObjectMemory | None = None
+    ) -> list[dict[str, Any]]:
+        """What the backbone is shown of a conversation: the same messages with the words and pictures that stand for
+        its regions.
+
+        Args:
+            conversation: its messages, as the processor takes them.
+            regions: in the order of its markers.
+            memory: objects that are listed.
+
+        Raises:
+            PromptError: the adapter makes object tokens, which are no words; or as a call of the processor.
+        """
+        if self._pointer is None:
+            raise PromptError(
+                f"Adapter '{self._adapter.name}' makes object tokens, which cannot be shown. Take an adapter that "
+                "points at regions in words and pictures."
+            )
+        style = self._style(self.sampling, {})
+        sample = read_conversation(
+            conversation, list(regions), index=0, style=style, read_image=ImageReader(), memory=memory
+        )
+        return sample.conversation(self._placeholder)
+
     def is_listed(self, region: Region | VideoRegion) -> bool:
         """Whether a region is listed before the first question, so that its tokens do not stand where its `<region>`
         does: with an adapter that reads some kinds as they were drawn, every other one is."""

@@ -1,5 +1,6 @@
 """Adapters that point at regions in words and pictures: what the host makes of a conversation, and what it refuses."""
 
+import json
 import logging
 import pickle
 import sys
@@ -10,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import assistant, install_plugin, picture, user
 from PIL import Image
 
@@ -22,6 +24,7 @@ from pixelrefer_plugin import (
     RegionError,
     RegionProcessor,
     VideoRegion,
+    cli,
 )
 from pixelrefer_plugin.authoring import AdapterModule, AdapterSpec, Planner, Pointer, Pointing, hookimpl
 from pixelrefer_plugin.contracts.samples import RegionSample
@@ -418,3 +421,49 @@ def test_it_conforms(finger, check):
 def test_a_spec_has_a_pointer_or_object_tokens(fields, message):
     with pytest.raises(PixelReferError, match=message):
         AdapterSpec(name="finger", config=FingerConfig, **fields)
+
+
+# -- what a model is shown, for people ---------------------------------------------------------------------
+
+
+def test_a_conversation_can_be_had_as_it_is_shown(finger):
+    processor = finger("shown")
+    conversation = [user(PHOTO, "is <region> red?"), assistant("no"), user(CLIP, "and <region>?")]
+    made = processor.pointed(conversation, [BOX, VideoRegion({0: BOX})])
+    assert [(each["role"], [part["type"] for part in each["content"]]) for each in made] == [
+        ("user", ["image", "text", "image", "text", "image", "text"]),
+        ("assistant", ["text"]),
+        ("user", ["video", "text", "image", "text", "image", "text"]),
+    ]
+    assert made[0]["content"][0]["image"].size == TILE.size
+    assert made[0]["content"][-1]["text"] == "is it red?"
+    assert made[1]["content"] == [{"type": "text", "text": "no"}]
+    assert len(made[2]["content"][0]["video"]) == len(FRAMES)
+    one, again = processor(conversation, [BOX, VideoRegion({0: BOX})]), processor(made)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+
+
+def test_object_tokens_cannot_be_shown(pair):
+    with pytest.raises(PromptError, match="Adapter '.*' makes object tokens, which cannot be shown"):
+        pair.processor.pointed([user(PHOTO, "what is <region>?")], [BOX])
+
+
+def test_preview_draws_what_a_model_is_shown(tmp_path):
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    messages = [{"role": "user", "content": "what is <region>?"}, {"role": "assistant", "content": "red"}]
+    record = {"id": "a", "image": "photo.png", "regions": [{"box": [8, 8, 40, 30]}], "messages": messages}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
+
+    def preview(*options):
+        out = tmp_path / f"{len(options)}.png"
+        asked = ["preview", str(tmp_path / "a.jsonl"), "--out", str(out), *options]
+        return CliRunner().invoke(cli.main, asked), out
+
+    model = ("--model", "builtin:tiny_videollama3", "--adapter")
+    (plain, drawn), (pointed, told) = preview(), preview(*model, "coordinates")
+    assert (plain.exit_code, pointed.exit_code) == (0, 0), pointed.output
+    assert not np.array_equal(np.asarray(Image.open(drawn)), np.asarray(Image.open(told)))
+    alone, _ = preview("--adapter", "coordinates")
+    assert "Error: --adapter needs --model." in alone.stderr
+    tokens, _ = preview(*model, "saot")
+    assert (tokens.exit_code, "cannot be shown" in tokens.stderr) == (2, True)
