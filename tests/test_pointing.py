@@ -235,6 +235,7 @@ def test_options_of_a_picture_hold_for_those_beside_it(finger):
         "content": [{"type": "image", "image": PHOTO, "max_pixels": 784}, {"type": "text", "text": "<region>"}],
     }
     assert processor([asked], [BOX])["image_grid_thw"].tolist() == [[1, 2, 2]] * 3
+    assert [part.get("max_pixels") for part in processor.pointed([asked], [BOX])[0]["content"][::2]] == [784] * 3
 
 
 # -- a memory ----------------------------------------------------------------------------------------------

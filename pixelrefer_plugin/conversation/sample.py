@@ -5,7 +5,7 @@ say which is which, in order. It knows no tokenizer and no model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,7 @@ class ReadSample:
             placeholder: what stands for each answer in `messages`.
         """
         images = zip(self.images, self.image_options, strict=True)
-        media = {
+        media: dict[str, Iterator[dict[str, Any]]] = {
             "image": iter([{"image": image, **options} for image, options in images]),
             "video": iter([{"video": video} for video in self.videos]),
         }
