@@ -237,6 +237,11 @@ class RegionProcessor:
         """What the decoder sees: scene tokens and object tokens, or object tokens alone."""
         return self._adapter.framework
 
+    @property
+    def makes_object_tokens(self) -> bool:
+        """Whether regions become object tokens; else they are pointed at in words and pictures."""
+        return self._planner is not None
+
     def plan(self, mask: RegionMask) -> RegionPlan:
         """What the adapter asks for, and promises, for one region on one picture.
 
@@ -249,6 +254,31 @@ class RegionProcessor:
                 "regions in words and pictures."
             )
         return self._planner.plan(mask, self._geometry)
+
+    def pointed(
+        self, conversation: Conversation, regions: Sequence[Any] = (), *, memory: ObjectMemory | None = None
+    ) -> list[dict[str, Any]]:
+        """What the backbone is shown of a conversation: the same messages with the words and pictures that stand for
+        its regions.
+
+        Args:
+            conversation: its messages, as the processor takes them.
+            regions: in the order of its markers.
+            memory: objects that are listed.
+
+        Raises:
+            PromptError: the adapter makes object tokens, which are no words; or as a call of the processor.
+        """
+        if self._pointer is None:
+            raise PromptError(
+                f"Adapter '{self._adapter.name}' makes object tokens, which cannot be shown. Take an adapter that "
+                "points at regions in words and pictures."
+            )
+        style = self._style(self.sampling, {})
+        sample = read_conversation(
+            conversation, list(regions), index=0, style=style, read_image=ImageReader(), memory=memory
+        )
+        return sample.conversation(self._placeholder)
 
     def is_listed(self, region: Region | VideoRegion) -> bool:
         """Whether a region is listed before the first question, so that its tokens do not stand where its `<region>`
@@ -487,7 +517,9 @@ class RegionProcessor:
                 return SaidCoordinates(convention, hw, hw)
             kind = "videos_kwargs" if isinstance(media, Video) else "images_kwargs"
             component = self.native.video_processor if isinstance(media, Video) else self.native.image_processor
-            given = {**native_options, **native_options.get(kind, {}), **options}
+            given = {**native_options, **native_options.get(kind, {})}
+            if options and {*options} <= known_to(self.native, "images_kwargs"):  # else refused with the whole batch
+                given["size"] = _size_of_area(options, self.native)
             count = len(media) if isinstance(media, Video) else None
             with in_plugin("backbone", self._backbone.name, "coordinates.seen_hw"):
                 return SaidCoordinates(convention, hw, convention.seen_hw(component, hw, count, given))
@@ -638,14 +670,23 @@ def _with_area(options: Mapping[str, Any], samples: Sequence[ReadSample], native
             f"a content part asks for {name}, but this backbone's {type(native.image_processor).__name__} does not "
             "size by area. Leave it out."
         )
-    size = native.image_processor.size  # in which transformers has the bounds of an area
+    return {**options, "images_kwargs": {**given, "size": _size_of_area(area, native)}}
+
+
+def _size_of_area(area: Mapping[str, int], native: Any) -> dict[str, int]:
+    """The bounds of an area that a content part asks for, as the image processor has them.
+
+    Raises:
+        PromptError: they exclude each other.
+    """
+    size = native.image_processor.size
     least = area.get("min_pixels", min(size["shortest_edge"], area.get("max_pixels", size["shortest_edge"])))
     most = area.get("max_pixels", max(size["longest_edge"], least))
     if least > most:
         raise PromptError(
             f"a content part asks for at least {least} and at most {most} pixels, which exclude each other."
         )
-    return {**options, "images_kwargs": {**given, "size": {"shortest_edge": least, "longest_edge": most}}}
+    return {"shortest_edge": least, "longest_edge": most}
 
 
 def _lengths_note(samples: Sequence[ReadSample]) -> str:

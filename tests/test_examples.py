@@ -12,9 +12,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import install_plugin
+from conftest import install_plugin, picture, user
 
-from pixelrefer_plugin import PluginError
+from pixelrefer_plugin import PluginError, Region
 from pixelrefer_plugin.plugins import PluginHost
 from pixelrefer_plugin.testing import PAIR_CHECKS, check_adapter, check_backbone, make_pair
 
@@ -23,7 +23,8 @@ EXAMPLES = {
     "pixelrefer-croppool": ("croppool", "adapter", "pixelrefer_croppool"),
     "pixelrefer-qwen2-vl": ("qwen2_vl", "backbone", "pixelrefer_qwen2_vl"),
 }
-MODULES = {*(module for _, _, module in EXAMPLES.values()), "pixelrefer_stencil"}
+MODULES = {*(module for _, _, module in EXAMPLES.values()), "pixelrefer_stencil", "pixelrefer_whereabouts"}
+BOX = Region.from_box((2, 2, 20, 12))
 
 
 @pytest.fixture
@@ -95,13 +96,43 @@ def test_the_examples_work_together(install):
     check_backbone("qwen2_vl", adapter="croppool")
 
 
+def _block_with(words):
+    """The block of the page's Python code that holds these words."""
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if words in block]
+    return code
+
+
+@pytest.fixture
+def whereabouts(tmp_path, monkeypatch):
+    """Installs the page's adapter without training for one test."""
+    _forget()
+    (tmp_path / "pixelrefer_whereabouts.py").write_text(_block_with("Pointing("), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    install_plugin(monkeypatch, "whereabouts", "pixelrefer_whereabouts")
+    yield
+    _forget()
+
+
+def test_the_whole_adapter_without_training_conforms(whereabouts):
+    assert "regions_are_pointed_at" in check_adapter("whereabouts", backbone="qwen2_5_vl")
+
+
+def test_the_adapter_without_training_says_where_regions_are(whereabouts):
+    pair = make_pair("whereabouts", "videollama3")
+    corner, whole = Region.from_box((80, 50, 84, 56)), Region.from_box((0, 0, 84, 56))
+    for region, words in ((corner, "lower right"), (whole, "central middle"), (BOX, "upper left")):
+        inputs = pair.processor([user(picture(56, 84), "what is <region>?")], [region])
+        assert f"what is the object in the {words}?" in pair.processor.tokenizer.decode(inputs["input_ids"][0])
+    pair.model.detach()
+
+
 @pytest.fixture
 def install_stencil(install, tmp_path, monkeypatch):
     """Installs the page's adapter with masks for one test, with an edit `(old, new)` of its text."""
 
     def installed(old="", new=""):
-        page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-        (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Masks(" in block]
+        code = _block_with("Masks(")
         assert old in code
         install("pixelrefer-croppool")
         (tmp_path / "pixelrefer_stencil.py").write_text(code.replace(old, new) if old else code, encoding="utf-8")

@@ -15,6 +15,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from pixelrefer_plugin.authoring import (
     BackboneSpec,
+    Coordinates,
     Crops,
     FeatureGrids,
     FloatBox,
@@ -23,6 +24,7 @@ from pixelrefer_plugin.authoring import (
     Parts,
     PatchGeometry,
     PixelReferError,
+    PublishedModel,
     Scene,
 )
 
@@ -232,5 +234,19 @@ SPEC = BackboneSpec(
         "vision_tower": r"model\.vision_tower\.(vision_model\.)?encoder\.layers\.\d+"
         r"\.(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.fc\d)",
     },
+    # Those of the Visual Genome and RefCOCO samples of LLaVA-1.5's mix, which is part of its training data.
+    coordinates=Coordinates(
+        unit="fractions",
+        of_square=True,
+        box="[{x0}, {y0}, {x1}, {y1}]",
+        point=None,
+        frame=None,
+        source="https://github.com/haotian-liu/LLaVA/issues/606",
+    ),
+    models=(
+        PublishedModel(id="llava-hf/llava-onevision-qwen2-0.5b-ov-hf", parameters="0.5B", licence="Apache-2.0"),
+        PublishedModel(id="llava-hf/llava-onevision-qwen2-7b-ov-hf", parameters="7B", licence="Apache-2.0"),
+        PublishedModel(id="llava-hf/llava-onevision-qwen2-72b-ov-hf", parameters="72B", licence="Apache-2.0"),
+    ),
     tiny=tiny,
 )

@@ -24,6 +24,7 @@ from pixelrefer_plugin.authoring import (
     NativeCall,
     Parts,
     PatchGeometry,
+    PromptError,
     PublishedModel,
     Scene,
 )
@@ -143,13 +144,28 @@ def seen_hw(
     processor: Any, image_hw: tuple[int, int], num_frames: int | None, options: Mapping[str, Any]
 ) -> tuple[int, int]:
     """The size that an image or a frame is brought to, whose pixels the model's coordinates count."""
-    size = options.get("size") or processor.size
-    least = options.get("min_pixels") or size["shortest_edge"]
-    most = options.get("max_pixels") or size["longest_edge"]
-    high, wide = smart_resize(
-        *image_hw, factor=processor.patch_size * processor.merge_size, min_pixels=least, max_pixels=most
-    )
+
+    def setting(name: str) -> Any:
+        return options[name] if options.get(name) is not None else getattr(processor, name)
+
+    if not setting("do_resize"):
+        return image_hw
+    size = dict(setting("size"))
+    size.update({edge: options[name] for name, edge in _AREAS.items() if options.get(name) is not None})
+    least, most = size["shortest_edge"], size["longest_edge"]
+    factor = setting("patch_size") * setting("merge_size")
+    if num_frames is not None and setting("cap_pixels_per_frame"):
+        # As `Qwen2VLVideoProcessor.resize`: frames share what fits into nine tenths of the context.
+        share = int(processor.max_video_tokens * factor**2 * 0.9) * setting("temporal_patch_size") // num_frames
+        most = max(min(most, share), int(least * 1.05))
+    try:
+        high, wide = smart_resize(*image_hw, factor=factor, min_pixels=least, max_pixels=most)
+    except ValueError as error:  # no side may be 200 times as long as the other
+        raise PromptError(f"The backbone's own processor refuses a picture of {image_hw}: {error}.") from error
     return int(high), int(wide)
+
+
+_AREAS = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 
 
 SPEC = BackboneSpec(
@@ -181,8 +197,15 @@ SPEC = BackboneSpec(
         point='{{"point_2d": [{x}, {y}]}}',
         frame="at {time_s:.1f} seconds ",
         seen_hw=seen_hw,
-        source="Qwen2.5-VL technical report, arXiv:2502.13923, section 2.2.1",
+        # Section 2.2.1 of the report; and the authors on the resized picture, on JSON, and on times.
+        source="https://arxiv.org/abs/2502.13923, https://github.com/QwenLM/Qwen3-VL/issues/782, "
+        "https://github.com/QwenLM/Qwen3-VL/issues/733, https://github.com/QwenLM/Qwen3-VL/issues/752",
     ),
-    models=(PublishedModel(id="Qwen/Qwen2.5-VL-3B-Instruct", parameters="3B", licence="Qwen Research"),),
+    models=(
+        PublishedModel(id="Qwen/Qwen2.5-VL-3B-Instruct", parameters="3B", licence="Qwen Research"),
+        PublishedModel(id="Qwen/Qwen2.5-VL-7B-Instruct", parameters="7B", licence="Apache-2.0"),
+        PublishedModel(id="Qwen/Qwen2.5-VL-32B-Instruct", parameters="32B", licence="Apache-2.0"),
+        PublishedModel(id="Qwen/Qwen2.5-VL-72B-Instruct", parameters="72B", licence="Qwen"),
+    ),
     tiny=tiny,
 )

@@ -17,12 +17,14 @@ from transformers.models.video_llama_3.video_processing_video_llama_3 import sma
 
 from pixelrefer_plugin.authoring import (
     BackboneSpec,
+    Coordinates,
     Crops,
     FeatureGrids,
     GridsHw,
     NativeCall,
     Parts,
     PatchGeometry,
+    PublishedModel,
     Scene,
 )
 
@@ -121,5 +123,18 @@ SPEC = BackboneSpec(
         "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc\d)",
     },
     layouts=LAYOUTS,
+    coordinates=Coordinates(
+        unit="thousandths",
+        rounding="down",
+        box="[{x0}, {y0}, {x1}, {y1}]",
+        point=None,
+        frame=None,  # its notebook on videos asks about times alone
+        source="https://github.com/DAMO-NLP-SG/VideoLLaMA3/blob/main/inference/notebooks/"
+        "03_visual_referring_and_grounding.ipynb",
+    ),
+    models=(
+        PublishedModel(id="DAMO-NLP-SG/VideoLLaMA3-2B", parameters="2B", licence="Apache-2.0"),
+        PublishedModel(id="DAMO-NLP-SG/VideoLLaMA3-7B", parameters="7B", licence="Apache-2.0"),
+    ),
     tiny=tiny,
 )

@@ -18,7 +18,7 @@ import click
 
 from .chatting import chat
 from .checking import validate
-from .data import convert, preview
+from .data import convert
 from .evaluating import benchmarks, evaluate, score
 from .importing import import_official
 from .listing import Listed, table_of
@@ -36,6 +36,7 @@ from .options import (
     setting_option,
 )
 from .predicting import predict
+from .previewing import preview
 from .reporting import Failure, ReportingGroup, json_of, plain, quiet_libraries
 from .segmenting import segment
 from .training import ablate, merge, train

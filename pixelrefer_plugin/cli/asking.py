@@ -127,10 +127,10 @@ def printing(tokenizer: Any) -> TextStreamer:
 
 
 def _tokens_of(regions: Sequence[Region | VideoRegion], inputs: Mapping[str, Any]) -> list[int]:
-    """The object tokens of each region; equal ones may share theirs."""
-    if not regions:
-        return []
-    batch: RegionBatch = inputs["regions"]
+    """The object tokens of each region; equal ones may share theirs. None where regions are pointed at in words."""
+    batch: RegionBatch | None = inputs.get("regions")
+    if batch is None:
+        return [0] * len(regions)
     tokens = {
         regions[number]: count
         for number, count in zip(batch.numbers, batch.tokens_per_region(), strict=True)

@@ -152,7 +152,7 @@ def _task_of_file(
     path = Path(files[0])
     require_other_file("--fix-out", fix_out, path)
     dataset = open_dataset(path, format_name, options, media_root, strict_media=strict_media)
-    processor = None if model is None else _load_processor(model, adapter, dict(adapter_options))
+    processor = None if model is None else load_processor(model, adapter, dict(adapter_options))
     return _Task([(dataset, None)], processor, max_tokens)
 
 
@@ -228,7 +228,12 @@ def _fixed_file(path: Path | None) -> Iterator[IO[bytes] | None]:
         pass
 
 
-def _load_processor(model: str, adapter: str | None, adapter_options: Mapping[str, Any]) -> RegionProcessor:
+def load_processor(model: str, adapter: str | None, adapter_options: Mapping[str, Any]) -> RegionProcessor:
+    """The processor of a model folder or of a plain backbone.
+
+    Raises:
+        Failure: it cannot be loaded.
+    """
     from .asking import require_adapter, require_model
 
     require_model(model)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DataError, counted
-from .options import CheckedCommand, FunctionT, seed_option, setting_option
+from .options import CheckedCommand, FunctionT, setting_option
 from .reporting import INTERRUPTED, plain
-from .values import COUNT, READ, TEXT, WRITTEN, WholeType
+from .values import COUNT, READ, TEXT, WRITTEN
 
 if TYPE_CHECKING:
     from ..data import RegionDataset
@@ -155,59 +155,6 @@ def _require_free(paths: list[Path], *, overwrite: bool) -> None:
     for path in paths:
         if path.exists() and not overwrite:
             raise DataError(f"'{path}' exists. Give another name, or --overwrite to replace it.")
-
-
-# -- preview -----------------------------------------------------------------------------------------------
-
-
-@click.command(cls=CheckedCommand, short_help="Draw samples with their regions and texts on one sheet.")
-@click.argument("path", metavar="FILE", type=READ)
-@click.option("-n", "count", type=WholeType(1, 200), default=16, show_default=True, help="How many samples.")
-@click.option(
-    "--out",
-    metavar="FILE",
-    type=WRITTEN,
-    default=Path("sheet.png"),
-    show_default=True,
-    help="The picture, .png or .jpg.",
-)
-@seed_option("Of the lot that picks them.")
-@click.option(
-    "--font",
-    metavar="FILE",
-    type=READ,
-    help="A .ttf or .otf font to write with; letters that it lacks come from other fonts of this machine.",
-)
-@data_options
-def preview(
-    path: Path,
-    count: int,
-    out: Path,
-    seed: int,
-    font: Path | None,
-    format_name: str,
-    options: tuple[tuple[str, Any], ...],
-    media_root: Path | None,
-    strict_media: bool,
-) -> None:
-    """Draw some samples on one sheet: their pictures with numbered regions, and their texts.
-
-    Masks to learn are called seg 1, seg 2, ..., in the pictures as in the answers. Of a video the frames that
-    regions name are drawn. A sample with defects says what they are.
-
-    \b
-    Example:
-      pixelrefer preview train.jsonl -n 16 --out sheet.png
-    """
-    from ..data.preview import draw_sheet, require_sheet_path, save_sheet
-
-    require_sheet_path(out)
-    require_other_file("--out", out, path)
-    dataset = open_dataset(path, format_name, options, media_root, strict_media=strict_media)
-    with quiet():
-        save_sheet(out, draw_sheet(dataset, count=count, seed=seed, font=font))
-    click.echo(f"Drew {min(count, len(dataset))} of {counted(len(dataset), 'sample')}: '{out}'.")
-    echo_left_out(dataset)
 
 
 # -- common ------------------------------------------------------------------------------------------------

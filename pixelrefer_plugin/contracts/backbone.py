@@ -168,6 +168,8 @@ SeenSize = Callable[[Any, tuple[int, int], int | None, Mapping[str, Any]], tuple
 """`seen_hw(processor, image_hw, num_frames, options) -> (h, w)`."""
 
 _UNITS = ("pixels", "thousandths", "fractions")
+_ROUNDINGS = ("nearest", "down")
+_MOST_DECIMALS = 9
 _OF_A_BOX = {"x0": "1", "y0": "2", "x1": "3", "y1": "4"}
 _OF_A_POINT = {"x": "1", "y": "2"}
 _OF_A_FRAME = {"number": 1, "time_s": 0.5}
@@ -184,7 +186,9 @@ class Coordinates:
         point: how a point is written, a template with `{x}` and `{y}`. None: it was not trained on points.
         frame: what stands before the coordinates on a frame of a video, a template with `{number}`, of the sampled
             frames from 1, and `{time_s}`, such as `{time_s:.1f}`. None: it was not trained on regions of videos.
-        decimals: of fractions.
+        decimals: of fractions, at most: `0.8`, not `0.80`.
+        rounding: of pixels and thousandths, to the `nearest` whole number or `down`.
+        of_square: they count on the picture in the middle of the smallest square that holds it.
         seen_hw: `seen_hw(processor, image_hw, num_frames, options) -> (h, w)`: to which size the image processor, or
             for a number of frames the video processor, brings pictures of a size, with options of the call. Needed for
             pixels.
@@ -197,14 +201,21 @@ class Coordinates:
     frame: str | None
     source: str
     decimals: int = 2
+    rounding: Literal["nearest", "down"] = "nearest"
+    of_square: bool = False
     seen_hw: SeenSize | None = None
 
     def __post_init__(self) -> None:
         text = (str, type(None))
-        require_kinds(self, unit=str, box=str, point=text, frame=text, source=str, decimals=int)
+        require_kinds(self, unit=str, box=str, point=text, frame=text, source=str, decimals=int, of_square=bool)
         require_callables(self, optional=("seen_hw",))
-        if self.unit not in _UNITS:
-            raise PixelReferError(f"Coordinates.unit must be {' or '.join(map(repr, _UNITS))}, got {shown(self.unit)}.")
+        for field, allowed in (("unit", _UNITS), ("rounding", _ROUNDINGS)):
+            if (value := getattr(self, field)) not in allowed:
+                raise PixelReferError(
+                    f"Coordinates.{field} must be {' or '.join(map(repr, allowed))}, got {shown(value)}."
+                )
+        if not 1 <= self.decimals <= _MOST_DECIMALS:
+            raise PixelReferError(f"Coordinates.decimals must be in 1..{_MOST_DECIMALS}, got {shown(self.decimals)}.")
         if self.unit == "pixels" and self.seen_hw is None:
             raise PixelReferError("Coordinates in pixels need seen_hw, the size that a picture is brought to.")
         for field, values in (("box", _OF_A_BOX), ("point", _OF_A_POINT), ("frame", _OF_A_FRAME)):

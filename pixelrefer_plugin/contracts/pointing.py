@@ -7,6 +7,7 @@ beside them. It knows no tokenizer and no model.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,11 +95,15 @@ class SaidCoordinates:
     def _said(self, x: float, y: float) -> tuple[str, str]:
         """One point in the convention's unit, as digits."""
         height, width = self.image_hw
-        across, down = min(max(x / width, 0.0), 1.0), min(max(y / height, 0.0), 1.0)
+        x, y = min(max(x, 0.0), width), min(max(y, 0.0), height)
+        if self.convention.of_square:
+            side = max(height, width)
+            x, y, height, width = x + (side - width) // 2, y + (side - height) // 2, side, side
         if self.convention.unit == "fractions":
-            return f"{across:.{self.convention.decimals}f}", f"{down:.{self.convention.decimals}f}"
+            return str(round(x / width, self.convention.decimals)), str(round(y / height, self.convention.decimals))
         high, wide = self.seen_hw if self.convention.unit == "pixels" else (1000, 1000)
-        return str(round(across * wide)), str(round(down * high))
+        whole = math.floor if self.convention.rounding == "down" else round
+        return str(whole(x * wide / width)), str(whole(y * high / height))
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +143,8 @@ class Pointing:
         media: what is shown in place of the image or video: one of the same kind, a video with as many frames. None:
             it is shown as it is.
         beside: what is shown right behind it, in order. Chat templates may show all pictures before all texts, so that
-            a text should call a picture by its number.
+            a text should call a picture by its number. Where they are texts alone, one that the conversation holds
+            already is not said again.
         notes: what the user should know, such as that a mark was made larger; each is said once.
     """
 

@@ -116,6 +116,7 @@ class _Rewriting:
         self._shown: dict[MediaKind, list[Any]] = {kind: [] for kind in MEDIA_KINDS}
         self._options: list[Mapping[str, int]] = []
         self._words: dict[Region | VideoRegion, str] = {}
+        self._said_beside: set[Part] = set()
 
     def rewritten(
         self, turns: Sequence[Turn], listed: Sequence[WrittenRegion], at_marker: Sequence[WrittenRegion | None]
@@ -169,7 +170,15 @@ class _Rewriting:
         for part in pointing.beside:
             if not isinstance(part, str):
                 self._take(part, options)
-        return pointing.beside
+        return self._unsaid(pointing.beside)
+
+    def _unsaid(self, beside: Sequence[Part]) -> Sequence[Part]:
+        """What is shown beside a picture; of texts alone, those that have not been said beside another."""
+        if not all(isinstance(part, str) for part in beside):
+            return beside
+        unsaid = [part for part in dict.fromkeys(beside) if part not in self._said_beside]
+        self._said_beside.update(unsaid)
+        return unsaid
 
     def _take(self, media: Image.Image | Video, options: Mapping[str, int]) -> None:
         if isinstance(media, Video):
@@ -231,4 +240,6 @@ def pointing_problem(pointing: Any, on: PointedMedium, num_regions: int, reserve
         return f"may show texts, pictures and videos beside a picture, got {shown(other)}."
     if pointing.media is not None and not isinstance(pointing.media, type(on.media) if on.is_video else Image.Image):
         return f"must show {'a video' if on.is_video else 'a picture'} in place of one, got {shown(pointing.media)}."
+    if isinstance(on.media, Video) and isinstance(pointing.media, Video) and len(pointing.media) != len(on.media):
+        return f"must show a video of {len(on.media)} frames in place of one, got {shown(pointing.media)}."
     return ""

@@ -5,7 +5,7 @@ say which is which, in order. It knows no tokenizer and no model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,3 +132,28 @@ class ReadSample:
     regions: list[WrittenRegion]
     shows_media: bool
     image_options: Sequence[Mapping[str, int]] = ()
+
+    def conversation(self, placeholder: str) -> list[dict[str, Any]]:
+        """Its messages with its pictures, its videos and its answers, where no object tokens stand in them.
+
+        Args:
+            placeholder: what stands for each answer in `messages`.
+        """
+        images = zip(self.images, self.image_options, strict=True)
+        media: dict[str, Iterator[dict[str, Any]]] = {
+            "image": iter([{"image": image, **options} for image, options in images]),
+            "video": iter([{"video": video} for video in self.videos]),
+        }
+        answers = (slot.answer or "" for slot in self.slots)
+        return [
+            {
+                "role": message["role"],
+                "content": [
+                    {"type": "text", "text": next(answers) if part["text"] == placeholder else part["text"]}
+                    if part["type"] == "text"
+                    else {"type": part["type"], **next(media[part["type"]])}
+                    for part in message["content"]
+                ],
+            }
+            for message in self.messages
+        ]

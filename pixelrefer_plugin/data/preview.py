@@ -12,8 +12,8 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,7 +55,18 @@ _ROLES = {"user": "Q: ", "assistant": "A: ", "system": "System: "}
 _LIGHT = 140  # a colour at least as light as this is written on in black
 
 
-def draw_sheet(dataset: RegionDataset, *, count: int = 16, seed: int = 0, font: Path | None = None) -> Image.Image:
+Pointed = Callable[[Sequence[Mapping[str, Any]], Sequence[Region | VideoRegion]], Sequence[Mapping[str, Any]]]
+"""`pointed(messages, regions) -> messages` that say in words and pictures which regions are meant."""
+
+
+def draw_sheet(
+    dataset: RegionDataset,
+    *,
+    count: int = 16,
+    seed: int = 0,
+    font: Path | None = None,
+    pointed: Pointed | None = None,
+) -> Image.Image:
     """A picture of some samples, drawn by lot, in the order of the file. Those with defects say what they are.
 
     Args:
@@ -63,15 +74,18 @@ def draw_sheet(dataset: RegionDataset, *, count: int = 16, seed: int = 0, font: 
         count: how many; all where there are fewer.
         seed: of the lot.
         font: a TrueType or OpenType file to write with; letters that it lacks are taken from fonts of this machine.
+        pointed: what a model is shown instead, such as `RegionProcessor.pointed`. None: the samples as they are.
 
     Raises:
+        PixelReferError: of `pointed`, where a sample without defects cannot be shown so.
         DataError: the font cannot be read, or there are no samples.
     """
     if not len(dataset):
         raise DataError(f"{dataset.name} has no samples to draw.")
     indices = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
     pen = Pen.load(font)
-    tiles = [_tile(sample, pen) for sample in dataset.__getitems__(indices)]
+    samples = [_shown_to_a_model(each, pointed) if pointed else each for each in dataset.__getitems__(indices)]
+    tiles = [_tile(sample, pen) for sample in samples]
     title = f"{dataset.name}: {len(tiles)} of {len(dataset):,} samples, format {dataset.format}"
     return arranged(tiles, title, pen)
 
@@ -117,6 +131,12 @@ def arranged(tiles: Sequence[Image.Image], title: str, pen: Pen) -> Image.Image:
             sheet.paste(tile, (left, top))
         top += height + _PAD_PX
     return sheet
+
+
+def _shown_to_a_model(sample: RegionSample | SampleError, pointed: Pointed) -> RegionSample | SampleError:
+    if isinstance(sample, SampleError) or defects_of(sample):
+        return sample
+    return replace(sample, messages=tuple(pointed(sample.messages, sample.regions)), regions=(), media_hw=())
 
 
 def _tile(sample: RegionSample | SampleError, pen: Pen) -> Image.Image:

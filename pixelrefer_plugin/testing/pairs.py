@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from transformers import TextStreamer
 
 from ..contracts.adapter import AdapterSpec
-from ..contracts.backbone import Coordinates
+from ..contracts.backbone import BackboneSpec, Coordinates
 from ..contracts.messages import MASK_MARKER
 from ..contracts.pointing import PlacedRegion, PointedMedium, PointedRegion, SaidCoordinates
 from ..contracts.views import PatchGeometry
 from ..entry import attach
+from ..errors import PromptError
 from ..media.video import load_video
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone
@@ -110,9 +111,23 @@ def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype 
 
 def asks_about_videos(adapter: str, backbone: str, native: Any) -> bool:
     """Whether regions of videos can be asked about."""
-    return takes_videos(native) and (
-        get_backbone(backbone).videos is not None or not _reads_scene(get_adapter(adapter))
-    )
+    spec, host = get_adapter(adapter), get_backbone(backbone)
+    if not takes_videos(native):
+        return False
+    return _points_on_videos(spec, host) if spec.is_training_free else host.videos is not None or not _reads_scene(spec)
+
+
+def _points_on_videos(adapter: AdapterSpec, backbone: BackboneSpec) -> bool:
+    """Whether a pointer points at regions of videos too, given how the backbone is told coordinates."""
+    assert adapter.pointer is not None, "an adapter without object tokens has a pointer"
+    pointer, convention = adapter.pointer(adapter.make_config(None)), backbone.coordinates
+    on, regions = next((on, regions) for on, regions in pointed_media() if on.is_video)
+    said = None if convention is None else SaidCoordinates(convention, on.image_hw, on.image_hw)
+    try:
+        pointer.point(replace(on, coordinates=said), regions)
+    except PromptError:
+        return False
+    return True
 
 
 def takes_videos(native: Any) -> bool:

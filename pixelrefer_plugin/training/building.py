@@ -39,7 +39,15 @@ from .config import (
 )
 from .groups import apply_recipe, trained_tokens
 from .guards import never_said, says_masks
-from .recipes import RECIPES, Recipe, keep_quantized_weights, quantization_options, recipes_for
+from .recipes import (
+    RECIPES,
+    Recipe,
+    coarse_group,
+    keep_quantized_weights,
+    listed,
+    quantization_options,
+    recipes_for,
+)
 
 _LOOKED_AT = 200  # samples, to see whether they teach masks
 
@@ -102,6 +110,7 @@ def choose_recipe(config: TrainConfig) -> Recipe:
         PixelReferError: it is not built in, and the adapter cannot be found.
     """
     if config.recipe in RECIPES:
+        _require_something_to_train(RECIPES[config.recipe], config.model)
         return RECIPES[config.recipe]
     recipes = recipes_for(get_adapter(_adapter_name(config.model)))
     if config.recipe not in recipes:
@@ -111,6 +120,24 @@ def choose_recipe(config: TrainConfig) -> Recipe:
     if problems:
         raise ConfigError("\n".join(problems))
     return recipe
+
+
+def _require_something_to_train(recipe: Recipe, section: ModelSection) -> None:
+    """Refuse the adapter alone where it has nothing to train.
+
+    Raises:
+        ConfigError: says which recipes train something.
+    """
+    if any(coarse_group(group) != "adapter" for group in recipe.trained):
+        return
+    adapter = get_adapter(_adapter_name(section))
+    if adapter.is_training_free:
+        others = [each.name for each in RECIPES.values() if each.lora is not None or each.trains_backbone]
+        raise ConfigError(
+            f"recipe: '{recipe.name}' trains the adapter alone, but adapter '{adapter.name}' has nothing to train: it "
+            f"points at regions in words and pictures. Take a recipe that trains LoRA or the backbone: "
+            f"{listed(others)}."
+        )
 
 
 def _adapter_name(section: ModelSection) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from ..contracts.messages import REGION_MARKER, read_texts
 from ..contracts.samples import SAMPLE_FAULTS, Medium, RegionSample, medium_of
 from ..conversation.expansion import IGNORE_INDEX
+from ..conversation.reading import media_source
 from ..data.turns import with_fewer_turns
 from ..errors import (
     ConfigError,
@@ -26,6 +27,7 @@ from ..errors import (
     shown,
 )
 from ..masks.mask_batch import MaskBatch
+from ..media.images import image_hw
 from ..media.video import FrameSampling
 from ..processor import RegionProcessor
 from ..regions.region import Region, VideoRegion
@@ -153,10 +155,11 @@ class RegionCollator:
         return usable, tuple(map(str, errors))
 
     def _prepared(self, samples: Sequence[RegionSample]) -> dict[str, Any]:
-        """The processor's tensors, with a dummy row where no region is shown."""
+        """The processor's tensors, with a dummy row where no region is shown, so that an adapter's module always runs,
+        and where there is no sample."""
         conversations = [list(each.messages) for each in samples]
         regions = [list(each.regions) for each in samples]
-        if not any(_shows_a_region(each) for each in samples):
+        if not samples or (self.processor.makes_object_tokens and not any(map(_shows_a_region, samples))):
             medium, region = self._dummy(samples)
             conversations.append([{"role": "user", "content": [medium, {"type": "text", "text": REGION_MARKER}]}])
             regions.append([region])
@@ -193,7 +196,12 @@ class RegionCollator:
         """What is wrong with the rows that are not fit to learn from."""
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         supervised = (inputs["labels"] != IGNORE_INDEX).any(dim=1).tolist()
-        sizes_hw = _sizes_found(samples, inputs["regions"], inputs.get("masks"))
+        regions: RegionBatch | None = inputs.get("regions")
+        sizes_hw = (
+            list(map(_sizes_by_header, samples))
+            if regions is None
+            else _sizes_found(samples, regions, inputs.get("masks"))
+        )
         problems = {}
         for row, sample in enumerate(samples):
             if not supervised[row]:
@@ -250,6 +258,15 @@ def _sizes_found(
             found[medium_of(sample.regions[sample.targets[0]])] = masks.images_hw[clip]
         sizes_hw.append(found)
     return sizes_hw
+
+
+def _sizes_by_header(sample: RegionSample) -> dict[Medium, tuple[int, int]]:
+    """As much of them as is known without object tokens: those of pictures, where the record says some."""
+    if not sample.media_hw:
+        return {}
+    sources = [media_source(part) for part in sample.media("image")]
+    lie_on = {medium_of(region) for region in sample.regions}
+    return {medium: image_hw(sources[medium[1]]) for medium in sorted(lie_on) if medium[0] == "image"}
 
 
 def _wrong_size(sample: RegionSample, found: Mapping[Medium, tuple[int, int]]) -> Defect | None:

@@ -103,7 +103,10 @@ def require_learning_rates_used(groups: Mapping[str, object], learning_rates: Ma
         TrainingError: names the groups that do train.
     """
     if not groups:
-        raise TrainingError("Nothing trains: every parameter is frozen. Unfreeze the adapter, or add LoRA.")
+        raise TrainingError(
+            "Nothing trains: every parameter is frozen. Unfreeze the adapter, or add LoRA, as an adapter that has "
+            "nothing to train needs."
+        )
     for name in learning_rates:
         if coarse_group(name) not in GROUPS:
             raise TrainingError(
@@ -169,6 +172,10 @@ def apply_recipe(
     groups = parameter_groups(model, [*recipe.rates, *overrides])
     rates = {group: recipe.rate_of(group) for group in groups if recipe.trains(group)}
     notes = []
+    if model.adapter_spec.is_training_free and recipe.trains("adapter"):
+        notes.append(
+            f"adapter: '{model.adapter_spec.name}' has nothing to train; it points at regions in words and pictures."
+        )
     if "projector" in rates and model.adapter_spec.framework == "object-only":
         del rates["projector"]
         notes.append(

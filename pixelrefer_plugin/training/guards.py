@@ -125,7 +125,8 @@ class GradientGuard(TrainerCallback):
     def saw(self, inputs: Mapping[str, Any]) -> None:
         """Take note of a batch: the guard speaks after one in which an answer is about a region, or has a mask."""
         if self._waiting:
-            self._seen |= _work_in(inputs)
+            is_about_regions = self._model.adapter_spec.is_training_free  # in words: there is no knowing of which
+            self._seen |= {_BY_MASK} if is_about_regions and _is_answered(inputs) else _work_in(inputs)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Raises TrainingError where a group had no gradient; on every process alike."""
@@ -215,6 +216,10 @@ _BY_MASK, _DRAWN, _TO_LEARN = "regions that are read by their masks", "clicks or
 def _in_parts(model: RegionModel, groups: Sequence[str]) -> bool:
     """Whether the adapter does not train as one."""
     return list(groups) != ["adapter"] or not all(each.requires_grad for each in model.adapter.parameters())
+
+
+def _is_answered(inputs: Mapping[str, Any]) -> bool:
+    return bool((inputs["labels"] != IGNORE_INDEX).any())
 
 
 def _work_in(inputs: Mapping[str, Any]) -> set[str]:

@@ -26,6 +26,7 @@ from ..regions.region import Region
 _TYPICAL_HW = (480, 640)  # of what nobody knows the size of without decoding it
 _TYPICAL_REGION = Region.from_box((160, 120, 480, 360))
 _PX_PER_TOKEN = 28 * 28
+_TOKENS_OF_WORDS = 24  # that point at a region, such as coordinates
 
 
 def estimated_tokens(
@@ -65,6 +66,8 @@ def estimated_tokens(
 
 @lru_cache(maxsize=8)
 def _tokens_of_a_region(processor: RegionProcessor) -> int:
+    if not processor.makes_object_tokens:
+        return _TOKENS_OF_WORDS
     return processor.plan(_TYPICAL_REGION.to_mask(_TYPICAL_HW)).num_tokens
 
 
