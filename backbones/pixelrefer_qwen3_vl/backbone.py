@@ -1,0 +1,59 @@
+"""How Qwen3-VL is read and fed, dense or a mixture of experts.
+
+Its tower takes pictures packed, cell by cell, and gives patches back in that order. Features are normalised by the
+merger's `norm`, as its projection reads them. What the tower's earlier layers see (deepstack) is added to the decoder's
+first layers, at the scene's tokens alone: object tokens stand at other places and get none of it.
+"""
+
+import dataclasses
+
+from transformers import Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration
+
+from pixelrefer_plugin.authoring import BackboneSpec, Coordinates, PackedTower, Parts, PublishedModel
+
+from .tiny import tiny, tiny_moe
+
+TOWER = PackedTower(path="model.visual", norm="model.visual.merger.norm")
+ATTENTION = r"self_attn\.[qkvo]_proj"
+DENSE_MLP = r"mlp\.(gate|up|down)_proj"
+
+SPEC = BackboneSpec(
+    name="qwen3_vl",
+    model_types=("qwen3_vl",),
+    model_class=Qwen3VLForConditionalGeneration,
+    parts=Parts(
+        vision_tower="model.visual",
+        projector="model.visual.merger",
+        decoder="model.language_model",
+        token_embedding="model.language_model.embed_tokens",
+        projector_layers=("model.visual.merger.linear_fc1", "model.visual.merger.linear_fc2"),
+    ),
+    crops=TOWER.crops,
+    images=TOWER.images,
+    videos=TOWER.videos,
+    cells=TOWER.cells,
+    lora_targets={
+        "decoder": rf"model\.language_model\.layers\.\d+\.({ATTENTION}|{DENSE_MLP})",
+        "projector": r"model\.visual\.(merger|deepstack_merger_list\.\d+)\.linear_fc[12]",
+        "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear_fc[12])",
+    },
+    pointing="coordinates",
+    coordinates=Coordinates(
+        unit="thousandths",
+        box='{{"bbox_2d": [{x0}, {y0}, {x1}, {y1}]}}',
+        point='{{"point_2d": [{x}, {y}]}}',
+        frame="at {time_s:.1f} seconds ",
+        source="Qwen3-VL technical report, arXiv:2511.21631; QwenLM/Qwen3-VL:cookbooks/2d_grounding.ipynb",
+    ),
+    tiny=tiny,
+)
+
+# The experts of a layer are one parameter of three dimensions, which LoRA's linear layers cannot wrap: of its decoder
+# LoRA adapts attention, and the MLP of such layers as are dense.
+MOE_SPEC = dataclasses.replace(
+    SPEC,
+    name="qwen3_vl_moe",
+    model_types=("qwen3_vl_moe",),
+    model_class=Qwen3VLMoeForConditionalGeneration,
+    tiny=tiny_moe,
+)
