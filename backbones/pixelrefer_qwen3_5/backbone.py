@@ -16,6 +16,14 @@ from .tiny import tiny, tiny_moe
 TOWER = PackedTower(path="model.visual", norm="model.visual.merger.norm")
 ATTENTION = r"self_attn\.[qkvo]_proj|linear_attn\.(in_proj_(qkv|z|b|a)|out_proj)"
 
+
+def published(*names: str) -> tuple[PublishedModel, ...]:
+    """Models by their names, at whose end their size is. The later Qwen3.6 and Qwen3.8 are of the same classes."""
+    return tuple(
+        PublishedModel(id=f"Qwen/{name}", parameters=name.split("-", 1)[1], licence="Apache-2.0") for name in names
+    )
+
+
 SPEC = BackboneSpec(
     name="qwen3_5",
     model_types=("qwen3_5",),
@@ -29,7 +37,7 @@ SPEC = BackboneSpec(
     ),
     crops=TOWER.crops,
     images=TOWER.images,
-    videos=TOWER.videos,
+    videos=dataclasses.replace(TOWER.videos, least_frames=2),  # two make a grid, and one alone is refused
     cells=TOWER.cells,
     lora_targets={
         "decoder": rf"model\.language_model\.layers\.\d+\.({ATTENTION}|mlp\.(gate|up|down)_proj)",
@@ -43,6 +51,9 @@ SPEC = BackboneSpec(
         point='{{"point_2d": [{x}, {y}]}}',
         frame="at {time_s:.1f} seconds ",
         source="as Qwen3-VL's, arXiv:2511.21631; QwenLM/Qwen3.8-Flash-Next, issue 4, where its authors confirm it",
+    ),
+    models=published(
+        *("Qwen3.5-0.8B", "Qwen3.5-2B", "Qwen3.5-4B", "Qwen3.5-9B", "Qwen3.5-27B"), "Qwen3.6-27B", "Qwen3.8-27B"
     ),
     tiny=tiny,
 )
@@ -58,5 +69,6 @@ MOE_SPEC = dataclasses.replace(
         **SPEC.lora_targets,
         "decoder": rf"model\.language_model\.layers\.\d+\.({ATTENTION}|mlp\.shared_expert\.(gate|up|down)_proj)",
     },
+    models=published("Qwen3.5-35B-A3B", "Qwen3.5-122B-A10B", "Qwen3.5-397B-A17B"),
     tiny=tiny_moe,
 )

@@ -14,7 +14,53 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pixelrefer_plugin.testing import CHATML_TEMPLATE, CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
+from pixelrefer_plugin.testing import CHATML_TOKENS, TINY_CORPUS, tiny_tokenizer
+
+# ChatML, where an answer to the last question opens with what was thought about it, and a prompt with an open thought
+# unless it is asked for none: as in the 4B and larger models.
+TEMPLATE = """\
+{%- set last = namespace(question=-1) %}
+{%- for message in messages %}
+    {%- if message['role'] == 'user' %}
+        {%- set last.question = loop.index0 %}
+    {%- endif %}
+{%- endfor %}
+{%- if last.question < 0 %}
+    {{- raise_exception('No user query found in messages.') }}
+{%- endif %}
+{%- macro content_of(message) %}
+    {%- if message['content'] is string %}
+        {{- message['content'] }}
+    {%- else %}
+        {%- for part in message['content'] %}
+            {%- if part['type'] == 'image' %}
+                {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
+            {%- elif part['type'] == 'video' %}
+                {{- '<|vision_start|><|video_pad|><|vision_end|>' }}
+            {%- else %}
+                {{- part['text'] }}
+            {%- endif %}
+        {%- endfor %}
+    {%- endif %}
+{%- endmacro %}
+{%- for message in messages %}
+    {%- if message['role'] == 'system' and not loop.first %}
+        {{- raise_exception('System message must be at the beginning.') }}
+    {%- endif %}
+    {{- '<|im_start|>' + message['role'] + '\\n' }}
+    {%- if message['role'] == 'assistant' and loop.index0 > last.question %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+    {{- content_of(message) | trim + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- else %}
+        {{- '<think>\\n' }}
+    {%- endif %}
+{%- endif %}"""
 
 _PATCH_PX = 16
 _MERGE = 2
@@ -38,8 +84,8 @@ def tiny_processor() -> Qwen3VLProcessor:
     return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessorPil(size=_IMAGE_AREA_PX, **patches),
         video_processor=Qwen3VLVideoProcessor(size=_VIDEO_VOLUME_PX, cap_pixels_per_frame=False, **patches),
-        tokenizer=tiny_tokenizer(TINY_CORPUS, CHATML_TOKENS, CHATML_TEMPLATE),
-        chat_template=CHATML_TEMPLATE,
+        tokenizer=tiny_tokenizer(TINY_CORPUS, CHATML_TOKENS, TEMPLATE),
+        chat_template=TEMPLATE,
     )
 
 
@@ -85,7 +131,7 @@ def tiny_text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
-def tiny_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+def tiny_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """Ids of the tokens that a config names."""
     ids = tokenizer.get_vocab()
     return {

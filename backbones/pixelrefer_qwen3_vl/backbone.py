@@ -17,6 +17,14 @@ TOWER = PackedTower(path="model.visual", norm="model.visual.merger.norm")
 ATTENTION = r"self_attn\.[qkvo]_proj"
 DENSE_MLP = r"mlp\.(gate|up|down)_proj"
 
+
+def published(*sizes: str) -> tuple[PublishedModel, ...]:
+    """The instructed models of these sizes; those that think first are as large."""
+    return tuple(
+        PublishedModel(id=f"Qwen/Qwen3-VL-{size}-Instruct", parameters=size, licence="Apache-2.0") for size in sizes
+    )
+
+
 SPEC = BackboneSpec(
     name="qwen3_vl",
     model_types=("qwen3_vl",),
@@ -30,7 +38,7 @@ SPEC = BackboneSpec(
     ),
     crops=TOWER.crops,
     images=TOWER.images,
-    videos=TOWER.videos,
+    videos=dataclasses.replace(TOWER.videos, least_frames=2),  # two make a grid, and one alone is refused
     cells=TOWER.cells,
     lora_targets={
         "decoder": rf"model\.language_model\.layers\.\d+\.({ATTENTION}|{DENSE_MLP})",
@@ -45,6 +53,7 @@ SPEC = BackboneSpec(
         frame="at {time_s:.1f} seconds ",
         source="Qwen3-VL technical report, arXiv:2511.21631; QwenLM/Qwen3-VL:cookbooks/2d_grounding.ipynb",
     ),
+    models=published("2B", "4B", "8B", "32B"),
     tiny=tiny,
 )
 
@@ -55,5 +64,6 @@ MOE_SPEC = dataclasses.replace(
     name="qwen3_vl_moe",
     model_types=("qwen3_vl_moe",),
     model_class=Qwen3VLMoeForConditionalGeneration,
+    models=published("30B-A3B", "235B-A22B"),
     tiny=tiny_moe,
 )

@@ -77,7 +77,7 @@ def tiny_text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
-def tiny_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+def tiny_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """Ids of the tokens that a config names."""
     ids = tokenizer.get_vocab()
     return {
