@@ -14,6 +14,7 @@ from pixelrefer_plugin.authoring import BackboneSpec, Coordinates, PackedTower, 
 from .tiny import tiny, tiny_moe
 
 TOWER = PackedTower(path="model.visual", norm="model.visual.merger.norm")
+LAYER = r"model\.language_model\.layers\.\d+\."
 ATTENTION = r"self_attn\.[qkvo]_proj|linear_attn\.(in_proj_(qkv|z|b|a)|out_proj)"
 
 
@@ -40,7 +41,7 @@ SPEC = BackboneSpec(
     videos=dataclasses.replace(TOWER.videos, least_frames=2),  # two make a grid, and one alone is refused
     cells=TOWER.cells,
     lora_targets={
-        "decoder": rf"model\.language_model\.layers\.\d+\.({ATTENTION}|mlp\.(gate|up|down)_proj)",
+        "decoder": rf"{LAYER}({ATTENTION}|mlp\.(gate|up|down)_proj)",
         "projector": r"model\.visual\.merger\.linear_fc[12]",
         "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear_fc[12])",
     },
@@ -67,7 +68,7 @@ MOE_SPEC = dataclasses.replace(
     model_class=Qwen3_5MoeForConditionalGeneration,
     lora_targets={
         **SPEC.lora_targets,
-        "decoder": rf"model\.language_model\.layers\.\d+\.({ATTENTION}|mlp\.shared_expert\.(gate|up|down)_proj)",
+        "decoder": rf"{LAYER}({ATTENTION}|mlp\.shared_expert(\.(gate|up|down)_proj|_gate))",
     },
     models=published("Qwen3.5-35B-A3B", "Qwen3.5-122B-A10B", "Qwen3.5-397B-A17B"),
     tiny=tiny_moe,

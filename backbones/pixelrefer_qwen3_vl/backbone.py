@@ -14,8 +14,6 @@ from pixelrefer_plugin.authoring import BackboneSpec, Coordinates, PackedTower, 
 from .tiny import tiny, tiny_moe
 
 TOWER = PackedTower(path="model.visual", norm="model.visual.merger.norm")
-ATTENTION = r"self_attn\.[qkvo]_proj"
-DENSE_MLP = r"mlp\.(gate|up|down)_proj"
 
 
 def published(*sizes: str) -> tuple[PublishedModel, ...]:
@@ -41,7 +39,7 @@ SPEC = BackboneSpec(
     videos=dataclasses.replace(TOWER.videos, least_frames=2),  # two make a grid, and one alone is refused
     cells=TOWER.cells,
     lora_targets={
-        "decoder": rf"model\.language_model\.layers\.\d+\.({ATTENTION}|{DENSE_MLP})",
+        "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
         "projector": r"model\.visual\.(merger|deepstack_merger_list\.\d+)\.linear_fc[12]",
         "vision_tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear_fc[12])",
     },
