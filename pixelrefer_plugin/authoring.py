@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from .contracts.module import MaskModule as MaskModule
     from .contracts.module import Shapes as Shapes
     from .contracts.options import check_field as check_field
+    from .contracts.packed_tower import PackedTower as PackedTower
+    from .contracts.packed_tower import cell_by_cell as cell_by_cell
     from .contracts.pointing import Part as Part
     from .contracts.pointing import PlacedRegion as PlacedRegion
     from .contracts.pointing import PointedMedium as PointedMedium

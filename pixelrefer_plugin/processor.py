@@ -397,7 +397,7 @@ class RegionProcessor:
             videos = [video for sample in shown for video in sample.videos]
             if getattr(self.native, "video_processor", None) is None:
                 raise PromptError(f"Backbone '{self._backbone.name}' takes no videos: its processor has none for them.")
-            frames = [self._resized(video.frames_nhwc) for video in videos]
+            frames = [self._long_enough(self._resized(video.frames_nhwc)) for video in videos]
             media["videos"] = [np.require(each, requirements="W") for each in frames]  # as torch wants it
             media["video_metadata"] = [_native_metadata(video) for video in videos]
             # They are sampled, and a frame three pixels high would pass for one with channels first.
@@ -413,6 +413,12 @@ class RegionProcessor:
                 f"The backbone's own processor needs more memory than there is: {text_of(error) or 'MemoryError'}. "
                 "Give fewer or smaller pictures, or check the sizes in its preprocessor_config.json."
             ) from error
+
+    def _long_enough(self, frames_nhwc: np.ndarray) -> np.ndarray:
+        """A video's frames, the last repeated until the native processor takes them."""
+        least = 1 if self._backbone.videos is None else self._backbone.videos.least_frames
+        missing = max(0, least - len(frames_nhwc))
+        return np.concatenate([frames_nhwc, *[frames_nhwc[-1:]] * missing]) if missing else frames_nhwc
 
     def _resized(self, frames_nhwc: np.ndarray) -> np.ndarray:
         """A video's frames as the native processor shall have them."""

@@ -13,7 +13,11 @@ from torch import nn
 from pixelrefer_plugin import PixelReferError, Region, attach, get_backbone
 from pixelrefer_plugin.authoring import NativeCall
 
-BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
+LATER = ["qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"]
+BACKBONES = [
+    *("videollama3", "qwen2_5_vl", "llava_onevision"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in LATER),
+]
 ADAPTERS = ["saot", "maskpool"]
 DTYPES = [torch.float32, torch.bfloat16]
 GREY, BRIGHT = 110, 250
@@ -176,7 +180,10 @@ def test_crop_of_what_the_scene_shows_has_its_features(name):
     """Crops are normalised and cut into patches as the backbone's own processor does it."""
     spec, model, processor = loaded(name)
     # Sizes that the native processor leaves as they are; of LLaVA's 90 px the patches take 84.
-    height, width, seen_hw = (90, 90, (84, 84)) if name == "llava_onevision" else (84, 252, (84, 252))
+    side = spec.crops.geometry(model.config).patch_size
+    height, width, seen_hw = (6 * side, 18 * side, (6 * side, 18 * side))
+    if name == "llava_onevision":
+        height, width, seen_hw = 90, 90, (84, 84)
     pixels = noise(height, width)
     mean, std = (np.array(getattr(processor.image_processor, each)) for each in ("image_mean", "image_std"))
     crop = torch.from_numpy((pixels / 255 - mean) / std).float().permute(2, 0, 1)

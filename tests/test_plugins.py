@@ -208,6 +208,8 @@ def test_builtin_plugins_come_in_by_entry_points():
         "regions": "data format",
         "llava_onevision": "backbone",
         "qwen2_5_vl": "backbone",
+        "qwen3_vl": "backbone",
+        "qwen3_5": "backbone",
         "videollama3": "backbone",
         "pope": "benchmark",
         "videorefer_q": "benchmark",

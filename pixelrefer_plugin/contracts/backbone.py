@@ -133,6 +133,7 @@ class Scene:
             features of the decoder's scene tokens, on the grid of `Cells`. None: adapters cannot read them.
         resize_frames: `resize_frames(video_processor, frames_nhwc) -> frames_nhwc`, a video's frames at the size that
             its video processor brings them to, where that is to be done otherwise than the processor does it.
+        least_frames: of videos: how many frames the video processor asks for; a shorter video has its last repeated.
     """
 
     grids_hw: Callable[[NativeCall], GridsHw]
@@ -141,10 +142,12 @@ class Scene:
     frames_per_grid: Callable[[Any], int] = _one_frame
     projected: Callable[[NativeCall, Sequence[Any]], FeatureGrids] | None = None
     resize_frames: Callable[[Any, np.ndarray], np.ndarray] | None = None
+    least_frames: int = 1
 
     def __post_init__(self) -> None:
         optional = ("boxes_xyxy", "projected", "resize_frames")
         require_callables(self, "grids_hw", "grids", "frames_per_grid", optional=optional)
+        require_kinds(self, least_frames=int)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,16 +21,21 @@ _MEASURED_EVERY = 4  # steps: a text that doubles in each is then 16 times as lo
 _CHARACTERS = 2**20
 _LARGEST_INTEGER = 10**6
 _WIDE = re.compile(r"%[-+ #0]*\d{4,}|\{[^{}]*:[^{}]*\d{4,}")
+_THINKING = "enable_thinking"  # what the templates of Qwen, GLM and Gemma call the choice
 _COMPILED = "<template>"  # what jinja calls the file of a template's code
 
 
 def render(native: Any, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
     """The text that a native processor's chat template makes of messages.
 
+    Where a template lets one choose whether the answer is thought about first, it is not: answers are learnt without
+    thoughts, and asked for as they were learnt.
+
     Raises:
         PromptError: it cannot be rendered, or goes beyond the bounds.
     """
-    for template in _sources(native):
+    sources = _sources(native)
+    for template in sources:
         if problem := _problem(template):
             raise PromptError(f"The backbone's own chat template is not rendered: {problem}.")
     parts = [part for message in messages for part in message["content"]]
@@ -39,7 +44,10 @@ def render(native: Any, messages: Sequence[Mapping[str, Any]], *, add_generation
         refusing(PromptError, "The backbone's own chat template cannot be rendered"),
         _bounded(_STEPS + _STEPS_A_PART * (len(messages) + len(parts)), _CHARACTERS + 8 * texts),
     ):
-        text: str = native.apply_chat_template(messages, add_generation_prompt=add_generation_prompt, tokenize=False)
+        chosen = {_THINKING: False} if any(_THINKING in source for source in sources) else {}
+        text: str = native.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, tokenize=False, **chosen
+        )
         return text
 
 

@@ -18,6 +18,7 @@ from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.encoded import EncodedView, FeatureGrids, PatchRows
 from ..contracts.views import CropView, PatchGeometry, RegionPlan, View
 from ..conversation.memory import ObjectMemory
+from ..conversation.templates import render
 from ..entry import attach, load
 from ..errors import PromptError, SpliceError
 from ..plugins import get_adapter, get_backbone
@@ -124,7 +125,7 @@ def _without_regions(pair: Pair) -> Iterator[tuple[str, Any, Any]]:
     def native(kind: str, **media: Any) -> Any:
         parts = [{"type": kind}, {"type": "text", "text": "describe it"}]
         message = {"role": "user", "content": parts}
-        text = pair.native.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+        text = render(pair.native, [message], add_generation_prompt=True)
         return pair.native(text=[text], **media, return_tensors="pt")
 
     picture = noise_picture((110, 60), seed=2)

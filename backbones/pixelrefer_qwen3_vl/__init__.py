@@ -1,0 +1,15 @@
+"""Qwen3-VL, dense and of experts, on transformers' native classes. Knows how its tower is fed; knows no adapter."""
+
+from collections.abc import Callable
+
+from pixelrefer_plugin.authoring import BackboneSpec, hookimpl
+
+PLUGIN_API = 1
+
+
+@hookimpl
+def register_backbones(register: Callable[[BackboneSpec], None]) -> None:
+    from .backbone import MOE_SPEC, SPEC
+
+    register(SPEC)
+    register(MOE_SPEC)
