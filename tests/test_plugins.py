@@ -207,6 +207,7 @@ def test_builtin_plugins_come_in_by_entry_points():
         "hc_stvg": "benchmark",
         "regions": "data format",
         "llava_onevision": "backbone",
+        "internvl": "backbone",
         "qwen2_5_vl": "backbone",
         "videollama3": "backbone",
         "pope": "benchmark",

@@ -91,6 +91,21 @@ class Crops:
         require_callables(self, "geometry", "width", "encode")
 
 
+@dataclass(frozen=True)
+class ShownMedium:
+    """A picture or a video that a batch shows.
+
+    Attributes:
+        kind: which of the two it is.
+        image_hw: height and width in original pixels, of a video those of its frames.
+        num_frames: how many frames of a video are shown; 1 of an image.
+    """
+
+    kind: Literal["image", "video"]
+    image_hw: tuple[int, int]
+    num_frames: int = 1
+
+
 @dataclass(frozen=True, eq=False)
 class NativeCall:
     """A call of the backbone, as the functions of a `Scene` are told of it.
@@ -101,12 +116,16 @@ class NativeCall:
         token_ids: ids of the tokens that the native processor and its tokenizer name, by attribute: `image_token`,
             `video_token`, ...; for families whose config does not have them.
         model: the backbone, while it is called; None where grids are only planned.
+        shown: for each sample of the batch its pictures and videos, in the order of its messages; for families whose
+            tensors do not tell pictures from videos, or not their shape. A call may hold each sample several times,
+            row after row (beam search).
     """
 
     config: Any
     inputs: Mapping[str, Any]
     token_ids: Mapping[str, int] = dataclasses.field(default_factory=dict)
     model: Any = None
+    shown: tuple[tuple[ShownMedium, ...], ...] = ()
 
 
 def _one_frame(config: Any) -> int:
