@@ -216,10 +216,23 @@ def _patch_px(config: Any) -> int:
     return int(config.vision_config.patch_size[0])
 
 
-def _models() -> tuple[PublishedModel, ...]:
-    """Those of https://huggingface.co/OpenGVLab in transformers' own format."""
-    return ()
-
+MODELS = (
+    PublishedModel(id="OpenGVLab/InternVL3-1B-hf", parameters="1B", licence="Qwen"),
+    PublishedModel(id="OpenGVLab/InternVL3-2B-hf", parameters="2B", licence="Qwen"),
+    PublishedModel(id="OpenGVLab/InternVL3-8B-hf", parameters="8B", licence="Qwen"),
+    PublishedModel(id="OpenGVLab/InternVL3-9B-hf", parameters="9B", licence="MIT"),
+    PublishedModel(id="OpenGVLab/InternVL3-14B-hf", parameters="14B", licence="Qwen"),
+    PublishedModel(id="OpenGVLab/InternVL3-38B-hf", parameters="38B", licence="Qwen"),
+    PublishedModel(id="OpenGVLab/InternVL3-78B-hf", parameters="78B", licence="Qwen"),
+    PublishedModel(id="OpenGVLab/InternVL3_5-1B-HF", parameters="1B", licence="Apache-2.0"),
+    PublishedModel(id="OpenGVLab/InternVL3_5-2B-HF", parameters="2B", licence="Apache-2.0"),
+    PublishedModel(id="OpenGVLab/InternVL3_5-4B-HF", parameters="4B", licence="Apache-2.0"),
+    PublishedModel(id="OpenGVLab/InternVL3_5-8B-HF", parameters="8B", licence="Apache-2.0"),
+    PublishedModel(id="OpenGVLab/InternVL3_5-14B-HF", parameters="14B", licence="Apache-2.0"),
+    PublishedModel(id="OpenGVLab/InternVL3_5-38B-HF", parameters="38B", licence="Apache-2.0"),
+    PublishedModel(id="OpenGVLab/InternVL3_5-30B-A3B-HF", parameters="30B-A3B", licence="Apache-2.0"),
+    PublishedModel(id="OpenGVLab/InternVL3_5-241B-A28B-HF", parameters="241B-A28B", licence="Apache-2.0"),
+)
 
 SPEC = BackboneSpec(
     name="internvl",
@@ -253,6 +266,6 @@ SPEC = BackboneSpec(
         source="https://internvl.readthedocs.io/en/latest/get_started/chat_data_format.html, Grounding / Detection "
         "Data; of a region that is asked about: arXiv:2506.18385",
     ),
-    models=_models(),
+    models=MODELS,
     tiny=tiny,
 )
