@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import picture, user
+from conftest import assistant, picture, user
 from PIL import Image
 from test_scene_views import HOW, embeddings, given, reader  # noqa: F401
 from torch import nn
@@ -232,12 +232,31 @@ def test_projected_scenes_are_what_the_decoder_gets(reader):  # noqa: F811
     torch.testing.assert_close(view.grids.features, tiles[[*pictures, *frames]].flatten(0, 1))
 
 
-def test_videos_of_several_lengths_are_refused(reader):  # noqa: F811
-    """The native processor stacks a batch's videos."""
+@torch.no_grad()
+def test_samples_with_videos_of_several_lengths_are_processed_alone_and_joined(reader):  # noqa: F811
+    """The native processor stacks the videos of a call; a batch is what its samples are, one after another."""
+    model, processor = reader("patches", "internvl", True)
+    texts, regions = mixed()
+    texts[0], regions[3] = [user(clip(1, frames=5), "what is <region> here?")], [BOX]
+    regions[0] = [VideoRegion({0: BOX, 4: BOX})]
+    inputs = processor(texts, regions)
+    for number, (text, own) in enumerate(zip(texts, regions, strict=True)):
+        alone = processor(text, own)
+        ids = inputs["input_ids"][number][inputs["attention_mask"][number].bool()]
+        assert torch.equal(ids, alone["input_ids"][0])
+        logits = model(**alone).logits[0, -1]
+        torch.testing.assert_close(model(**inputs).logits[number, -1], logits, atol=1e-4, rtol=1e-4)
+    (view,) = given(model, inputs)
+    assert len(view.grid_of_region) == 2 + 3 + 1 + 1
+    labelled = processor([[*each, assistant("a dog")] for each in texts], regions, labels=True)
+    assert (labelled["labels"] != -100).any(dim=1).all()
+
+
+def test_two_videos_of_several_lengths_in_one_conversation_are_refused(reader):  # noqa: F811
     _, processor = reader("patches", "internvl", False)
-    texts = [[user(clip(1, frames=3), "<region>")], [user(clip(2, frames=4), "<region>")]]
+    message = user(clip(1, frames=3), clip(2, frames=4), "<region>")
     with pytest.raises(PromptError, match=r"Its videos have \[3, 4\] frames: .* only if all have as many"):
-        processor(texts, [[VideoRegion({0: BOX})]] * 2)
+        processor([message], [VideoRegion({0: BOX})])
 
 
 def test_a_call_may_hold_its_samples_several_times(spec):

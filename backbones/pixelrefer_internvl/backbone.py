@@ -250,6 +250,7 @@ SPEC = BackboneSpec(
     tiles=Scene(grids_hw=tile_grids_hw, grids=tile_grids, projected=projected_tiles),
     videos=Scene(grids_hw=video_grids_hw, grids=video_grids, projected=projected_videos),
     cells=Cells(side=cell_side, norm="model.multi_modal_projector.layer_norm"),
+    joins_samples=True,  # its processor stacks the videos of a call
     lora_targets={
         # Experts of a mixture are single parameters, not linear layers: of those decoders, attention alone.
         "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",

@@ -307,6 +307,9 @@ class BackboneSpec:
             image. `images` is then the whole. None: it cuts none.
         cells: what its projector reads. None: patches, or what the tower joined itself.
         mixes_media: whether a batch may hold pictures and videos.
+        joins_samples: whether the tensors of a batch are those of its samples, one after another, the texts' padded.
+            Samples whose videos have several lengths then go through the native processor one by one, where it stacks
+            the videos of a call.
         lora_targets: regular expressions of the linear layers that LoRA may adapt, per scope: `decoder`,
             and where wanted `projector`, `vision_tower`.
         layouts: other layouts of its checkpoints, by the `model_type` of their `config.json`.
@@ -328,6 +331,7 @@ class BackboneSpec:
     tiles: Scene | None = None
     cells: Cells | None = None
     mixes_media: bool = True
+    joins_samples: bool = False
     layouts: Mapping[str, CheckpointLayout] = dataclasses.field(default_factory=dict)
     coordinates: Coordinates | None = None
     pointing: str = "marks"
@@ -337,6 +341,7 @@ class BackboneSpec:
         require_name(self)
         require_texts(self, "model_types")
         require_kinds(self, model_class=type, parts=Parts, crops=Crops, images=Scene, mixes_media=bool, layouts=Mapping)
+        require_kinds(self, joins_samples=bool)
         scene = (Scene, type(None))
         require_kinds(self, videos=scene, tiles=scene, cells=(Cells, type(None)))
         require_kinds(self, coordinates=(Coordinates, type(None)), models=tuple, pointing=str)
