@@ -272,6 +272,12 @@ def test_a_call_may_hold_its_samples_several_times(spec):
 # -- decoders and towers -------------------------------------------------------------------------------------
 
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+GPT_OSS = {
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "sliding_window": 128,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 VARIANTS = {
     "InternViT-6B": ({"use_qk_norm": True, "norm_type": "rms_norm", "attention_bias": False}, {}, {}),
     "a class token's norm": ({"use_mean_pooling": False}, {}, {}),
@@ -279,6 +285,7 @@ VARIANTS = {
     "Qwen2.5": ({}, {"model_type": "qwen2"}, {}),
     "InternLM3": ({}, {"model_type": "llama"}, {}),
     "Qwen3 MoE": ({}, {"model_type": "qwen3_moe", **MOE}, {}),
+    "GPT-OSS": ({}, {"model_type": "gpt_oss", **GPT_OSS}, {}),
 }
 CHECKS = {each.__name__: each for each in BACKBONE_CHECKS}
 OF_VARIANTS = [
@@ -313,9 +320,10 @@ def test_towers_and_decoders_of_other_sizes_conform(spec, name, check):
     CHECKS[check](variant(spec, name))
 
 
-def test_lora_in_a_mixture_of_experts_is_in_its_attention(spec):
+@pytest.mark.parametrize("name", ["Qwen3 MoE", "GPT-OSS"])
+def test_lora_in_a_mixture_of_experts_is_in_its_attention(spec, name):
     """Its experts are single parameters, which LoRA's linear layers are not."""
-    model, native = variant(spec, "Qwen3 MoE").tiny(0)
+    model, native = variant(spec, name).tiny(0)
     model, _ = attach(model, native, adapter="maskpool")
     model.add_lora(scopes=["decoder"], r=2)
     adapted = {name.split(".lora_")[0] for name, _ in model.backbone.named_parameters() if ".lora_" in name}

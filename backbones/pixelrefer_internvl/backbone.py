@@ -58,7 +58,8 @@ def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
     for grid_hw in dict.fromkeys(grids_hw):
         same = [index for index, each in enumerate(grids_hw) if each == grid_hw]
         pixels = torch.stack([crops[index] for index in same])
-        output = model.model.vision_tower(pixel_values=pixels, output_hidden_states=True, return_dict=True)
+        wants_layer = model.config.vision_feature_layer != -1
+        output = model.model.vision_tower(pixel_values=pixels, output_hidden_states=wants_layer, return_dict=True)
         features.update(zip(same, _patches(model.config, output), strict=True))
     return FeatureGrids(torch.cat([features[index] for index in range(len(crops))]), grids_hw)
 
@@ -231,6 +232,7 @@ MODELS = (
     PublishedModel(id="OpenGVLab/InternVL3_5-14B-HF", parameters="14B", licence="Apache-2.0"),
     PublishedModel(id="OpenGVLab/InternVL3_5-38B-HF", parameters="38B", licence="Apache-2.0"),
     PublishedModel(id="OpenGVLab/InternVL3_5-30B-A3B-HF", parameters="30B-A3B", licence="Apache-2.0"),
+    PublishedModel(id="OpenGVLab/InternVL3_5-GPT-OSS-20B-A4B-Preview-HF", parameters="20B-A4B", licence="Apache-2.0"),
     PublishedModel(id="OpenGVLab/InternVL3_5-241B-A28B-HF", parameters="241B-A28B", licence="Apache-2.0"),
 )
 
