@@ -186,7 +186,8 @@ def _runs(input_ids: Tensor, token_id: int) -> list[int]:
     """The lengths of the runs of one token, in the order of the samples."""
     edges = pad((input_ids == token_id).int(), (1, 1)).flatten().diff()
     starts, ends = (torch.nonzero(edges == step)[:, 0] for step in (1, -1))
-    return [int(length) for length in ends - starts]
+    lengths: list[int] = (ends - starts).tolist()
+    return lengths
 
 
 def _patches(config: Any, output: Any) -> Tensor:
