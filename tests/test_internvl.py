@@ -1,6 +1,7 @@
 """InternVL: tiles and thumbnails, videos beside pictures in one call of the tower, decoders and towers of all sizes."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -278,44 +279,43 @@ GPT_OSS = {
     "sliding_window": 128,
     "layer_types": ["sliding_attention", "full_attention"],
 }
-VARIANTS = {
-    "InternViT-6B": ({"use_qk_norm": True, "norm_type": "rms_norm", "attention_bias": False}, {}, {}),
-    "a class token's norm": ({"use_mean_pooling": False}, {}, {}),
-    "an earlier layer": ({}, {}, {"vision_feature_layer": -2}),
-    "Qwen2.5": ({}, {"model_type": "qwen2"}, {}),
-    "InternLM3": ({}, {"model_type": "llama"}, {}),
-    "Qwen3 MoE": ({}, {"model_type": "qwen3_moe", **MOE}, {}),
-    "GPT-OSS": ({}, {"model_type": "gpt_oss", **GPT_OSS}, {}),
+TOWERS = {
+    "InternViT-6B": {"vision_config": {"use_qk_norm": True, "norm_type": "rms_norm", "attention_bias": False}},
+    "a class token's norm": {"vision_config": {"use_mean_pooling": False}},
+    "an earlier layer": {"vision_feature_layer": -2},
 }
+DECODERS = {
+    "Qwen2.5": {"text_config": {"model_type": "qwen2"}},
+    "InternLM3": {"text_config": {"model_type": "llama"}},
+    "Qwen3 MoE": {"text_config": {"model_type": "qwen3_moe", **MOE}},
+    "GPT-OSS": {"text_config": {"model_type": "gpt_oss", **GPT_OSS}},
+}
+OF_TOWERS = ["crops_do_not_see_each_other", "crops_and_scene_are_the_same_features", "projector_reads_the_scenes_cells"]
+OF_DECODERS = ["final_norm_is_behind_the_last_layer"]
+OF_BOTH = ["modules_are_where_the_spec_says", "lora_scopes_are_parts_of_the_model"]
 CHECKS = {each.__name__: each for each in BACKBONE_CHECKS}
-OF_VARIANTS = [
-    "modules_are_where_the_spec_says",
-    "lora_scopes_are_parts_of_the_model",
-    "crops_do_not_see_each_other",
-    "crops_and_scene_are_the_same_features",
-    "projector_reads_the_scenes_cells",
-    "final_norm_is_behind_the_last_layer",
-]
 
 
 def variant(spec, name):
     """The spec with a tiny model of another tower or decoder."""
-    vision, text, own = VARIANTS[name]
+    changed = {**TOWERS, **DECODERS}[name]
 
     def tiny(seed):
         model, processor = spec.tiny(seed)
         config = model.config.to_dict()
-        config["vision_config"].update(vision)
-        config["text_config"].update(text)
+        for key, value in changed.items():
+            config[key] = {**config[key], **value} if isinstance(value, dict) else value
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return InternVLForConditionalGeneration(InternVLConfig(**{**config, **own})).eval(), processor
+            return InternVLForConditionalGeneration(InternVLConfig(**config)).eval(), processor
 
     return replace(spec, tiny=tiny)
 
 
-@pytest.mark.parametrize("check", OF_VARIANTS)
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [*product(TOWERS, [*OF_TOWERS, *OF_BOTH]), *product(DECODERS, [*OF_DECODERS, *OF_BOTH])],
+)
 def test_towers_and_decoders_of_other_sizes_conform(spec, name, check):
     CHECKS[check](variant(spec, name))
 
