@@ -26,6 +26,7 @@ from .contracts.messages import MASK_MARKER, PLACEHOLDER, REGION_MARKER, Convers
 from .contracts.pointing import PointedMedium, PointedRegion, Pointer, Pointing, SaidCoordinates
 from .contracts.views import PatchGeometry, RegionPlan
 from .conversation.expansion import IGNORE_INDEX, Expansion
+from .conversation.joining import joined_samples
 from .conversation.memory import ObjectMemory
 from .conversation.native_options import known_to, require_allowed
 from .conversation.pointing import pointing_problem
@@ -388,26 +389,29 @@ class RegionProcessor:
         texts = [
             render(self.native, sample.messages, add_generation_prompt=add_generation_prompt) for sample in samples
         ]
+        lengths = {len(video) for sample in samples if sample.shows_media for video in sample.videos}
+        if len(lengths) < 2 or not self._backbone.joins_samples:
+            return self._native_call(samples, texts, options)
+        alone = [self._native_call([sample], [text], options) for sample, text in zip(samples, texts, strict=True)]
+        return joined_samples(alone, pad_token_id=self.tokenizer.pad_token_id)
+
+    def _native_call(
+        self, samples: Sequence[ReadSample], texts: Sequence[str], options: Mapping[str, Any]
+    ) -> BatchFeature:
+        """One call of the backbone's own processor."""
         shown = [sample for sample in samples if sample.shows_media]
         media: dict[str, Any] = {}
         if any(sample.images for sample in shown):
             # One list for each text: some processors count the pictures of each.
             media["images"] = [sample.images if sample.shows_media else [] for sample in samples]
         if any(sample.videos for sample in shown):
-            videos = [video for sample in shown for video in sample.videos]
-            if getattr(self.native, "video_processor", None) is None:
-                raise PromptError(f"Backbone '{self._backbone.name}' takes no videos: its processor has none for them.")
-            frames = [self._long_enough(self._resized(video.frames_nhwc)) for video in videos]
-            media["videos"] = [np.require(each, requirements="W") for each in frames]  # as torch wants it
-            media["video_metadata"] = [_native_metadata(video) for video in videos]
-            # They are sampled, and a frame three pixels high would pass for one with channels first.
-            sampled = {"do_sample_frames": False, "input_data_format": "channels_last"}
-            media["videos_kwargs"] = {**options.pop("videos_kwargs", {}), **sampled}
+            media |= self._native_videos([video for sample in shown for video in sample.videos], options)
         self._require_one_medium(media)
         native = self._native_for(media)
         try:
             with refusing(PromptError, "The backbone's own processor refuses this batch", _lengths_note(shown)):
-                return native(text=texts, **media, padding=True, padding_side="right", return_tensors="pt", **options)
+                own = {**options, **media}
+                return native(text=list(texts), padding=True, padding_side="right", return_tensors="pt", **own)
         except MemoryError as error:
             raise PromptError(
                 f"The backbone's own processor needs more memory than there is: {text_of(error) or 'MemoryError'}. "
@@ -419,6 +423,19 @@ class RegionProcessor:
         least = 1 if self._backbone.videos is None else self._backbone.videos.least_frames
         missing = max(0, least - len(frames_nhwc))
         return np.concatenate([frames_nhwc, *[frames_nhwc[-1:]] * missing]) if missing else frames_nhwc
+
+    def _native_videos(self, videos: Sequence[Video], options: Mapping[str, Any]) -> dict[str, Any]:
+        """What the native processor is given of videos. They are sampled, and a frame three pixels high would pass for
+        one with channels first."""
+        if getattr(self.native, "video_processor", None) is None:
+            raise PromptError(f"Backbone '{self._backbone.name}' takes no videos: its processor has none for them.")
+        frames = [self._long_enough(self._resized(video.frames_nhwc)) for video in videos]
+        sampled = {"do_sample_frames": False, "input_data_format": "channels_last"}
+        return {
+            "videos": [np.require(each, requirements="W") for each in frames],  # as torch wants it
+            "video_metadata": [_native_metadata(video) for video in videos],
+            "videos_kwargs": {**options.get("videos_kwargs", {}), **sampled},
+        }
 
     def _resized(self, frames_nhwc: np.ndarray) -> np.ndarray:
         """A video's frames as the native processor shall have them."""

@@ -93,7 +93,8 @@ def conversations():
 
 
 def media_ids(model):
-    return [getattr(model.backbone.config, name) for name in ("image_token_id", "video_token_id")]
+    config = model.backbone.config
+    return [getattr(config, name) for name in ("image_token_id", "video_token_id") if hasattr(config, name)]
 
 
 @torch.no_grad()

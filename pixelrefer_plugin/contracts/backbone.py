@@ -91,6 +91,21 @@ class Crops:
         require_callables(self, "geometry", "width", "encode")
 
 
+@dataclass(frozen=True)
+class ShownMedium:
+    """A picture or a video that a batch shows.
+
+    Attributes:
+        kind: which of the two it is.
+        image_hw: height and width in original pixels, of a video those of its frames.
+        num_frames: how many frames of a video are shown; 1 of an image.
+    """
+
+    kind: Literal["image", "video"]
+    image_hw: tuple[int, int]
+    num_frames: int = 1
+
+
 @dataclass(frozen=True, eq=False)
 class NativeCall:
     """A call of the backbone, as the functions of a `Scene` are told of it.
@@ -101,12 +116,16 @@ class NativeCall:
         token_ids: ids of the tokens that the native processor and its tokenizer name, by attribute: `image_token`,
             `video_token`, ...; for families whose config does not have them.
         model: the backbone, while it is called; None where grids are only planned.
+        shown: for each sample of the batch its pictures and videos, in the order of its messages; for families whose
+            tensors do not tell pictures from videos, or not their shape. A call may hold each sample several times,
+            row after row (beam search).
     """
 
     config: Any
     inputs: Mapping[str, Any]
     token_ids: Mapping[str, int] = dataclasses.field(default_factory=dict)
     model: Any = None
+    shown: tuple[tuple[ShownMedium, ...], ...] = ()
 
 
 def _one_frame(config: Any) -> int:
@@ -302,6 +321,9 @@ class BackboneSpec:
             image. `images` is then the whole. None: it cuts none.
         cells: what its projector reads. None: patches, or what the tower joined itself.
         mixes_media: whether a batch may hold pictures and videos.
+        joins_samples: whether the tensors of a batch are those of its samples, one after another, the texts' padded.
+            Samples whose videos have several lengths then go through the native processor one by one, where it stacks
+            the videos of a call.
         lora_targets: regular expressions of the linear layers that LoRA may adapt, per scope: `decoder`,
             and where wanted `projector`, `vision_tower`.
         layouts: other layouts of its checkpoints, by the `model_type` of their `config.json`.
@@ -323,6 +345,7 @@ class BackboneSpec:
     tiles: Scene | None = None
     cells: Cells | None = None
     mixes_media: bool = True
+    joins_samples: bool = False
     layouts: Mapping[str, CheckpointLayout] = dataclasses.field(default_factory=dict)
     coordinates: Coordinates | None = None
     pointing: str = "marks"
@@ -332,6 +355,7 @@ class BackboneSpec:
         require_name(self)
         require_texts(self, "model_types")
         require_kinds(self, model_class=type, parts=Parts, crops=Crops, images=Scene, mixes_media=bool, layouts=Mapping)
+        require_kinds(self, joins_samples=bool)
         scene = (Scene, type(None))
         require_kinds(self, videos=scene, tiles=scene, cells=(Cells, type(None)))
         require_kinds(self, coordinates=(Coordinates, type(None)), models=tuple, pointing=str)

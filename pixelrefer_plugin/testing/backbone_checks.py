@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..contracts.backbone import BackboneSpec, NativeCall, Scene
+from ..contracts.backbone import BackboneSpec, NativeCall, Scene, ShownMedium
 from ..contracts.encoded import FeatureGrids
 from ..conversation.token_ids import native_token_ids
 from ..regions.mask import FloatBox
@@ -167,11 +167,12 @@ def _seen_both_ways(
     patch = spec.crops.geometry(model.config).patch_size
     with torch.no_grad():
         scene, inputs = _native_scene(spec, model, native, pictures)
-    promised, got = spec.images.grids_hw(native_call(model, native, inputs)), scene.grids_hw
+    call = native_call(model, native, inputs, pictures)
+    promised, got = spec.images.grids_hw(call), scene.grids_hw
     assert promised == got, f"{spec.name}: images.grids_hw says {promised}, images.grids {got}"
     assert len(got) == len(pictures), f"{spec.name}: images.grids gives {len(got)} grids for {len(pictures)} images"
     sizes_hw = [(each.height, each.width) for each in pictures]
-    boxes = _boxes(spec.images, native_call(model, native, inputs), sizes_hw)
+    boxes = _boxes(spec.images, call, sizes_hw)
     images = native.image_processor
     mean, std = (torch.tensor(each)[:, None, None] for each in (images.image_mean, images.image_std))
     sizes = [(w * patch, h * patch) for h, w in scene.grids_hw]
@@ -215,7 +216,7 @@ def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Im
     inputs = _native_images(native, pictures)
     outputs = _outputs(spec, model, inputs, spec.parts.vision_tower)
     try:
-        return spec.images.grids(native_call(model, native, inputs), outputs), inputs
+        return spec.images.grids(native_call(model, native, inputs, pictures), outputs), inputs
     except Exception as error:
         raise AssertionError(
             f"{spec.name}: images.grids fails on what the vision_tower '{spec.parts.vision_tower}' returned, a "
@@ -231,9 +232,16 @@ def _native_images(native: Any, pictures: Sequence[Image.Image]) -> Any:
     return native(text=[text] * len(images), images=images, padding=True, return_tensors="pt")
 
 
-def native_call(model: Any, native: Any, inputs: Any) -> NativeCall:
-    """A call of the bare backbone."""
-    return NativeCall(model.config, inputs, native_token_ids(native), model)
+def native_call(model: Any, native: Any, inputs: Any, media: Sequence[Image.Image | np.ndarray]) -> NativeCall:
+    """A call of the bare backbone, with one image or one video, its frames, in each sample."""
+    shown = tuple((_shown(each),) for each in media)
+    return NativeCall(model.config, inputs, native_token_ids(native), model, shown)
+
+
+def _shown(media: Image.Image | np.ndarray) -> ShownMedium:
+    if isinstance(media, Image.Image):
+        return ShownMedium("image", (media.height, media.width))
+    return ShownMedium("video", (media.shape[1], media.shape[2]), len(media))
 
 
 def _boxes(scene: Scene, call: NativeCall, sizes_hw: Sequence[tuple[int, int]]) -> Sequence[FloatBox]:
@@ -315,8 +323,9 @@ def _check_images(spec: BackboneSpec, field: str, scene: Scene, model: Any, nati
     plain = [np.full((112, 168, 3), 100, dtype=np.uint8), np.full((168, 112, 3), 100, dtype=np.uint8)]
 
     def seen(pictures: Sequence[np.ndarray]) -> tuple[FeatureGrids, NativeCall]:
-        inputs = _native_images(native, [Image.fromarray(each) for each in pictures])
-        return _seen(spec, field, scene, model, native, inputs, projected=projected)
+        images = [Image.fromarray(each) for each in pictures]
+        call = native_call(model, native, _native_images(native, images), images)
+        return _seen(spec, field, scene, call, projected=projected), call
 
     still, call = seen(plain)
     assert len(still) == len(plain), f"{spec.name}: {field} has {len(still)} grids for {len(plain)} images"
@@ -356,8 +365,8 @@ def _check_frames(spec: BackboneSpec, scene: Scene, model: Any, native: Any, *, 
     plain = [np.full((4, 112, 168, 3), 100, dtype=np.uint8) for _ in range(2)]
 
     def seen(videos: Sequence[np.ndarray]) -> tuple[FeatureGrids, NativeCall]:
-        inputs = _native_videos(native, videos)
-        return _seen(spec, "videos", scene, model, native, inputs, projected=projected)
+        call = native_call(model, native, _native_videos(native, videos), videos)
+        return _seen(spec, "videos", scene, call, projected=projected), call
 
     still, call = seen(plain)
     grids_per_video = -(-len(plain[0]) // frames_per_grid)
@@ -412,21 +421,20 @@ def _native_videos(native: Any, videos: Sequence[np.ndarray]) -> Any:
     )
 
 
-def _seen(
-    spec: BackboneSpec, field: str, scene: Scene, model: Any, native: Any, inputs: Any, *, projected: bool
-) -> tuple[FeatureGrids, NativeCall]:
-    """What the native pass shows of its media, and the call."""
-    call, side = native_call(model, native, inputs), spec.cell_side(model.config) if projected else 1
+def _seen(spec: BackboneSpec, field: str, scene: Scene, call: NativeCall, *, projected: bool) -> FeatureGrids:
+    """What the native pass shows of its media."""
+    side = spec.cell_side(call.config) if projected else 1
     read = scene.projected if projected else scene.grids
     assert read is not None
     with torch.no_grad():
-        outputs = _outputs(spec, model, inputs, spec.parts.projector if projected else spec.parts.vision_tower)
+        path = spec.parts.projector if projected else spec.parts.vision_tower
+        outputs = _outputs(spec, call.model, call.inputs, path)
         grids = read(call, outputs)
     promised, got = tuple((h // side, w // side) for h, w in scene.grids_hw(call)), grids.grids_hw
     assert promised == got, (
         f"{spec.name}: {field}.grids_hw says {promised}, {field}.{'projected' if projected else 'grids'} gives {got}"
     )
-    return grids, call
+    return grids
 
 
 def _outputs(spec: BackboneSpec, model: Any, inputs: Any, path: str) -> tuple[Any, ...]:

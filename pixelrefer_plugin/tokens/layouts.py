@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..contracts.adapter import SceneFeatures
+from ..contracts.backbone import ShownMedium
 from ..contracts.encoded import DrawnKind, EncodedPrompts, EncodedView, FeatureGrids, PatchRows
 from ..contracts.views import CropView, RegionPlan
 from ..errors import PluginError, SpliceError, shown
@@ -72,6 +73,7 @@ class SceneLayout:
         video_grids_per_sample: how many of the videos' grids belong to each sample.
         features: what the features are.
         cell_side: rows and columns of patches that each of their cells joins; 1 where the features are of patches.
+        shown: for each sample its pictures and videos, in the order of its messages.
     """
 
     whole: SceneGrids | None
@@ -81,6 +83,7 @@ class SceneLayout:
     video_grids_per_sample: tuple[int, ...]
     features: SceneFeatures = "patches"
     cell_side: int = 1
+    shown: tuple[tuple[ShownMedium, ...], ...] = ()
 
     def grids(self, *, tiled: bool) -> SceneGrids:
         """The grids of one way."""

@@ -10,14 +10,14 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, SupportsFloat
 
 import torch
 from torch import nn
 
 from ..contracts.adapter import AdapterSpec
-from ..contracts.backbone import BackboneSpec, GridsHw, NativeCall, Scene
+from ..contracts.backbone import BackboneSpec, GridsHw, NativeCall, Scene, ShownMedium
 from ..contracts.encoded import FeatureGrids
 from ..conversation.sample import ReadSample
 from ..errors import PluginError, SpliceError, shown
@@ -54,7 +54,23 @@ def plan_scene(
         PluginError: the plugin does not say how the backbone sees videos, or what its projector makes of the scene; or
             it has more or fewer grids than pictures; or a grid is not whole cells.
     """
+    call = replace(call, shown=tuple(_shown(sample) for sample in samples))
     return _ScenePlan(samples, spec, adapter, call).layout(readings)
+
+
+def _shown(sample: ReadSample) -> tuple[ShownMedium, ...]:
+    """A sample's pictures and videos, in the order of its messages."""
+    images, videos = iter(sample.images), iter(sample.videos)
+    contents = (each["content"] for each in sample.messages if not isinstance(each["content"], str))
+    shown = []
+    for part in (part for content in contents for part in content):
+        if part["type"] == "image":
+            image = next(images)
+            shown.append(ShownMedium("image", (image.height, image.width)))
+        elif part["type"] == "video":
+            video = next(videos)
+            shown.append(ShownMedium("video", video.image_hw, len(video)))
+    return tuple(shown)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +101,7 @@ class _ScenePlan:
             ),
             features=self.adapter.scene,
             cell_side=self._cell_side,
+            shown=self.call.shown,
         )
 
     @property
@@ -272,7 +289,7 @@ class _SceneCapture:
         projects = self._layout.features == "projected"
         read = scene.projected if projects else scene.grids
         assert read is not None, "that it says so was seen when the scene was planned"
-        call = NativeCall(self._call.config, self._inputs_of_call, self._call.token_ids, self._backbone)
+        call = replace(self._call, inputs=self._inputs_of_call, model=self._backbone, shown=self._layout.shown)
         field = f"{field}.{'projected' if projects else 'grids'}"
         with in_plugin("backbone", self._spec.name, field):
             grids = read(call, tuple(self._outputs))
