@@ -31,7 +31,7 @@ from .conversation.native_options import known_to, require_allowed
 from .conversation.pointing import pointing_problem
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PointingStyle, PromptStyle, ReadSample
-from .conversation.templates import render
+from .conversation.templates import render, space_before_answers
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
 from .errors import CheckpointError, PluginError, PromptError, refusing, shown, text_of
 from .masks.mask_batch import MaskBatch, make_mask_batch
@@ -184,7 +184,9 @@ class RegionProcessor:
         ]
         planned = self._planned(samples)
         inputs = self._native_inputs(samples, native_options, add_generation_prompt=not labels)
-        Expansion(self.tokenizer, self._placeholder).write(
+        answers = any(slot.answer is not None for sample in samples for slot in sample.slots)
+        space = space_before_answers(self.native) if answers else ""
+        Expansion(self.tokenizer, self._placeholder, space).write(
             inputs,
             [sample.slots for sample in samples],
             [_counts(regions) for regions in planned],

@@ -26,6 +26,7 @@ from pixelrefer_plugin.authoring import (
     Parts,
     PatchGeometry,
     PixelReferError,
+    PublishedModel,
     Scene,
 )
 
@@ -256,7 +257,12 @@ IDEFICS3 = BackboneSpec(
     cells=Cells(side=cell_side),
     lora_targets=_LORA_TARGETS,
     pointing="marks",
-    models=(),
+    models=(
+        PublishedModel(id="HuggingFaceTB/SmolVLM-256M-Instruct", parameters="256M", licence=_APACHE),
+        PublishedModel(id="HuggingFaceTB/SmolVLM-500M-Instruct", parameters="500M", licence=_APACHE),
+        PublishedModel(id="HuggingFaceTB/SmolVLM-Instruct", parameters="2.2B", licence=_APACHE),
+        PublishedModel(id="HuggingFaceM4/Idefics3-8B-Llama3", parameters="8B", licence=_APACHE),
+    ),
     tiny=tiny_idefics3,
 )
 
@@ -273,6 +279,10 @@ SMOLVLM = BackboneSpec(
     mixes_media=False,  # the processor puts both into pixel_values
     lora_targets=_LORA_TARGETS,
     pointing="marks",
-    models=(),
+    models=(
+        PublishedModel(id="HuggingFaceTB/SmolVLM2-256M-Video-Instruct", parameters="256M", licence=_APACHE),
+        PublishedModel(id="HuggingFaceTB/SmolVLM2-500M-Video-Instruct", parameters="500M", licence=_APACHE),
+        PublishedModel(id="HuggingFaceTB/SmolVLM2-2.2B-Instruct", parameters="2.2B", licence=_APACHE),
+    ),
     tiny=tiny_smolvlm,
 )
