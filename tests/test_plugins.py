@@ -715,7 +715,7 @@ def test_an_unknown_name_suggests_the_nearest(wrong):
 
 
 def test_an_unknown_name_lists_what_there_is():
-    with pytest.raises(PluginError, match=r"No backbone is called 'xyz'\. Installed backbones: llava_onevision, "):
+    with pytest.raises(PluginError, match=r"No backbone is called 'xyz'\. Installed backbones: .*llava_onevision, "):
         host().backbone("xyz")
 
 
