@@ -204,14 +204,13 @@ class RegionProcessor:
     def decode(self, generated: Any, inputs: Mapping[str, Any]) -> list[str]:
         """The answers of `RegionModel.generate`, without prompt and special tokens; `<seg>` stands for each mask."""
         answers = getattr(generated, "sequences", generated)[:, inputs["input_ids"].shape[1] :]
-        head = self._adapter.masks
-        if head is None:
+        if self._mask_token is None:
             texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
             return [text.strip() for text in texts]
         skipped = set(self.tokenizer.all_special_ids) - {self.tokens.mask}  # a checkpoint's own may be special
         kept = [[token for token in answer if token not in skipped] for answer in answers.tolist()]
         texts = self.tokenizer.batch_decode(kept, skip_special_tokens=False)
-        return [text.replace(head.token, MASK_MARKER).strip() for text in texts]
+        return [text.replace(self._mask_token, MASK_MARKER).strip() for text in texts]
 
     def add_tokens(self, tokens: Sequence[str]) -> list[int]:
         """Teach the tokenizer new tokens, for texts and answers; their rows train with `add_lora(token_ids=...)`.
@@ -450,10 +449,9 @@ class RegionProcessor:
             )
 
     def _style(self, sampling: FrameSampling, native_options: Mapping[str, Any]) -> PromptStyle:
-        head = self._adapter.masks
         special = [self._placeholder, *media_tokens(self.native)]
-        if head is not None and head.token != MASK_MARKER:
-            special.append(head.token)
+        if self._mask_token not in (None, MASK_MARKER):
+            special.append(self._mask_token)
         return PromptStyle(
             adapter=self._adapter.name,
             object_only=self._adapter.framework == "object-only",
@@ -461,7 +459,7 @@ class RegionProcessor:
             sampling=sampling,
             placeholder=self._placeholder,
             frame_label=self._frame_label,
-            mask_token=None if head is None else head.token,
+            mask_token=self._mask_token,
             list_heading=self._list_heading,
             drawn=self._adapter.drawn,
             frames_together=self._frames_together,
@@ -570,6 +568,11 @@ class RegionProcessor:
                     f"got {shown(text)}."
                 )
         return text
+
+    @property
+    def _mask_token(self) -> str | None:
+        """What is written for a mask: the adapter's token, or a reserved one of the tokenizer's that stands for it."""
+        return None if self.tokens.mask is None else str(self.tokenizer.convert_ids_to_tokens(self.tokens.mask))
 
     @property
     def _rows(self) -> int:

@@ -11,7 +11,7 @@ from conftest import assistant, picture, user
 from PIL import Image
 from safetensors.torch import save_file
 
-from pixelrefer_plugin import PromptError, Region, VideoRegion, attach, get_backbone, load
+from pixelrefer_plugin import PromptError, Region, VideoRegion, attach, get_adapter, get_backbone, load
 from pixelrefer_plugin.authoring import PixelReferError
 from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.testing import TINY_CORPUS, tiny_tokenizer
@@ -268,6 +268,31 @@ def test_a_tokenizer_without_the_image_token_is_told(name):
     without = {key: value for key, value in call.token_ids.items() if key != "fake_image_token"}
     with pytest.raises(PixelReferError, match=r"does not have the token that its processor calls fake_image_token"):
         spec.images.grids_hw(type(call)(call.config, call.inputs, without))
+
+
+@both
+def test_a_full_table_gives_masks_a_token_that_its_makers_reserved(name, tmp_path):
+    """Every row of SmolVLM's table of embeddings is a token's: there is none to spare for `<seg>`."""
+    model, native, _ = tiny(name)
+    rows = model.config.text_config.vocab_size
+    assert len(native.tokenizer) == rows
+    options = get_adapter("unipixel").tiny
+    model, processor = attach(model, native, adapter="unipixel", adapter_config=options)
+    reserved = native.tokenizer.convert_tokens_to_ids("<|reserved_special_token_0|>")
+    assert processor.tokens.mask == model.tokens.mask == reserved < rows
+    box = Region.from_box((5, 5, 40, 30))
+    turns = [user(photo(60, 90), "where is it?"), assistant("it is here <seg>.")]
+    labels = processor(turns, [box], labels=True)["labels"]
+    assert (labels == reserved).sum() == 1
+    learnt = labels[labels >= 0][None]
+    assert processor.decode(learnt, {"input_ids": learnt[:, :0]}) == ["it is here <seg>."]
+    with pytest.raises(
+        PromptError, match=r"no room for 1 new tokens.* in reserve, such as '<\|reserved_special_token_0"
+    ):
+        processor.add_tokens(["<defect>"])
+    model.add_lora()
+    model.save_pretrained(tmp_path / "model", processor, include_backbone=True)
+    assert load(tmp_path / "model")[1].tokens == processor.tokens
 
 
 # -- videos ----------------------------------------------------------------------------------------------------

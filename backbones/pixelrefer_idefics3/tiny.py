@@ -1,7 +1,7 @@
 """Idefics3 and SmolVLM2 of a few hundred thousand parameters: the real classes, small numbers, random weights.
 
 Their layout is that of SmolVLM-256M-Instruct and SmolVLM2-256M-Video-Instruct: tiles, cells of 4x4 patches of 16 px, an
-untied head, the real processors, tokens and chat template.
+untied head, the real processors, tokens and chat template, and a table of embeddings without spare rows.
 """
 
 from typing import Any
@@ -52,6 +52,7 @@ SPECIAL_TOKENS = (
     *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
     "<fake_token_around_image>",
     "<image>",
+    *(f"<|reserved_special_token_{index}|>" for index in range(8)),
     "<end_of_utterance>",
 )
 _CORPUS = (*TINY_CORPUS, "User: Assistant: which digit is this? Frame from 00:00:\n\n")
@@ -66,7 +67,6 @@ _PICTURES: dict[str, Any] = {
     "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
 }
-_SPARE_ROWS = 16
 _HIDDEN = 64
 _HEADS = 4
 
@@ -101,7 +101,7 @@ def tiny_smolvlm_processor() -> SmolVLMProcessor:
 
 
 def _numbers(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Both configs' fields; the embedding table is padded and keeps at least 16 spare rows."""
+    """Both configs' fields. As in the real ones, each row of the embedding table is a token's."""
     return {
         "vision_config": {
             "hidden_size": _HIDDEN,
@@ -113,7 +113,7 @@ def _numbers(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
         },
         "text_config": {
             "model_type": "llama",
-            "vocab_size": -(-(len(tokenizer) + _SPARE_ROWS) // 64) * 64,
+            "vocab_size": len(tokenizer),
             "hidden_size": _HIDDEN,
             "intermediate_size": 3 * _HIDDEN,
             "num_hidden_layers": 2,
