@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import test_scene_views
 import torch
 from click.testing import CliRunner
 from conftest import assistant, picture, user
@@ -17,6 +18,7 @@ from pixelrefer_plugin.cli import main
 from pixelrefer_plugin.testing import TINY_CORPUS, tiny_tokenizer
 from pixelrefer_plugin.testing.backbone_checks import native_call
 
+reader = test_scene_views.reader  # a fixture
 BOTH = ["idefics3", "smolvlm"]
 both = pytest.mark.parametrize("name", BOTH)
 TILE = 128
@@ -185,6 +187,35 @@ def test_projected_tokens_are_those_that_the_decoder_gets(name):
     assert torch.equal(top_right.flatten(0, 1), shown[1])
     assert torch.equal(tiles[1][:, 2:].flatten(0, 1), shown[6])
     assert torch.equal(tiles[2][2:].flatten(0, 1), shown[9])
+
+
+@both
+@pytest.mark.parametrize("scene", ["patches", "projected"])
+@pytest.mark.parametrize("how", test_scene_views.HOW.values(), ids=test_scene_views.HOW)
+def test_the_whole_and_its_tiles_are_read_in_any_kind_of_call(reader, name, scene, how):
+    """Beams repeat the pictures of each sample, and its prompt with them."""
+    model, processor = reader(scene, name, True, False)
+    images = [photo(*hw, seed=seed) for seed, hw in enumerate(((90, 90), (60, 200), (210, 70)))]
+    texts = [[user(images[0], "what is <region>?")], [user("what?")], [user(*images[1:], "<region> or <region>?")]]
+    box = Region.from_box((8, 8, 60, 50))
+    inputs = processor(texts, [[box], [], [box, box.on_image(1)]])
+    spec, side = get_backbone(name), 1 if scene == "patches" else 4
+    path = spec.parts.vision_tower if scene == "patches" else spec.parts.projector
+    outputs = outputs_of(model.backbone, inputs_of_backbone(inputs), path)
+    call = native_call(model.backbone, processor.native, inputs)
+    for view, wanted in zip(how(model, inputs), (spec.tiles, spec.images), strict=True):
+        expected = (wanted.grids if scene == "patches" else wanted.projected)(call, outputs)
+        assert view.grids.grids_hw == expected.grids_hw
+        assert expected.grids_hw[1] == ((8 // side, (16 if wanted is spec.tiles else 8) // side))
+        torch.testing.assert_close(view.grids.features, expected.features, atol=1e-5, rtol=1e-5)
+
+
+def inputs_of_backbone(inputs):
+    """Without what only a RegionModel reads; placeholders are ids beyond the table."""
+    native = {name: value for name, value in inputs.items() if name != "regions"}
+    return native | {
+        "input_ids": native["input_ids"].masked_fill(native["input_ids"] == inputs["regions"].placeholder_id, 0)
+    }
 
 
 # -- prompts ---------------------------------------------------------------------------------------------------

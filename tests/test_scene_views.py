@@ -93,7 +93,8 @@ def conversations():
 
 
 def media_ids(model):
-    return [getattr(model.backbone.config, name) for name in ("image_token_id", "video_token_id")]
+    ids = (getattr(model.backbone.config, name, None) for name in ("image_token_id", "video_token_id"))
+    return [each for each in ids if each is not None]
 
 
 @torch.no_grad()
