@@ -32,7 +32,7 @@ from .conversation.native_options import known_to, require_allowed
 from .conversation.pointing import pointing_problem
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PointingStyle, PromptStyle, ReadSample
-from .conversation.templates import render
+from .conversation.templates import render, space_before_answers
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
 from .errors import CheckpointError, PluginError, PromptError, refusing, shown, text_of
 from .masks.mask_batch import MaskBatch, make_mask_batch
@@ -185,7 +185,9 @@ class RegionProcessor:
         ]
         planned = self._planned(samples)
         inputs = self._native_inputs(samples, native_options, add_generation_prompt=not labels)
-        Expansion(self.tokenizer, self._placeholder).write(
+        answers = any(slot.answer is not None for sample in samples for slot in sample.slots)
+        space = space_before_answers(self.native) if answers else ""
+        Expansion(self.tokenizer, self._placeholder, space).write(
             inputs,
             [sample.slots for sample in samples],
             [_counts(regions) for regions in planned],
@@ -203,14 +205,13 @@ class RegionProcessor:
     def decode(self, generated: Any, inputs: Mapping[str, Any]) -> list[str]:
         """The answers of `RegionModel.generate`, without prompt and special tokens; `<seg>` stands for each mask."""
         answers = getattr(generated, "sequences", generated)[:, inputs["input_ids"].shape[1] :]
-        head = self._adapter.masks
-        if head is None:
+        if self._mask_token is None:
             texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
             return [text.strip() for text in texts]
         skipped = set(self.tokenizer.all_special_ids) - {self.tokens.mask}  # a checkpoint's own may be special
         kept = [[token for token in answer if token not in skipped] for answer in answers.tolist()]
         texts = self.tokenizer.batch_decode(kept, skip_special_tokens=False)
-        return [text.replace(head.token, MASK_MARKER).strip() for text in texts]
+        return [text.replace(self._mask_token, MASK_MARKER).strip() for text in texts]
 
     def add_tokens(self, tokens: Sequence[str]) -> list[int]:
         """Teach the tokenizer new tokens, for texts and answers; their rows train with `add_lora(token_ids=...)`.
@@ -501,10 +502,9 @@ class RegionProcessor:
             )
 
     def _style(self, sampling: FrameSampling, native_options: Mapping[str, Any]) -> PromptStyle:
-        head = self._adapter.masks
         special = [self._placeholder, *media_tokens(self.native)]
-        if head is not None and head.token != MASK_MARKER:
-            special.append(head.token)
+        if self._mask_token not in (None, MASK_MARKER):
+            special.append(self._mask_token)
         return PromptStyle(
             adapter=self._adapter.name,
             object_only=self._adapter.framework == "object-only",
@@ -512,7 +512,7 @@ class RegionProcessor:
             sampling=sampling,
             placeholder=self._placeholder,
             frame_label=self._frame_label,
-            mask_token=None if head is None else head.token,
+            mask_token=self._mask_token,
             list_heading=self._list_heading,
             drawn=self._adapter.drawn,
             frames_together=self._frames_together,
@@ -623,6 +623,11 @@ class RegionProcessor:
                     f"got {shown(text)}."
                 )
         return text
+
+    @property
+    def _mask_token(self) -> str | None:
+        """What is written for a mask: the adapter's token, or a reserved one of the tokenizer's that stands for it."""
+        return None if self.tokens.mask is None else str(self.tokenizer.convert_ids_to_tokens(self.tokens.mask))
 
     @property
     def _rows(self) -> int:

@@ -93,8 +93,8 @@ def conversations():
 
 
 def media_ids(model):
-    config = model.backbone.config
-    return [getattr(config, name) for name in ("image_token_id", "video_token_id") if hasattr(config, name)]
+    ids = (getattr(model.backbone.config, name, None) for name in ("image_token_id", "video_token_id"))
+    return [each for each in ids if each is not None]
 
 
 @torch.no_grad()

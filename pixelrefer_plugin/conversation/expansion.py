@@ -24,11 +24,13 @@ class Expansion:
     Args:
         tokenizer: the backbone's, which knows the placeholder.
         placeholder: the token that stands in the texts, and whose id is written for object tokens.
+        space: white space before an answer in the texts that is the answer's own: a prompt for it ends before.
     """
 
-    def __init__(self, tokenizer: Any, placeholder: str) -> None:
+    def __init__(self, tokenizer: Any, placeholder: str, space: str = "") -> None:
         self._tokenizer = tokenizer
         self._placeholder = placeholder
+        self._space = space
         self._placeholder_id: int = tokenizer.convert_tokens_to_ids(placeholder)
         self._special_ids = frozenset(tokenizer.all_special_ids)
 
@@ -56,8 +58,11 @@ class Expansion:
         shape = inputs["input_ids"].shape
         per_token = [name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape == shape]
         ids_of = self._tokenized(slots)
+        space_ids = self._tokenizer(self._space, add_special_tokens=False)["input_ids"] if self._space else []
         rows = [
-            self._expand_row(row, inputs, per_token, slots=slots[row], counts=iter(counts[row]), ids_of=ids_of)
+            self._expand_row(
+                row, inputs, per_token, slots=slots[row], counts=iter(counts[row]), ids_of=ids_of, space_ids=space_ids
+            )
             for row in range(len(slots))
         ]
         padding = {"input_ids": self._pad_id, "labels": IGNORE_INDEX}
@@ -73,6 +78,7 @@ class Expansion:
         slots: Sequence[Slot],
         counts: Iterator[int],
         ids_of: Mapping[str, list[int]],
+        space_ids: Sequence[int],
     ) -> dict[str, list[int]]:
         real = inputs["attention_mask"][row].bool()
         tokens = {name: inputs[name][row][real].tolist() for name in per_token}
@@ -83,9 +89,11 @@ class Expansion:
         out: dict[str, list[int]] = {name: [] for name in [*per_token, "labels"]}
         start = 0
         for position, slot in zip(at, slots, strict=True):
-            self._copy(tokens, slice(start, position), out, supervised=False)
-            ids = self._slot_ids(slot, counts, ids_of)
             answers = slot.answer is not None
+            own_space = answers and input_ids[position - len(space_ids) : position] == space_ids
+            spaces = len(space_ids) if own_space else 0
+            self._copy(tokens, slice(start, position - spaces), out, supervised=False)
+            ids = self._slot_ids(slot, counts, ids_of, space=self._space if spaces else "")
             for name in per_token:
                 out[name] += ids if name == "input_ids" else [tokens[name][position]] * len(ids)
             out["labels"] += [IGNORE_INDEX if not answers or each == self._placeholder_id else each for each in ids]
@@ -104,11 +112,11 @@ class Expansion:
         ids = tokens["input_ids"][part]
         out["labels"] += ids if supervised else [IGNORE_INDEX] * len(ids)
 
-    def _slot_ids(self, slot: Slot, counts: Iterator[int], ids_of: Mapping[str, list[int]]) -> list[int]:
+    def _slot_ids(self, slot: Slot, counts: Iterator[int], ids_of: Mapping[str, list[int]], *, space: str) -> list[int]:
         if slot.answer is None:
             return [self._placeholder_id] * next(counts)
         first, *others = slot.answer.split(self._placeholder)
-        ids = list(ids_of[first])
+        ids = list(ids_of[space + first])
         for text in others:
             ids += [self._placeholder_id] * next(counts) + ids_of[text]
         return ids
@@ -116,6 +124,7 @@ class Expansion:
     def _tokenized(self, slots: Sequence[Sequence[Slot]]) -> dict[str, list[int]]:
         """The ids of every text in an answer, all from one call."""
         answers = [slot.answer for row in slots for slot in row if slot.answer is not None]
+        answers += [self._space + answer for answer in answers] if self._space else []
         texts = list(dict.fromkeys(text for answer in answers for text in answer.split(self._placeholder)))
         if not texts:
             return {}

@@ -14,6 +14,7 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
+from ..contracts.messages import PLACEHOLDER
 from ..errors import PromptError, refusing
 
 _STEPS, _STEPS_A_PART = 50_000, 5_000
@@ -49,6 +50,23 @@ def render(native: Any, messages: Sequence[Mapping[str, Any]], *, add_generation
             messages, add_generation_prompt=add_generation_prompt, tokenize=False, **chosen
         )
         return text
+
+
+def space_before_answers(native: Any) -> str:
+    """The white space that a native processor's chat template writes before an answer, and does not end a prompt with.
+
+    Where a prompt ends with `Assistant:` and an answer reads `Assistant: yes`, it is the answer that begins with a
+    space. Empty where a prompt ends as an answer begins, or where the template cannot tell.
+    """
+    asked = {"role": "user", "content": [{"type": "text", "text": "?"}]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": PLACEHOLDER}]}
+    try:
+        prompt = render(native, [asked], add_generation_prompt=True)
+        answered = render(native, [asked, answer], add_generation_prompt=False)
+    except PromptError:
+        return ""
+    before = answered.removeprefix(prompt).partition(PLACEHOLDER)[0]
+    return before if before.isspace() and answered.startswith(prompt) else ""
 
 
 def _sources(native: Any) -> list[str]:

@@ -5,12 +5,15 @@ Made once for both, so that neither learns an id from a batch. It knows native p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..contracts.messages import PLACEHOLDER
 from ..errors import PromptError, shown
+
+_RESERVED = re.compile(r"<\|?(reserved|unused)[\w ]*\|?>")
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,14 @@ def teach_tokens(native: Any, *, rows: int, mask_token: str | None = None, regio
 
     Raises:
         PromptError: the tokenizer does not have `region_token` as a token of its own, or there is no room for the
-            token that stands for a mask.
+            token that stands for a mask, and none is reserved.
     """
     tokenizer = native.tokenizer
     if region_token is None:
         tokenizer.add_special_tokens({"extra_special_tokens": [PLACEHOLDER]}, replace_extra_special_tokens=False)
     else:
         _require_region_token(native, region_token)
-    mask = add_tokens(tokenizer, [mask_token], rows=rows)[0] if mask_token is not None else None
+    mask = None if mask_token is None else _mask_id(tokenizer, mask_token, rows=rows)
     return TokenIds(tokenizer.convert_tokens_to_ids(region_token or PLACEHOLDER), mask, native_token_ids(native))
 
 
@@ -75,12 +78,30 @@ def add_tokens(tokenizer: Any, tokens: Sequence[str], *, rows: int) -> list[int]
     known = tokenizer.get_vocab()
     new = [each for each in dict.fromkeys(tokens) if each not in known]
     if new and len(tokenizer) + len(new) > rows:
+        reserved = reserved_tokens(tokenizer)
+        hint = f", or the tokens that it has in reserve, such as {shown(reserved[0])}" if reserved else ""
         raise PromptError(
             f"The backbone's embedding table has {rows} rows, {len(tokenizer)} of them in use: there is no "
-            f"room for {len(new)} new tokens, and tables are never resized. Use words the tokenizer knows."
+            f"room for {len(new)} new tokens, and tables are never resized. Use words the tokenizer knows{hint}."
         )
     tokenizer.add_tokens(new)
     return [tokenizer.convert_tokens_to_ids(each) for each in tokens]
+
+
+def reserved_tokens(tokenizer: Any) -> list[str]:
+    """Tokens that a tokenizer's makers added for later use, such as `<|reserved_special_token_0|>`, in the order of
+    their ids. The embedding table has a row for each."""
+    added = sorted(tokenizer.get_added_vocab().items(), key=lambda entry: entry[1])
+    return [token for token, _ in added if _RESERVED.fullmatch(token)]
+
+
+def _mask_id(tokenizer: Any, token: str, *, rows: int) -> int:
+    """The id of the token that stands for a mask: its own; in a full table that of the first reserved token."""
+    is_full = token not in tokenizer.get_vocab() and len(tokenizer) >= rows
+    reserved = reserved_tokens(tokenizer) if is_full else []
+    return int(
+        tokenizer.convert_tokens_to_ids(reserved[0]) if reserved else add_tokens(tokenizer, [token], rows=rows)[0]
+    )
 
 
 def media_tokens(native: Any) -> tuple[str, ...]:
