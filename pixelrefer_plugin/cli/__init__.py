@@ -21,7 +21,7 @@ from .checking import validate
 from .data import convert, preview
 from .evaluating import benchmarks, evaluate, score
 from .importing import import_official
-from .listing import Listed, table_of
+from .listing import Listed, table_of, training_free_of
 from .options import (
     GivenRegion,
     Moment,
@@ -68,6 +68,8 @@ def plugins(as_json: bool, check: bool) -> None:
     """List the installed adapters, backbones, region sources, data formats and benchmarks. Without --check none is
     imported.
 
+    Below the table stand the adapters that need no training: with them a model answers about regions as it is.
+
     With --check whatever else a plugin registers follows it, under its own name. Each is tried: its options, and the
     small model or file that it makes for tests.
 
@@ -82,7 +84,10 @@ def plugins(as_json: bool, check: bool) -> None:
         quiet_libraries()
         for each in found:
             each.try_it()
-    click.echo(json.dumps([each.as_json() for each in found], indent=2) if as_json else table_of(found))
+    if as_json:
+        click.echo(json.dumps([each.as_json() for each in found], indent=2))
+    else:
+        click.echo(f"{table_of(found)}\n\n{training_free_of(found)}")
     if check and any(each.fails for each in found):
         raise SystemExit(1)
 

@@ -229,10 +229,10 @@ def _fixed_file(path: Path | None) -> Iterator[IO[bytes] | None]:
 
 
 def _load_processor(model: str, adapter: str | None, adapter_options: Mapping[str, Any]) -> RegionProcessor:
-    from .asking import require_adapter, require_model
+    from .asking import require_model, require_named_adapter
 
     require_model(model)
-    require_adapter(model, adapter)
+    require_named_adapter(model, adapter)
     quiet_libraries()
     from ..processor import RegionProcessor
 

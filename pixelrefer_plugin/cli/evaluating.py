@@ -241,9 +241,15 @@ class _Asking:
     def _fingerprint(self) -> dict[str, Any]:
         """Which model it is: of a folder here a digest of its files."""
         from ..evaluation.predicting.fingerprints import digest_of_path
+        from .asking import choose_adapter
 
         is_here = Path(self.source).is_dir()
-        return {"model": digest_of_path(self.source) if is_here else self.source, **self.loading}
+        chosen = choose_adapter(self.source, self.loading["adapter"])
+        return {
+            "model": digest_of_path(self.source) if is_here else self.source,
+            **self.loading,
+            "adapter": chosen.name,
+        }
 
 
 def _label(source: str) -> str:

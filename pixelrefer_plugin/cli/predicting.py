@@ -97,7 +97,7 @@ def _predict(
     from ..evaluation.predicting.answering import answer_questions
     from ..evaluation.predicting.fingerprints import digest_of_path
     from ..evaluation.predicting.progress import Silent, on_stderr
-    from .asking import require_adapter, require_mask_head, require_model
+    from .asking import choose_adapter, require_adapter, require_mask_head, require_model
 
     require_model(model)
     (require_mask_head if segment else require_adapter)(model, loading["adapter"])
@@ -113,6 +113,7 @@ def _predict(
     quiet_libraries()
     join_the_others(loading["device"])
     questions = _read(datasets, asking, on_bad_sample, limit)
+    chosen = choose_adapter(model, loading["adapter"])
     fingerprint = {
         "model": _told(model),
         "files": [f"{path.name} {digest_of_path(path)}" for path in found],
@@ -121,6 +122,7 @@ def _predict(
         "format": f"{format_name} {dict(options)}",
         "limit": limit,
         **{name: value for name, value in loading.items() if name != "device"},
+        "adapter": chosen.name,
     }
     return answer_questions(
         lambda: _engine(model, **loading),

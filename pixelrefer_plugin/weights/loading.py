@@ -16,6 +16,7 @@ from ..plugins import adapter_layouts, backbone_for
 from . import model_folder
 from .foreign import find_foreign, require_bounded
 from .hub import where_options, without_where
+from .unreadable import missing_of_processor, require_weights
 
 
 def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str | None = None, **options: Any) -> Any:
@@ -41,6 +42,7 @@ def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str 
         model_folder.require_no_others(foreign.others, source=name_or_path, layout=layout)
         return foreign.load(**without_where(options))
     spec = backbone_for(_native_config(name_or_path, options).model_type, backbone_plugin)
+    require_weights(name_or_path)
     cannot = f"The backbone in '{name_or_path}' cannot be loaded"
     with refusing(CheckpointError, cannot):
         try:
@@ -168,7 +170,8 @@ def load_native_processor(name_or_path: str | os.PathLike[str], **options: Any) 
         return foreign.processor, foreign.config
     require_loadable(options)
     options = {**options, "trust_remote_code": False}
-    with refusing(CheckpointError, f"No processor can be loaded from '{name_or_path}'", _NEVER_RUN):
+    note = missing_of_processor(name_or_path) or _NEVER_RUN
+    with refusing(CheckpointError, f"No processor can be loaded from '{name_or_path}'", note):
         native = AutoProcessor.from_pretrained(name_or_path, **options)
         config = _read_config(name_or_path, options)
         _require_processor_of(config, native)
