@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 GROUP = hookspecs.PROJECT
 
 _MOST_CHARACTERS = 500  # of what is wrong with a plugin
-_MOST_NEAREST, _NEAR = 3, 0.5  # model types that a message names, and how alike they must be
+_MOST_NEAREST, _NEAR = 3, 0.45  # model types that a message names, and how alike they must be
 
 
 @dataclass(frozen=True)
@@ -225,15 +225,20 @@ class PluginHost:
 
     def _unserved(self, model_type: str, backbones: Sequence[BackboneSpec]) -> PluginError:
         """Says which of the installed backbones are nearest, and how one is added."""
-        served = {each: spec.name for spec in backbones for each in (*spec.model_types, *spec.layouts)}
-        near = get_close_matches(text_of(model_type).lower(), served, n=_MOST_NEAREST, cutoff=_NEAR)
-        told = " and ".join(f"'{each}' (backbone '{served[each]}')" for each in near)
         types = sorted({each for spec in backbones for each in spec.model_types})
         return PluginError(
             f"No installed backbone plugin serves model type {shown(model_type)}. Served: {_listed(types)}."
-            f"{f' Nearest by name: {told}.' if near else ''}{_unknown_to_transformers(model_type)} To add one, write a "
+            f"{self.nearest_served(model_type)}{_unknown_to_transformers(model_type)} To add one, write a "
             f"backbone plugin: docs/plugins.md#a-backbone.{self.failure_notes()}"
         )
+
+    def nearest_served(self, model_type: Any) -> str:
+        """A sentence that names the served model types which are nearest to another one; empty where none is near."""
+        self._load_each(plugin for plugin in self._plugins if plugin.may_have("backbone"))
+        served = {each: spec.name for _, spec in self._registered("backbone") for each in spec.model_types}
+        near = get_close_matches(text_of(model_type).lower(), served, n=_MOST_NEAREST, cutoff=_NEAR)
+        told = " and ".join(f"'{each}' (backbone '{served[each]}')" for each in near)
+        return f" The nearest that is served, by name: {told}." if near else ""
 
     def adapter_layouts(self) -> dict[str, AdapterLayout]:
         """Every layout of official checkpoints that installed adapters read, by the checkpoints' `model_type`."""
@@ -581,6 +586,11 @@ def distribution_of(kind: Kind, name: str) -> tuple[str, str] | None:
 def training_free() -> list[str]:
     """The names of the installed adapters that need no training; a broken plugin is logged and left out."""
     return host().training_free()
+
+
+def nearest_served(model_type: Any) -> str:
+    """A sentence that names the served model types which are nearest to another one; empty where none is near."""
+    return host().nearest_served(model_type)
 
 
 def published_models() -> list[str]:

@@ -196,7 +196,8 @@ def describe(
     )
     answers, tokens = _ask(loaded, request, subject, stream=not as_json)
     if as_json:
-        result = _as_json(request, subject, answers, tokens) | {"seconds": round(time.perf_counter() - started, 3)}
+        result = _as_json(request, subject, answers, tokens)
+        result |= {"adapter": loaded.model.adapter_spec.name, "seconds": round(time.perf_counter() - started, 3)}
         click.echo(json_of(result))
 
 

@@ -63,7 +63,7 @@ def choose_adapter(source: str, adapter: str | None) -> ChosenAdapter:
         PluginError: no plugin serves the backbone, or no installed adapter does without training.
         Failure: there is no such model.
     """
-    with _loading(source):
+    with loading(source):
         return _chosen_adapter(source, adapter)
 
 
@@ -215,12 +215,12 @@ def _load(
     if backbone and find_model_folder(source, {}) is None:
         raise click.UsageError(f"--backbone is for model folders, but '{source}' is a plain backbone itself.")
     of_weights: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-    with _loading(source):
+    with loading(source):
         return load(source, adapter=adapter, adapter_config=adapter_options or None, backbone=backbone, **of_weights)
 
 
 @contextmanager
-def _loading(source: str) -> Iterator[None]:
+def loading(source: str) -> Iterator[None]:
     """Says of what cannot be loaded what it is called, and whether it is here."""
     try:
         yield

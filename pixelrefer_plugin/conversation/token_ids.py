@@ -105,11 +105,12 @@ def require_media_tokens(native: Any, config: Any) -> None:
         if not token or (kind == "video" and id is None):  # one that is written as other tokens before it is read
             continue
         if problem := _problem_of_token(native.tokenizer, str(token), id):
-            name = getattr(native.tokenizer, "name_or_path", "")
+            path = getattr(native.tokenizer, "name_or_path", "")
+            name = type(native.tokenizer).__name__ + (f" of {shown(path)}" if path else "")
             raise PromptError(
-                f"{type(native).__name__} writes {shown(token)} where {'an' if kind == 'image' else 'a'} {kind} stands, "
-                f"but its tokenizer, a {type(native.tokenizer).__name__}{f' of {shown(name)}' if name else ''}, "
-                f"{problem}. Was the tokenizer replaced? Take the one of the checkpoint that the model is from."
+                f"{type(native).__name__} writes {shown(token)} where {'an' if kind == 'image' else 'a'} {kind} "
+                f"stands, but its tokenizer, {name}, {problem}. Was the tokenizer replaced? Take the one of "
+                "the checkpoint that the model is from."
             )
 
 

@@ -1,4 +1,4 @@
-"""Why a folder or a repository is no checkpoint that can be loaded, and what to take instead. It knows names of files."""
+"""Why a folder or a repository is no checkpoint that can be loaded, and what to take instead. It knows file names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointError, shown
 from ..json_text import read_json
-from ..plugins import published_models
+from ..plugins import nearest_served, published_models
 
 _NATIVE_SUFFIX = "-hf"
 """What ends the names of many checkpoints that were converted to the layout of transformers' own class."""
@@ -118,9 +118,9 @@ def own_code_refusal(name: str, data: Mapping[str, Any]) -> CheckpointError | No
     files = list(dict.fromkeys(_files_of(told)))
     kind = f"no class of its type {shown(data['model_type'])}" if data.get("model_type") else "no class for it"
     return CheckpointError(
-        f"No model can be loaded from '{name}': it needs code of its own{f' ({_named(files)})' if files else ''}, which "
-        f"auto_map in its config.json names; transformers {metadata.version('transformers')} has {kind}. {_CODE} "
-        f"{_instead_of(name)}"
+        f"No model can be loaded from '{name}': it needs code of its own{f' ({_named(files)})' if files else ''}, "
+        f"which auto_map in its config.json names; transformers {metadata.version('transformers')} has {kind}. {_CODE} "
+        f"{_instead_of(name)}{nearest_served(data.get('model_type'))}"
     )
 
 
@@ -141,7 +141,7 @@ def _instead_of(name: str) -> str:
     native = f"{name.rstrip('/')}{_NATIVE_SUFFIX}"
     return (
         "Take the same model in the layout of transformers' own class, whose name often ends in "
-        f"'{_NATIVE_SUFFIX}', as '{native}' would; `pixelrefer plugins` lists the backbones that are served."
+        f"'{_NATIVE_SUFFIX}', as '{native}' would."
     )
 
 
