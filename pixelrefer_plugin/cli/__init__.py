@@ -153,10 +153,12 @@ def describe(
     --prompt, or where its one <region> stands for several, each region is asked about in a conversation of its own, in
     a video on the frames sampled for all.
 
+    A plain backbone is asked with the adapter without training that suits it, which is told; --adapter names another.
+
     \b
     Example:
       pixelrefer describe street.jpg --model runs/quickstart/model --box 40,30,120,180
-      pixelrefer describe street.jpg --model OWNER/BACKBONE --adapter NAME \\
+      pixelrefer describe street.jpg --model OWNER/BACKBONE \\
           --points 80,100 --mask car.png --prompt "Is <region> left of <region>?"
       pixelrefer describe street.mp4 --model runs/street/model --track \\
           --box 40,30,120,180 --at 3.5s --points 80,100 --at 12 \\

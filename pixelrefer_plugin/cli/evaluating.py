@@ -132,7 +132,8 @@ def evaluate(
     """Ask a model the questions of benchmarks, score its answers, and report.
 
     A BENCHMARK is a name that `pixelrefer benchmarks` lists, NAME=DIR where its files are elsewhere, or a data file of
-    your own. OUT gets the answers as they are made, report.json and report.html. The same command goes on where an
+    your own. A plain backbone is asked with the adapter without training that suits it; --adapter names another. OUT
+    gets the answers as they are made, report.json and report.html. The same command goes on where an
     earlier one was stopped; `accelerate launch -m pixelrefer_plugin evaluate ...` shares the questions. See
     docs/benchmarks.md.
 

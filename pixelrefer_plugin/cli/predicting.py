@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @device_option
 def predict(model: str, files: tuple[Path, ...], out: Path, as_json: bool, **how: Any) -> None:
-    """Answer all questions of data files with MODEL: a model folder, or a plain backbone's id or path.
+    """Answer all questions of data files with MODEL: a model folder, or a plain backbone's id or path. The latter is
+    asked with the adapter without training that suits it, which is told; --adapter names another.
 
     A FILE is of any data format, or a folder of such. Samples may end without an answer. Each answer is kept as soon as
     it is made: after an interruption, the same command goes on from there. docs/predict.md has the format of --out.

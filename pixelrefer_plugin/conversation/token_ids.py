@@ -100,11 +100,12 @@ def require_media_tokens(native: Any, config: Any) -> None:
         PromptError: such a token is none of the tokenizer's vocabulary, is split into several, or has another id than
             the config says.
     """
+    known = native.tokenizer.get_vocab()
     for kind in ("image", "video"):
         token, id = getattr(native, f"{kind}_token", None), _configured_id(config, kind)
         if not token or (kind == "video" and id is None):  # one that is written as other tokens before it is read
             continue
-        if problem := _problem_of_token(native.tokenizer, str(token), id):
+        if problem := _problem_of_token(native.tokenizer, known, str(token), id):
             path = getattr(native.tokenizer, "name_or_path", "")
             name = type(native.tokenizer).__name__ + (f" of {shown(path)}" if path else "")
             raise PromptError(
@@ -120,9 +121,8 @@ def _configured_id(config: Any, kind: str) -> int | None:
     return next((each for each in found if isinstance(each, int)), None)
 
 
-def _problem_of_token(tokenizer: Any, token: str, expected: int | None) -> str:
+def _problem_of_token(tokenizer: Any, known: Mapping[str, int], token: str, expected: int | None) -> str:
     """What is wrong with a token, for a message that begins with the tokenizer; empty where nothing is."""
-    known = tokenizer.get_vocab()
     if token not in known:
         return f"has no such token among its {len(known):,}"
     ids = tokenizer(token * 2, add_special_tokens=False)["input_ids"]

@@ -19,7 +19,7 @@ from ..errors import CheckpointError, PluginError, refusing, shown
 from ..plugins import backbone_for
 from . import hub, model_folder
 from .tensors import open_weights, read_json
-from .unreadable import own_code_refusal, require_config
+from .unreadable import own_code_refusal
 
 if TYPE_CHECKING:
     import torch
@@ -205,7 +205,6 @@ def find_foreign(
 
     name = os.fspath(name_or_path)
     model_folder.require_plain_files(name)
-    require_config(name)
     with refusing(CheckpointError, f"No model can be loaded from '{name}'"):  # whichever JSON it holds
         data, _ = PreTrainedConfig.get_config_dict(name, **where)
     if not isinstance(data, dict):

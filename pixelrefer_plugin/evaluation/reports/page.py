@@ -284,8 +284,9 @@ def _prompts(report: BenchmarkReport) -> str:
 
 
 def _gallery(report: BenchmarkReport, count: int) -> str:
-    """The best and the worst answers of the last column, with what the others say to the same questions."""
-    of = report.columns[-1]
+    """The best and the worst answers of the last column, of ways that are compared those of the best one, with what the
+    others say to the same questions."""
+    of = report.columns[0 if report.is_ranked else -1]
     if not count or not of.result.main.figure.counted:
         return ""
     best, worst = best_and_worst(of.result, count)
