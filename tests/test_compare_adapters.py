@@ -1,6 +1,8 @@
 """Ways of pointing at regions, compared on one backbone: `pixelrefer evaluate --adapters`, and the same from Python."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -154,6 +156,19 @@ def test_answers_alone_are_scored_later(run, tmp_path):
     said = run("qwen2_5_vl", "coordinates,maskpool=street", "--answers-only")
     assert str(tmp_path / "out" / "maskpool" / "data" / "answers.jsonl") in said.stdout
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+@pytest.mark.slow
+def test_processes_share_the_questions_of_every_way(site, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    asked = ["evaluate", "videollama3", "data.jsonl", "--adapters", "coordinates,maskpool=other", "--device", "cpu"]
+    how = ["--out", str(tmp_path / "out"), "--max-new-tokens", str(TOKENS), "--batch-size", "1"]
+    command = [*launch, "-m", "pixelrefer_plugin", *asked, *how]
+    result = subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    report = report_in(tmp_path / "out")
+    assert [(each["label"], each["count"]) for each in report["answers"]] == [("maskpool", 4)]
+    assert list(report["not_asked"]) == ["coordinates"]
 
 
 @pytest.mark.parametrize(
