@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .evaluation.metrics.masks import pixel_qa_score as pixel_qa_score
     from .evaluation.metrics.masks import region_similarity as region_similarity
     from .evaluation.predicting.predict import predict as predict
+    from .evaluation.scoring.comparing import compare_adapters as compare_adapters
     from .evaluation.scoring.evaluate import evaluate as evaluate
     from .evaluation.scoring.evaluate import score_answers as score_answers
     from .masks.objects import GeneratedMasks as GeneratedMasks

@@ -10,9 +10,10 @@ import logging
 import operator
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 GROUP = hookspecs.PROJECT
 
 _MOST_CHARACTERS = 500  # of what is wrong with a plugin
+_MOST_NEAREST, _NEAR = 3, 0.45  # model types that a message names, and how alike they must be
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class PluginInfo:
         status: `ready` (nothing seen that would keep it from loading), `loaded`, or `broken: <why>`.
         api: the `PLUGIN_API` that its module says; None where that is not known without importing it.
         specs: kind and name of all that it registers, once it is loaded; empty before.
+        training_free: names of its adapters that need no training; before it is loaded, as far as its source tells.
     """
 
     name: str
@@ -64,6 +67,7 @@ class PluginInfo:
     status: str
     api: int | None = None
     specs: tuple[tuple[Kind, str], ...] = ()
+    training_free: tuple[str, ...] = ()
 
     @property
     def is_broken(self) -> bool:
@@ -186,6 +190,10 @@ class PluginHost:
         self._load_each(plugin for plugin in self._plugins if plugin.may_have(kind))
         return sorted({spec.name for _, spec in self._registered(kind)})
 
+    def training_free(self) -> list[str]:
+        """The names of the adapters that need no training; a broken plugin is logged and left out."""
+        return sorted({spec.name for _, spec in self._adapters() if spec.is_training_free})
+
     def distribution_of(self, kind: Kind, name: str) -> tuple[str, str] | None:
         """Name and version of the distribution that provides it; None where its entry point belongs to none.
 
@@ -212,12 +220,25 @@ class PluginHost:
                 f"Say which: attach(..., backbone_plugin={names}); or uninstall one."
             )
         if not serving:
-            served = sorted({each for _, spec in backbones for each in spec.model_types})
-            raise PluginError(
-                f"No installed backbone plugin serves model type {shown(model_type)}. Served: {_listed(served)}. "
-                f"To add one, write a backbone plugin: docs/plugins.md.{self.failure_notes()}"
-            )
+            raise self._unserved(model_type, [spec for _, spec in backbones])
         return cast("BackboneSpec", serving[0][1])
+
+    def _unserved(self, model_type: str, backbones: Sequence[BackboneSpec]) -> PluginError:
+        """Says which of the installed backbones are nearest, and how one is added."""
+        types = sorted({each for spec in backbones for each in spec.model_types})
+        return PluginError(
+            f"No installed backbone plugin serves model type {shown(model_type)}. Served: {_listed(types)}."
+            f"{self.nearest_served(model_type)}{_unknown_to_transformers(model_type)} To add one, write a "
+            f"backbone plugin: docs/plugins.md#a-backbone.{self.failure_notes()}"
+        )
+
+    def nearest_served(self, model_type: Any) -> str:
+        """A sentence that names the served model types which are nearest to another one; empty where none is near."""
+        self._load_each(plugin for plugin in self._plugins if plugin.may_have("backbone"))
+        served = {each: spec.name for _, spec in self._registered("backbone") for each in spec.model_types}
+        near = get_close_matches(text_of(model_type).lower(), served, n=_MOST_NEAREST, cutoff=_NEAR)
+        told = " and ".join(f"'{each}' (backbone '{served[each]}')" for each in near)
+        return f" The nearest that is served, by name: {told}." if near else ""
 
     def adapter_layouts(self) -> dict[str, AdapterLayout]:
         """Every layout of official checkpoints that installed adapters read, by the checkpoints' `model_type`."""
@@ -327,6 +348,9 @@ class PluginHost:
             status=f"broken: {problem}" if problem else status,
             api=told if type(told) is int else None,
             specs=tuple((kind, spec.name) for kind, specs in (plugin.specs or {}).items() for spec in specs),
+            training_free=plugin.source.training_free
+            if plugin.specs is None
+            else tuple(spec.name for spec in plugin.specs["adapter"] if spec.is_training_free),
         )
 
     def failure_notes(self) -> str:
@@ -429,6 +453,18 @@ class _Registrar:
 
 def _sentence(plugin: _Plugin, what: str) -> str:
     return f"Plugin {plugin.origin} {what}{'' if what.endswith('?') else '.'}"
+
+
+def _unknown_to_transformers(model_type: str) -> str:
+    """What to say where transformers itself has no class for a model type; empty where it has one."""
+    from transformers import CONFIG_MAPPING  # with a model in hand it is imported already
+
+    if text_of(model_type) in CONFIG_MAPPING:
+        return ""
+    return (
+        f" transformers {metadata.version('transformers')} does not know this type either: the plugin would need a "
+        "class of its own, or a release of transformers that has one."
+    )
 
 
 def _both(plugins: Iterable[_Plugin]) -> str:
@@ -547,6 +583,21 @@ def distribution_of(kind: Kind, name: str) -> tuple[str, str] | None:
     return host().distribution_of(kind, name)
 
 
+def training_free() -> list[str]:
+    """The names of the installed adapters that need no training; a broken plugin is logged and left out."""
+    return host().training_free()
+
+
+def nearest_served(model_type: Any) -> str:
+    """A sentence that names the served model types which are nearest to another one; empty where none is near."""
+    return host().nearest_served(model_type)
+
+
+def published_models() -> list[str]:
+    """The ids of all published models that installed backbones name; a broken plugin is logged and left out."""
+    return [model.id for name in installed("backbone") for model in get_backbone(name).models]
+
+
 @contextmanager
 def in_plugin(kind: Kind, name: str, step: str) -> Iterator[None]:
     """Says of an exception which plugin's code it comes out of, and what that was asked to do.
@@ -661,8 +712,16 @@ def require_adapter_name(name: str | None, *, write: str = "adapter=") -> str:
         return name
     raise PluginError(
         f"A plain backbone needs an adapter, and none is named. Write {write}NAME with one of the installed adapters: "
-        f"{_listed(installed('adapter'))}."
+        f"{_adapters_told()}."
     )
+
+
+def _adapters_told() -> str:
+    """The installed adapters, those that need no training first."""
+    free = training_free()
+    learned = [name for name in installed("adapter") if name not in free]
+    kinds = [(free, "need no training"), (learned, "have to be trained")]
+    return "; ".join(f"{', '.join(names)} ({what})" for names, what in kinds if names) or "none"
 
 
 def adapter_layouts() -> dict[str, AdapterLayout]:

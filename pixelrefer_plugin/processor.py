@@ -33,7 +33,7 @@ from .conversation.pointing import pointing_problem
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PointingStyle, PromptStyle, ReadSample
 from .conversation.templates import render, space_before_answers
-from .conversation.token_ids import TokenIds, add_tokens, media_tokens, teach_tokens
+from .conversation.token_ids import TokenIds, add_tokens, media_tokens, require_media_tokens, teach_tokens
 from .errors import CheckpointError, PluginError, PromptError, refusing, shown, text_of
 from .masks.mask_batch import MaskBatch, make_mask_batch
 from .media.video import FrameSampling, Video
@@ -71,7 +71,7 @@ class RegionProcessor:
 
     Raises:
         PromptError: the tokenizer does not have `region_token` as a token of its own, or there is no room for the
-            token that stands for a mask.
+            token that stands for a mask; or it does not know the native processor's tokens for pictures and videos.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class RegionProcessor:
                 f"gives it, got a {type(native).__name__}."
             )
         _require_sound(native)
+        require_media_tokens(native, config)
         self.native = copy.deepcopy(native)
         self.tokenizer = self.native.tokenizer
         self.region_token = region_token

@@ -172,7 +172,8 @@ def test_the_generated_docs_are_up_to_date():
 
 
 def test_plugins_table(run):
-    header, *rows = run("plugins").output.splitlines()
+    header, *rows, blank, free = run("plugins").output.splitlines()
+    assert (blank, free.startswith("Adapters that need no training: coordinates")) == ("", True)
     assert header.split() == ["name", "kind", "distribution", "version", "status"]
     assert "saot" in [row.split()[0] for row in rows]
     kinds = slice(header.index("kind"), header.index("distribution"))
@@ -198,6 +199,7 @@ def test_plugins_json(run):
         "version": "0.1.0",
         "api": 1,
         "specs": specs,
+        "training_free": [],
     }
     assert specs in ([], [["adapter", "saot"]])
 
@@ -206,7 +208,8 @@ def test_plugins_check(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     result = run("plugins", "--check")
     assert result.exit_code == 0
-    header, *rows = result.output.splitlines()
+    header, *rows, _, free = result.output.splitlines()
+    assert "coordinates" in free
     measures = [row for row in rows if row[header.index("kind") :].startswith("benchmark")]
     status = {row.split()[0]: row[header.index("status") :] for row in measures}
     assert status.pop("lvis") == "loaded with paco"
@@ -411,10 +414,8 @@ def test_a_plain_backbone_without_its_processor(run, files, tmp_path):
     assert str(tmp_path) in error_line(result)
 
 
-@pytest.mark.parametrize("command", ["describe", "chat", "segment"])
-def test_a_plain_backbone_needs_an_adapter(run, files, tmp_path, command):
-    arguments = {"describe": ["--box", "1,1,9,9"], "chat": [], "segment": ["it", "--out", tmp_path / "out"]}[command]
-    result = run(command, files.astronaut__png, "--model", files.plain, *arguments)
+def test_masks_of_a_plain_backbone_need_an_adapter(run, files, tmp_path):
+    result = run("segment", files.astronaut__png, "it", "--out", tmp_path / "out", "--model", files.plain)
     assert "Write --adapter NAME with one of the installed adapters: " in error_line(result)
 
 

@@ -21,7 +21,7 @@ from .checking import validate
 from .data import convert
 from .evaluating import benchmarks, evaluate, score
 from .importing import import_official
-from .listing import Listed, table_of
+from .listing import Listed, table_of, training_free_of
 from .options import (
     GivenRegion,
     Moment,
@@ -69,6 +69,8 @@ def plugins(as_json: bool, check: bool) -> None:
     """List the installed adapters, backbones, region sources, data formats and benchmarks. Without --check none is
     imported.
 
+    Below the table stand the adapters that need no training: with them a model answers about regions as it is.
+
     With --check whatever else a plugin registers follows it, under its own name. Each is tried: its options, and the
     small model or file that it makes for tests.
 
@@ -83,7 +85,10 @@ def plugins(as_json: bool, check: bool) -> None:
         quiet_libraries()
         for each in found:
             each.try_it()
-    click.echo(json.dumps([each.as_json() for each in found], indent=2) if as_json else table_of(found))
+    if as_json:
+        click.echo(json.dumps([each.as_json() for each in found], indent=2))
+    else:
+        click.echo(f"{table_of(found)}\n\n{training_free_of(found)}")
     if check and any(each.fails for each in found):
         raise SystemExit(1)
 
@@ -149,10 +154,12 @@ def describe(
     --prompt, or where its one <region> stands for several, each region is asked about in a conversation of its own, in
     a video on the frames sampled for all.
 
+    A plain backbone is asked with the adapter without training that suits it, which is told; --adapter names another.
+
     \b
     Example:
       pixelrefer describe street.jpg --model runs/quickstart/model --box 40,30,120,180
-      pixelrefer describe street.jpg --model OWNER/BACKBONE --adapter NAME \\
+      pixelrefer describe street.jpg --model OWNER/BACKBONE \\
           --points 80,100 --mask car.png --prompt "Is <region> left of <region>?"
       pixelrefer describe street.mp4 --model runs/street/model --track \\
           --box 40,30,120,180 --at 3.5s --points 80,100 --at 12 \\
@@ -192,7 +199,8 @@ def describe(
     )
     answers, tokens = _ask(loaded, request, subject, stream=not as_json)
     if as_json:
-        result = _as_json(request, subject, answers, tokens) | {"seconds": round(time.perf_counter() - started, 3)}
+        result = _as_json(request, subject, answers, tokens)
+        result |= {"adapter": loaded.model.adapter_spec.name, "seconds": round(time.perf_counter() - started, 3)}
         click.echo(json_of(result))
 
 

@@ -3,7 +3,8 @@ cannot be, and asked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import CheckpointError
-from ..plugins import get_adapter, require_adapter_name
+from ..evaluation.predicting.processes import is_first_process
+from ..plugins import get_adapter, require_adapter_name, training_free
 from ..weights.hub import find_model_folder, is_path
 from ..weights.model_folder import BUILTIN_PREFIX, is_model_folder, read_manifest
 from .reporting import EMPTY, Failure, for_terminal, quiet_libraries
@@ -31,25 +33,85 @@ def require_model(source: str) -> None:
         raise CheckpointError(f"Expected a model folder at '{source}', found none.")
 
 
+@dataclass(frozen=True)
+class ChosenAdapter:
+    """The adapter that a model is asked with.
+
+    Attributes:
+        name: None where the model folder brings its own.
+        told: what the user is told of the choice; may be empty.
+    """
+
+    name: str | None
+    told: str = ""
+
+
 def require_adapter(source: str, adapter: str | None) -> None:
-    """Refuse a plain backbone here without `--adapter`; what the hub has is known when it is loaded."""
-    if Path(source).exists() or source.startswith(BUILTIN_PREFIX):
-        _require_adapter(source, adapter)
+    """Refuse a backbone here that no adapter can be taken for; what the hub has is known when it is loaded."""
+    if _is_here(source):
+        _chosen_adapter(source, adapter)
 
 
-def _require_adapter(source: str, adapter: str | None) -> None:
-    if adapter is None and find_model_folder(source, {}) is None:
-        from ..weights.opening import require_backbone  # with torch, which only a refusal costs
+def choose_adapter(source: str, adapter: str | None) -> ChosenAdapter:
+    """The adapter to ask a model with: of a plain backbone the one that is named, else one that needs no training.
 
-        require_backbone(source)
+    Args:
+        source: a model folder, or a plain backbone's id or path.
+        adapter: what the user names, if anything.
+
+    Raises:
+        PluginError: no plugin serves the backbone, or no installed adapter does without training.
+        Failure: there is no such model.
+    """
+    with loading(source):
+        return _chosen_adapter(source, adapter)
+
+
+def _chosen_adapter(source: str, adapter: str | None) -> ChosenAdapter:
+    if find_model_folder(source, {}) is not None:
+        return ChosenAdapter(adapter)
+    if adapter is None:
+        return _pointing_adapter(source)
+    if get_adapter(adapter).is_training_free:
+        return ChosenAdapter(adapter)
+    return ChosenAdapter(
+        adapter,
+        f"Warning: '{source}' is a plain backbone; its adapter '{adapter}' is untrained: what it says about regions "
+        "means nothing yet.",
+    )
+
+
+def _pointing_adapter(source: str) -> ChosenAdapter:
+    """The adapter that the plugin of a plain backbone names, or where that is not here another without training."""
+    from ..weights.opening import require_backbone  # with torch, which a plain backbone costs
+
+    spec = require_backbone(source)
+    known = training_free()
+    if spec.pointing in known:
+        why = "needs no training"
+        return ChosenAdapter(spec.pointing, f"Asking '{source}' with adapter '{spec.pointing}', which {why}. {_OTHERS}")
+    if not known:
         require_adapter_name(None, write="--adapter ")
+    told = (
+        f"Asking '{source}' with adapter '{known[0]}', which needs no training: '{spec.pointing}', which backbone "
+        f"'{spec.name}' is asked with, is not among the installed adapters. {_OTHERS}"
+    )
+    return ChosenAdapter(known[0], told)
+
+
+_OTHERS = "--adapter names another."
+
+
+def _is_here(source: str) -> bool:
+    return Path(source).exists() or source.startswith(BUILTIN_PREFIX)
 
 
 def require_mask_head(source: str, adapter: str | None) -> None:
     """Refuse a model folder or a backbone here that gives no masks; the hub's tell when they are loaded."""
-    require_adapter(source, adapter)
-    if not Path(source).exists():
+    if not _is_here(source):
         return
+    if find_model_folder(source, {}) is None:
+        require_named_adapter(source, adapter)
     name = read_manifest(source).adapter if is_model_folder(source) else adapter
     assert name is not None, "a plain backbone needs one"
     if get_adapter(name).masks is None:
@@ -57,6 +119,15 @@ def require_mask_head(source: str, adapter: str | None) -> None:
             f"'{source}' gives no masks: its adapter '{name}' has no mask head. Take a model that was trained with an "
             "adapter that has one."
         )
+
+
+def require_named_adapter(source: str, adapter: str | None) -> None:
+    """Refuse a plain backbone here without `--adapter`, where none can be chosen for the user."""
+    if _is_here(source) and find_model_folder(source, {}) is None:
+        from ..weights.opening import require_backbone
+
+        require_backbone(source)
+        require_adapter_name(adapter, write="--adapter ")
 
 
 @dataclass(frozen=True)
@@ -79,16 +150,13 @@ class LoadedModel:
         max_new_tokens: int,
         dtype: str | None = None,
     ) -> LoadedModel:
-        """Load the model, with a warning where its adapter has never been trained."""
+        """Load the model, and tell which adapter it is asked with where that is chosen, or has never been trained."""
         quiet_libraries()
-        place = _torch_device(device)
-        model, processor = _load(source, backbone, adapter, adapter_options, dtype)
-        if find_model_folder(source, {}) is None:
-            click.echo(
-                f"Warning: '{source}' is a plain backbone; its adapter '{adapter}' is untrained: "
-                "what it says about regions means nothing yet.",
-                err=True,
-            )
+        place = torch_device(device)
+        chosen = choose_adapter(source, adapter)
+        model, processor = _load(source, backbone, chosen.name, adapter_options, dtype)
+        if chosen.told and is_first_process():
+            click.echo(chosen.told, err=True)
         return cls(model.to(place), processor, max_new_tokens)
 
     def ask(
@@ -127,7 +195,7 @@ def printing(tokenizer: Any) -> TextStreamer:
 
 
 def _tokens_of(regions: Sequence[Region | VideoRegion], inputs: Mapping[str, Any]) -> list[int]:
-    """The object tokens of each region; equal ones may share theirs. None where regions are pointed at in words."""
+    """The object tokens of each region; equal ones may share theirs. None where the adapter makes none."""
     batch: RegionBatch | None = inputs.get("regions")
     if batch is None:
         return [0] * len(regions)
@@ -146,16 +214,27 @@ def _load(
 
     if backbone and find_model_folder(source, {}) is None:
         raise click.UsageError(f"--backbone is for model folders, but '{source}' is a plain backbone itself.")
-    try:
-        _require_adapter(source, adapter)
-        of_weights: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    of_weights: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    with loading(source):
         return load(source, adapter=adapter, adapter_config=adapter_options or None, backbone=backbone, **of_weights)
+
+
+@contextmanager
+def loading(source: str) -> Iterator[None]:
+    """Says of what cannot be loaded what it is called, and whether it is here."""
+    try:
+        yield
     except (OSError, CheckpointError) as error:  # what the hub's client raises for networks, and what we make of it
-        here = "" if Path(source).exists() else f" (There is no folder '{source}' here.)"
+        here = "" if _is_here(source) else f" (There is no folder '{source}' here.)"
         raise Failure(f"'{source}' cannot be loaded: {error}{here}") from error
 
 
-def _torch_device(device: str) -> str:
+def torch_device(device: str) -> str:
+    """What torch calls the device of `--device`.
+
+    Raises:
+        Failure: there is none.
+    """
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():

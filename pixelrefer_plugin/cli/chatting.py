@@ -75,7 +75,8 @@ def chat(
     """Talk about a picture, a video, or a folder of its frames: in a terminal, or by lines on stdin.
 
     A line is a question. /click, /box, /polygon, /scribble and /mask make objects, which questions call by number;
-    what the model gives masks of becomes an object too. /help lists the commands.
+    what the model gives masks of becomes an object too. /help lists the commands. A plain backbone is asked with the
+    adapter without training that suits it; --adapter names another.
 
     \b
     Example:

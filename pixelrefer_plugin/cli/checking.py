@@ -234,10 +234,10 @@ def load_processor(model: str, adapter: str | None, adapter_options: Mapping[str
     Raises:
         Failure: it cannot be loaded.
     """
-    from .asking import require_adapter, require_model
+    from .asking import require_model, require_named_adapter
 
     require_model(model)
-    require_adapter(model, adapter)
+    require_named_adapter(model, adapter)
     quiet_libraries()
     from ..processor import RegionProcessor
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..evaluation.asking.engine import ModelEngine
     from ..evaluation.reports.report import BenchmarkReport, Report
     from ..evaluation.scoring.opening import OpenBenchmark
+    from ..evaluation.scoring.ways import Way
     from .asking import LoadedModel
 
 _ARGUMENTS = f"{__name__}.arguments"
@@ -86,6 +87,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
     show_default=True,
     help="Stop at a question that cannot be asked, or note it and go on.",
 )
+@click.option(
+    "--adapters",
+    metavar="WAYS",
+    type=TEXT,
+    help="Compare ways of pointing at regions on a plain backbone, with commas between them: adapters that need no "
+    "training, NAME or NAME[OPTION=VALUE,...], and NAME=DIR of models that were trained on it.",
+)
 @click.option("--answers-only", is_flag=True, help="Make the answers; score them later with pixelrefer score.")
 @click.option("--base", is_flag=True, help="Ask the backbone without LoRA too, where a benchmark shows no regions.")
 @click.option("--overwrite", is_flag=True, help="Replace answers of another model or with other options.")
@@ -107,6 +115,7 @@ def evaluate(
     batch_size: int,
     max_new_tokens: int | None,
     on_bad_sample: Any,
+    adapters: str | None,
     answers_only: bool,
     base: bool,
     overwrite: bool,
@@ -123,30 +132,57 @@ def evaluate(
     """Ask a model the questions of benchmarks, score its answers, and report.
 
     A BENCHMARK is a name that `pixelrefer benchmarks` lists, NAME=DIR where its files are elsewhere, or a data file of
-    your own. OUT gets the answers as they are made, report.json and report.html. The same command goes on where an
+    your own. A plain backbone is asked with the adapter without training that suits it; --adapter names another. OUT
+    gets the answers as they are made, report.json and report.html. The same command goes on where an
     earlier one was stopped; `accelerate launch -m pixelrefer_plugin evaluate ...` shares the questions. See
     docs/benchmarks.md.
+
+    With --adapters MODEL is a plain backbone, which is loaded once and asked the same questions in each way: the table
+    has the best first, and says whether its lead is decided.
 
     \b
     Example:
       pixelrefer evaluate runs/street/model lvis paco --data benchmarks --out runs/street/scores
       pixelrefer evaluate runs/street/model held_out.jsonl --out runs/street/held_out
+      pixelrefer evaluate OWNER/BACKBONE held_out.jsonl --out runs/ways \\
+          --adapters coordinates,marks,saot=runs/street/model
     """
     from ..evaluation.scoring.measuring import missing_tools, require_needs
     from .asking import require_adapter, require_mask_head, require_model
 
     require_writable_folder(out)
     require_model(model)
-    require_adapter(model, adapter)
+    ways = None if adapters is None else _ways(adapters)
+    if ways is None:
+        require_adapter(model, adapter)
+    else:
+        given = {"--adapter": adapter, "--adapter-option": adapter_options, "--base": base, "--backbone": backbone}
+        _require_none_given(given)
     quiet_libraries()
     opened = _opened(benchmarks, data, settings, limit)
-    if any("masks" in each.spec.needs for each in opened):
+    if ways is None and any("masks" in each.spec.needs for each in opened):
         require_mask_head(model, adapter)
     out.mkdir(parents=True, exist_ok=True)
     scorer = None if answers_only else open_scorer(judge_cache=judge_cache or out / JUDGE_CACHE, **judge)
     require_needs(opened, scorer)
     for missing in missing_tools(opened) if scorer is not None and is_first_process() else []:
         click.echo(f"Warning: {missing}", err=True)
+    if ways is not None:
+        from ..evaluation.scoring.comparing import HowCompared
+        from .comparing import compare
+
+        how = HowCompared(
+            out=out,
+            limit=limit,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            on_bad_sample=on_bad_sample,
+            overwrite=overwrite,
+            progress=True,
+        )
+        if reports := compare(model, ways, opened, how, scorer, device=device, dtype=dtype):
+            _tell(reports, out, gallery=gallery, as_json=as_json)
+        return
     for_base = _for_base(model, opened) if base else []
     asking = _Asking(
         source=model,
@@ -179,6 +215,21 @@ def evaluate(
             sets.insert(0, ("base", "the backbone without LoRA", found))
         reports.append(scorer.report(each, sets, asked_of=each.asked_of, why_fewer=f"--limit {limit}"))
     _tell(reports, out, gallery=gallery, as_json=as_json)
+
+
+def _ways(written: str) -> list[Way]:
+    from ..evaluation.scoring.ways import read_ways
+
+    return read_ways(written)
+
+
+def _require_none_given(options: Mapping[str, Any]) -> None:
+    """Refuse what says how one model is loaded, where several ways are compared."""
+    if given := [name for name, value in options.items() if value]:
+        raise click.UsageError(
+            f"{given[0]} and --adapters exclude each other: each way says its own adapter and options, and all are "
+            "asked on MODEL."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,9 +292,15 @@ class _Asking:
     def _fingerprint(self) -> dict[str, Any]:
         """Which model it is: of a folder here a digest of its files."""
         from ..evaluation.predicting.fingerprints import digest_of_path
+        from .asking import choose_adapter
 
         is_here = Path(self.source).is_dir()
-        return {"model": digest_of_path(self.source) if is_here else self.source, **self.loading}
+        chosen = choose_adapter(self.source, self.loading["adapter"])
+        return {
+            "model": digest_of_path(self.source) if is_here else self.source,
+            **self.loading,
+            "adapter": chosen.name,
+        }
 
 
 def _label(source: str) -> str:

@@ -68,6 +68,13 @@ def table_of(found: Sequence[Listed]) -> str:
     return "\n".join(line for row in (_COLUMNS, *rows) for line in _lines(row, [each + gap for each in widths], width))
 
 
+def training_free_of(found: Sequence[Listed]) -> str:
+    """Which adapters need no training, for below the table."""
+    names = sorted({name for each in found if not each.plugin.is_broken for name in each.plugin.training_free})
+    told = plain(f"Adapters that need no training: {', '.join(names) or 'none'}")
+    return textwrap.fill(told, max(60, shutil.get_terminal_size().columns), subsequent_indent=_INDENT)
+
+
 def _cell(column: str, value: str) -> str:
     """What stands in a column, short enough to leave room for the others."""
     if column == "kind" and value.count("+") > 1:

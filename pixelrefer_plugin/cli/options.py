@@ -363,7 +363,10 @@ adapter_option = setting_option(
 
 
 adapter_name_option = click.option(
-    "--adapter", type=TEXT, help="Adapter, which a plain backbone needs; a model folder names its own."
+    "--adapter",
+    type=TEXT,
+    help="Adapter of a plain backbone; a model folder names its own. [default: one that needs no training, where a "
+    "command takes one]",
 )
 
 

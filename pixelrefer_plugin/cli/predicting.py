@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @device_option
 def predict(model: str, files: tuple[Path, ...], out: Path, as_json: bool, **how: Any) -> None:
-    """Answer all questions of data files with MODEL: a model folder, or a plain backbone's id or path.
+    """Answer all questions of data files with MODEL: a model folder, or a plain backbone's id or path. The latter is
+    asked with the adapter without training that suits it, which is told; --adapter names another.
 
     A FILE is of any data format, or a folder of such. Samples may end without an answer. Each answer is kept as soon as
     it is made: after an interruption, the same command goes on from there. docs/predict.md has the format of --out.
@@ -97,7 +98,7 @@ def _predict(
     from ..evaluation.predicting.answering import answer_questions
     from ..evaluation.predicting.fingerprints import digest_of_path
     from ..evaluation.predicting.progress import Silent, on_stderr
-    from .asking import require_adapter, require_mask_head, require_model
+    from .asking import choose_adapter, require_adapter, require_mask_head, require_model
 
     require_model(model)
     (require_mask_head if segment else require_adapter)(model, loading["adapter"])
@@ -113,6 +114,7 @@ def _predict(
     quiet_libraries()
     join_the_others(loading["device"])
     questions = _read(datasets, asking, on_bad_sample, limit)
+    chosen = choose_adapter(model, loading["adapter"])
     fingerprint = {
         "model": _told(model),
         "files": [f"{path.name} {digest_of_path(path)}" for path in found],
@@ -121,6 +123,7 @@ def _predict(
         "format": f"{format_name} {dict(options)}",
         "limit": limit,
         **{name: value for name, value in loading.items() if name != "device"},
+        "adapter": chosen.name,
     }
     return answer_questions(
         lambda: _engine(model, **loading),

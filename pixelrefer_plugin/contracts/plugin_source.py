@@ -51,6 +51,7 @@ class PluginSource:
         misspelt: which of its hooks does not exist; may be empty.
         unmarked: which of its functions look like hooks and are none; may be empty.
         defect: what else keeps it from loading; may be empty.
+        training_free: names of the adapters that it registers with a pointer, where both are written out.
     """
 
     kinds: tuple[Kind, ...] = ()
@@ -58,6 +59,7 @@ class PluginSource:
     misspelt: str = ""
     unmarked: str = ""
     defect: str = ""
+    training_free: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -88,8 +90,23 @@ def _told_by(text: bytes) -> PluginSource:
     others = [node.name for node in functions if not node.decorator_list]
     kinds = sorted({HOOKS[name].kind for name in hooks if name in HOOKS})
     return PluginSource(
-        tuple(kinds), _told_api(tree, text), misspelt_hook(hooks), _unmarked_hook(others), _missing_import(tree)
+        tuple(kinds),
+        _told_api(tree, text),
+        misspelt_hook(hooks),
+        _unmarked_hook(others),
+        _missing_import(tree),
+        tuple(_pointing_adapters(tree)),
     )
+
+
+def _pointing_adapters(tree: ast.Module) -> Iterator[str]:
+    """The names in calls `AdapterSpec(name="NAME", pointer=...)`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "AdapterSpec":
+            given = {each.arg: each.value for each in node.keywords}
+            name = given.get("name")
+            if "pointer" in given and isinstance(name, ast.Constant) and isinstance(name.value, str):
+                yield name.value
 
 
 def _parsed(text: bytes) -> ast.Module:

@@ -110,6 +110,51 @@ def media_tokens(native: Any) -> tuple[str, ...]:
     return tuple(token for token in tokens if token)
 
 
+def require_media_tokens(native: Any, config: Any) -> None:
+    """Refuse a native processor whose tokenizer does not read its tokens for pictures and videos as what they are.
+
+    Args:
+        native: the backbone's own processor.
+        config: the backbone's config, which may say their ids.
+
+    Raises:
+        PromptError: such a token is none of the tokenizer's vocabulary, is split into several, or has another id than
+            the config says.
+    """
+    known = native.tokenizer.get_vocab()
+    for kind in ("image", "video"):
+        token, id = getattr(native, f"{kind}_token", None), _configured_id(config, kind)
+        if not token or (kind == "video" and id is None):  # one that is written as other tokens before it is read
+            continue
+        if problem := _problem_of_token(native.tokenizer, known, str(token), id):
+            path = getattr(native.tokenizer, "name_or_path", "")
+            name = type(native.tokenizer).__name__ + (f" of {shown(path)}" if path else "")
+            raise PromptError(
+                f"{type(native).__name__} writes {shown(token)} where {'an' if kind == 'image' else 'a'} {kind} "
+                f"stands, but its tokenizer, {name}, {problem}. Was the tokenizer replaced? Take the one of "
+                "the checkpoint that the model is from."
+            )
+
+
+def _configured_id(config: Any, kind: str) -> int | None:
+    """What a config says is the id of the token for pictures or for videos."""
+    found = (getattr(config, f"{kind}_token_{name}", None) for name in ("id", "index"))
+    return next((each for each in found if isinstance(each, int)), None)
+
+
+def _problem_of_token(tokenizer: Any, known: Mapping[str, int], token: str, expected: int | None) -> str:
+    """What is wrong with a token, for a message that begins with the tokenizer; empty where nothing is."""
+    if token not in known:
+        return f"has no such token among its {len(known):,}"
+    ids = tokenizer(token * 2, add_special_tokens=False)["input_ids"]
+    if ids.count(known[token]) != 2:
+        pieces = tokenizer.convert_ids_to_tokens(tokenizer(token, add_special_tokens=False)["input_ids"])
+        return f"splits it into {shown(pieces)}: it is in the vocabulary, but is no token that is kept whole"
+    if expected is not None and known[token] != expected:
+        return f"has it under the id {known[token]}, while the model's config says {expected}"
+    return ""
+
+
 def _require_region_token(native: Any, token: str) -> None:
     """An added token is never split, nor joined to what stands beside it; any other might be."""
     if token not in native.tokenizer.get_added_vocab():

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contracts.backbone import BackboneSpec, CheckpointLayout
-from ..errors import CheckpointError, refusing, shown
+from ..errors import CheckpointError, PluginError, refusing, shown
 from ..plugins import backbone_for
 from . import hub, model_folder
 from .tensors import open_weights, read_json
+from .unreadable import own_code_refusal
 
 if TYPE_CHECKING:
     import torch
@@ -209,12 +210,12 @@ def find_foreign(
     if not isinstance(data, dict):
         raise CheckpointError(f"The config.json of '{name}' must hold a JSON object, got {type(data).__name__}.")
     model_type = str(data.get("model_type") or "")
-    if not model_type or model_type in CONFIG_MAPPING:
+    if model_type in CONFIG_MAPPING or not (model_type or data.get("auto_map")):
         require_bounded(data, name)  # those of another layout are compared with the weights
         return None
-    spec = backbone_for(model_type, backbone_plugin)
+    spec = _spec_of(name, data, backbone_plugin)
     if model_type not in spec.layouts:
-        raise CheckpointError(
+        raise own_code_refusal(name, data) or CheckpointError(
             f"'{name}' is of type '{model_type}', which backbone '{spec.name}' does not read. It reads: "
             f"{', '.join((*spec.model_types, *spec.layouts))}."
         )
@@ -226,6 +227,17 @@ def find_foreign(
         asked = vision_tower is not None
         tower_folder = _tower_folder(os.fspath(tower), folder, layout, asked=asked, where=where)
     return ForeignCheckpoint(name, folder, data, tower_folder, spec, layout)
+
+
+def _spec_of(name: str, data: Mapping[str, Any], backbone_plugin: str | None) -> BackboneSpec:
+    """The backbone that reads a layout; where none does and the checkpoint brings code for it, that is what is said."""
+    try:
+        return backbone_for(str(data.get("model_type") or ""), backbone_plugin)
+    except PluginError as error:
+        refusal = own_code_refusal(name, data)
+        if refusal is None or backbone_plugin is not None:
+            raise
+        raise refusal from error
 
 
 _MOST_LAYERS, _MOST = 2**12, 2**31

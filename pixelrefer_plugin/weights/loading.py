@@ -16,6 +16,7 @@ from ..plugins import adapter_layouts, backbone_for
 from . import model_folder
 from .foreign import find_foreign, require_bounded
 from .hub import where_options, without_where
+from .unreadable import missing_of_processor, require_config, require_weights
 
 
 def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str | None = None, **options: Any) -> Any:
@@ -33,7 +34,7 @@ def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str 
             left over. Of a native checkpoint, as with transformers itself, what is left over is not read.
     """
     require_loadable(options)
-    name_or_path = model_folder.resolved(name_or_path)
+    name_or_path = _resolved(name_or_path)
     options.setdefault("dtype", "auto")
     foreign = find_foreign(name_or_path, backbone_plugin=backbone_plugin, where=where_options(options))
     if foreign is not None:
@@ -41,6 +42,7 @@ def load_backbone(name_or_path: str | os.PathLike[str], *, backbone_plugin: str 
         model_folder.require_no_others(foreign.others, source=name_or_path, layout=layout)
         return foreign.load(**without_where(options))
     spec = backbone_for(_native_config(name_or_path, options).model_type, backbone_plugin)
+    require_weights(name_or_path)
     cannot = f"The backbone in '{name_or_path}' cannot be loaded"
     with refusing(CheckpointError, cannot):
         try:
@@ -128,9 +130,16 @@ def load_config(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
         PluginError: no plugin serves this kind of model.
         CheckpointError: nothing loadable is there.
     """
-    name_or_path = model_folder.resolved(name_or_path)
+    name_or_path = _resolved(name_or_path)
     foreign = find_foreign(name_or_path, where=where_options(options))
     return _native_config(name_or_path, options) if foreign is None else foreign.config
+
+
+def _resolved(name_or_path: str | os.PathLike[str]) -> str:
+    """A path or hub id, known to be of a model as far as it is here."""
+    name = model_folder.resolved(name_or_path)
+    require_config(name)
+    return name
 
 
 _NEVER_RUN = " Code that lies in a checkpoint is never run."
@@ -162,13 +171,14 @@ def load_native_processor(name_or_path: str | os.PathLike[str], **options: Any) 
         PluginError: no plugin serves this kind of model.
         CheckpointError: files are missing or damaged.
     """
-    name_or_path = model_folder.resolved(name_or_path)
+    name_or_path = _resolved(name_or_path)
     foreign = find_foreign(name_or_path, where=where_options(options))
     if foreign is not None:
         return foreign.processor, foreign.config
     require_loadable(options)
     options = {**options, "trust_remote_code": False}
-    with refusing(CheckpointError, f"No processor can be loaded from '{name_or_path}'", _NEVER_RUN):
+    note = missing_of_processor(name_or_path) or _NEVER_RUN
+    with refusing(CheckpointError, f"No processor can be loaded from '{name_or_path}'", note):
         native = AutoProcessor.from_pretrained(name_or_path, **options)
         config = _read_config(name_or_path, options)
         _require_processor_of(config, native)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoImageProcessor
 
+from ..contracts.backbone import BackboneSpec
 from ..conversation.token_ids import TokenIds, teach_tokens
 from ..errors import CheckpointError, PluginError, refusing
 from ..media.video import FrameSampling
@@ -175,7 +176,7 @@ def open_checkpoint(
 
 def require_backbone(
     name: str | os.PathLike[str], backbone_plugin: str | None = None, options: Mapping[str, Any] | None = None
-) -> None:
+) -> BackboneSpec:
     """Refuse what is no plain backbone that a plugin serves, before anything else is asked of it.
 
     Args:
@@ -183,12 +184,15 @@ def require_backbone(
         backbone_plugin: name of the backbone plugin; by default found by the model type.
         options: of the loading, of which those are read that say where files come from.
 
+    Returns:
+        What its plugin says of it.
+
     Raises:
         CheckpointError: no model is there.
         PluginError: no plugin serves it.
     """
     config = load_config(name, **hub.where_options(options or {}))
-    backbone_for(config.model_type, backbone_plugin)
+    return backbone_for(config.model_type, backbone_plugin)
 
 
 def _refuse_brought(

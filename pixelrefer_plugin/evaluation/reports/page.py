@@ -19,7 +19,7 @@ from ...files import write_text_whole
 from ..scoring.resampling import RESAMPLES, Difference, Estimate
 from .pictures import Thumbnail, thumbnails
 from .report import SHARES, BenchmarkReport, Column, Report, best_and_worst
-from .text import UNKNOWN, interval, number, signed, told_counts
+from .text import UNKNOWN, interval, number, signed, told_counts, told_ranking
 
 GALLERY = 8
 """Best answers in a gallery, and as many of the worst."""
@@ -119,6 +119,7 @@ def _section(report: BenchmarkReport, place: int, gallery: int) -> str:
         f'<h2 id="b{place}">{text(report.spec.name)}</h2>',
         f"<p>{text(report.spec.about)}</p>",
         _pairs(_about(report)),
+        _notes(told_ranking(report) if report.is_ranked else ()),
         _notes(report.all_notes),
         _figures(report),
         _published(report),
@@ -283,8 +284,9 @@ def _prompts(report: BenchmarkReport) -> str:
 
 
 def _gallery(report: BenchmarkReport, count: int) -> str:
-    """The best and the worst answers of the last column, with what the others say to the same questions."""
-    of = report.columns[-1]
+    """The best and the worst answers of the last column, of ways that are compared those of the best one, with what the
+    others say to the same questions."""
+    of = report.columns[0 if report.is_ranked else -1]
     if not count or not of.result.main.figure.counted:
         return ""
     best, worst = best_and_worst(of.result, count)

@@ -27,6 +27,7 @@ from ...plugins import distribution_of, get_benchmark, host, in_plugin
 from ..scoring.listing import published_by_model
 from ..scoring.resampling import RESAMPLES, SHARE, Difference, Estimate
 from ..scoring.scoring import Comparison, FigureResult, Result, compare
+from ..scoring.standing import Standing, standing_of, standings_by_group
 
 FORMAT = 1
 SHARES = 100.0
@@ -75,6 +76,8 @@ class BenchmarkReport:
         judge: the judge's name; empty where there was none.
         encoder: the sentence encoder's; empty where none was used.
         notes: what a reader of the figures must know, beside what the benchmark says.
+        is_ranked: whether the columns are ways of asking one model, the best first.
+        not_asked: why a way could not be asked, by its label; it has no column.
     """
 
     spec: BenchmarkSpec
@@ -86,6 +89,8 @@ class BenchmarkReport:
     judge: str = ""
     encoder: str = ""
     notes: Sequence[str] = ()
+    is_ranked: bool = False
+    not_asked: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels = [column.label for column in self.columns]
@@ -96,6 +101,16 @@ class BenchmarkReport:
     def comparisons(self) -> list[Comparison]:
         """Each column but the first, compared with the first."""
         return [compare(self.columns[0].result, other.result) for other in self.columns[1:]]
+
+    @cached_property
+    def standing(self) -> Standing | None:
+        """Which column is best by the main figure, and whether that is decided; None where none has it."""
+        return standing_of({column.label: column.result.main.overall for column in self.columns})
+
+    @cached_property
+    def standings_by_size(self) -> dict[str, Standing]:
+        """The same for regions of each size."""
+        return standings_by_group({column.label: column.result for column in self.columns}, "size")
 
     @cached_property
     def labels(self) -> list[str]:
@@ -239,6 +254,30 @@ def _benchmark(report: BenchmarkReport) -> dict[str, Any]:
             for column, found in zip(report.columns[1:], report.comparisons, strict=True)
         ],
         "published": [dataclasses.asdict(each) for each in spec.published],
+        **(_ranking(report) if report.is_ranked else {}),
+    }
+
+
+def _ranking(report: BenchmarkReport) -> dict[str, Any]:
+    """Which way is best, and which could not be asked."""
+    return {
+        "ranking": {
+            "figure": report.labels[0],
+            **_standing(report.standing),
+            "size": {group: _standing(each) for group, each in report.standings_by_size.items()},
+        },
+        "not_asked": dict(report.not_asked),
+    }
+
+
+def _standing(found: Standing | None) -> dict[str, Any]:
+    if found is None:
+        return {"best": None, "decided": False, "undecided": [], "behind": {}}
+    return {
+        "best": found.best,
+        "decided": found.is_decided,
+        "undecided": found.undecided,
+        "behind": {label: _difference(each) for label, each in found.behind.items()},
     }
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from ...errors import counted
 from ..scoring.resampling import Difference, Estimate
 from .report import BenchmarkReport, Report
-from .text import UNKNOWN, interval, number, signed, told_counts
+from .text import UNKNOWN, interval, number, signed, told_counts, told_ranking
 
 LEAST_WIDTH = 60
 _MOST_NOTES = _MOST_PUBLISHED = 12
@@ -35,7 +35,13 @@ def table_of(report: Report, *, width: int) -> str:
 def _print(console: Console, report: BenchmarkReport) -> None:
     judge = f", judge {report.judge}" if report.judge else ""
     console.print(_text(f"{report.spec.name}: {counted(len(report.questions), 'question')}{judge}"))
-    console.print(_figures(report))
+    if report.is_ranked:
+        for label in report.labels:
+            console.print(_ranked(report, label))
+        for line in told_ranking(report):
+            console.print(_text(line))
+    else:
+        console.print(_figures(report))
     for column in report.columns:
         console.print(_text(f"{column.label}: {told_counts(column.result)}"))
     for note in report.all_notes[:_MOST_NOTES]:
@@ -59,6 +65,26 @@ def _figures(report: BenchmarkReport) -> Table:
         table.add_column(_text(f"{column.label} less {report.columns[0].label}"), overflow="fold")
     for row in _rows(report):
         table.add_row(*(_text(cell) for cell in row))
+    return table
+
+
+def _ranked(report: BenchmarkReport, label: str) -> Table:
+    """A figure of every way, the best first, and the main one for regions of each size; those not asked at the end."""
+    sizes = list(report.columns[0].result.main.groups.get("size", ())) if label == report.labels[0] else []
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    head = [label, "all", *([f"less {report.columns[0].label}"] if len(report.columns) > 1 else []), *sizes]
+    for each in head:
+        table.add_column(_text(each), overflow="fold")
+    scale = report.figure(label).figure.scale
+    apart = [None, *(each.overall.get(label) for each in report.comparisons)]
+    for column, difference in zip(report.columns, apart, strict=True):
+        found = column.result.figure(label)
+        cells = [column.label, _cell(found.overall if found else None, scale)]
+        cells += [_apart(difference, scale)] if len(report.columns) > 1 else []
+        cells += [_cell(column.result.main.groups["size"].get(size), scale) for size in sizes]
+        table.add_row(*(_text(cell) for cell in cells))
+    for name in report.not_asked:
+        table.add_row(_text(name), _text("not asked"))
     return table
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from ...errors import counted
 from ..scoring.resampling import Difference, Estimate
 from ..scoring.scoring import Result
+from ..scoring.standing import Standing
+from .report import BenchmarkReport
 
 UNKNOWN = "-"
 """What stands for a figure that no question has."""
@@ -49,6 +51,35 @@ def signed(difference: Difference, scale: float) -> str:
     if math.isnan(difference.value):
         return UNKNOWN
     return f"{difference.value * scale:+.{decimals(scale)}f}"
+
+
+def told_standing(standing: Standing, scale: float) -> str:
+    """Which set of answers is best, and whether that is decided, in a sentence or two."""
+    if not standing.behind:
+        return f"{standing.best} alone has a figure."
+    if standing.is_decided:
+        label, nearest = next(iter(standing.behind.items()))
+        return (
+            f"{standing.best} is best, and that is decided: {label}, the nearest, is {signed(nearest, scale)} "
+            f"({interval(nearest, scale)})."
+        )
+    level = [label for label in standing.undecided if standing.behind[label].value == 0]
+    told = [
+        f"{label} {signed(standing.behind[label], scale)} ({interval(standing.behind[label], scale) or 'no interval'})"
+        for label in standing.undecided
+        if label not in level
+    ]
+    first = " and ".join([standing.best, *level])
+    behind = f"; {', '.join(told)} may be as good" if told else ""
+    return f"{first} {'are level' if level else 'is best'}{behind}: not decided, more questions would tell."
+
+
+def told_ranking(report: BenchmarkReport) -> list[str]:
+    """Lines about a comparison of ways: which is best, for regions of each size too, and which could not be asked."""
+    scale = report.figure(report.labels[0]).figure.scale
+    lines = [told_standing(report.standing, scale)] if report.standing is not None else []
+    lines += [f"{group}: {told_standing(each, scale)}" for group, each in report.standings_by_size.items()]
+    return lines + [f"{label} could not be asked: {why}" for label, why in report.not_asked.items()]
 
 
 def told_counts(result: Result) -> str:

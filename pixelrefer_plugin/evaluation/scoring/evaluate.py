@@ -80,7 +80,7 @@ def evaluate(
         PixelReferError: a question cannot be asked.
     """
     folder = Path(out)
-    opened = _opened(benchmarks, data_root, limit)
+    opened = open_benchmarks(benchmarks, data_root, limit)
     scorer = Scorer(judge=judge, tools=ScoringTools(judge, sentences))
     require_needs(opened, scorer, gives_masks=model.adapter_spec.masks is not None)
     told = {"model": digest_of_model(model), "adapter": f"{model.adapter_spec.name} {model.adapter_config}"}
@@ -145,7 +145,10 @@ def score_answers(
     return Report(benchmarks=[score_files(opened, files, scorer, partial=partial)])
 
 
-def _opened(benchmarks: Benchmarks, data_root: str | os.PathLike[str] | None, limit: int | None) -> list[OpenBenchmark]:
+def open_benchmarks(
+    benchmarks: Benchmarks, data_root: str | os.PathLike[str] | None, limit: int | None
+) -> list[OpenBenchmark]:
+    """Benchmarks as `evaluate` takes them, all opened before one is asked; raises as `open_benchmark`."""
     named = [benchmarks] if isinstance(benchmarks, str) else benchmarks
     options = named if isinstance(named, Mapping) else dict.fromkeys(named)
     return [open_benchmark(name, data_root, own, limit=limit) for name, own in options.items()]
