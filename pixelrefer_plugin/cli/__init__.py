@@ -1,6 +1,6 @@
 """The command line: `pixelrefer plugins`, `describe` and `quickstart`; from modules beside it `segment`, `chat`,
-`predict`, `evaluate`, `score`, `benchmarks`, `validate`, `convert`, `preview`, `import-official`, `train`, `ablate` and
-`merge`.
+`predict`, `evaluate`, `score`, `benchmarks`, `validate`, `convert`, `preview`, `import-official`, `train`, `ablate`,
+`merge` and `samples`.
 
 It parses, prints and reports errors. Torch and transformers are imported by the commands that need them, so
 that help and listings are instant.
@@ -37,6 +37,7 @@ from .options import (
 )
 from .predicting import predict
 from .reporting import Failure, ReportingGroup, json_of, plain, quiet_libraries
+from .sampling import samples
 from .segmenting import segment
 from .training import ablate, merge, train
 from .values import COUNT, READ, TEXT, WRITTEN
@@ -297,3 +298,4 @@ main.add_command(preview)
 main.add_command(evaluate)
 main.add_command(score)
 main.add_command(benchmarks)
+main.add_command(samples)
