@@ -26,7 +26,7 @@ from pixelrefer_plugin.testing.conformance import _without_padding
 
 # A new plugin adds one name.
 ADAPTERS = ["maskpool", "saot", "oci", "unipixel", "coordinates"]
-BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
+BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision", "idefics3", "smolvlm"]
 
 
 def _name(check):

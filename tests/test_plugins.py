@@ -206,6 +206,7 @@ def test_builtin_plugins_come_in_by_entry_points():
         "paco": "benchmark",
         "hc_stvg": "benchmark",
         "regions": "data format",
+        "idefics3": "backbone",
         "llava_onevision": "backbone",
         "qwen2_5_vl": "backbone",
         "videollama3": "backbone",

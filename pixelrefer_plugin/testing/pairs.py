@@ -70,11 +70,11 @@ class Pair:
     @property
     def media_ids(self) -> list[int]:
         """Ids of the backbone's tokens for pictures and videos: in its prompts, and in what its processor makes of
-        them, where these are others."""
+        them, where these are others. What stands for a video in prompts need not be a token."""
         tokens = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
         in_prompts = {self.processor.tokenizer.convert_tokens_to_ids(token) for token in tokens if token}
         expanded = (getattr(self.model.backbone.config, name, None) for name in ("image_token_id", "video_token_id"))
-        return sorted(in_prompts | {each for each in expanded if each is not None})
+        return sorted(each for each in in_prompts | set(expanded) if each is not None)
 
 
 def make_pair(adapter: str, backbone: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Pair:
