@@ -28,7 +28,7 @@ class Manner:
     read: Callable[[str], str] = str
 
     def inputs(
-        self, model: RegionModel, processor: RegionProcessor, conversations: Any, regions: Any, **choices: bool
+        self, model: RegionModel, processor: RegionProcessor, conversations: Any, regions: Any, **choices: Any
     ) -> Any:
         """A batch where the model is, of its type."""
         made = processor(conversations, regions, **choices, **self.options)

@@ -56,16 +56,18 @@ def draw_sheet(
 ) -> None:
     """Pictures with their regions, and below each some lines of text."""
     rows = math.ceil(len(pictures) / 3)
-    figure = Figure(figsize=(13.5, 0.5 + 4.6 * rows), layout="constrained")
-    axes = figure.subplots(rows, 3, squeeze=False).ravel()
-    for axis in axes:
+    figure = Figure(figsize=(13.5, 0.5 + 4.8 * rows), layout="constrained")
+    axes = figure.subplots(2 * rows, 3, squeeze=False, height_ratios=[3, 1.8] * rows)
+    for axis in axes.ravel():
         axis.axis("off")
-    for axis, (picture, regions), lines in zip(axes, pictures, texts, strict=False):
+    for number, ((picture, regions), lines) in enumerate(zip(pictures, texts, strict=True)):
+        row, column = divmod(number, 3)
         masks = [region.to_mask((picture.height, picture.width)) for region in regions]
-        axis.imshow(draw_regions(picture, masks, labels=[str(number + 1) for number in range(len(masks))]))
-        wrapped = [row for line in lines for row in textwrap.wrap(_printable(line), 58, max_lines=3)]
-        text = "\n".join(wrapped)
-        axis.text(0, -0.04, text, transform=axis.transAxes, va="top", fontsize=9, parse_math=False)
+        labels = [str(label + 1) for label in range(len(masks))]
+        axes[2 * row, column].imshow(draw_regions(picture, masks, labels=labels))
+        wrapped = "\n".join(part for line in lines for part in textwrap.wrap(_printable(line), 58, max_lines=3))
+        below = axes[2 * row + 1, column]
+        below.text(0, 1, wrapped, transform=below.transAxes, va="top", fontsize=9, parse_math=False)
     figure.suptitle(_printable(title))
     _save(figure, path)
 

@@ -77,8 +77,8 @@ class Reckoned:
             smaller = "" if self.dtype.itemsize <= 2 else ", --dtype bfloat16"
             alone = f"{size_of(self.needed)} in {dtype_name(self.dtype)}"
             raise CheckpointError(
-                f"The weights of '{name}' alone take {alone}, but {device} has {size_of(self.free)} free. Take a smaller "
-                f"model{smaller}, or another --device."
+                f"The weights of '{name}' alone take {alone}, but {device} has {size_of(self.free)} free. Take a "
+                f"smaller model{smaller}, or another --device."
             )
 
     def told(self, name: str, device: torch.device) -> str:

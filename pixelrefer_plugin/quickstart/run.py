@@ -25,7 +25,7 @@ from rich.table import Table
 
 from ..contracts.options import check_field
 from ..entry import attach, load
-from ..errors import CheckpointError, PixelReferError, PluginError, PromptError
+from ..errors import CheckpointError, PixelReferError, PluginError
 from ..files import require_writable_folder, write_text_whole
 from ..model import RegionModel
 from ..plugins import get_adapter, get_backbone, result_of
@@ -35,8 +35,8 @@ from ..training.report import say, size_of
 from ..weights.model_folder import library_versions
 from .asking import Manner, ask
 from .drawing import draw_answers, draw_losses, draw_masks
-from .real_model import RealModel, open_real_model, peak_memory, training_free_adapters
-from .showing import ask_shown, print_said, save_sheet, shown_questions
+from .real_model import RealModel, open_real_model, peak_memory
+from .showing import ask_without_training
 from .tasks import Answers, Example, FindAndName, Stage, Task, WhatItTurns, WhichDigit, WhichDigitInWords, digit_in
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -179,15 +179,13 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
     task = options.task
     real = open_named(options, console)
     out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
     examples = [
         task.example("held-out", _rng(options.seed, 2, index), jitter=0.0) for index in range(options.num_scenes)
     ]
     manner = Manner() if real is None else Manner(options.step_size, _MOST_TOKENS, real.options, digit_in)
-    without: dict[str, Any] = {}
-    if real is not None:
-        without = ask_without_training(real, task, examples, manner, out, console)
+    without = {} if real is None else ask_without_training(real, task, examples, manner, out, console)
     model, processor = make_model(options, real)
+    out.mkdir(parents=True, exist_ok=True)
     console.print(_headline(model, options))
     before = ask(model, processor, examples, manner)
     started = time.perf_counter()
@@ -212,16 +210,14 @@ def run_quickstart(options: QuickstartOptions, console: Console | None = None) -
         **without,
     }
     model.save_pretrained(out / "model", processor, overwrite=options.overwrite)
-    metrics["reloaded_answers_identical"] = reload_and_ask(out / "model", examples, model, manner).given == after.given
+    if real is not None:
+        model.detach()  # a second one may not fit
+    again = reload_and_ask(out / "model", examples, manner, None if real is None else real.backbone)
+    metrics["reloaded_answers_identical"] = again.given == after.given
     if real is not None:
         metrics["peak_memory_bytes"] = peak_memory(real.device)
     write_text_whole(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    if get_adapter(options.adapter).masks is None:
-        title = f"{task.title}   held-out {task.about}: {task.scores(after)['all']:.1%}"
-        draw_answers(after, title, out / "answers.png")
-    else:
-        draw_masks(after, f"{task.title}   held-out {task.about}", out / "answers.png")
-    draw_losses(losses, out / "loss.png")
+    _draw(task, after, losses, out)
     _report(metrics, task, out, console)
     return metrics
 
@@ -233,33 +229,6 @@ def open_named(options: QuickstartOptions, console: Console) -> RealModel | None
     return open_real_model(
         options.model, device=options.device, dtype=options.dtype, tell=lambda line: say(console, line)
     )
-
-
-def ask_without_training(
-    real: RealModel, task: Task, examples: Sequence[Example], manner: Manner, out: Path, console: Console
-) -> dict[str, Any]:
-    """What a real model says about regions with each adapter that needs no training: to fixed questions, about digits.
-
-    Returns:
-        What `metrics.json` holds of it.
-    """
-    adapters, questions = training_free_adapters(), shown_questions()
-    said = ask_shown(real, adapters, questions)
-    print_said(console, real.name, questions, said)
-    save_sheet(out / "without_training.png", real.name, questions, said)
-    scores: dict[str, Any] = {}
-    for adapter in adapters:
-        model, processor = real.with_adapter(adapter, None)
-        try:
-            scores[adapter] = task.scores(ask(model, processor, examples, manner))
-        except PromptError as error:  # such as a backbone without a convention for coordinates
-            scores[adapter] = {"refused": str(error)}
-        model.detach()
-    told = [
-        {"picture": question.name, "question": question.text, "right": question.truth, "said": [*map(asdict, answers)]}
-        for question, answers in zip(questions, said, strict=True)
-    ]
-    return {"without_training": told, "scores_without_training": scores}
 
 
 def make_model(options: QuickstartOptions, real: RealModel | None = None) -> tuple[RegionModel, RegionProcessor]:
@@ -341,10 +310,17 @@ def _asked_in(stage: Stage, example: Example) -> Example:
     return replace(example, asked=tuple(each for each in example.asked if each.kind in stage.kinds))
 
 
-def reload_and_ask(folder: Path, examples: Sequence[Example], like: RegionModel, manner: Manner) -> Answers:
-    """Load the saved folder, as its user would, and ask the same again, where the model was and in its type."""
-    model, processor = load(folder, dtype=like.backbone.dtype)
-    return ask(model.to(like.device), processor, examples, manner)
+def reload_and_ask(folder: Path, examples: Sequence[Example], manner: Manner, backbone: Any = None) -> Answers:
+    """Load the saved folder, as its user would, and ask the same again.
+
+    Args:
+        folder: where it is.
+        examples: what to ask about.
+        manner: how to ask.
+        backbone: the loaded backbone, where that is too large to be loaded twice.
+    """
+    model, processor = load(folder, backbone=backbone)
+    return ask(model.to(model.backbone.device), processor, examples, manner)
 
 
 def _turn(question: str, answer: str) -> list[dict[str, Any]]:
@@ -407,6 +383,15 @@ def _headline(model: RegionModel, options: QuickstartOptions) -> str:
         f"backbone {name}: {sum(own):,} parameters; "
         f"training {sum(adapter):,} of adapter {options.adapter} and {backbone}"
     )
+
+
+def _draw(task: Task, answers: Answers, losses: Sequence[float], out: Path) -> None:
+    if isinstance(task, FindAndName):
+        draw_masks(answers, f"{task.title}   held-out {task.about}", out / "answers.png")
+    else:
+        title = f"{task.title}   held-out {task.about}: {task.scores(answers)['all']:.1%}"
+        draw_answers(answers, title, out / "answers.png")
+    draw_losses(losses, out / "loss.png")
 
 
 def _report(metrics: dict[str, Any], task: Task, out: Path, console: Console) -> None:

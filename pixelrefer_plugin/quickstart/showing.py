@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from ..regions.region import Region
 from ..samples.kitchen import Kitchen
 from ..samples.street import SHOWN_FRAME, Street
 from ..training.report import say
-from .asking import Manner
-from .real_model import RealModel
+from .asking import Manner, ask
+from .drawing import draw_sheet
+from .real_model import RealModel, training_free_adapters
+from .tasks import Example, Task
 
 _MOST_TOKENS = 32
 
@@ -89,6 +91,34 @@ def shown_questions() -> list[ShownQuestion]:
     ]
 
 
+def ask_without_training(
+    real: RealModel, task: Task, examples: Sequence[Example], manner: Manner, out: Path, console: Console
+) -> dict[str, Any]:
+    """What a real model says about regions with each adapter that needs no training: to fixed questions, about digits.
+
+    Returns:
+        What `metrics.json` holds of it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    adapters, questions = training_free_adapters(), shown_questions()
+    said = ask_shown(real, adapters, questions)
+    print_said(console, real.name, questions, said)
+    save_sheet(out / "without_training.png", real.name, questions, said)
+    scores: dict[str, Any] = {}
+    for adapter in adapters:
+        model, processor = real.with_adapter(adapter, None)
+        try:
+            scores[adapter] = task.scores(ask(model, processor, examples, manner))
+        except PromptError as error:  # such as a backbone without a convention for coordinates
+            scores[adapter] = {"refused": str(error)}
+        model.detach()
+    told = [
+        {"picture": question.name, "question": question.text, "right": question.truth, "said": [*map(asdict, answers)]}
+        for question, answers in zip(questions, said, strict=True)
+    ]
+    return {"without_training": told, "scores_without_training": scores}
+
+
 def ask_shown(real: RealModel, adapters: Sequence[str], questions: Sequence[ShownQuestion]) -> list[list[Said]]:
     """For each question what the model says with each adapter."""
     said: list[list[Said]] = [[] for _ in questions]
@@ -143,8 +173,6 @@ def _plain(text: str) -> str:
 
 def save_sheet(path: Path, name: str, questions: Sequence[ShownQuestion], said: Sequence[Sequence[Said]]) -> None:
     """The pictures with their regions, and below each what was asked and said."""
-    from .drawing import draw_sheet
-
     texts = []
     for question, answers in zip(questions, said, strict=True):
         lines = [f"{each.adapter}: {each.answer or each.refused or '(nothing)'}" for each in answers]
