@@ -59,7 +59,8 @@ def main() -> None:
     \b
     Example:
       pixelrefer quickstart
-      pixelrefer describe cat.png --box 10,20,200,180 --model runs/quickstart/model
+      pixelrefer samples
+      pixelrefer describe street.jpg --box 120,40,260,310 --model runs/quickstart/model
     """
 
 
