@@ -39,7 +39,7 @@ kitchen.jpg      a table with fruit and crockery
 new.jpg          another kitchen, which is not among those of images/
 car.png          mask of the car in street.jpg
 street.jsonl     questions about street.jpg and street.mp4, with answers
-regions.jsonl    the objects of street.jpg and kitchen.jpg, without questions
+regions.jsonl    a question about each object of street.jpg and kitchen.jpg, without answers
 images/          more streets and kitchens
 instances.json   their objects, a COCO file with exact boxes and masks
 """
@@ -208,6 +208,9 @@ def _record(id: str, file: str, regions: Sequence[dict[str, Any]], question: str
 
 
 def _regions(street: Canvas, kitchen: Canvas) -> Iterator[dict[str, Any]]:
+    """A question about each object, without the answer."""
     for name, canvas in (("street", street), ("kitchen", kitchen)):
-        boxes = [{"box": _box_xyxy(each.mask_hw)} for each in _annotated(canvas)]
-        yield {"id": name, "image": f"{name}.jpg", "regions": boxes}
+        for number, each in enumerate(_annotated(canvas), start=1):
+            messages = [{"role": "user", "content": "What is <region>?"}]
+            regions = [{"box": _box_xyxy(each.mask_hw)}]
+            yield {"id": f"{name}-{number}", "image": f"{name}.jpg", "regions": regions, "messages": messages}
