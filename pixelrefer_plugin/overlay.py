@@ -110,7 +110,7 @@ def save_overlay(
         frames = () if isinstance(media, Video) else named
         video = load_video(media, sampling=sampling or FrameSampling(), frames=frames, fps=fps, times_s=times_s)
         with written_whole(target) as made:
-            write = _write_gif if target.suffix.lower() == ".gif" else _write_mp4
+            write = _write_gif if target.suffix.lower() == ".gif" else write_mp4
             write(made, _drawn_frames(video, drawn, texts), _durations_s(video))
         return
     picture = load_image(media)
@@ -265,8 +265,10 @@ def _write_gif(path: Path, pictures: Iterator[Image.Image], durations_s: Sequenc
     next(pictures).save(path, save_all=True, append_images=pictures, duration=durations_ms, loop=0)
 
 
-def _write_mp4(path: Path, pictures: Iterator[Image.Image], durations_s: Sequence[float]) -> None:
-    """One frame for each picture, with its own duration."""
+def write_mp4(
+    path: Path, pictures: Iterator[Image.Image], durations_s: Sequence[float], *, bit_rate: int = 8_000_000
+) -> None:
+    """Write a video with one frame for each picture, which is shown so many seconds."""
     import av
 
     encoder = next(name for name in _ENCODERS if name in av.codecs_available)
@@ -278,6 +280,7 @@ def _write_mp4(path: Path, pictures: Iterator[Image.Image], durations_s: Sequenc
             frame = av.VideoFrame.from_ndarray(_even(np.asarray(picture)))
             if stream is None:
                 stream = _add_stream(container, encoder, frame)
+                stream.bit_rate = bit_rate
             frame.pts, frame.time_base = start, stream.codec_context.time_base
             _mux(container, stream, frame, ends)
         _mux(container, stream, None, ends)
@@ -288,7 +291,6 @@ def _add_stream(container: Any, encoder: str, frame: Any) -> Any:
     stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
     stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
     stream.codec_context.max_b_frames = 0  # with them an mp4 tells a frame's duration from another one's
-    stream.bit_rate = 8_000_000
     return stream
 
 

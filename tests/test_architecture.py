@@ -15,7 +15,8 @@ HOST = "pixelrefer_plugin"
 GROUND_UP = (
     *("errors", "files", "json_text", "exports", "media", "regions", "contracts", "hookspecs", "plugins"),
     *("conversation", "tokens", "masks", "weights", "overlay", "data", "processor", "model", "entry", "chat"),
-    *("evaluation", "authoring", "official", "sources", "training", "testing", "quickstart", "cli", "__main__"),
+    *("evaluation", "authoring", "official", "sources", "training", "testing", "samples", "quickstart", "cli"),
+    "__main__",
 )
 """Every package and module directly in the host. None imports one that stands after it."""
 

@@ -1,6 +1,6 @@
 """The command line: `pixelrefer plugins`, `describe` and `quickstart`; from modules beside it `segment`, `chat`,
-`predict`, `evaluate`, `score`, `benchmarks`, `validate`, `convert`, `preview`, `import-official`, `train`, `ablate` and
-`merge`.
+`predict`, `evaluate`, `score`, `benchmarks`, `validate`, `convert`, `preview`, `import-official`, `train`, `ablate`,
+`merge` and `samples`.
 
 It parses, prints and reports errors. Torch and transformers are imported by the commands that need them, so
 that help and listings are instant.
@@ -27,6 +27,7 @@ from .options import (
     Moment,
     OrderedCommand,
     device_option,
+    dtype_option,
     frames_options,
     loading_options,
     model_option,
@@ -38,9 +39,10 @@ from .options import (
 from .predicting import predict
 from .previewing import preview
 from .reporting import Failure, ReportingGroup, json_of, plain, quiet_libraries
+from .sampling import samples
 from .segmenting import segment
 from .training import ablate, merge, train
-from .values import COUNT, READ, TEXT, WRITTEN
+from .values import COUNT, MODEL, READ, TEXT, WRITTEN
 
 if TYPE_CHECKING:
     from .asking import LoadedModel
@@ -58,7 +60,8 @@ def main() -> None:
     \b
     Example:
       pixelrefer quickstart
-      pixelrefer describe cat.png --box 10,20,200,180 --model runs/quickstart/model
+      pixelrefer samples
+      pixelrefer describe street.jpg --box 120,40,260,310 --model runs/quickstart/model
     """
 
 
@@ -256,7 +259,18 @@ def _same(given: GivenRegion) -> dict[str, Any]:
 @click.option("--adapter", type=TEXT, default="saot", show_default=True, help="Adapter plugin.")
 @click.option("--video", is_flag=True, help="Ask about digits that move through clips, instead of pictures.")
 @click.option("--from-scratch", is_flag=True, help="Start from random weights; everything trains.")
+@click.option(
+    "--model",
+    metavar="DIR_OR_ID",
+    type=MODEL,
+    help="A real backbone: asked with every adapter that needs no training, then taught the digits.",
+)
 @click.option("--steps", type=COUNT, help="Training steps, in place of the default number.")
+@click.option(
+    "--batch", "pictures_per_step", type=COUNT, help="Pictures in a training step. [default: 8; with --model 4]"
+)
+@dtype_option("Of a real backbone's weights; auto is bfloat16 on a GPU and float32 on a CPU.")
+@device_option
 @seed_option("Of data, weights and order.")
 @click.option(
     "--out",
@@ -269,8 +283,12 @@ def _same(given: GivenRegion) -> dict[str, Any]:
 def quickstart(**options: Any) -> None:
     """Attach an adapter to a tiny backbone, train it on the CPU, ask about regions. Needs no network.
 
+    With --model the same on a real backbone, which must be here or on the hub. It is first asked about regions of some
+    pictures with every adapter that needs no training; without_training.png shows the answers.
+
     \b
     Example:
+      pixelrefer quickstart --model HuggingFaceTB/SmolVLM-256M-Instruct --out runs/smolvlm
       pixelrefer quickstart --adapter maskpool --out runs/maskpool
       pixelrefer quickstart --video --adapter oci --out runs/clips
       pixelrefer quickstart --adapter unipixel --out runs/masks
@@ -306,3 +324,4 @@ main.add_command(preview)
 main.add_command(evaluate)
 main.add_command(score)
 main.add_command(benchmarks)
+main.add_command(samples)

@@ -108,9 +108,9 @@ def segment(
 
     \b
     Example:
-      pixelrefer segment zoo.jpg "the tallest giraffe" --model runs/zoo/model --out masks
-      pixelrefer segment zoo.mp4 "what <region> looks at" --points 80,100 --at 3.5s \\
-          --model runs/zoo/model --out masks --overlay masks.mp4 --force-mask
+      pixelrefer segment street.jpg "the red car" --model runs/street/model --out masks
+      pixelrefer segment street.mp4 "what <region> follows" --points 320,180 --at 3s \\
+          --model runs/street/model --out masks --overlay masks.mp4 --force-mask
     """
     from .asking import LoadedModel, require_mask_head, require_model
     from .subject import Request, prepare

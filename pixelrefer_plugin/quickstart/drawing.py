@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..files import written_whole
+from ..overlay import draw_regions
 from ..regions.region import Region, VideoRegion
 from .scenes import Scene
 from .tasks import Answers, Asked, Example, Given
@@ -44,6 +48,27 @@ def draw_masks(answers: Answers, title: str, path: Path, *, columns: int = 4, ro
         asked = next((each for each in pairs if each.kind == kind), example.asked[0])
         about = asked.region if asked.found_by is None else pairs[asked.found_by].mask
         _draw_question(axis, asked, pairs[asked], about)
+    _save(figure, path)
+
+
+def draw_sheet(
+    pictures: Sequence[tuple[Image.Image, Sequence[Region]]], texts: Sequence[Sequence[str]], title: str, path: Path
+) -> None:
+    """Pictures with their regions, and below each some lines of text."""
+    rows = math.ceil(len(pictures) / 3)
+    figure = Figure(figsize=(13.5, 0.5 + 4.8 * rows), layout="constrained")
+    axes = figure.subplots(2 * rows, 3, squeeze=False, height_ratios=[3, 1.8] * rows)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for number, ((picture, regions), lines) in enumerate(zip(pictures, texts, strict=True)):
+        row, column = divmod(number, 3)
+        masks = [region.to_mask((picture.height, picture.width)) for region in regions]
+        labels = [str(label + 1) for label in range(len(masks))]
+        axes[2 * row, column].imshow(draw_regions(picture, masks, labels=labels))
+        wrapped = "\n".join(part for line in lines for part in textwrap.wrap(_printable(line), 58, max_lines=3))
+        below = axes[2 * row + 1, column]
+        below.text(0, 1, wrapped, transform=below.transAxes, va="top", fontsize=9, parse_math=False)
+    figure.suptitle(_printable(title))
     _save(figure, path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -155,6 +156,26 @@ class WhichDigit:
     def controls(self, examples: Sequence[Example]) -> dict[str, list[Example]]:
         """None."""
         return {}
+
+
+class WhichDigitInWords(WhichDigit):
+    """Which digit is the region? Of a model that knows words, and answers in sentences unless it is told not to."""
+
+    title = "Which digit is <region>? Answer with the digit alone."
+    steps = 200
+    stages: Sequence[Stage] = (Stage({"backbone": 1 / 5}),)
+
+
+_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_NUMBERS = re.compile(rf"\b(?:\d+|{'|'.join(_NUMBER_WORDS)})\b", re.IGNORECASE)
+
+
+def digit_in(text: str) -> str:
+    """The digit that a text names, as a numeral or in words; the text itself where it names none or several."""
+    found = {each.lower() for each in _NUMBERS.findall(text)}
+    named = {str(_NUMBER_WORDS.index(each)) if each in _NUMBER_WORDS else each for each in found}
+    only = next(iter(named)) if len(named) == 1 else ""
+    return only if len(only) == 1 else text.strip()
 
 
 class WhatItTurns:
