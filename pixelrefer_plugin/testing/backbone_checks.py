@@ -213,12 +213,12 @@ def gradients_reach_the_tower(spec: BackboneSpec) -> None:
 def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Image.Image]) -> tuple[FeatureGrids, Any]:
     """The scene's grids of several samples of one image each, captured from the native pass."""
     inputs = _native_images(native, pictures)
-    outputs = _outputs(spec, model, inputs, spec.parts.vision_tower)
+    outputs = _outputs(spec, model, inputs, spec.parts.scene_source)
     try:
         return spec.images.grids(native_call(model, native, inputs), outputs), inputs
     except Exception as error:
         raise AssertionError(
-            f"{spec.name}: images.grids fails on what the vision_tower '{spec.parts.vision_tower}' returned, a "
+            f"{spec.name}: images.grids fails on what the vision_tower '{spec.parts.scene_source}' returned, a "
             f"{type(outputs[0]).__name__}: {type(error).__name__}: {error}"
         ) from error
 
@@ -269,12 +269,13 @@ def final_norm_is_behind_the_last_layer(spec: BackboneSpec) -> None:
 
 def projector_reads_the_scenes_cells(spec: BackboneSpec) -> None:
     """Where `projector_layers` are named: they are linear layers of the projector that lead from the width of a cell of
-    the scene, `cells.side` patches squared, to the decoder's, and the first of them reads those very cells."""
+    the scene, `cells.side` patches squared in a row or their mean, to the decoder's, and the first of them reads those
+    very cells."""
     parts = spec.parts
     if not parts.projector_layers:
         return
     model, native = spec.tiny(0)
-    width = spec.cell_side(model.config) ** 2 * spec.crops.width(model.config)
+    width = spec.cell_patches(model.config) * spec.crops.width(model.config)
     for path in parts.projector_layers:
         layer = model.get_submodule(path)
         inside = isinstance(layer, nn.Linear) and path.startswith(parts.projector)
@@ -420,7 +421,7 @@ def _seen(
     read = scene.projected if projected else scene.grids
     assert read is not None
     with torch.no_grad():
-        outputs = _outputs(spec, model, inputs, spec.parts.projector if projected else spec.parts.vision_tower)
+        outputs = _outputs(spec, model, inputs, spec.parts.projector if projected else spec.parts.scene_source)
         grids = read(call, outputs)
     promised, got = tuple((h // side, w // side) for h, w in scene.grids_hw(call)), grids.grids_hw
     assert promised == got, (
