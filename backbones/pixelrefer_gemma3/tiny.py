@@ -79,7 +79,6 @@ def tiny_processor() -> Gemma3Processor:
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3Config:
     """The real config with small numbers; the embedding table is padded and keeps at least 16 spare rows."""
     ids = tokenizer.get_vocab()
-    ends = [ids["<eos>"], ids["<end_of_turn>"]]
     return Gemma3Config(
         vision_config={
             "model_type": "siglip_vision_model",
@@ -104,14 +103,13 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3Config:
             "sliding_window": 16,
             "max_position_embeddings": 8192,
             "bos_token_id": ids["<bos>"],
-            "eos_token_id": ends,
+            "eos_token_id": [ids["<eos>"], ids["<end_of_turn>"]],
             "pad_token_id": ids["<pad>"],
         },
         mm_tokens_per_image=_TOKENS_PER_IMAGE,
         boi_token_index=ids["<start_of_image>"],
         eoi_token_index=ids["<end_of_image>"],
         image_token_index=ids["<image_soft_token>"],
-        eos_token_id=ends,
     )
 
 

@@ -132,8 +132,8 @@ class Scene:
     Attributes:
         grids_hw: `grids_hw(call) -> ((h, w), ...)`, the grids' sizes, known beforehand.
         grids: `grids(call, outputs) -> FeatureGrids`, from what each call of the vision tower, or of its
-            `Parts.patches`, in this pass returned, in their order: the first is the images', where there are any, unless one call takes all media. The same
-            features as `Crops.encode` gives: an adapter may read both.
+            `Parts.patches`, in this pass returned, in their order: the first is the images', where there are any,
+            unless one call takes all media. The same features as `Crops.encode` gives: an adapter may read both.
         boxes_xyxy: `boxes_xyxy(call, sizes_hw) -> ((x0, y0, x1, y1), ...)`, what a grid spans of each picture, or of
             the frames of each video, whose sizes in original pixels are given; beyond it where the backbone pads.
             None: the whole of it.

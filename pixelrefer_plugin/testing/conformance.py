@@ -138,7 +138,7 @@ def _without_regions(pair: Pair) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _begun(native: Any, text: str) -> dict[str, bool]:
-    """The option that transformers' own `apply_chat_template` takes where a template writes the token that the tokenizer
+    """The option that transformers' own `apply_chat_template` takes where a template writes the token that a tokenizer
     begins texts with."""
     bos = native.tokenizer.bos_token
     return {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
