@@ -19,6 +19,8 @@ from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImagePr
 from pixelrefer_plugin.testing import TINY_CORPUS, tiny_tokenizer
 
 _NAMED = {
+    "sot_token": "<|turn>",
+    "eot_token": "<turn|>",
     "boi_token": "<|image>",
     "image_token": "<|image|>",
     "eoi_token": "<image|>",
@@ -26,7 +28,7 @@ _NAMED = {
     "audio_token": "<|audio|>",
     "eoa_token": "<audio|>",
 }
-SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>", *_NAMED.values(), "<|video|>")
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", *_NAMED.values(), "<|video|>")
 
 # After the real one, without its tools and thoughts: it begins with <bos>, and a system's turn is one of its own.
 CHAT_TEMPLATE = """\
@@ -52,7 +54,6 @@ CHAT_TEMPLATE = """\
     {{- '<|turn>model\\n' }}
 {%- endif %}"""
 
-_PATCH_PX = 4  # the real 16 would have pictures of several hundred pixels a side, for as many tokens
 _LEAST_TOKENS = 70  # that the processors can be asked for
 _SPARE_ROWS = 16
 _HIDDEN = 64
@@ -61,7 +62,7 @@ _HEADS = 4
 
 def tiny_processor() -> Gemma4Processor:
     """The real processor around a tiny tokenizer; images go through PIL, not torchvision."""
-    size: dict[str, Any] = {"patch_size": _PATCH_PX, "max_soft_tokens": _LEAST_TOKENS}
+    size: dict[str, Any] = {"max_soft_tokens": _LEAST_TOKENS}
     return Gemma4Processor(
         feature_extractor=Gemma4AudioFeatureExtractor(),
         image_processor=Gemma4ImageProcessorPil(**size),
@@ -85,13 +86,12 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Gemma4Config:
     rows = -(-(len(tokenizer) + _SPARE_ROWS) // 64) * 64
     return Gemma4Config(
         vision_config={
-            "hidden_size": _HIDDEN,
-            "intermediate_size": 3 * _HIDDEN,
+            "hidden_size": 32,
+            "intermediate_size": 64,
             "num_hidden_layers": 2,
-            "num_attention_heads": _HEADS,
-            "num_key_value_heads": _HEADS,
-            "head_dim": _HIDDEN // _HEADS,
-            "patch_size": _PATCH_PX,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
             "position_embedding_size": 256,
             "use_clipped_linears": True,
         },
