@@ -12,7 +12,12 @@ from transformers import Gemma4ForConditionalGeneration
 
 from pixelrefer_plugin import PixelReferError, Region, VideoRegion, attach, get_backbone
 from pixelrefer_plugin.testing import BACKBONE_CHECKS, make_pair
-from pixelrefer_plugin.testing.backbone_checks import frames_are_where_videos_says, native_call
+from pixelrefer_plugin.testing.backbone_checks import (
+    crops_and_scene_are_the_same_features,
+    lora_scopes_are_parts_of_the_model,
+    modules_are_where_the_spec_says,
+    native_call,
+)
 
 BACKBONES = ["gemma3", "gemma4"]
 BOX = Region.from_box((8, 8, 60, 50))
@@ -265,9 +270,10 @@ def test_gemma_4_is_told_boxes_from_the_top_in_thousandths():
     model.detach()
 
 
-LARGE_CHECKS = [each for each in BACKBONE_CHECKS if each is not frames_are_where_videos_says]  # which take seconds
-
 # -- Gemma 4 as 26B-A4B and 31B are --------------------------------------------------------------------------
+
+
+QUICK = {crops_and_scene_are_the_same_features, modules_are_where_the_spec_says, lora_scopes_are_parts_of_the_model}
 
 
 def large(seed):
@@ -300,7 +306,10 @@ def large(seed):
     return model.eval(), processor
 
 
-@pytest.mark.parametrize("check", LARGE_CHECKS, ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow, id=each.__name__) for each in BACKBONE_CHECKS],
+)
 def test_the_large_layout_conforms(check):
     check(replace(get_backbone("gemma4"), tiny=large))
 
