@@ -26,7 +26,7 @@ from pixelrefer_plugin.testing.conformance import _without_padding
 
 # A new plugin adds one name.
 ADAPTERS = ["maskpool", "saot", "oci", "unipixel", "coordinates"]
-BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision", "gemma3", "gemma4"]
+BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision", "gemma3", "gemma4", "gemma4_unified"]
 
 
 def _name(check):
@@ -53,8 +53,13 @@ def test_backbone(backbone, check):
     check(get_backbone(backbone))
 
 
-# The pairs that run by default: those of these backbones and of this adapter. The others are marked slow.
+# The pairs that run by default: those of LIKELY backbones, and of the LIKELIEST adapter but for UNLIKELY backbones.
 LIKELY, LIKELIEST = {"videollama3", "qwen2_5_vl", "llava_onevision"}, "saot"
+UNLIKELY = {"gemma4_unified"}
+
+
+def _runs_by_default(backbone, adapter):
+    return backbone in LIKELY or (adapter == LIKELIEST and backbone not in UNLIKELY)
 
 
 def _pairs():
@@ -63,7 +68,7 @@ def _pairs():
             backbone,
             *case.values,
             id=f"{backbone}-{case.id}",
-            marks=() if backbone in LIKELY or case.values[0] == LIKELIEST else pytest.mark.slow,
+            marks=() if _runs_by_default(backbone, case.values[0]) else pytest.mark.slow,
         )
         for backbone in BACKBONES
         for case in _with(checks_of_pair)

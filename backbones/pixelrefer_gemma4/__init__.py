@@ -9,6 +9,7 @@ PLUGIN_API = 1
 
 @hookimpl
 def register_backbones(register: Callable[[BackboneSpec], None]) -> None:
-    from .backbone import SPEC
+    from . import backbone, unified
 
-    register(SPEC)
+    register(backbone.SPEC)
+    register(unified.SPEC)

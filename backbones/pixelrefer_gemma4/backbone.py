@@ -34,7 +34,15 @@ from pixelrefer_plugin.authoring import (
 
 from .tiny import tiny
 
-_PADDING = -1  # both coordinates of what fills a picture's patches up
+PADDING = -1  # both coordinates of what fills a picture's patches up
+DECODER_LAYERS = r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+COORDINATES = Coordinates(
+    unit="thousandths",
+    box='{{"box_2d": [{y0}, {x0}, {y1}, {x1}]}}',
+    point=None,
+    frame=None,
+    source="huggingface.co/blog/gemma4, Object Detection and Pointing",
+)
 
 
 def geometry(config: Any) -> PatchGeometry:
@@ -59,18 +67,23 @@ def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
     rows = [rearrange(crop, "c (h ph) (w pw) -> (h w) (ph pw c)", ph=patch, pw=patch) for crop in crops]
     grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
     pixels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    places = [_positions(hw, crops[0].device) for hw in grids_hw]
-    positions = torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=_PADDING)
-    padding = (positions == _PADDING).all(dim=-1)
+    places = [positions_of(hw, crops[0].device) for hw in grids_hw]
+    positions = torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=PADDING)
+    padding = (positions == PADDING).all(dim=-1)
     embeds = tower.patch_embedder(pixels, positions, padding)
     output = tower.encoder(inputs_embeds=embeds, attention_mask=~padding, pixel_position_ids=positions)
     return FeatureGrids(_features(model, output, ~padding), grids_hw)
 
 
-def _positions(grid_hw: tuple[int, int], device: torch.device) -> Tensor:
+def positions_of(grid_hw: tuple[int, int], device: torch.device) -> Tensor:
     """Column and row of each patch in raster order, `(h * w, 2)`."""
     rows, columns = (torch.arange(side, device=device) for side in grid_hw)
     return torch.cartesian_prod(rows, columns).flip(-1)
+
+
+def position_grids_hw(positions: Tensor) -> GridsHw:
+    """Rows and columns of pictures, of their patches' positions, `(N, P, 2)`."""
+    return tuple((int(row) + 1, int(column) + 1) for column, row in positions.amax(dim=1).tolist())
 
 
 def _features(model: Any, output: Any, is_patch: Tensor) -> Tensor:
@@ -91,10 +104,10 @@ def _scene(name: str, which: int) -> Scene:
     """
 
     def grids_hw(call: NativeCall) -> GridsHw:
-        return tuple((int(row) + 1, int(column) + 1) for column, row in call.inputs[name].amax(dim=1).tolist())
+        return position_grids_hw(call.inputs[name])
 
     def grids(call: NativeCall, outputs: Sequence[Any]) -> FeatureGrids:
-        is_patch = (call.inputs[name] != _PADDING).all(dim=-1)
+        is_patch = (call.inputs[name] != PADDING).all(dim=-1)
         return FeatureGrids(_features(call.model, outputs[which], is_patch), grids_hw(call))
 
     def projected(call: NativeCall, outputs: Sequence[Tensor]) -> FeatureGrids:
@@ -120,20 +133,14 @@ SPEC = BackboneSpec(
     videos=_scene("video_position_ids", -1),
     cells=Cells(side=cell_side, norm="model.embed_vision.embedding_pre_projection_norm", pooled=True),
     lora_targets={
-        "decoder": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "decoder": DECODER_LAYERS,
         "projector": r"model\.embed_vision\.embedding_projection",
         "vision_tower": r"model\.vision_tower\.encoder\.layers\.\d+"
         r"\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.linear",
     },
     stand_in_id=stand_in_id,
     pointing="coordinates",
-    coordinates=Coordinates(
-        unit="thousandths",
-        box='{{"box_2d": [{y0}, {x0}, {y1}, {x1}]}}',
-        point=None,
-        frame=None,
-        source="huggingface.co/blog/gemma4, Object Detection and Pointing",
-    ),
+    coordinates=COORDINATES,
     models=(
         PublishedModel(id="google/gemma-4-E2B-it", parameters="5.1B", licence="Apache 2.0"),
         PublishedModel(id="google/gemma-4-E4B-it", parameters="8B", licence="Apache 2.0"),

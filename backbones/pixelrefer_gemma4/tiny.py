@@ -1,6 +1,7 @@
-"""A Gemma 4 of a few hundred thousand parameters: the real classes, small numbers, random weights.
+"""Gemma 4 with a few hundred thousand parameters: the real classes, small numbers, random weights.
 
-It is laid out as E2B and E4B: embeddings for each layer, the last layers with the keys and values of earlier ones.
+`tiny` is laid out as E2B and E4B: embeddings for each layer, the last layers with the keys and values of earlier ones.
+`tiny_unified` is laid out as 12B: no tower, keys for values, pictures that see themselves whole.
 """
 
 from typing import Any
@@ -11,6 +12,12 @@ from transformers import (
     Gemma4Config,
     Gemma4ForConditionalGeneration,
     Gemma4Processor,
+    Gemma4UnifiedAudioFeatureExtractor,
+    Gemma4UnifiedConfig,
+    Gemma4UnifiedForConditionalGeneration,
+    Gemma4UnifiedImageProcessor,
+    Gemma4UnifiedProcessor,
+    Gemma4UnifiedVideoProcessor,
     Gemma4VideoProcessor,
     PreTrainedTokenizerFast,
 )
@@ -60,6 +67,18 @@ _HIDDEN = 64
 _HEADS = 4
 
 
+def _tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer(
+        TINY_CORPUS,
+        SPECIAL_TOKENS,
+        CHAT_TEMPLATE,
+        eos_token="<eos>",
+        pad_token="<pad>",
+        bos_token="<bos>",
+        named_tokens=_NAMED,
+    )
+
+
 def tiny_processor() -> Gemma4Processor:
     """The real processor around a tiny tokenizer; images go through PIL, not torchvision."""
     size: dict[str, Any] = {"max_soft_tokens": _LEAST_TOKENS}
@@ -67,23 +86,13 @@ def tiny_processor() -> Gemma4Processor:
         feature_extractor=Gemma4AudioFeatureExtractor(),
         image_processor=Gemma4ImageProcessorPil(**size),
         video_processor=Gemma4VideoProcessor(**size),
-        tokenizer=tiny_tokenizer(
-            TINY_CORPUS,
-            SPECIAL_TOKENS,
-            CHAT_TEMPLATE,
-            eos_token="<eos>",
-            pad_token="<pad>",
-            bos_token="<bos>",
-            named_tokens=_NAMED,
-        ),
+        tokenizer=_tokenizer(),
         chat_template=CHAT_TEMPLATE,
     )
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Gemma4Config:
     """The real config with small numbers; the embedding tables are padded and keep at least 16 spare rows."""
-    ids = tokenizer.get_vocab()
-    rows = -(-(len(tokenizer) + _SPARE_ROWS) // 64) * 64
     return Gemma4Config(
         vision_config={
             "hidden_size": 32,
@@ -96,35 +105,54 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Gemma4Config:
             "use_clipped_linears": True,
         },
         text_config={
-            "vocab_size": rows,
-            "hidden_size": _HIDDEN,
-            "intermediate_size": 2 * _HIDDEN,
-            "num_hidden_layers": 4,
-            "num_attention_heads": _HEADS,
+            **_text(tokenizer),
             "num_key_value_heads": 1,
-            "head_dim": 16,
-            "global_head_dim": 32,
-            "layer_types": ["sliding_attention", "full_attention"] * 2,
-            "sliding_window": 32,
             "num_kv_shared_layers": 2,
             "use_double_wide_mlp": True,
-            "vocab_size_per_layer_input": rows,
+            "vocab_size_per_layer_input": _rows(tokenizer),
             "hidden_size_per_layer_input": 8,
-            "final_logit_softcapping": 30.0,
-            "max_position_embeddings": 8192,
-            "bos_token_id": ids["<bos>"],
-            "eos_token_id": [ids["<eos>"], ids["<turn|>"]],
-            "pad_token_id": ids["<pad>"],
         },
         audio_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "output_proj_dims": 32},
-        boi_token_id=ids["<|image>"],
-        eoi_token_id=ids["<image|>"],
-        image_token_id=ids["<|image|>"],
-        video_token_id=ids["<|video|>"],
-        boa_token_id=ids["<|audio>"],
-        eoa_token_index=ids["<audio|>"],
-        audio_token_id=ids["<|audio|>"],
+        **_token_ids(tokenizer),
     )
+
+
+def _rows(tokenizer: PreTrainedTokenizerFast) -> int:
+    return -(-(len(tokenizer) + _SPARE_ROWS) // 64) * 64
+
+
+def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Of a decoder's config what all sizes have."""
+    ids = tokenizer.get_vocab()
+    return {
+        "vocab_size": _rows(tokenizer),
+        "hidden_size": _HIDDEN,
+        "intermediate_size": 2 * _HIDDEN,
+        "num_hidden_layers": 4,
+        "num_attention_heads": _HEADS,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "sliding_window": 32,
+        "final_logit_softcapping": 30.0,
+        "max_position_embeddings": 8192,
+        "bos_token_id": ids["<bos>"],
+        "eos_token_id": [ids["<eos>"], ids["<turn|>"]],
+        "pad_token_id": ids["<pad>"],
+    }
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    ids = tokenizer.get_vocab()
+    return {
+        "boi_token_id": ids["<|image>"],
+        "eoi_token_id": ids["<image|>"],
+        "image_token_id": ids["<|image|>"],
+        "video_token_id": ids["<|video|>"],
+        "boa_token_id": ids["<|audio>"],
+        "eoa_token_index": ids["<audio|>"],
+        "audio_token_id": ids["<|audio|>"],
+    }
 
 
 def tiny(seed: int) -> tuple[Gemma4ForConditionalGeneration, Gemma4Processor]:
@@ -133,4 +161,33 @@ def tiny(seed: int) -> tuple[Gemma4ForConditionalGeneration, Gemma4Processor]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Gemma4ForConditionalGeneration(tiny_config(processor.tokenizer))
+    return model.eval(), processor
+
+
+def tiny_unified(seed: int) -> tuple[Gemma4UnifiedForConditionalGeneration, Gemma4UnifiedProcessor]:
+    """As `tiny`, of the model without a tower, whose processor resizes with torchvision alone."""
+    size: dict[str, Any] = {"max_soft_tokens": _LEAST_TOKENS}
+    tokenizer = _tokenizer()
+    processor = Gemma4UnifiedProcessor(
+        feature_extractor=Gemma4UnifiedAudioFeatureExtractor(),
+        image_processor=Gemma4UnifiedImageProcessor(**size),
+        video_processor=Gemma4UnifiedVideoProcessor(**size),
+        tokenizer=tokenizer,
+        chat_template=CHAT_TEMPLATE,
+    )
+    config = Gemma4UnifiedConfig(
+        vision_config={"mm_embed_dim": 48, "mm_posemb_size": 256, "output_proj_dims": 48},
+        text_config={
+            **_text(tokenizer),
+            "num_key_value_heads": 2,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+        },
+        audio_config={},
+        **_token_ids(tokenizer),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Gemma4UnifiedForConditionalGeneration(config)
+        torch.nn.init.normal_(model.model.embed_vision.pos_embedding, std=0.2)  # zeros otherwise
     return model.eval(), processor

@@ -98,8 +98,9 @@ def crops_come_back_in_raster_order(spec: BackboneSpec) -> None:
             # Not zeros: layer norm would blow up what little of the bright patch reaches an all-zero one.
             plain = torch.full((3, *(side * geometry.patch_size for side in grid_hw)), 0.2)
             bright = plain.clone()
-            rows, columns = (slice(at * geometry.patch_size, (at + 1) * geometry.patch_size) for at in cell)
-            bright[:, rows, columns] = 2.0
+            # Half of the patch: where each is normalised by itself, an even one shows no brightness.
+            px = geometry.patch_size
+            bright[:, cell[0] * px : (cell[0] + 1) * px, cell[1] * px : cell[1] * px + px // 2] = 2.0
             with torch.no_grad():
                 grids = spec.crops.encode(model, [plain, bright])
             assert grids.grids_hw == (grid_hw, grid_hw), f"{spec.name}: asked {grid_hw}, got {grids.grids_hw}"
@@ -326,7 +327,7 @@ def _check_images(spec: BackboneSpec, field: str, scene: Scene, model: Any, nati
         h, w = still.grids_hw[index]
         for down, across in _PLACES:
             cell = (round(down * (h - 1)), round(across * (w - 1)))
-            pixels = _pixels_of_cell(*cell, (h, w), boxes[index], inset=0.25)  # tiles may lose pixels at their ends
+            pixels = _pixels_of_cell(*cell, (h, w), boxes[index])
             if not all(
                 0 <= each.start < each.stop <= side for each, side in zip(pixels, plain[index].shape[:2], strict=True)
             ):
@@ -386,13 +387,15 @@ def _most_changed(one: FeatureGrids, other: FeatureGrids) -> tuple[int, int, int
     return (most, *divmod(int(change[most].argmax()), one.grids_hw[most][1]))
 
 
-def _pixels_of_cell(
-    row: int, column: int, grid_hw: tuple[int, int], box: FloatBox, *, inset: float = 0.0
-) -> tuple[slice, slice]:
-    """Where one cell of a grid over `box` lies in its picture, less a share of it at each end."""
+_INSET = 0.25
+
+
+def _pixels_of_cell(row: int, column: int, grid_hw: tuple[int, int], box: FloatBox) -> tuple[slice, slice]:
+    """Where one cell of a grid over `box` lies in its picture, less a share of it at each end: tiles may lose pixels
+    there, and an evenly bright cell is not to be seen where each is normalised by itself."""
     x0, y0, x1, y1 = box
-    rows = slice(*(round(y0 + at * (y1 - y0) / grid_hw[0]) for at in (row + inset, row + 1 - inset)))
-    columns = slice(*(round(x0 + at * (x1 - x0) / grid_hw[1]) for at in (column + inset, column + 1 - inset)))
+    rows = slice(*(round(y0 + at * (y1 - y0) / grid_hw[0]) for at in (row + _INSET, row + 1 - _INSET)))
+    columns = slice(*(round(x0 + at * (x1 - x0) / grid_hw[1]) for at in (column + _INSET, column + 1 - _INSET)))
     return rows, columns
 
 
