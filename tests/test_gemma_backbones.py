@@ -238,6 +238,18 @@ def test_regions_are_found_at_each_budget_of_tokens(budget):
     assert layout is not None
 
 
+def test_patches_of_gemma_4_12b_see_no_other_one():
+    """It has no tower: a picture's other half changes nothing in a patch."""
+    spec, (model, _) = get_backbone("gemma4_unified"), get_backbone("gemma4_unified").tiny(0)
+    crop = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
+    other = crop.clone()
+    other[:, :, 48:] = crop[:, :, 48:].flip(-1)
+    with torch.no_grad():
+        grids = spec.crops.encode(model, [crop, other])
+    assert torch.equal(grids[0][:, 0], grids[1][:, 0])
+    assert not torch.equal(grids[0][:, 1], grids[1][:, 1])
+
+
 def test_frames_of_gemma_4_stand_behind_their_times():
     made = pair("saot", "gemma4")
     video = {"type": "video", "video": np.stack([picture(48, 96, seed) for seed in range(3)]), "fps": 0.5}
