@@ -565,9 +565,9 @@ def _require_weights_fit(opened: OpenedCheckpoint, backbone: Any, root: Path) ->
 def shapes_of(backbone: Any, spec: BackboneSpec, adapter: AdapterSpec) -> Shapes:
     """What the adapter's module is built for."""
     crop = count_of("backbone", spec.name, "crops.width", spec.crops.width, backbone.config)
-    side = count_of("backbone", spec.name, "cells.side", spec.cell_side, backbone.config)
+    in_a_row = count_of("backbone", spec.name, "cells.side", spec.cell_patches, backbone.config)
     decoder = int(_submodule(backbone, spec.parts.token_embedding).embedding_dim)
-    scene = {"patches": crop, "cells": crop * side**2, "projected": decoder}
+    scene = {"patches": crop, "cells": crop * in_a_row, "projected": decoder}
     layers = (_submodule(backbone, path) for path in spec.parts.projector_layers)
     return Shapes(
         crop=crop,

@@ -391,6 +391,8 @@ class RegionProcessor:
         texts = [
             render(self.native, sample.messages, add_generation_prompt=add_generation_prompt) for sample in samples
         ]
+        if self._begun(texts):
+            options["add_special_tokens"] = False
         lengths = {len(video) for sample in samples if sample.shows_media for video in sample.videos}
         if len(lengths) < 2 or not self._backbone.joins_samples:
             return self._native_call(samples, texts, options)
@@ -419,6 +421,12 @@ class RegionProcessor:
                 f"The backbone's own processor needs more memory than there is: {text_of(error) or 'MemoryError'}. "
                 "Give fewer or smaller pictures, or check the sizes in its preprocessor_config.json."
             ) from error
+
+    def _begun(self, texts: Sequence[str]) -> bool:
+        """Whether the chat template writes the token that the tokenizer begins every text with, so that it would be
+        there twice."""
+        bos = self.tokenizer.bos_token
+        return bos is not None and all(text.startswith(bos) for text in texts)
 
     def _long_enough(self, frames_nhwc: np.ndarray) -> np.ndarray:
         """A video's frames, the last repeated until the native processor takes them."""
@@ -579,7 +587,8 @@ class RegionProcessor:
         )
 
     def _scene(self, samples: Sequence[ReadSample], inputs: BatchFeature, readings: frozenset[bool]) -> SceneLayout:
-        call = NativeCall(self._config, inputs, self.tokens.native)
+        num_images = sum(len(sample.images) for sample in samples)
+        call = NativeCall(self._config, inputs, self.tokens.native, num_images=num_images)
         return plan_scene(samples, self._backbone, self._adapter, call, readings=readings)
 
     def _mask_batch(self, samples: Sequence[ReadSample], *, learn: bool) -> MaskBatch:

@@ -87,6 +87,9 @@ _.add_video
 _.thinned
 _.from_mapping
 
+# A tokenizer's, which the tokenizers library runs.
+_.post_processor
+
 # transformers' TensorBoardCallback reads these.
 _.tb_writer
 _._SummaryWriter

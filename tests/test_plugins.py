@@ -209,6 +209,8 @@ def test_builtin_plugins_come_in_by_entry_points():
         "idefics3": "backbone",
         "llava_onevision": "backbone",
         "internvl": "backbone",
+        "gemma3": "backbone",
+        "gemma4": "backbone",
         "qwen2_5_vl": "backbone",
         "qwen3_vl": "backbone",
         "qwen3_5": "backbone",

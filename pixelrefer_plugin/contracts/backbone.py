@@ -51,6 +51,8 @@ class Parts:
         token_embedding: the decoder's token embedding.
         projector_layers: the projector's linear layers, first to last.
         final_norm: the norm behind the decoder's last layer. None: `norm` in the decoder.
+        patches: the module in the vision tower that returns its patches, where the tower itself returns what it pooled
+            of them. None: the tower returns them.
     """
 
     vision_tower: str
@@ -59,16 +61,22 @@ class Parts:
     token_embedding: str
     projector_layers: tuple[str, ...] = ()
     final_norm: str | None = None
+    patches: str | None = None
 
     def __post_init__(self) -> None:
         require_kinds(self, vision_tower=str, projector=str, decoder=str, token_embedding=str)
-        require_kinds(self, final_norm=(str, type(None)))
+        require_kinds(self, final_norm=(str, type(None)), patches=(str, type(None)))
         require_texts(self, "projector_layers", optional=True)
 
     @property
     def norm(self) -> str:
         """Path of the norm behind the decoder's last layer."""
         return self.final_norm or f"{self.decoder}.norm"
+
+    @property
+    def scene_source(self) -> str:
+        """Path of the module whose outputs `Scene.grids` is given."""
+        return self.patches or self.vision_tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +148,9 @@ class Scene:
 
     Attributes:
         grids_hw: `grids_hw(call) -> ((h, w), ...)`, the grids' sizes, known beforehand.
-        grids: `grids(call, outputs) -> FeatureGrids`, from what each call of the vision tower in this pass returned,
-            in their order: the first is the images', where there are any, unless one call takes all media. The same
-            features as `Crops.encode` gives: an adapter may read both.
+        grids: `grids(call, outputs) -> FeatureGrids`, from what each call of the vision tower, or of its
+            `Parts.patches`, in this pass returned, in their order: the first is the images', where there are any,
+            unless one call takes all media. The same features as `Crops.encode` gives: an adapter may read both.
         boxes_xyxy: `boxes_xyxy(call, sizes_hw) -> ((x0, y0, x1, y1), ...)`, what a grid spans of each picture, or of
             the frames of each video, whose sizes in original pixels are given; beyond it where the backbone pads.
             None: the whole of it.
@@ -171,19 +179,21 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """What the projector reads, where it joins square cells of patches, each as one vector, its patches in a row.
+    """What the projector reads, where it joins square cells of patches, each as one vector.
 
     Attributes:
         side: `side(config) -> int`, rows and columns of patches in a cell.
+        pooled: whether that vector is the mean of the cell's patches. Otherwise it is its patches in a row.
         norm: path of a norm of the projector's that such a cell goes through whole before the first linear layer.
     """
 
     side: Callable[[Any], int]
     norm: str | None = None
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         require_callables(self, "side")
-        require_kinds(self, norm=(str, type(None)))
+        require_kinds(self, norm=(str, type(None)), pooled=bool)
 
 
 SeenSize = Callable[[Any, tuple[int, int], int | None, Mapping[str, Any]], tuple[int, int]]
@@ -330,6 +340,8 @@ class BackboneSpec:
         coordinates: how it was trained to read coordinates in text. None: it was not, or nothing is documented.
         pointing: the adapter without object tokens that commands take for a plain model, where the user names none.
         models: published models of the family that it serves.
+        stand_in_id: `stand_in_id(config) -> int`, the id that the decoder is shown where object tokens stand, for
+            families that look ids up in further tables than the token embedding. None: any, as no other table is read.
         tiny: `tiny(seed) -> (model, processor)`: the real classes with a tiny random config, made in memory.
     """
 
@@ -350,6 +362,7 @@ class BackboneSpec:
     coordinates: Coordinates | None = None
     pointing: str = "marks"
     models: tuple[PublishedModel, ...] = ()
+    stand_in_id: Callable[[Any], int] | None = None
 
     def __post_init__(self) -> None:
         require_name(self)
@@ -363,8 +376,12 @@ class BackboneSpec:
         require_patterns(self, "lora_targets")
         require_known(self, "lora_targets", LORA_SCOPES)
         require_values(self, "layouts", CheckpointLayout)
-        require_callables(self, "tiny")
+        require_callables(self, "tiny", optional=("stand_in_id",))
 
     def cell_side(self, config: Any) -> int:
         """Rows and columns of patches that a scene token stands for in the tower's grids; 1 where it is one patch."""
         return 1 if self.cells is None else self.cells.side(config)
+
+    def cell_patches(self, config: Any) -> int:
+        """How many patches' features stand in a row in what the projector reads of a cell."""
+        return 1 if self.cells is None or self.cells.pooled else self.cells.side(config) ** 2

@@ -70,6 +70,15 @@ class FeatureGrids:
         cells = self.features[torch.cat(rows).to(self.features.device)].view(first // side**2, -1)
         return FeatureGrids(cells, tuple((h // side, w // side) for h, w in self.grids_hw))
 
+    def pooled(self, side: int) -> FeatureGrids:
+        """Cells of `side * side` patches, each as the mean of its patches.
+
+        Returns:
+            Grids of `(h / side, w / side)` cells of width C.
+        """
+        cells = self.merged(side)
+        return FeatureGrids(cells.features.unflatten(1, (side**2, -1)).mean(dim=1), cells.grids_hw)
+
 
 @dataclass(frozen=True, eq=False)
 class PatchRows:

@@ -98,8 +98,9 @@ def crops_come_back_in_raster_order(spec: BackboneSpec) -> None:
             # Not zeros: layer norm would blow up what little of the bright patch reaches an all-zero one.
             plain = torch.full((3, *(side * geometry.patch_size for side in grid_hw)), 0.2)
             bright = plain.clone()
-            rows, columns = (slice(at * geometry.patch_size, (at + 1) * geometry.patch_size) for at in cell)
-            bright[:, rows, columns] = 2.0
+            # Half of the patch: where each is normalised by itself, an even one shows no brightness.
+            px = geometry.patch_size
+            bright[:, cell[0] * px : (cell[0] + 1) * px, cell[1] * px : cell[1] * px + px // 2] = 2.0
             with torch.no_grad():
                 grids = spec.crops.encode(model, [plain, bright])
             assert grids.grids_hw == (grid_hw, grid_hw), f"{spec.name}: asked {grid_hw}, got {grids.grids_hw}"
@@ -214,12 +215,12 @@ def gradients_reach_the_tower(spec: BackboneSpec) -> None:
 def _native_scene(spec: BackboneSpec, model: Any, native: Any, pictures: list[Image.Image]) -> tuple[FeatureGrids, Any]:
     """The scene's grids of several samples of one image each, captured from the native pass."""
     inputs = _native_images(native, pictures)
-    outputs = _outputs(spec, model, inputs, spec.parts.vision_tower)
+    outputs = _outputs(spec, model, inputs, spec.parts.scene_source)
     try:
         return spec.images.grids(native_call(model, native, inputs, pictures), outputs), inputs
     except Exception as error:
         raise AssertionError(
-            f"{spec.name}: images.grids fails on what the vision_tower '{spec.parts.vision_tower}' returned, a "
+            f"{spec.name}: images.grids fails on what the vision_tower '{spec.parts.scene_source}' returned, a "
             f"{type(outputs[0]).__name__}: {type(error).__name__}: {error}"
         ) from error
 
@@ -277,12 +278,13 @@ def final_norm_is_behind_the_last_layer(spec: BackboneSpec) -> None:
 
 def projector_reads_the_scenes_cells(spec: BackboneSpec) -> None:
     """Where `projector_layers` are named: they are linear layers of the projector that lead from the width of a cell of
-    the scene, `cells.side` patches squared, to the decoder's, and the first of them reads those very cells."""
+    the scene, `cells.side` patches squared in a row or their mean, to the decoder's, and the first of them reads those
+    very cells."""
     parts = spec.parts
     if not parts.projector_layers:
         return
     model, native = spec.tiny(0)
-    width = spec.cell_side(model.config) ** 2 * spec.crops.width(model.config)
+    width = spec.cell_patches(model.config) * spec.crops.width(model.config)
     for path in parts.projector_layers:
         layer = model.get_submodule(path)
         inside = isinstance(layer, nn.Linear) and path.startswith(parts.projector)
@@ -334,7 +336,7 @@ def _check_images(spec: BackboneSpec, field: str, scene: Scene, model: Any, nati
         h, w = still.grids_hw[index]
         for down, across in _PLACES:
             cell = (round(down * (h - 1)), round(across * (w - 1)))
-            pixels = _pixels_of_cell(*cell, (h, w), boxes[index], inset=0.25)  # tiles may lose pixels at their ends
+            pixels = _pixels_of_cell(*cell, (h, w), boxes[index])
             if not all(
                 0 <= each.start < each.stop <= side for each, side in zip(pixels, plain[index].shape[:2], strict=True)
             ):
@@ -394,13 +396,15 @@ def _most_changed(one: FeatureGrids, other: FeatureGrids) -> tuple[int, int, int
     return (most, *divmod(int(change[most].argmax()), one.grids_hw[most][1]))
 
 
-def _pixels_of_cell(
-    row: int, column: int, grid_hw: tuple[int, int], box: FloatBox, *, inset: float = 0.0
-) -> tuple[slice, slice]:
-    """Where one cell of a grid over `box` lies in its picture, less a share of it at each end."""
+_INSET = 0.25
+
+
+def _pixels_of_cell(row: int, column: int, grid_hw: tuple[int, int], box: FloatBox) -> tuple[slice, slice]:
+    """Where one cell of a grid over `box` lies in its picture, less a share of it at each end: tiles may lose pixels
+    there, and an evenly bright cell is not to be seen where each is normalised by itself."""
     x0, y0, x1, y1 = box
-    rows = slice(*(round(y0 + at * (y1 - y0) / grid_hw[0]) for at in (row + inset, row + 1 - inset)))
-    columns = slice(*(round(x0 + at * (x1 - x0) / grid_hw[1]) for at in (column + inset, column + 1 - inset)))
+    rows = slice(*(round(y0 + at * (y1 - y0) / grid_hw[0]) for at in (row + _INSET, row + 1 - _INSET)))
+    columns = slice(*(round(x0 + at * (x1 - x0) / grid_hw[1]) for at in (column + _INSET, column + 1 - _INSET)))
     return rows, columns
 
 
@@ -427,7 +431,7 @@ def _seen(spec: BackboneSpec, field: str, scene: Scene, call: NativeCall, *, pro
     read = scene.projected if projected else scene.grids
     assert read is not None
     with torch.no_grad():
-        path = spec.parts.projector if projected else spec.parts.vision_tower
+        path = spec.parts.projector if projected else spec.parts.scene_source
         outputs = _outputs(spec, call.model, call.inputs, path)
         grids = read(call, outputs)
     promised, got = tuple((h // side, w // side) for h, w in scene.grids_hw(call)), grids.grids_hw

@@ -126,7 +126,7 @@ def _without_regions(pair: Pair) -> Iterator[tuple[str, Any, Any]]:
         parts = [{"type": kind}, {"type": "text", "text": "describe it"}]
         message = {"role": "user", "content": parts}
         text = render(pair.native, [message], add_generation_prompt=True)
-        return pair.native(text=[text], **media, return_tensors="pt")
+        return pair.native(text=[text], **media, **_begun(pair.native, text), return_tensors="pt")
 
     picture = noise_picture((110, 60), seed=2)
     asked = pair.processor([user_message(picture, "describe it")])
@@ -136,6 +136,13 @@ def _without_regions(pair: Pair) -> Iterator[tuple[str, Any, Any]]:
         metadata = {"fps": 2.0, "total_num_frames": len(video["video"]), "frames_indices": [0, 1, 2, 3, 4]}
         expected = native("video", videos=[video["video"]], video_metadata=[metadata], do_sample_frames=False)
         yield "video", pair.processor([user_message(video, "describe it")]), expected
+
+
+def _begun(native: Any, text: str) -> dict[str, bool]:
+    """The option that transformers' own `apply_chat_template` takes where a template writes the token that a tokenizer
+    begins texts with."""
+    bos = native.tokenizer.bos_token
+    return {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
 
 
 def regions_reach_the_decoder(adapter: str, backbone: str) -> None:

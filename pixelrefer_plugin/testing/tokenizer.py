@@ -6,7 +6,7 @@ token each. Special tokens and chat template are the caller's; those of ChatML w
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 # The pattern of Qwen2's tokenizer: single digits, words with their leading space, runs of punctuation.
@@ -68,6 +68,7 @@ def tiny_tokenizer(
     *,
     eos_token: str = "<|im_end|>",
     pad_token: str = "<|endoftext|>",
+    bos_token: str | None = None,
     vocab_size: int = 4096,
     named_tokens: Mapping[str, str] | None = None,
 ) -> PreTrainedTokenizerFast:
@@ -79,15 +80,17 @@ def tiny_tokenizer(
         chat_template: Jinja template for `apply_chat_template`.
         eos_token: One of `special_tokens`; ends an answer.
         pad_token: One of `special_tokens`.
+        bos_token: One of `special_tokens`, with which the tokenizer begins every text; None: it has none.
         vocab_size: Upper bound on learnt entries; a small corpus ends well below it.
         named_tokens: Names by which a processor asks for some of `special_tokens`: with `{"image_token": "<image>"}`
             there are `tokenizer.image_token` and `image_token_id`, also after saving and loading.
 
     Raises:
-        ValueError: `eos_token`, `pad_token` or a named token is not among `special_tokens`.
+        ValueError: `eos_token`, `pad_token`, `bos_token` or a named token is not among `special_tokens`.
     """
     named = dict(named_tokens or {})
-    if missing := {eos_token, pad_token, *named.values()} - set(special_tokens):
+    asked = {eos_token, pad_token, *named.values()} | ({bos_token} if bos_token is not None else set())
+    if missing := asked - set(special_tokens):
         raise ValueError(f"tiny_tokenizer: {sorted(missing)} must be among special_tokens {list(special_tokens)}.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -105,11 +108,15 @@ def tiny_tokenizer(
     )
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_special_tokens(list(special_tokens))
+    if bos_token is not None:
+        begun = [(bos_token, tokenizer.token_to_id(bos_token))]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos_token} $A", special_tokens=begun)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=eos_token,
         pad_token=pad_token,
-        additional_special_tokens=[t for t in special_tokens if t not in (eos_token, pad_token)],
+        bos_token=bos_token,
+        additional_special_tokens=[t for t in special_tokens if t not in (eos_token, pad_token, bos_token)],
         model_specific_special_tokens=named,
         padding_side="left",
         clean_up_tokenization_spaces=False,

@@ -252,7 +252,7 @@ class _SceneCapture:
     def path(self) -> str:
         """The module whose outputs are kept."""
         parts = self._spec.parts
-        return parts.projector if self._layout.features == "projected" else parts.vision_tower
+        return parts.projector if self._layout.features == "projected" else parts.scene_source
 
     def see_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         """A pre-hook on the backbone."""
@@ -306,7 +306,8 @@ def merged_cells(backbone: Any, spec: BackboneSpec, grids: FeatureGrids) -> Feat
     """The scene's patches as cells, as the projector's first layer reads them; patches where it reads these."""
     if spec.cells is None:
         return grids
-    cells = grids.merged(count_of("backbone", spec.name, "cells.side", spec.cells.side, backbone.config))
+    side = count_of("backbone", spec.name, "cells.side", spec.cells.side, backbone.config)
+    cells = grids.pooled(side) if spec.cells.pooled else grids.merged(side)
     if spec.cells.norm is None:
         return cells
     return FeatureGrids(backbone.get_submodule(spec.cells.norm)(cells.features), cells.grids_hw)

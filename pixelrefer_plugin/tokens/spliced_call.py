@@ -191,7 +191,12 @@ class SplicedCall:
             )
 
     def _readable(self, input_ids: Tensor) -> Tensor:
-        """Where the embedding table has no spare row for the placeholder, another id stands in for it."""
+        """Another id stands in for the placeholder where the embedding table has no spare row for it, or where the
+        backbone looks ids up elsewhere too."""
+        stand_in = self.spec.stand_in_id
+        if stand_in is not None:
+            with in_plugin("backbone", self.spec.name, "stand_in_id"):
+                return input_ids.masked_fill(input_ids == self.tokens.placeholder, stand_in(self.backbone.config))
         if self.tokens.placeholder < self.num_embeddings:
             return input_ids
         return input_ids.masked_fill(input_ids == self.tokens.placeholder, _READABLE_ID)
