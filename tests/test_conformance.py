@@ -25,7 +25,7 @@ from pixelrefer_plugin.testing.backbone_checks import projector_reads_the_scenes
 from pixelrefer_plugin.testing.conformance import _without_padding
 
 # A new plugin adds one name.
-ADAPTERS = ["maskpool", "saot", "oci", "unipixel", "coordinates"]
+ADAPTERS = ["maskpool", "saot", "oci", "unipixel", "coordinates", "marks", "crops"]
 BACKBONES = ["videollama3", "qwen2_5_vl", "llava_onevision"]
 
 
