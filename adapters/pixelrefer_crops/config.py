@@ -17,8 +17,8 @@ class CropsConfig:
 
     Attributes:
         context: how much a crop shows around the region's box, as a share of the box's longer side.
-        background: `keep`, `dim` or `remove` what is not the region. Around clicks and scribbles, which tell no outline,
-            and on frames of a video on which nothing is known of it, it stays.
+        background: `keep`, `dim` or `remove` what is not the region. Around clicks and scribbles, which have no
+            outline, and on frames of a video on which nothing is known of it, it stays.
         min_px: longer side of a crop at least; smaller ones are enlarged to it.
         max_crops: the most regions of one image or video; each takes the tokens of a further picture or video.
     """
@@ -26,7 +26,7 @@ class CropsConfig:
     context: float = 0.25
     background: Background = "keep"
     min_px: int = 336
-    max_crops: int = 8
+    max_crops: int = 16
 
     def __post_init__(self) -> None:
         check_field(0 <= self.context <= 100, self, "context", "in 0..100")

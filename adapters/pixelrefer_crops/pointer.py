@@ -36,7 +36,7 @@ class CropsPointer(Pointer[CropsConfig]):
         kind = "video" if on.is_video else "picture"
         if len(regions) > self.config.max_crops:
             raise PromptError(
-                f"{len(regions)} regions on one {kind} would be shown by as many further {kind}s; adapter 'crops' takes "
+                f"{len(regions)} regions on one {kind} need as many further {kind}s; adapter 'crops' shows at most "
                 f"{self.config.max_crops}. Ask about fewer at a time, raise its option max_crops, or take adapter "
                 "'marks', which draws all on one."
             )

@@ -27,7 +27,8 @@ class MarksConfig:
         opacity: of a tint, up to 1, which hides what is under it.
         unmarked: whether the picture without marks is shown besides: `no`, `before` or `after` the marked one.
         line_width: of outlines; 2 pixels at least.
-        number_size: height of a number's font; 11 pixels at least, less only on pictures that have no room for it.
+        number_size: height of a number's font; 11 pixels at least, or 8 where many numbers would hide the picture. A
+            picture of so few pixels that a number would take half of its height or width has none.
         least_size: longer side that a mark has at least; the mark of a smaller region grows to it.
     """
 
@@ -35,7 +36,7 @@ class MarksConfig:
     numbers: bool = True
     opacity: float = 0.4
     unmarked: Unmarked = "no"
-    line_width: float = 0.005
+    line_width: float = 0.006
     number_size: float = 0.04
     least_size: float = 0.02
 

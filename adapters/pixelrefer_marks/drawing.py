@@ -71,11 +71,11 @@ def pixels_under(pixels: np.ndarray, shape: Shape, sizes: Sizes) -> np.ndarray:
 
 
 def _lines(marks: Sequence[Mark], sizes: Sizes) -> list[int]:
-    """How far from its shape each outline begins: beyond those of shapes that have the same box, nearly."""
+    """How far from its shape each outline begins: beyond those of later shapes that have the same box, nearly."""
     near, step = sizes.line_px, sizes.line_px + sizes.halo_px
     starts = []
-    for index, mark in enumerate(marks):
-        same = [other for other in marks[:index] if _far_apart(mark.mask, other.mask) <= near]
+    for index, mark in enumerate(marks, 1):
+        same = [other for other in marks[index:] if _far_apart(mark.mask, other.mask) <= near]
         starts.append(step * len(same))
     return starts
 
@@ -87,10 +87,13 @@ def _far_apart(one: RegionMask, other: RegionMask) -> int:
 
 def _tint(drawn: np.ndarray, pixels: np.ndarray, mark: Mark, opacity: float) -> None:
     """Lay the colour over the picture's own pixels, not over a larger mark's tint."""
+    import cv2
+
     x0, y0, x1, y1 = mark.mask.box_xyxy
-    inside = mark.mask.window
-    own = pixels[y0:y1, x0:x1][inside]
-    drawn[y0:y1, x0:x1][inside] = np.round(own * (1 - opacity) + np.array(mark.colour.rgb) * opacity).astype(np.uint8)
+    own = pixels[y0:y1, x0:x1]
+    colour = np.full_like(own, mark.colour.rgb)
+    tinted = cv2.addWeighted(own, 1 - opacity, colour, opacity, 0)
+    np.copyto(drawn[y0:y1, x0:x1], tinted, where=mark.mask.window[..., None])
 
 
 def _fill(drawn: np.ndarray, mark: Mark, sizes: Sizes) -> None:
@@ -127,10 +130,12 @@ def _depth(start_xy: tuple[int, int], part_hw: tuple[int, int], image_hw: tuple[
 
 
 def _with_numbers(drawn: np.ndarray, marks: Sequence[Mark], sizes: Sizes) -> np.ndarray:
-    """Each number on a plate of its mark's colour with an edge of black or white."""
+    """Each number on a plate of its mark's colour with an edge of black or white, where the picture has room for it."""
     lettering = Lettering(sizes.font_px)
     pad_px = sizes.halo_px + max(1, sizes.font_px // 8)
     plates = [Plate.of(lettering.box(str(mark.number)), pad_px) for mark in marks]
+    if any(2 * wide > drawn.shape[1] or 2 * high > drawn.shape[0] for wide, high in (each.size_wh for each in plates)):
+        return drawn
     boxes = place_plates(
         [mark.mask for mark in marks],
         [plate.size_wh for plate in plates],
@@ -138,9 +143,9 @@ def _with_numbers(drawn: np.ndarray, marks: Sequence[Mark], sizes: Sizes) -> np.
         gap_px=sizes.line_px + sizes.halo_px,
     )
     for mark, (x0, y0, x1, y1) in zip(marks, boxes, strict=True):
-        drawn[max(y0, 0) : y1, max(x0, 0) : x1] = mark.colour.contrast
         edge = sizes.halo_px
-        drawn[max(y0 + edge, 0) : y1 - edge, max(x0 + edge, 0) : x1 - edge] = mark.colour.rgb
+        drawn[y0:y1, x0:x1] = mark.colour.contrast
+        drawn[y0 + edge : y1 - edge, x0 + edge : x1 - edge] = mark.colour.rgb
     picture = Image.fromarray(drawn)
     for mark, plate, (x0, y0, _, _) in zip(marks, plates, boxes, strict=True):
         at = (x0 + plate.text_xy[0], y0 + plate.text_xy[1])

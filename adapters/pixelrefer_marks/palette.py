@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,18 +46,22 @@ COLOURS = (
 """In the order in which they are taken where all stand out."""
 
 
-def choose_colours(pixels_under: Sequence[np.ndarray]) -> list[Colour]:
+def choose_colours(pixels_under: Sequence[np.ndarray], near: Sequence[Collection[int]]) -> list[Colour]:
     """A colour for each region: the first of those taken least that stands out, or the one that stands out most.
 
-    A region's colour depends on those before it alone, so that a further region changes none.
+    Where there are more regions than colours, those near each other have different ones if they can. A region's colour
+    depends on the regions before it alone, so that a further region changes none.
 
     Args:
         pixels_under: for each region in order, `(n, 3)` uint8, what its mark is drawn over; n is one or more.
+        near: for each region the indices of those that lie near it.
     """
     chosen: list[Colour] = []
-    for pixels in pixels_under:
-        fewest = min(chosen.count(colour) for colour in COLOURS)
-        free = [colour for colour in COLOURS if chosen.count(colour) == fewest]
+    for pixels, around in zip(pixels_under, near, strict=True):
+        beside = {chosen[index] for index in around if index < len(chosen)}
+        free = [colour for colour in COLOURS if colour not in beside] or list(COLOURS)
+        fewest = min(map(chosen.count, free))
+        free = [colour for colour in free if chosen.count(colour) == fewest]
         contrasts = _contrasts(pixels, free)
         distinct = [colour for colour, contrast in zip(free, contrasts, strict=True) if contrast >= _DISTINCT]
         chosen.append(distinct[0] if distinct else free[int(np.argmax(contrasts))])

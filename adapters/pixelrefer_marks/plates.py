@@ -40,7 +40,7 @@ class Plate:
 def place_plates(
     masks: Sequence[RegionMask], sizes_wh: Sequence[tuple[int, int]], *, fills: Sequence[bool], gap_px: int
 ) -> list[Box]:
-    """A box for each plate, on the picture where that has room for it, and on no other plate where that can be avoided.
+    """A box for each plate, on the picture, which is larger, and on no other plate where that can be avoided.
 
     Args:
         masks: of one picture, large ones first.
@@ -61,7 +61,10 @@ def place_plates(
 def _inside(
     mask: RegionMask, size_wh: tuple[int, int], smaller: Sequence[RegionMask], taken: Sequence[Box]
 ) -> Box | None:
-    """A plate where the mask, less smaller ones and plates, is thickest; None where it hides too much or has no room."""
+    """A plate where the mask, less smaller ones and plates, is thickest; None without room, or if it hides too much.
+
+    Smaller masks are drawn over this one, so that its number must lie beside them.
+    """
     import cv2
 
     if math.prod(size_wh) > _MOST_HIDDEN * mask.area:
@@ -119,7 +122,7 @@ def _around(box: Box, size_wh: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def _on_picture(x: int, y: int, size_wh: tuple[int, int], image_hw: tuple[int, int]) -> Box:
-    """A plate moved onto the picture; in its upper left corner where it is larger."""
+    """A plate moved onto the picture, which is larger."""
     left = max(0, min(x, image_hw[1] - size_wh[0]))
     top = max(0, min(y, image_hw[0] - size_wh[1]))
     return left, top, left + size_wh[0], top + size_wh[1]

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pixelrefer_plugin.authoring import (
+    Box,
     PlacedRegion,
     PointedMedium,
     PointedRegion,
@@ -41,10 +42,11 @@ class MarksPointer(Pointer[MarksConfig]):
                 f"{len(regions)} regions on one picture cannot be told apart by {len(COLOURS)} colours. Set the option "
                 "numbers=true of adapter 'marks', or ask about fewer at a time."
             )
-        sizes = Sizes.on(on, self.config)
+        sizes = Sizes.on(on, len(regions), self.config)
         frames = on.media.frames_nhwc if isinstance(on.media, Video) else np.asarray(on.media)[None]
         shapes = [{each.position: shape_of(each, sizes, self.config) for each in region.places} for region in regions]
-        colours = choose_colours([_under(frames, of_region, sizes) for of_region in shapes])
+        under = [_under(frames, of_region, sizes) for of_region in shapes]
+        colours = choose_colours(under, _near(shapes, 2 * sizes.font_px))
         marked = self._marked(frames, regions, shapes, colours, sizes)
         words = tuple(self._words(on, *each) for each in zip(regions, colours, strict=True))
         has_grown = any(shape.has_grown for of_region in shapes for shape in of_region.values())
@@ -101,6 +103,26 @@ class MarksPointer(Pointer[MarksConfig]):
 def _under(frames: np.ndarray, shapes: Mapping[int, Shape], sizes: Sizes) -> np.ndarray:
     """What a region's marks are drawn over, on all its frames."""
     return np.concatenate([pixels_under(frames[position], shape, sizes) for position, shape in shapes.items()])
+
+
+def _near(shapes: Sequence[Mapping[int, Shape]], reach_px: int) -> list[set[int]]:
+    """For each region those whose boxes lie within a distance of its own, on a frame that has both."""
+    pairs = [
+        (one, other)
+        for one, of_one in enumerate(shapes)
+        for other, of_other in enumerate(shapes)
+        if one != other
+        for position in of_one.keys() & of_other.keys()
+        if _gap_px(of_one[position].mask.box_xyxy, of_other[position].mask.box_xyxy) <= reach_px
+    ]
+    return [{other for one, other in pairs if one == index} for index in range(len(shapes))]
+
+
+def _gap_px(one: Box, other: Box) -> int:
+    """How far two boxes lie apart, across or down; at most 0 where they overlap."""
+    across = max(one[0], other[0]) - min(one[2], other[2])
+    down = max(one[1], other[1]) - min(one[3], other[3])
+    return max(across, down)
 
 
 def _when(on: PointedMedium, region: PointedRegion) -> str:

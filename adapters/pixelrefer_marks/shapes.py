@@ -13,9 +13,11 @@ from .config import MarksConfig
 
 _LEAST_LINE_PX = 2
 _LEAST_FONT_PX = 11
+_SMALLEST_FONT_PX = 8  # of which digits can be read
 _LEAST_SEEN_LINE_PX = 1.5
 _LEAST_SEEN_FONT_PX = 14
-_DOT = 1.75  # radius of a click's dot, in widths of a line
+_MOST_COVERED = 0.3  # share of the picture that numbers may cover together
+_DOT = 2.0  # radius of a click's dot, in widths of a line
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Sizes:
     least_px: int
 
     @classmethod
-    def on(cls, medium: PointedMedium, config: MarksConfig) -> Sizes:
-        """Those for a picture: by its size, and larger where the backbone is known to see it much smaller."""
+    def on(cls, medium: PointedMedium, num_regions: int, config: MarksConfig) -> Sizes:
+        """Those for a picture: by its size, larger where the backbone is known to see it much smaller, and numbers
+        smaller where many would hide it."""
         height, width = medium.image_hw
         side = math.sqrt(height * width)
         shrunk = 1.0
@@ -47,7 +50,7 @@ class Sizes:
         return cls(
             line_px=min(line_px, max(1, min(height, width) // 8)),
             halo_px=max(1, round(line_px / 3)),
-            font_px=max(5, min(font_px, math.ceil(min(height, width) * 0.6))),
+            font_px=max(_SMALLEST_FONT_PX, min(font_px, int(side * math.sqrt(_MOST_COVERED / num_regions)))),
             least_px=max(4, round(config.least_size * side)),
         )
 
