@@ -26,7 +26,11 @@ from .windows import window_on, windows_through
 _DIMMED = 0.35  # of its brightness
 _GREY = 127
 _NO_OUTLINE = ("points", "scribble")
-_COLUMNS, _ROWS = ("left", "", "right"), ("upper", "", "lower")
+_PLACES = (
+    ("at the upper left", "at the top", "at the upper right"),
+    ("on the left", "in the middle", "on the right"),
+    ("at the lower left", "at the bottom", "at the lower right"),
+)
 
 
 class CropsPointer(Pointer[CropsConfig]):
@@ -86,7 +90,5 @@ def _whereabouts(on: PointedMedium, region: PointedRegion, kind: str) -> str:
     (x0, y0, x1, y1), (height, width) = region.places[0].mask.box_xyxy, on.image_hw
     if max((x1 - x0) / width, (y1 - y0) / height) > 2 / 3:
         return ""
-    names = [_ROWS[int(1.5 * (y0 + y1) / height)], _COLUMNS[int(1.5 * (x0 + x1) / width)]]
-    side = " ".join(filter(None, names))
-    place = "in the middle" if not side else f"at the {side}"
+    place = _PLACES[int(1.5 * (y0 + y1) / height)][int(1.5 * (x0 + x1) / width)]
     return f"{place} of {kind} {on.number}, "

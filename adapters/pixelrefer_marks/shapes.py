@@ -105,7 +105,7 @@ def _is_thin(mask: RegionMask, line_px: int) -> bool:
     import cv2
 
     inside = np.pad(mask.window, 1).astype(np.uint8)
-    return 2 * float(cv2.distanceTransform(inside, cv2.DIST_L2, 5).max()) < line_px
+    return 2 * float(cv2.distanceTransform(inside, cv2.DIST_L2, 5).max()) - 1 < line_px
 
 
 def _thickened(mask: RegionMask, by_px: int) -> RegionMask:
