@@ -162,6 +162,7 @@ if TYPE_CHECKING:
     from .json_text import parse_json as parse_json
     from .json_text import read_json as read_json
     from .media.images import read_picture as read_picture
+    from .media.lettering import Lettering as Lettering
     from .media.paths import path_shown as path_shown
     from .media.video import Video as Video
     from .regions.given import read_mask as read_mask

@@ -24,7 +24,7 @@ from pixelrefer_plugin.testing.backbone_checks import projector_reads_the_scenes
 from pixelrefer_plugin.testing.conformance import _without_padding
 
 # A new plugin adds one name.
-ADAPTERS = ["maskpool", "saot", "oci", "unipixel", "coordinates"]
+ADAPTERS = ["maskpool", "saot", "oci", "unipixel", "coordinates", "marks", "crops"]
 BACKBONES = [
     *("videollama3", "qwen2_5_vl", "llava_onevision", "internvl", "idefics3", "smolvlm"),
     *("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "gemma3", "gemma4", "gemma4_unified"),

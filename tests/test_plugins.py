@@ -193,6 +193,8 @@ def test_builtin_plugins_come_in_by_entry_points():
     kinds = {plugin.name: plugin.kind for plugin in list_plugins() if plugin.distribution == "pixelrefer-plugin"}
     assert kinds == {
         "coordinates": "adapter",
+        "crops": "adapter",
+        "marks": "adapter",
         "maskpool": "adapter",
         "oci": "adapter",
         "unipixel": "adapter",
