@@ -587,8 +587,7 @@ class RegionProcessor:
         )
 
     def _scene(self, samples: Sequence[ReadSample], inputs: BatchFeature, readings: frozenset[bool]) -> SceneLayout:
-        num_images = sum(len(sample.images) for sample in samples)
-        call = NativeCall(self._config, inputs, self.tokens.native, num_images=num_images)
+        call = NativeCall(self._config, inputs, self.tokens.native)
         return plan_scene(samples, self._backbone, self._adapter, call, readings=readings)
 
     def _mask_batch(self, samples: Sequence[ReadSample], *, learn: bool) -> MaskBatch:
