@@ -231,10 +231,17 @@ def test_a_missing_processor_is_named(saved):
         RegionProcessor.from_pretrained(saved)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "processor_config.json"])
-def test_a_damaged_processor_is_named(saved, name):
+DAMAGED = {
+    "config.json": "/processor': it has no config.json",
+    "tokenizer.json": "No processor can be loaded from",
+    "processor_config.json": "No processor can be loaded from",
+}
+
+
+@pytest.mark.parametrize(("name", "message"), DAMAGED.items(), ids=DAMAGED)
+def test_a_damaged_processor_is_named(saved, name, message):
     (saved / "processor" / name).unlink()
-    with pytest.raises(CheckpointError, match="No processor can be loaded from"):
+    with pytest.raises(CheckpointError, match=message):
         RegionProcessor.from_pretrained(saved)
 
 

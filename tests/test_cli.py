@@ -219,6 +219,10 @@ def test_plugins_check(run, monkeypatch):
     assert status.pop("lvis") == status.pop("refcoco") == "loaded with coco"
     assert status.pop("dam_regions") == "loaded with dam"
     assert status.pop("videorefer") == "loaded with pixelrefer"
+    assert status.pop("qwen3_vl_moe") == "loaded with qwen3_vl"
+    assert status.pop("qwen3_5_moe") == "loaded with qwen3_5"
+    assert status.pop("smolvlm") == "loaded with idefics3"
+    assert status.pop("gemma4_unified") == "loaded with gemma4"
     assert set(status.values()) == {"loaded"}
     broken = plugins.PluginInfo("x", "adapter", "x", "acme", "1", "broken: fails to load: ValueError: no luck")
     monkeypatch.setattr(plugins, "list_plugins", lambda check: [broken])

@@ -78,6 +78,7 @@ def sound(command, folder, tmp_path):
     picture, model, data = folder / "a.png", ("--model", folder / "model"), folder / "train.jsonl"
     return {
         "plugins": ({}, ()),
+        "samples": ({"folder": tmp_path / "samples"}, ()),
         "describe": ({"path": picture}, (*model, "--box", "1,1,9,9")),
         "segment": ({"path": picture, "text": "it"}, (*model, "--out", tmp_path / "out")),
         "chat": ({"path": folder / "frames"}, model),
@@ -96,7 +97,7 @@ def sound(command, folder, tmp_path):
     }[command]
 
 
-MAY_SUCCEED = {"validate", "preview", "convert", "plugins", "score", "ablate"}  # they load no model
+MAY_SUCCEED = {"validate", "preview", "convert", "plugins", "samples", "score", "ablate"}  # they load no model
 PARAMETERS = [
     (name, parameter.name)
     for name, command in sorted(main.commands.items())

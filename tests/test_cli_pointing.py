@@ -59,7 +59,10 @@ def test_an_adapter_that_is_named_is_taken(run):
     learned = run(*asked, "--adapter", "maskpool", "--json")
     assert "its adapter 'maskpool' is untrained: what it says about regions means nothing yet" in learned.stderr
     assert json.loads(learned.stdout)["regions"][0]["tokens"] > 0
-    assert "has no option 'side'. Its options: max_frames" in run(*asked, "--adapter-option", "side=3", code=2).stderr
+    assert (
+        "has no option 'side'. Its options: convention, max_frames"
+        in run(*asked, "--adapter-option", "side=3", code=2).stderr
+    )
     run(*asked, "--adapter-option", "max_frames=3")
 
 

@@ -56,6 +56,11 @@ def site(tmp_path_factory):
     (folder / "data.jsonl").write_text("".join(json.dumps(each) + "\n" for each in samples))
     clicked = [{**samples[0], "regions": [{"box": [4, 4, 300, 300]}]}, *samples[1:]]
     (folder / "outside.jsonl").write_text("".join(json.dumps(each) + "\n" for each in clicked))
+    (folder / "clip").mkdir()
+    for number in range(4):
+        Image.fromarray(picture(70, 90, seed=number)).save(folder / "clip" / f"{number}.png")
+    moving = {"id": "m0", "video": {"path": "clip", "fps": 2}, "regions": [{"frames": {"0": {"box": boxes[0]}}}]}
+    (folder / "clips.jsonl").write_text(json.dumps({**moving, "messages": turns}) + "\n")
     return folder
 
 
@@ -133,15 +138,18 @@ def test_the_backbone_is_loaded_once_and_only_for_what_is_asked(run, monkeypatch
 
 
 def test_a_way_that_cannot_be_asked_is_named_and_the_others_go_on(run, tmp_path):
-    result = run("videollama3", "coordinates,maskpool=other")
+    result = run("videollama3", "coordinates,maskpool=other", file="clips.jsonl")
     report = report_in(tmp_path / "out")
     assert [each["label"] for each in report["answers"]] == ["maskpool"]
-    assert "no convention for coordinates is known" in report["not_asked"]["coordinates"]
+    assert "videos" in report["not_asked"]["coordinates"]
     assert "coordinates   not asked" in result.stdout
     assert "coordinates could not be asked: " in result.stdout
-    skipped = run("videollama3", "coordinates,maskpool=other", "--on-bad-sample", "skip")
+    skipped = run("videollama3", "coordinates,maskpool=other", "--on-bad-sample", "skip", file="clips.jsonl")
     assert "coordinates could not be asked: " in skipped.stdout
-    assert "could not be asked in any of 1 way. coordinates: " in run("videollama3", "coordinates", code=2).stderr
+    assert (
+        "could not be asked in any of 1 way. coordinates: "
+        in run("videollama3", "coordinates", file="clips.jsonl", code=2).stderr
+    )
 
 
 def test_figures_are_of_the_questions_that_every_way_was_asked(run, tmp_path):

@@ -397,6 +397,7 @@ class FailingOn:
         self.processor = processor
         self.texts = texts
         self.rows = []
+        self.makes_object_tokens = processor.makes_object_tokens
 
     def __call__(self, conversations, regions, **options):
         self.rows.append(len(conversations))
@@ -437,6 +438,8 @@ def test_a_plugin_that_fails_on_a_sample_stops_by_default(pair):
 def test_a_plugin_that_does_what_it_must_not_stops(pair, monkeypatch):
     def refuse(*arguments, **options):
         raise PluginError("Adapter 'x' must plan a RegionPlan.", sample=1)
+
+    refuse.makes_object_tokens = True
 
     with pytest.raises(PluginError, match="^Sample 1: Adapter 'x' must plan a RegionPlan.$"):
         RegionCollator(refuse, on_bad_sample="skip")([told_of("one"), told_of("two")])

@@ -130,6 +130,7 @@ WORDS_OF_THE_HOST = {
 }
 # What holds names of plugins, by file of the host.
 NAMES_ALLOWED = {
+    "contracts/backbone.py": {"marks"},  # what commands take for a plain model whose backbone names no other adapter
     "cli/__init__.py": {"saot"},  # the default of `pixelrefer quickstart`, whose demonstration is about that adapter
     "evaluation/metrics/choices.py": {"pope", "unipixel"},  # readings have the names of the code that reads so
 }

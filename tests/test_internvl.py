@@ -344,6 +344,8 @@ def test_regions_are_told_in_thousandths_between_the_models_own_tokens(spec):
     named = processor.tokenizer.convert_tokens_to_ids(["<ref>", "</ref>", "<box>", "</box>"])
     assert [each for each in inputs["input_ids"][0].tolist() if each in named] == named
     inputs = processor([user(clip(hw=(70, 150)), "what is <region>?")], [VideoRegion({0: box, 2: box})])
-    assert f"what is Frame1: {words}, Frame3: {words}?" in processor.tokenizer.decode(inputs["input_ids"][0])
+    assert f"what is the object (Frame1: {words}; Frame3: {words})?" in processor.tokenizer.decode(
+        inputs["input_ids"][0]
+    )
     assert "regions" not in inputs
     model.detach()

@@ -1018,7 +1018,7 @@ def test_the_example_of_the_docs_runs(pair, tmp_path, monkeypatch):
     page = (Path(__file__).parent.parent / "docs/masks.md").read_text(encoding="utf-8")
     code = page.partition("```python\n")[2].partition("```")[0]
     pair.model.save_pretrained(tmp_path / "runs/unipixel", pair.processor, include_backbone=True)
-    Image.fromarray(picture(600, 800)).save(tmp_path / "savanna.png")
+    Image.fromarray(picture(360, 640)).save(tmp_path / "street.jpg")
     monkeypatch.chdir(tmp_path)
     generate = RegionModel.generate
     monkeypatch.setattr(
@@ -1027,7 +1027,7 @@ def test_the_example_of_the_docs_runs(pair, tmp_path, monkeypatch):
     names: dict[str, Any] = {}
     exec(compile(code.replace("max_new_tokens=64", "max_new_tokens=4"), "docs/masks.md", "exec"), names)
     assert "<seg>" in names["answer"]
-    assert names["mask"].shape == (600, 800)
+    assert names["mask"].shape == (360, 640)
 
 
 # -- the adapter that this is for --------------------------------------------------------------------------------

@@ -126,6 +126,8 @@ def require_media_tokens(native: Any, config: Any) -> None:
         token, id = getattr(native, f"{kind}_token", None), _configured_id(config, kind)
         if not token or (kind == "video" and id is None):  # one that is written as other tokens before it is read
             continue
+        if id is not None and id == getattr(native.tokenizer, f"{kind}_token_id", None):
+            id = None  # prompts have another token, which is written as this one before the model reads it
         if problem := _problem_of_token(native.tokenizer, known, str(token), id):
             path = getattr(native.tokenizer, "name_or_path", "")
             name = type(native.tokenizer).__name__ + (f" of {shown(path)}" if path else "")

@@ -233,8 +233,8 @@ def _native_images(native: Any, pictures: Sequence[Image.Image]) -> Any:
     return native(text=[text] * len(images), images=images, padding=True, return_tensors="pt")
 
 
-def native_call(model: Any, native: Any, inputs: Any, media: Sequence[Image.Image | np.ndarray]) -> NativeCall:
-    """A call of the bare backbone, with one image or one video, its frames, in each sample."""
+def native_call(model: Any, native: Any, inputs: Any, media: Sequence[Image.Image | np.ndarray] = ()) -> NativeCall:
+    """A call of the bare backbone, with one image or one video, its frames, in each sample, where they are given."""
     shown = tuple((_shown(each),) for each in media)
     return NativeCall(model.config, inputs, native_token_ids(native), model, shown)
 
