@@ -68,12 +68,14 @@ def backbone_table() -> str:
     """The built-in backbones: which published models each serves, under which licence, and how it reads coordinates."""
     rows = ["| backbone | published models | licence | media | coordinates |", "|---|---|---|---|---|"]
     for spec in _backbones():
-        ids: dict[str, list[str]] = {}
+        ids: dict[tuple[str, str], list[str]] = {}
         for model in spec.models:  # those whose ids differ in their size alone stand together
-            ids.setdefault(model.id.replace(model.parameters, "{}"), []).append(model.parameters)
+            size = re.search(re.escape(model.parameters), model.id, re.IGNORECASE)
+            before, after = (model.id, "") if size is None else (model.id[: size.start()], model.id[size.end() :])
+            ids.setdefault((before, after), []).append("" if size is None else size.group())
         models = ", ".join(
-            f"`{id.replace('{}', sizes[0] if len(sizes) == 1 else '{' + ','.join(sizes) + '}')}`"
-            for id, sizes in ids.items()
+            f"`{before}{sizes[0] if len(sizes) == 1 else '{' + ','.join(sizes) + '}'}{after}`"
+            for (before, after), sizes in ids.items()
         )
         licences = ", ".join(dict.fromkeys(model.licence for model in spec.models))
         media = "images" if spec.videos is None else "images, videos"

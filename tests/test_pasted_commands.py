@@ -21,11 +21,14 @@ from pixelrefer_plugin.samples.writing import Samples, write_samples
 ROOT = Path(__file__).parents[1]
 TINY = "builtin:tiny_videollama3"
 QWEN = "Qwen/Qwen2.5-VL-3B-Instruct"
+SMOLVLM = "HuggingFaceTB/SmolVLM-256M-Instruct"
 
 REGION_MODELS = ("my-regions", "models/pixelrefer-2b", "runs/street/model")
 MASK_MODELS = ("my-unipixel", "runs/unipixel")
 
 CHANGED = {
+    "pixelrefer samples": "pixelrefer samples --overwrite",
+    "pixelrefer quickstart": "pixelrefer quickstart --steps 1",
     "--track": "--track --source-option checkpoint=my-sam2 --source-option engine=transformers",
     "pixelrefer describe": "pixelrefer describe --max-new-tokens 4",
     "pixelrefer predict": "pixelrefer predict --max-new-tokens 4",
@@ -36,7 +39,7 @@ CHANGED = {
         "optim.global_batch_size=2 optim.precision=fp32 data.workers=0 evaluation.samples=2 --overwrite"
     ),
 }
-"""What is written over: answers are short, training takes a step, and what tracks is a tiny SAM 2."""
+"""What is written over: answers are short, training takes a step, what tracks is a tiny SAM 2, samples are there."""
 
 NOT_RUN = {
     "scripts/": "tests/test_quickstart.py runs them",
@@ -53,9 +56,6 @@ NOT_RUN = {
     "MODEL": "stands for a model of the reader's",
     "parts.yaml": "needs the model that the page is about; tests/test_own_data.py reads the file",
 }
-
-RENAMED = {"savanna.jpg": "street.jpg", "savanna.mp4": "street.mp4"}
-"""Pictures that the README names by other names."""
 
 SECOND_PART = "## The same with a real backbone"
 
@@ -75,7 +75,7 @@ def page(name):
 
 
 def written(command):
-    for old, new in {**RENAMED, **CHANGED}.items():
+    for old, new in CHANGED.items():
         command = command.replace(old, new)
     return command
 
@@ -91,6 +91,8 @@ def models(tmp_path_factory):
     backbone, processor = get_backbone("qwen2_5_vl").tiny(0)
     for part in (backbone, processor):
         part.save_pretrained(folder / "plain")
+    for part in get_backbone("idefics3").tiny(0):
+        part.save_pretrained(folder / "smolvlm")
     tiny_transformers(folder / "sam2", sees=True)
     for name, base, adapter in (
         ("regions", TINY, "saot"),
@@ -107,7 +109,8 @@ def here(models, tmp_path, monkeypatch):
     """The folder that commands run in: samples, the clip cut short, and models under the names that pages use."""
     folder = tmp_path / "here"
     write_samples(Samples(folder, num_pictures=1, num_frames=1))
-    for names, kind in ((REGION_MODELS, "regions"), (MASK_MODELS, "masks"), ([QWEN], "plain"), (["my-sam2"], "sam2")):
+    kinds = {"regions": REGION_MODELS, "masks": MASK_MODELS, "plain": [QWEN], "smolvlm": [SMOLVLM], "sam2": ["my-sam2"]}
+    for kind, names in kinds.items():
         for name in names:
             shutil.copytree(models / kind, folder / name)
     monkeypatch.chdir(folder)
@@ -123,7 +126,7 @@ def run(command):
 
 
 PAGES = {
-    "README.md": 8,
+    "README.md": 12,
     "docs/masks.md": 3,
     "docs/predict.md": 2,
     "docs/benchmarks.md": 1,
@@ -152,8 +155,8 @@ def test_every_command_is_run_or_declared(name):
 def test_pictures_that_are_named_are_written(name):
     """Files that a reader is not told to make himself: those that samples writes have no other names."""
     named = set(re.findall(r"(?<![\w/.-])([a-z]+\.(?:jpg|mp4))\b", page(name)))
-    made = {"asked.mp4", "masks.mp4", "giraffe.mp4"} | {"cover.jpg", "before.jpg", "after.jpg"}  # overlays; no examples
-    assert named - made <= {*Samples(Path()).names, *RENAMED}
+    made = {"asked.mp4", "masks.mp4", "car.mp4"} | {"cover.jpg", "before.jpg", "after.jpg"}  # overlays; no examples
+    assert named - made <= set(Samples(Path()).names)
 
 
 def test_a_command_of_the_readme_asks_about_the_picture(here):

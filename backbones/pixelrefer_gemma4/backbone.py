@@ -142,10 +142,10 @@ SPEC = BackboneSpec(
     pointing="coordinates",
     coordinates=COORDINATES,
     models=(
-        PublishedModel(id="google/gemma-4-E2B-it", parameters="5.1B", licence="Apache 2.0"),
-        PublishedModel(id="google/gemma-4-E4B-it", parameters="8B", licence="Apache 2.0"),
-        PublishedModel(id="google/gemma-4-26B-A4B-it", parameters="26B-A4B", licence="Apache 2.0"),
-        PublishedModel(id="google/gemma-4-31B-it", parameters="31B", licence="Apache 2.0"),
+        PublishedModel(id="google/gemma-4-E2B-it", parameters="5.1B", licence="Apache-2.0"),
+        PublishedModel(id="google/gemma-4-E4B-it", parameters="8B", licence="Apache-2.0"),
+        PublishedModel(id="google/gemma-4-26B-A4B-it", parameters="26B-A4B", licence="Apache-2.0"),
+        PublishedModel(id="google/gemma-4-31B-it", parameters="31B", licence="Apache-2.0"),
     ),
     tiny=tiny,
 )
