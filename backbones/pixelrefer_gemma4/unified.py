@@ -98,6 +98,6 @@ SPEC = BackboneSpec(
     },
     pointing="coordinates",
     coordinates=COORDINATES,
-    models=(PublishedModel(id="google/gemma-4-12B-it", parameters="12B", licence="Apache 2.0"),),
+    models=(PublishedModel(id="google/gemma-4-12B-it", parameters="12B", licence="Apache-2.0"),),
     tiny=tiny_unified,
 )

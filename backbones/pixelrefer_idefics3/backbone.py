@@ -244,7 +244,7 @@ _LORA_TARGETS = {
     "projector": r"model\.connector\.modality_projection\.proj",
     "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
 }
-_APACHE = "Apache 2.0"
+_APACHE = "Apache-2.0"
 
 IDEFICS3 = BackboneSpec(
     name="idefics3",
