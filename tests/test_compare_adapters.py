@@ -299,6 +299,8 @@ def test_a_lead_that_may_be_chance_is_not_decided():
 def test_equal_ways_are_level():
     found = standing_of(estimates(a=[1.0, 0.0], b=[1.0, 0.0]))
     assert told_standing(found, 100.0) == "a and b are level: not decided, more questions would tell."
+    found = standing_of(estimates(a=[1.0, 0.0], b=[1.0, 0.0], c=[1.0, 0.0]))
+    assert told_standing(found, 100.0).startswith("a, b and c are level: ")
 
 
 def test_what_has_no_figure_has_no_standing():
