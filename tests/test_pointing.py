@@ -474,10 +474,12 @@ def test_preview_draws_what_a_model_is_shown(tmp_path):
 
 def test_preview_draws_the_frames_that_regions_name_of_each_video(tmp_path):
     """Of the video that is asked about, and of one that is shown besides."""
-    Image.fromarray(PHOTO).save(tmp_path / "frame.png")
+    (tmp_path / "clip").mkdir()
+    for index in range(12):
+        Image.fromarray(PHOTO).save(tmp_path / "clip" / f"{index:02}.png")
     region = {"frames": {"9": {"box": [8, 8, 40, 30]}}}
     turns = [{"role": "user", "content": "<region>?"}, {"role": "assistant", "content": "red"}]
-    record = {"id": "a", "video": ["frame.png"] * 12, "fps": 2, "regions": [region], "messages": turns}
+    record = {"id": "a", "video": "clip", "regions": [region], "messages": turns}
     (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
 
     def a_video(rgb):
