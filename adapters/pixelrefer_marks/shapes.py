@@ -81,7 +81,7 @@ def shape_of(placed: PlacedRegion, sizes: Sizes, config: MarksConfig) -> Shape:
         mask = RegionMask.union([mask, _disk(mask, sizes.least_px / 2)])
     elif config.style == "tint" and _is_thin(mask, sizes.line_px):
         mask, has_grown = _thickened(mask, sizes.line_px), True
-    elif config.style == "outline":
+    elif config.style in ("outline", "both"):
         mask = _without_gaps(mask, sizes.line_px)
     if config.style == "box":
         mask = RegionMask(None, mask.box_xyxy, mask.image_hw)
