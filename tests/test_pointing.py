@@ -466,6 +466,9 @@ def test_preview_draws_what_a_model_is_shown(tmp_path):
     (plain, drawn), (pointed, told) = preview(), preview(*model, "coordinates")
     assert (plain.exit_code, pointed.exit_code) == (0, 0), pointed.output
     assert not np.array_equal(np.asarray(Image.open(drawn)), np.asarray(Image.open(told)))
+    default, shown = preview("--model", "builtin:tiny_videollama3")
+    assert "with adapter 'marks'" in default.stderr
+    assert shown.exists()
     alone, _ = preview("--adapter", "coordinates")
     assert "Error: --adapter needs --model." in alone.stderr
     tokens, _ = preview(*model, "saot")
