@@ -237,8 +237,8 @@ class PluginHost:
         self._load_each(plugin for plugin in self._plugins if plugin.may_have("backbone"))
         served = {each: spec.name for _, spec in self._registered("backbone") for each in spec.model_types}
         near = get_close_matches(text_of(model_type).lower(), served, n=_MOST_NEAREST, cutoff=_NEAR)
-        told = " and ".join(f"'{each}' (backbone '{served[each]}')" for each in near)
-        return f" The nearest that is served, by name: {told}." if near else ""
+        told = [f"'{each}' (backbone '{served[each]}')" for each in near]
+        return f" The nearest that is served, by name: {_listed(told)}." if near else ""
 
     def adapter_layouts(self) -> dict[str, AdapterLayout]:
         """Every layout of official checkpoints that installed adapters read, by the checkpoints' `model_type`."""

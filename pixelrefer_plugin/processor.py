@@ -438,7 +438,10 @@ class RegionProcessor:
         """What the native processor is given of videos. They are sampled, and a frame three pixels high would pass for
         one with channels first."""
         if getattr(self.native, "video_processor", None) is None:
-            raise PromptError(f"Backbone '{self._backbone.name}' takes no videos: its processor has none for them.")
+            raise PromptError(
+                f"Backbone '{self._backbone.name}' takes no videos: its processor has none for them. Ask about a frame "
+                "as an image, or take a backbone that takes videos."
+            )
         frames = [self._long_enough(self._resized(video.frames_nhwc)) for video in videos]
         sampled = {"do_sample_frames": False, "input_data_format": "channels_last"}
         return {

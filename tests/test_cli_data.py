@@ -660,7 +660,7 @@ def test_frames_that_an_object_is_absent_from_are_shown_and_say_so(folder):
         (sample,) = RegionDataset.from_rows([record], media_root=folder)
         return [
             (panel.caption, panel.regions[0] is not None)
-            for panel in preview._panels(sample, sample.regions, ["seg 1"])
+            for panel in preview._panels(sample, sample.regions, ["seg 1"], 0)
         ]
 
     assert panels(frames={"2": RLE}) == [("frame 2, 0.2 s", True)]

@@ -150,6 +150,9 @@ def test_a_way_that_cannot_be_asked_is_named_and_the_others_go_on(run, tmp_path)
         "could not be asked in any of 1 way. coordinates: "
         in run("videollama3", "coordinates", file="clips.jsonl", code=2).stderr
     )
+    twice = run("videollama3", "one=coordinates,two=coordinates[max_frames=3]", file="clips.jsonl", code=2).stderr
+    assert "any of 2 ways. one, two: " in twice
+    assert twice.count("It is documented how") == 1
 
 
 def test_figures_are_of_the_questions_that_every_way_was_asked(run, tmp_path):
@@ -299,6 +302,8 @@ def test_a_lead_that_may_be_chance_is_not_decided():
 def test_equal_ways_are_level():
     found = standing_of(estimates(a=[1.0, 0.0], b=[1.0, 0.0]))
     assert told_standing(found, 100.0) == "a and b are level: not decided, more questions would tell."
+    found = standing_of(estimates(a=[1.0, 0.0], b=[1.0, 0.0], c=[1.0, 0.0]))
+    assert told_standing(found, 100.0).startswith("a, b and c are level: ")
 
 
 def test_what_has_no_figure_has_no_standing():

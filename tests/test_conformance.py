@@ -6,9 +6,10 @@ from itertools import count
 import pytest
 import tiled
 import torch
+from conftest import picture, user
 from transformers import AutoTokenizer
 
-from pixelrefer_plugin import get_adapter, get_backbone
+from pixelrefer_plugin import Region, RegionProcessor, VideoRegion, get_adapter, get_backbone
 from pixelrefer_plugin.authoring import PromptView, RegionPlan, SceneView
 from pixelrefer_plugin.testing import (
     BACKBONE_CHECKS,
@@ -53,6 +54,19 @@ def test_adapter(adapter, check):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_backbone(backbone, check):
     check(get_backbone(backbone))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_default_way_of_pointing_takes_all_media_of_the_backbone(backbone):
+    spec = get_backbone(backbone)
+    model, native = spec.tiny(0)
+    processor = RegionProcessor(native, model.config, adapter=spec.pointing)
+    pixels = picture(56, 84)
+    media = [(pixels, Region.from_box((8, 8, 40, 30)))]
+    if getattr(native, "video_processor", None) is not None:
+        media.append(({"type": "video", "video": [pixels] * 4, "fps": 2}, VideoRegion({1: media[0][1]})))
+    for medium, region in media:
+        assert "<region>" not in str(processor.pointed([user(medium, "What is <region>?")], [region]))
 
 
 # The pairs that run by default: those of these backbones and of this adapter. The others are marked slow, also those of

@@ -52,10 +52,10 @@ def colour_told(words):
 @pytest.mark.parametrize(
     ("style", "words"),
     [
-        ("outline", "region 1, outlined in red"),
-        ("tint", "region 1, tinted red"),
-        ("both", "region 1, outlined and tinted in red"),
-        ("box", "region 1, in the red box"),
+        ("outline", "region 1 (outlined in red)"),
+        ("tint", "region 1 (tinted red)"),
+        ("both", "region 1 (outlined and tinted in red)"),
+        ("box", "region 1 (in the red box)"),
     ],
 )
 def test_words_of_each_style(style, words):
@@ -103,6 +103,15 @@ def test_a_hole_is_outlined_and_not_tinted():
     made = drawn(point(GREY, [Region.from_mask(mask)], style="both", numbers=False))
     assert where(made, "red")[80, 140]
     assert (made[100, 140] == 128).all()
+
+
+def test_gaps_that_a_line_would_fill_stay_to_be_seen():
+    """As between the spokes of a wheel; what lies around the object is outlined all the same."""
+    mask = np.zeros((200, 300), bool)
+    mask[40:160, 60:220:5] = mask[40:160, 61:220:5] = True
+    made = drawn(point(GREY, [Region.from_mask(mask)], numbers=False))
+    assert (made[50:150, 65:210] == 128).all()
+    assert where(made, "red")[100, 58]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +236,7 @@ def test_a_thin_region_grows_where_it_is_tinted_only():
 
 @pytest.mark.parametrize(
     ("points", "words"),
-    [([(100, 80)], "region 1, marked by a red dot"), ([(100, 80), (200, 80)], "region 1, marked by red dots")],
+    [([(100, 80)], "region 1 (marked by a red dot)"), ([(100, 80), (200, 80)], "region 1 (marked by red dots)")],
 )
 def test_clicks_are_dots(points, words):
     pointing = point(GREY, [Region.from_points(points)])
@@ -257,9 +266,9 @@ def test_lines_and_numbers_grow_with_the_picture():
 @pytest.mark.parametrize(
     ("unmarked", "has_others", "words"),
     [
-        ("no", True, "region 1, outlined in red in picture 2"),
-        ("after", False, "region 1, outlined in red in picture 2"),
-        ("before", False, "region 1, outlined in red in picture 3"),
+        ("no", True, "region 1 (outlined in red in picture 2)"),
+        ("after", False, "region 1 (outlined in red in picture 2)"),
+        ("before", False, "region 1 (outlined in red in picture 3)"),
     ],
 )
 def test_words_name_the_picture_where_there_are_several(unmarked, has_others, words):
@@ -283,9 +292,9 @@ def test_frames_of_a_region_are_marked_and_told():
     video = a_video()
     pointing = point(video, [{1: BOX, 3: BOX}, {2: BOX}, dict.fromkeys(range(5), BOX)])
     assert pointing.words == (
-        "region 1, outlined in red on 2 frames from 0.5 to 1.5 seconds",
-        "region 2, outlined in blue on the frame at 1.0 seconds",
-        "region 3, outlined in yellow",
+        "region 1 (outlined in red on 2 frames from 0.5 to 1.5 seconds)",
+        "region 2 (outlined in blue on the frame at 1.0 seconds)",
+        "region 3 (outlined in yellow)",
     )
     frames = pointing.media.frames_nhwc
     marked = [[where(frame, name).any() for name in ("red", "blue", "yellow")] for frame in frames]
@@ -315,7 +324,7 @@ def test_a_conversation_with_a_memory_and_a_video(caplog):
     memory = ObjectMemory(picture)
     memory.add(BOX, id=7)
     ids = pair.processor([user(picture, "What is [7]?")], memory=memory)["input_ids"][0]
-    assert "[7]: region 7, outlined in red" in pair.processor.tokenizer.decode(ids)
+    assert "[7]: region 7 (outlined in red)" in pair.processor.tokenizer.decode(ids)
     clip = {"type": "video", "video": [picture] * 4, "fps": 2}
     with caplog.at_level(logging.WARNING):
         for _ in range(2):

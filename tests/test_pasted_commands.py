@@ -31,6 +31,7 @@ CHANGED = {
     "pixelrefer quickstart": "pixelrefer quickstart --steps 1",
     "--track": "--track --source-option checkpoint=my-sam2 --source-option engine=transformers",
     "pixelrefer describe": "pixelrefer describe --max-new-tokens 4",
+    "pixelrefer samples": "pixelrefer samples --overwrite",
     "pixelrefer predict": "pixelrefer predict --max-new-tokens 4",
     "pixelrefer evaluate": "pixelrefer evaluate --max-new-tokens 4 --limit 2",
     "pixelrefer segment": "pixelrefer segment --max-new-tokens 4 --force-mask",
@@ -131,6 +132,7 @@ PAGES = {
     "docs/predict.md": 2,
     "docs/benchmarks.md": 1,
     "docs/own-data.md": 4,
+    "docs/pointing.md": 3,
 }
 """Pages, and how many commands of each are run at least."""
 

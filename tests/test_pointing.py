@@ -21,6 +21,7 @@ from pixelrefer_plugin import (
     PluginError,
     PromptError,
     Region,
+    RegionDataset,
     RegionError,
     RegionProcessor,
     VideoRegion,
@@ -29,6 +30,7 @@ from pixelrefer_plugin import (
 from pixelrefer_plugin.authoring import AdapterModule, AdapterSpec, Planner, Pointer, Pointing, hookimpl
 from pixelrefer_plugin.contracts.samples import RegionSample
 from pixelrefer_plugin.conversation.expansion import IGNORE_INDEX
+from pixelrefer_plugin.data.preview import draw_sheet
 from pixelrefer_plugin.errors import PluginCodeError, SampleError
 from pixelrefer_plugin.media.video import load_video
 from pixelrefer_plugin.plugins import get_adapter, get_backbone
@@ -464,7 +466,33 @@ def test_preview_draws_what_a_model_is_shown(tmp_path):
     (plain, drawn), (pointed, told) = preview(), preview(*model, "coordinates")
     assert (plain.exit_code, pointed.exit_code) == (0, 0), pointed.output
     assert not np.array_equal(np.asarray(Image.open(drawn)), np.asarray(Image.open(told)))
+    default, shown = preview("--model", "builtin:tiny_videollama3")
+    assert "with adapter 'marks'" in default.stderr
+    assert shown.exists()
     alone, _ = preview("--adapter", "coordinates")
     assert "Error: --adapter needs --model." in alone.stderr
     tokens, _ = preview(*model, "saot")
     assert (tokens.exit_code, "cannot be shown" in tokens.stderr) == (2, True)
+
+
+def test_preview_draws_the_frames_that_regions_name_of_each_video(tmp_path):
+    """Of the video that is asked about, and of one that is shown besides."""
+    (tmp_path / "clip").mkdir()
+    for index in range(12):
+        Image.fromarray(PHOTO).save(tmp_path / "clip" / f"{index:02}.png")
+    region = {"frames": {"9": {"box": [8, 8, 40, 30]}}}
+    turns = [{"role": "user", "content": "<region>?"}, {"role": "assistant", "content": "red"}]
+    record = {"id": "a", "video": "clip", "regions": [region], "messages": turns}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
+
+    def a_video(rgb):
+        frames = np.full((12, 40, 60, 3), 30, np.uint8)
+        frames[9] = rgb
+        return {"type": "video", "video": load_video(frames, fps=2.0)}
+
+    def pointed(messages, regions):
+        return [user(a_video((255, 0, 255)), a_video((0, 255, 0)), "it?"), turns[1]]
+
+    sheet = np.asarray(draw_sheet(RegionDataset.open(tmp_path / "a.jsonl"), pointed=pointed))
+    for rgb, is_drawn in (((255, 0, 255), True), ((0, 255, 0), True), ((30, 30, 30), False)):
+        assert ((sheet == rgb).all(axis=-1).sum() > 1000) == is_drawn

@@ -90,6 +90,24 @@ def test_a_run_trains_lora_goes_on_and_answers_by_the_command_line(config, data)
     assert answer["answers"] == [first["given"]]
 
 
+@pytest.mark.parametrize(("adapter", "options"), [("marks", {"style": "both"}), ("crops", {"background": "dim"})])
+def test_a_run_with_pictures_is_evaluated_and_answers_files(config, data, tmp_path, adapter, options):
+    """Pictures that are drawn on, and further ones, go through training, `evaluate` and `predict` alike."""
+    run(config(model={"adapter": adapter, "adapter_config": options}, optim={"steps": 2}))
+    folder = Path(config().run.out)
+    model, _ = load(folder / "model")
+    assert any(each.abs().max() > 0 for name, each in model.named_parameters() if "lora_B" in name)
+    asked = [str(folder / "model"), str(data / "train.jsonl"), "--max-new-tokens", "4"]
+    for command, out in (("evaluate", "scores"), ("predict", "answers.jsonl")):
+        told = CliRunner().invoke(cli.main, [command, *asked, "--out", str(tmp_path / out)])
+        assert told.exit_code == 0, told.output
+    given = [json.loads(line)["given"] for line in (folder / "answers.jsonl").read_text().splitlines()]
+    answers = [json.loads(line)["given"] for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert answers == given
+    [benchmark] = json.loads((tmp_path / "scores" / "report.json").read_text())["benchmarks"]
+    assert [each["count"] for each in benchmark["answers"]] == [8]
+
+
 @pytest.mark.slow
 def test_the_backbone_itself_may_train(config):
     run(config("stage1", optim={"steps": 1}))

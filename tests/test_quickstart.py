@@ -159,7 +159,7 @@ def test_the_control_points_at_the_first_frame_only():
 
 
 def test_bad_options_are_refused(tmp_path):
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model").mkdir(parents=True)
     result = CliRunner().invoke(main, ["quickstart", "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "exists. Choose another with --out, or allow --overwrite" in result.output

@@ -520,7 +520,10 @@ def test_a_budget_of_pixels_is_refused_where_there_is_none(config, tmp_path):
     backbone, native = get_backbone("llava_onevision").tiny(0)
     backbone.save_pretrained(tmp_path / "llava")
     native.save_pretrained(tmp_path / "llava")
-    with pytest.raises(ConfigError, match=r"LlavaOnevisionImageProcessor\w* does not size by area.*max_tokens"):
+    with pytest.raises(
+        ConfigError,
+        match=r"LlavaOnevisionImageProcessor\w* does not size by area.*max_pixels=null; data",
+    ):
         quietly(config(model={"backbone": str(tmp_path / "llava")}, data={"max_pixels": 100}), dry_run=True)
 
 

@@ -242,7 +242,7 @@ def test_videos_of_two_lengths_on_a_backbone_that_stacks_them():
 
 def test_a_backbone_without_videos_says_so(pair):
     pair.processor.native.video_processor = None
-    with pytest.raises(PromptError, match="Backbone 'videollama3' takes no videos"):
+    with pytest.raises(PromptError, match="Backbone 'videollama3' takes no videos.*Ask about a frame"):
         pair.processor([user(clip(), "<region>")], [{0: BOX}])
 
 

@@ -84,8 +84,8 @@ class MarksPointer(Pointer[MarksConfig]):
 
     def _words(self, on: PointedMedium, region: PointedRegion, colour: Colour) -> str:
         looks = " or ".join(dict.fromkeys(self._look(place, colour) for place in region.places))
-        name = f"region {region.number}, {looks}" if self.config.numbers else f"the region {looks}"
-        return name + self._where(on) + _when(on, region)
+        mark = f"{looks}{self._where(on)}{_when(on, region)}"
+        return f"region {region.number} ({mark})" if self.config.numbers else f"the region {mark}"
 
     def _look(self, place: PlacedRegion, colour: Colour) -> str:
         if place.region.kind != "points":

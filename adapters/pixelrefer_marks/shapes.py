@@ -81,6 +81,8 @@ def shape_of(placed: PlacedRegion, sizes: Sizes, config: MarksConfig) -> Shape:
         mask = RegionMask.union([mask, _disk(mask, sizes.least_px / 2)])
     elif config.style == "tint" and _is_thin(mask, sizes.line_px):
         mask, has_grown = _thickened(mask, sizes.line_px), True
+    elif config.style in ("outline", "both"):
+        mask = _without_gaps(mask, sizes.line_px)
     if config.style == "box":
         mask = RegionMask(None, mask.box_xyxy, mask.image_hw)
     return Shape(mask, has_grown=has_grown)
@@ -106,6 +108,18 @@ def _is_thin(mask: RegionMask, line_px: int) -> bool:
 
     inside = np.pad(mask.window, 1).astype(np.uint8)
     return 2 * float(cv2.distanceTransform(inside, cv2.DIST_L2, 5).max()) - 1 < line_px
+
+
+def _without_gaps(mask: RegionMask, line_px: int) -> RegionMask:
+    """The mask with its gaps filled that an outline on both sides would fill: spokes of a wheel stay to be seen."""
+    import cv2
+
+    reach = 2 * line_px
+    outside = np.pad(~mask.window, reach + 1, constant_values=True).astype(np.uint8)
+    grown = (cv2.distanceTransform(outside, cv2.DIST_L2, 5) <= reach).astype(np.uint8)
+    closed = cv2.distanceTransform(np.pad(grown, 1), cv2.DIST_L2, 5) > reach
+    inner = slice(reach + 2, -(reach + 2))
+    return RegionMask(closed[inner, inner] | mask.window, mask.box_xyxy, mask.image_hw)
 
 
 def _thickened(mask: RegionMask, by_px: int) -> RegionMask:

@@ -139,7 +139,7 @@ SPEC = BackboneSpec(
         r"\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.linear",
     },
     stand_in_id=stand_in_id,
-    pointing="coordinates",
+    pointing="marks",
     coordinates=COORDINATES,
     models=(
         PublishedModel(id="google/gemma-4-E2B-it", parameters="5.1B", licence="Apache-2.0"),

@@ -96,7 +96,7 @@ SPEC = BackboneSpec(
         "projector": r"model\.embed_vision\.multimodal_embedder\.embedding_projection",
         "vision_tower": r"model\.embed_vision\.patch_dense",
     },
-    pointing="coordinates",
+    pointing="marks",
     coordinates=COORDINATES,
     models=(PublishedModel(id="google/gemma-4-12B-it", parameters="12B", licence="Apache-2.0"),),
     tiny=tiny_unified,

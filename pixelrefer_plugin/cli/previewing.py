@@ -66,12 +66,19 @@ def preview(
       pixelrefer preview train.jsonl --model OWNER/BACKBONE --adapter marks
     """
     from ..data.preview import draw_sheet, require_sheet_path, save_sheet
+    from .asking import choose_adapter, require_model
 
     given = {"--adapter": adapter, "--adapter-option": adapter_options}
     require_none([f"{name} needs --model." for name, value in given.items() if value and model is None])
     require_sheet_path(out)
     require_other_file("--out", out, path)
     dataset = open_dataset(path, format_name, options, media_root, strict_media=strict_media)
+    if model is not None and adapter is None:
+        require_model(model)
+        chosen = choose_adapter(model, None)
+        adapter = chosen.name
+        if chosen.told:
+            click.echo(chosen.told, err=True)
     processor = None if model is None else load_processor(model, adapter, dict(adapter_options))
     with quiet():
         pointed = None if processor is None else processor.pointed

@@ -12,7 +12,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +26,7 @@ from ..errors import DataError, RegionError, SampleError
 from ..files import require_writable, written_whole
 from ..media.images import load_image
 from ..media.lettering import Lettering
-from ..media.video import FrameSampling, load_video
+from ..media.video import FrameSampling, Video, load_video
 from ..overlay import COLOURS_RGB, PICTURE_SUFFIXES, draw_regions
 from ..regions.mask import Box, RegionMask
 from ..regions.region import Region, VideoRegion
@@ -85,7 +85,7 @@ def draw_sheet(
     indices = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
     pen = Pen.load(font)
     samples = [_shown_to_a_model(each, pointed) if pointed else each for each in dataset.__getitems__(indices)]
-    tiles = [_tile(sample, pen) for sample in samples]
+    tiles = [_tile(sample, pen, first=1 if pointed else 0) for sample in samples]
     title = f"{dataset.name}: {len(tiles)} of {len(dataset):,} samples, format {dataset.format}"
     return arranged(tiles, title, pen)
 
@@ -136,10 +136,36 @@ def arranged(tiles: Sequence[Image.Image], title: str, pen: Pen) -> Image.Image:
 def _shown_to_a_model(sample: RegionSample | SampleError, pointed: Pointed) -> RegionSample | SampleError:
     if isinstance(sample, SampleError) or defects_of(sample):
         return sample
-    return replace(sample, messages=tuple(pointed(sample.messages, sample.regions)), regions=(), media_hw=())
+    shown = replace(sample, messages=tuple(pointed(sample.messages, sample.regions)), regions=(), media_hw=())
+    named = {frame for each in sample.regions if isinstance(each, VideoRegion) for frame in each.frames}
+    most = max(1, _MAX_PANELS // max(1, len(shown.media("video"))))
+
+    def shortened(content: Any) -> Any:
+        if isinstance(content, str):
+            return content
+        return [
+            {**part, "video": _few_frames(part["video"], named, most)} if part["type"] == "video" else part
+            for part in content
+        ]
+
+    messages = tuple({**each, "content": shortened(each["content"])} for each in shown.messages)
+    return replace(shown, messages=messages)
 
 
-def _tile(sample: RegionSample | SampleError, pen: Pen) -> Image.Image:
+def _few_frames(video: Video, named: Collection[int], most: int) -> Video:
+    """A sampled video with those of its frames that regions name alone, or a few where none does."""
+    here = [position for position, frame in enumerate(video.frame_indices) if frame in named] or range(len(video))
+    least = min(len(here), most if named else _FRAMES_WITHOUT_REGIONS)
+    kept = [here[position] for position in np.linspace(0, len(here) - 1, least).round().astype(int)]
+    return replace(
+        video,
+        frames_nhwc=video.frames_nhwc[kept],
+        frame_indices=tuple(video.frame_indices[position] for position in kept),
+        times_s=tuple(video.times_s[position] for position in kept),
+    )
+
+
+def _tile(sample: RegionSample | SampleError, pen: Pen, *, first: int) -> Image.Image:
     defects = defects_of(sample)
     name = f"{sample.where}   id {sample.sample_id if isinstance(sample, SampleError) else sample.id}".strip()
     lines = [*pen.wrapped([Run(name, _PALE)], most=2)]
@@ -151,7 +177,7 @@ def _tile(sample: RegionSample | SampleError, pen: Pen) -> Image.Image:
     if isinstance(sample, RegionSample) and not any(defect.kind == "format" for defect in defects):
         texts = list(_texts(sample, pen))
         if not any(defect.kind == "media" for defect in defects):
-            pictures = _media(sample, pen)
+            pictures = _media(sample, pen, first=first)
     if len(texts) > _MAX_LINES:
         texts[_MAX_LINES - 1 :] = [[Run(f"... {len(texts) - _MAX_LINES + 1} lines more", _PALE)]]
     return stacked(lines, pictures, texts, pen)
@@ -298,22 +324,24 @@ class Panel(NamedTuple):
     caption: str
 
 
-def _media(sample: RegionSample, pen: Pen) -> Image.Image | None:
-    """Its pictures and frames, regions drawn on; None where there are none."""
+def _media(sample: RegionSample, pen: Pen, *, first: int) -> Image.Image | None:
+    """Its pictures and frames, regions drawn on, counted from `first`; None where there are none."""
     labels = _labels(read_texts(sample.messages))
     labels += [f"{number}" for number in range(len(labels) + 1, len(sample.regions) + 1)]  # those without a marker
-    return pictures_of(sample, sample.regions, labels, pen)
+    return pictures_of(sample, sample.regions, labels, pen, first=first)
 
 
 def pictures_of(
-    sample: RegionSample, regions: Sequence[Region | VideoRegion], labels: Sequence[str], pen: Pen
+    sample: RegionSample, regions: Sequence[Region | VideoRegion], labels: Sequence[str], pen: Pen, *, first: int = 0
 ) -> Image.Image | None:
     """The pictures and frames of a sample with these regions drawn on, side by side; None where there are none.
+
+    Several are counted from `first`: as the fields of a file count them, or as words do that a model is told.
 
     Raises:
         PixelReferError: one cannot be read.
     """
-    panels = list(_panels(sample, regions, labels))
+    panels = list(_panels(sample, regions, labels, first))
     if not panels:
         return None
     columns = math.ceil(math.sqrt(min(len(panels), _MAX_PANELS)))
@@ -341,14 +369,19 @@ def _grid(
     return grid
 
 
-def _panels(sample: RegionSample, regions: Sequence[Region | VideoRegion], labels: Sequence[str]) -> Iterator[Panel]:
+def _panels(
+    sample: RegionSample, regions: Sequence[Region | VideoRegion], labels: Sequence[str], first: int
+) -> Iterator[Panel]:
     """Each picture, and of each video the frames that regions name, or a few where none does."""
     images = sample.media("image")
     for index, part in enumerate(images):
         here = [each if isinstance(each, Region) and each.image_index == index else None for each in regions]
-        yield Panel(load_image(part["image"]), here, labels, f"image {index}" if len(images) > 1 else "")
-    for index, part in enumerate(sample.media("video")):
-        yield from _frames(part, [_of_video(each, index) for each in regions], labels)
+        caption = f"picture {index + first}" if len(images) > 1 else ""
+        yield Panel(load_image(part["image"]), here, labels, caption)
+    videos = sample.media("video")
+    for index, part in enumerate(videos):
+        for panel in _frames(part, [_of_video(each, index) for each in regions], labels):
+            yield panel._replace(caption=f"video {index + first}, {panel.caption}") if len(videos) > 1 else panel
 
 
 def _of_video(region: Region | VideoRegion, index: int) -> Mapping[int, Region | None]:

@@ -356,9 +356,11 @@ def _cosine(step: int, steps: int, *, warmup: float = 0.03) -> float:
 
 
 def _refuse_existing(options: QuickstartOptions) -> None:
-    if Path(options.out).exists() and not options.overwrite:
+    out = Path(options.out)
+    is_empty = out.is_dir() and not any(out.iterdir())  # left by a run that ended before it made anything
+    if out.exists() and not is_empty and not options.overwrite:
         raise CheckpointError(f"'{options.out}' exists. Choose another with --out, or allow --overwrite.")
-    require_writable_folder(Path(options.out))
+    require_writable_folder(out)
 
 
 def _progress(console: Console) -> Progress:

@@ -357,9 +357,10 @@ def _set_area(native: Any, *, shortest: int | None, longest: int | None, keys: s
     if not given:
         return
     if "max_pixels" not in getattr(native, "valid_kwargs", type("none", (), {})).__annotations__:
+        unset = " ".join(f"{key}=null" for key in keys.split(" and "))
         raise ConfigError(
-            f"{keys}: this backbone's {type(native).__name__} does not size by area. Leave them out; "
-            "data.max_tokens bounds the length of a sample for every backbone."
+            f"{keys}: this backbone's {type(native).__name__} does not size by area. Leave them out, in "
+            f"a command line by {unset}; data.max_tokens bounds the length of a sample for every backbone."
         )
     bounds = {name: native.size[name] for name in ("shortest_edge", "longest_edge")} | given
     if bounds["shortest_edge"] > bounds["longest_edge"]:

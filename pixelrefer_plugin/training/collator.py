@@ -189,7 +189,8 @@ class RegionCollator:
         except PromptError as error:
             names = ", ".join(each.name for each in samples)
             raise TrainingError(
-                f"These samples are good, but do not fit into one batch: {names}. {error} Take one sample per batch."
+                f"These samples are good, but do not fit into one batch: {names}. {error} Take one sample per batch, "
+                "in a training configuration by optim.batch_size=1 and evaluation.batch_size=1."
             ) from error
 
     def _unsound(self, samples: Sequence[RegionSample], inputs: Mapping[str, Any]) -> dict[int, SampleError]:

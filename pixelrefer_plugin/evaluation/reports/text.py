@@ -69,7 +69,8 @@ def told_standing(standing: Standing, scale: float) -> str:
         for label in standing.undecided
         if label not in level
     ]
-    first = " and ".join([standing.best, *level])
+    *most, last = [standing.best, *level]
+    first = f"{', '.join(most)} and {last}" if most else last
     behind = f"; {', '.join(told)} may be as good" if told else ""
     return f"{first} {'are level' if level else 'is best'}{behind}: not decided, more questions would tell."
 

@@ -337,7 +337,10 @@ def reports_of(
         if any(not isinstance(outcome, str) for outcome in outcomes.values()):
             reports.append(_report(each, outcomes, ways, backbone, scorer, why_fewer=why_fewer))
         else:
-            told = " ".join(f"{label}: {outcome}" for label, outcome in outcomes.items())
+            alike: dict[str, list[str]] = {}
+            for label, outcome in outcomes.items():
+                alike.setdefault(str(outcome), []).append(label)
+            told = " ".join(f"{', '.join(labels)}: {outcome}" for outcome, labels in alike.items())
             refusals.append(f"'{each.spec.name}' could not be asked in any of {counted(len(ways), 'way')}. {told}")
     if not reports:
         raise EvaluationError(" ".join(refusals))
