@@ -28,6 +28,7 @@ from pixelrefer_plugin.authoring import (
     PixelReferError,
     PublishedModel,
     Scene,
+    encode_by_size,
 )
 
 from .tiny import tiny_idefics3, tiny_smolvlm
@@ -48,15 +49,11 @@ def cell_side(config: Any) -> int:
 
 
 def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
-    """Crops of one size share a tower call."""
-    patch = model.config.vision_config.patch_size
-    grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
-    features: dict[int, Tensor] = {}
-    for grid_hw in dict.fromkeys(grids_hw):
-        same = [index for index, each in enumerate(grids_hw) if each == grid_hw]
-        output = model.model.vision_model(torch.stack([crops[index] for index in same]), return_dict=True)
-        features.update(zip(same, output.last_hidden_state, strict=True))
-    return FeatureGrids(torch.cat([features[index] for index in range(len(crops))]), grids_hw)
+
+    def features_of(pixels: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        return model.model.vision_model(pixels, return_dict=True).last_hidden_state
+
+    return encode_by_size(crops, model.config.vision_config.patch_size, features_of)
 
 
 # -- which pictures the tower is given -----------------------------------------------------------------------
