@@ -13,9 +13,9 @@ from typing import Any
 from PIL import Image
 
 from ..contracts.messages import MARKER, REGION_MARKER, Turn
-from ..contracts.pointing import Part, PlacedRegion, PointedMedium, PointedRegion, Pointing
+from ..contracts.pointing import Part, PlacedRegion, PointedMedium, PointedRegion
 from ..contracts.samples import MEDIA_KINDS, MediaKind, Medium, medium_of
-from ..errors import Place, placed, shown
+from ..errors import Place, placed
 from ..media.video import Video
 from ..regions.region import Region, VideoRegion
 from .sample import PointingStyle, WrittenRegion
@@ -217,29 +217,3 @@ def _content_part(part: Part) -> Mapping[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     return {"type": "video" if isinstance(part, Video) else "image"}
-
-
-def pointing_problem(pointing: Any, on: PointedMedium, num_regions: int, reserved: Sequence[str]) -> str:
-    """What a pointer must not say, for a message that begins with the adapter's name; empty where it says none of it.
-
-    Args:
-        pointing: what it returned.
-        on: the image or video.
-        num_regions: how many regions it was given.
-        reserved: markers and tokens that must not stand in a text.
-    """
-    if not isinstance(pointing, Pointing):
-        return f"must return a Pointing from Pointer.point, got {shown(pointing)}."
-    if len(pointing.words) != num_regions:
-        return f"must return words for each of {num_regions} regions from Pointer.point, got {len(pointing.words)}."
-    texts = [*pointing.words, *(each for each in pointing.beside if isinstance(each, str))]
-    for text in texts:
-        if not isinstance(text, str) or any(token in text for token in reserved):
-            return f"must return text without markers and tokens of pictures from Pointer.point, got {shown(text)}."
-    if other := next((each for each in pointing.beside if not isinstance(each, str | Image.Image | Video)), None):
-        return f"may show texts, pictures and videos beside a picture, got {shown(other)}."
-    if pointing.media is not None and not isinstance(pointing.media, type(on.media) if on.is_video else Image.Image):
-        return f"must show {'a video' if on.is_video else 'a picture'} in place of one, got {shown(pointing.media)}."
-    if isinstance(on.media, Video) and isinstance(pointing.media, Video) and len(pointing.media) != len(on.media):
-        return f"must show a video of {len(on.media)} frames in place of one, got {shown(pointing.media)}."
-    return ""

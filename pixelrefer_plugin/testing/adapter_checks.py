@@ -11,7 +11,7 @@ from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.messages import MASK_MARKER, PLACEHOLDER, REGION_MARKER
 from ..contracts.pointing import Pointer, Pointing
 from ..contracts.views import CropView, PatchGeometry, RegionPlan
-from ..conversation.pointing import pointing_problem
+from ..conversation.pointer_calls import pointing_problem
 from ..errors import PromptError
 from ..media.video import Video
 from ..regions.mask import RegionMask
