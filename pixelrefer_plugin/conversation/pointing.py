@@ -18,7 +18,7 @@ from ..contracts.samples import MEDIA_KINDS, MediaKind, Medium, medium_of
 from ..errors import Place, placed
 from ..media.video import Video
 from ..regions.region import Region, VideoRegion
-from .sample import PointingStyle, WrittenRegion
+from .sample import PointingStyle, WrittenRegion, taken_id
 
 OBJECTS = "The objects are:\n"
 """What stands before the list of a memory's objects."""
@@ -87,13 +87,21 @@ def _numbered(
     """A number for each region: its id in the memory, the one that stands before its marker, or the next free one.
 
     Equal regions are one object.
+
+    Raises:
+        PromptError: two of them are given one number.
     """
     markers = [marker for turn in turns for marker in turn.markers()]
     given = [None if marker["id"] is None else int(marker["id"]) for marker in markers]
     taken = {each.id for each in listed} | set(given)
     numbered = {each.region: _Numbered(each.region, each.id, each.place) for each in listed if each.id is not None}
+    region_of: dict[int | None, Region | VideoRegion] = {each.id: each.region for each in listed}
     for written, id in zip(at_marker, given, strict=True):
-        if written is None or written.region in numbered:
+        if written is None:
+            continue
+        if id == 0 or (id is not None and region_of.setdefault(id, written.region) != written.region):
+            raise taken_id(id).set_place(**written.place)
+        if written.region in numbered:
             continue
         number = id or next(each for each in range(1, len(taken) + 2) if each not in taken)
         taken.add(number)
@@ -133,8 +141,8 @@ class _Rewriting:
                     text = MARKER.sub(lambda marker: self._said(marker, next(regions)), part["text"])
                     parts.append({"type": "text", "text": text})
                     continue
-                medium, shown = next(order)
-                parts += [part, *map(_content_part, shown)]
+                medium, beside = next(order)
+                parts += [part, *map(_content_part, beside)]
                 if medium == list_behind:
                     parts.append({"type": "text", "text": self._list(listed)})
             made.append(replace(turn, parts=parts))
