@@ -8,7 +8,15 @@ import pytest
 from conftest import picture, user
 from PIL import Image
 
-from pixelrefer_plugin import FrameSampling, PixelReferError, PromptError, Region, RegionProcessor, VideoRegion
+from pixelrefer_plugin import (
+    FrameSampling,
+    PixelReferError,
+    PluginError,
+    PromptError,
+    Region,
+    RegionProcessor,
+    VideoRegion,
+)
 from pixelrefer_plugin.authoring import Coordinates, PlacedRegion, PointedMedium, PointedRegion, SaidCoordinates
 from pixelrefer_plugin.media.video import load_video
 from pixelrefer_plugin.plugins import get_adapter, get_backbone
@@ -326,6 +334,16 @@ def test_conventions_are_checked(fields, message):
 def test_points_are_written_in_the_conventions_unit(fields, point):
     convention = Coordinates(**THOUSANDTHS | {"point": "({x}, {y})"} | fields)
     assert SaidCoordinates(convention, (60, 30), (201, 300)).point(10, 40) == point
+
+
+@pytest.mark.parametrize("seen", [None, (28,), (0, 28), (28.0, 28)])
+def test_a_size_that_a_backbone_gives_is_checked(processors, monkeypatch, seen):
+    processor = processors("qwen2_5_vl")
+    spec = processor._backbone
+    changed = replace(spec, coordinates=replace(spec.coordinates, seen_hw=lambda *_: seen))
+    monkeypatch.setattr(processor, "_backbone", changed)
+    with pytest.raises(PluginError, match="Backbone 'qwen2_5_vl' must return .* from coordinates.seen_hw, got"):
+        processor([user(PHOTO, "what is <region>?")], [BOX])
 
 
 def test_points_beyond_the_picture_are_on_its_edge():

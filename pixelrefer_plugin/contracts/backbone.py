@@ -175,6 +175,8 @@ class Scene:
         optional = ("boxes_xyxy", "projected", "resize_frames")
         require_callables(self, "grids_hw", "grids", "frames_per_grid", optional=optional)
         require_kinds(self, least_frames=int)
+        if self.least_frames < 1:
+            raise PixelReferError(f"Scene.least_frames must be 1 or more, got {shown(self.least_frames)}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from ..contracts.backbone import BackboneSpec
 from ..contracts.pointing import PointedMedium, PointedRegion, Pointer, Pointing, SaidCoordinates
 from ..errors import PluginError, shown
 from ..media.video import Video
-from ..plugins import in_plugin
+from ..plugins import in_plugin, result_of
 from .native_options import known_to, size_of_area
 from .sample import PointingStyle
 
@@ -79,14 +79,22 @@ class PointerCalls:
         hw = media.image_hw if isinstance(media, Video) else (media.height, media.width)
         if convention.seen_hw is None:
             return SaidCoordinates(convention, hw, hw)
-        kind = "videos_kwargs" if isinstance(media, Video) else "images_kwargs"
-        component = self.native.video_processor if isinstance(media, Video) else self.native.image_processor
+        of_video = isinstance(media, Video)
+        kind, part = ("videos_kwargs", "video_processor") if of_video else ("images_kwargs", "image_processor")
+        component = getattr(self.native, part, None)
+        if component is None:  # it takes no videos, which is said of the whole batch
+            return None
         given = {**self.native_options, **self.native_options.get(kind, {})}
         if options and {*options} <= known_to(self.native, "images_kwargs"):  # else refused with the whole batch
             given["size"] = size_of_area(options, self.native)
         count = len(media) if isinstance(media, Video) else None
-        with in_plugin("backbone", self.backbone.name, "coordinates.seen_hw"):
-            return SaidCoordinates(convention, hw, convention.seen_hw(component, hw, count, given))
+        step = "coordinates.seen_hw"
+        seen = result_of("backbone", self.backbone.name, step, tuple, convention.seen_hw, component, hw, count, given)
+        if len(seen) != 2 or not all(isinstance(each, int) and each > 0 for each in seen):
+            raise PluginError(
+                f"Backbone '{self.backbone.name}' must return (height, width) in pixels from {step}, got {shown(seen)}."
+            )
+        return SaidCoordinates(convention, hw, seen)
 
 
 def pointing_problem(pointing: Any, on: PointedMedium, num_regions: int, reserved: Sequence[str]) -> str:
