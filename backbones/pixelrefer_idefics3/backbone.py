@@ -7,6 +7,7 @@ its only linear layer. A patch's position is its share of the picture's height a
 a table of as many as a tile has, so the tower takes pictures of any size: patches of a larger one share positions.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -226,33 +227,29 @@ def _seen_share(call: NativeCall) -> tuple[float, float]:
     return height // patch * patch / height, width_px // patch * patch / width_px
 
 
-_PARTS = Parts(
-    vision_tower="model.vision_model",
-    projector="model.connector",
-    decoder="model.text_model",
-    token_embedding="model.text_model.embed_tokens",
-    projector_layers=("model.connector.modality_projection.proj",),
-)
-_CROPS = Crops(geometry=geometry, width=width, encode=encode)
 _WHOLES = Scene(grids_hw=whole_grids_hw, grids=whole_grids, boxes_xyxy=whole_boxes_xyxy, projected=projected_wholes)
-_TILES = Scene(grids_hw=tile_grids_hw, grids=tile_grids, boxes_xyxy=tile_boxes_xyxy, projected=projected_tiles)
-_LORA_TARGETS = {
-    "decoder": r"model\.text_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
-    "projector": r"model\.connector\.modality_projection\.proj",
-    "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
-}
 _APACHE = "Apache 2.0"
 
 IDEFICS3 = BackboneSpec(
     name="idefics3",
     model_types=("idefics3",),
     model_class=Idefics3ForConditionalGeneration,
-    parts=_PARTS,
-    crops=_CROPS,
+    parts=Parts(
+        vision_tower="model.vision_model",
+        projector="model.connector",
+        decoder="model.text_model",
+        token_embedding="model.text_model.embed_tokens",
+        projector_layers=("model.connector.modality_projection.proj",),
+    ),
+    crops=Crops(geometry=geometry, width=width, encode=encode),
     images=_WHOLES,
-    tiles=_TILES,
+    tiles=Scene(grids_hw=tile_grids_hw, grids=tile_grids, boxes_xyxy=tile_boxes_xyxy, projected=projected_tiles),
     cells=Cells(side=cell_side),
-    lora_targets=_LORA_TARGETS,
+    lora_targets={
+        "decoder": r"model\.text_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "projector": r"model\.connector\.modality_projection\.proj",
+        "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
+    },
     pointing="marks",
     models=(
         PublishedModel(id="HuggingFaceTB/SmolVLM-256M-Instruct", parameters="256M", licence=_APACHE),
@@ -263,19 +260,13 @@ IDEFICS3 = BackboneSpec(
     tiny=tiny_idefics3,
 )
 
-SMOLVLM = BackboneSpec(
+SMOLVLM = dataclasses.replace(
+    IDEFICS3,
     name="smolvlm",
     model_types=("smolvlm",),
     model_class=SmolVLMForConditionalGeneration,
-    parts=_PARTS,
-    crops=_CROPS,
-    images=_WHOLES,
-    tiles=_TILES,
     videos=_WHOLES,
-    cells=Cells(side=cell_side),
     mixes_media=False,  # the processor puts both into pixel_values
-    lora_targets=_LORA_TARGETS,
-    pointing="marks",
     models=(
         PublishedModel(id="HuggingFaceTB/SmolVLM2-256M-Video-Instruct", parameters="256M", licence=_APACHE),
         PublishedModel(id="HuggingFaceTB/SmolVLM2-500M-Video-Instruct", parameters="500M", licence=_APACHE),
