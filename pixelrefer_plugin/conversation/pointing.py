@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from PIL import Image
@@ -95,6 +96,7 @@ def _numbered(
     given = [None if marker["id"] is None else int(marker["id"]) for marker in markers]
     taken = {each.id for each in listed} | set(given)
     numbered = {each.region: _Numbered(each.region, each.id, each.place) for each in listed if each.id is not None}
+    free = (each for each in count(1) if each not in taken)
     region_of: dict[int | None, Region | VideoRegion] = {each.id: each.region for each in listed}
     for written, id in zip(at_marker, given, strict=True):
         if written is None:
@@ -103,7 +105,7 @@ def _numbered(
             raise taken_id(id).set_place(**written.place)
         if written.region in numbered:
             continue
-        number = id or next(each for each in range(1, len(taken) + 2) if each not in taken)
+        number = id or next(free)
         taken.add(number)
         numbered[written.region] = _Numbered(written.region, number, written.place)
     return numbered
