@@ -59,6 +59,7 @@ class NativeProcessing:
         texts = [
             render(self._native, sample.messages, add_generation_prompt=add_generation_prompt) for sample in samples
         ]
+        self._require_one_medium(samples)
         if self._begun(texts):
             options["add_special_tokens"] = False
         lengths = {len(video) for sample in samples if sample.shows_media for video in sample.videos}
@@ -76,7 +77,6 @@ class NativeProcessing:
             media["images"] = [sample.images if sample.shows_media else [] for sample in samples]
         if any(sample.videos for sample in shown):
             media |= self._native_videos([video for sample in shown for video in sample.videos], options)
-        self._require_one_medium(media)
         native = self._native_for(media)
         try:
             with refusing(PromptError, "The backbone's own processor refuses this batch", _lengths_note(shown)):
@@ -135,8 +135,10 @@ class NativeProcessing:
         image_token, video_token = (getattr(self._native, name, None) for name in ("image_token", "video_token"))
         return image_token if image_token == video_token else None
 
-    def _require_one_medium(self, media: Mapping[str, Any]) -> None:
-        if not self.mixes_media and {"images", "videos"} <= media.keys():
+    def _require_one_medium(self, samples: Sequence[ReadSample]) -> None:
+        showing = [sample for sample in samples if sample.shows_media]
+        shows_both = any(each.images for each in showing) and any(each.videos for each in showing)
+        if shows_both and not self.mixes_media:
             token = self._token_of_both
             why = (
                 f"has one token, {shown(token)}, for pictures and videos here"
