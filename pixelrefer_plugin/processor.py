@@ -219,9 +219,12 @@ class RegionProcessor:
             Their ids.
 
         Raises:
-            PromptError: no tokens, or the backbone's embedding table has no spare rows for them.
+            PromptError: no tokens, the backbone's embedding table has no spare rows for them, or a reserved one
+                stands for masks already.
         """
-        ids = add_tokens(self.tokenizer, tokens, rows=self._rows)
+        head = self._adapter.masks
+        stand_in = None if head is None or self._mask_token == head.token else self._mask_token
+        ids = add_tokens(self.tokenizer, tokens, rows=self._rows, stand_in=stand_in)
         self._id_texts = None
         return ids
 
