@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from transformers import BatchFeature
 
 from .contracts.adapter import AdapterSpec, Framework, Planner
@@ -22,6 +21,7 @@ from .contracts.backbone import BackboneSpec, NativeCall
 from .contracts.messages import MASK_MARKER, PLACEHOLDER, REGION_MARKER, Conversation
 from .contracts.pointing import Pointer
 from .contracts.views import PatchGeometry, RegionPlan
+from .conversation.arguments import checked_sampling, memories_of, region_lists_of, require_choices
 from .conversation.expansion import IGNORE_INDEX, Expansion
 from .conversation.memory import ObjectMemory
 from .conversation.native_call import NativeProcessing
@@ -44,6 +44,10 @@ from .tokens.region_batch import RegionBatch, make_region_batch
 from .tokens.scene import plan_scene, scene_readings
 from .weights.loading import image_backend
 from .weights.opening import OpenedCheckpoint, open_checkpoint
+
+_WRITES_ID = re.compile(r"[0-9\[\] ]+")
+_MAY_WRITE_ID = re.compile("[0-9\\[\\] \u0120\u2581]+")  # vocabularies have signs of their own for a space
+_HIGHEST_ID = 2**24  # of a token; a list as long as the highest one is made
 
 
 class RegionProcessor:
@@ -80,7 +84,7 @@ class RegionProcessor:
         sampling: FrameSampling | None = None,
         region_token: str | None = None,
     ) -> None:
-        self.sampling = _checked_sampling(sampling) or FrameSampling()
+        self.sampling = checked_sampling(sampling) or FrameSampling()
         if any(getattr(native, name, None) is None for name in ("tokenizer", "image_processor")):
             raise PromptError(
                 "Expected the backbone's own processor, with a tokenizer and an image processor, as AutoProcessor "
@@ -162,16 +166,16 @@ class RegionProcessor:
         """
         if not isinstance(conversations, Sequence) or isinstance(conversations, str):
             raise PromptError(f"Expected a list of messages or of conversations, got {shown(conversations)}.")
-        _require_choices(segment=segment, labels=labels, padding_side=padding_side)
+        require_choices(segment=segment, labels=labels, padding_side=padding_side)
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         batch: Sequence[Any] = [conversations] if single else conversations
         if not batch:
             raise PromptError("Expected a conversation or a list of conversations, got none.")
-        region_lists = _region_lists(regions, single=single, num_conversations=len(batch))
-        memories = _memories(memory, single=single, num_conversations=len(batch))
+        region_lists = region_lists_of(regions, single=single, num_conversations=len(batch))
+        memories = memories_of(memory, single=single, num_conversations=len(batch))
         require_allowed(self.native, native_options)
         self._require_masks_wanted_rightly(segment=segment, labels=labels)
-        style = self._style(_checked_sampling(sampling) or self.sampling, native_options)
+        style = self._style(checked_sampling(sampling) or self.sampling, native_options)
         read_image = ImageReader()
         samples = [
             read_conversation(
@@ -548,58 +552,6 @@ def _require_sound(native: Any) -> None:
             raise PromptError(f"{name} of the image processor must be three numbers, got {shown(values)}.")
 
 
-def _checked_sampling(sampling: Any) -> FrameSampling | None:
-    if sampling is None or isinstance(sampling, FrameSampling):
-        return sampling
-    raise PromptError(f"sampling must be a FrameSampling, such as FrameSampling(num_frames=8), got {shown(sampling)}.")
-
-
 def _counts(regions: Sequence[Sequence[PlannedRegion]]) -> Iterator[int]:
     """The tokens promised for each placeholder of a sample's texts."""
     return (planned.plan.num_tokens for region in regions for planned in region)
-
-
-_WRITES_ID = re.compile(r"[0-9\[\] ]+")
-_MAY_WRITE_ID = re.compile("[0-9\\[\\] \u0120\u2581]+")  # vocabularies have signs of their own for a space
-
-
-def _require_choices(*, segment: Any, labels: Any, padding_side: Any) -> None:
-    for name, value in (("segment", segment), ("labels", labels)):
-        if not isinstance(value, bool | np.bool_):
-            raise PromptError(f"{name} must be True or False, got {shown(value)}.")
-    if padding_side is not None and (not isinstance(padding_side, str) or padding_side not in ("left", "right")):
-        raise PromptError(f"padding_side must be 'left' or 'right', got {shown(padding_side)}.")
-
-
-_HIGHEST_ID = 2**24  # of a token; a list as long as the highest one is made
-_MOST_REGIONS = 2**20
-
-
-def _region_lists(regions: Any, *, single: bool, num_conversations: int) -> Sequence[Sequence[Any]]:
-    """The regions of each conversation."""
-    if regions is not None and not isinstance(regions, Sequence):
-        raise PromptError(f"Expected a list of regions, got {shown(regions)}.")
-    lists: Any = [regions or []] if single else (regions or [[] for _ in range(num_conversations)])
-    if not all(isinstance(each, Sequence) for each in (lists, *lists)):
-        raise PromptError("Expected a list of regions for one conversation, and a list of such lists for a batch.")
-    if len(lists) != num_conversations:
-        raise PromptError(f"Got {num_conversations} conversations but {len(lists)} lists of regions.")
-    if most := next((len(each) for each in lists if len(each) > _MOST_REGIONS), 0):
-        raise PromptError(f"A conversation may have {_MOST_REGIONS:,} regions, got {most:,}.")
-    return list(lists)
-
-
-def _memories(memory: Any, *, single: bool, num_conversations: int) -> list[ObjectMemory | None]:
-    """The memory of each conversation."""
-    if isinstance(memory, ObjectMemory) and not single:
-        raise PromptError("Expected a list of memories for a batch, one or None for each conversation, got one memory.")
-    memories: Any = [memory] if single else memory
-    if memories is None:
-        return [None] * num_conversations
-    if not isinstance(memories, Sequence) or not all(isinstance(each, ObjectMemory | None) for each in memories):
-        raise PromptError(
-            f"memory must be an ObjectMemory, or for a batch a list of them and None, got {shown(memory)}."
-        )
-    if len(memories) != num_conversations:
-        raise PromptError(f"Got {num_conversations} conversations but {len(memories)} memories.")
-    return list(memories)
