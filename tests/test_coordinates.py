@@ -294,7 +294,13 @@ def test_options_are_checked(options, message):
 
 # -- conventions, as plugins give them ---------------------------------------------------------------------
 
-THOUSANDTHS = {"unit": "thousandths", "box": "[{x0}, {y0}]", "point": None, "frame": None, "source": "a test"}
+THOUSANDTHS = {
+    "unit": "thousandths",
+    "box": "[{x0}, {y0}, {x1}, {y1}]",
+    "point": None,
+    "frame": None,
+    "source": "a test",
+}
 
 
 @pytest.mark.parametrize(
@@ -309,6 +315,8 @@ THOUSANDTHS = {"unit": "thousandths", "box": "[{x0}, {y0}]", "point": None, "fra
         ({"box": None}, "box must be a str"),
         ({"box": "[{left}]"}, r"box must be a template with {x0}, {y0}, {x1}, {y1}.*got '\[{left}\]'"),
         ({"box": '{"bbox_2d": [{x0}]}'}, "box must be a template .* braces of its own doubled"),
+        ({"box": "[{x0}, {y0}, {y1}]"}, r"box must say {x0}, {y0}, {x1}, {y1}; '.*' leaves x1 out"),
+        ({"point": "here"}, "point must say {x}, {y}; 'here' leaves x, y out"),
         ({"point": "{0}"}, "point must be a template"),
         ({"point": "{x:d}"}, "point must be a template"),
         ({"frame": "at {seconds}"}, "frame must be a template with {number}, {time_s}"),
@@ -359,4 +367,6 @@ def test_frames_have_a_number_and_a_time():
     places = tuple(PlacedRegion(BOX, BOX.to_mask((56, 84)), at, video.times_s[at]) for at in (1, 3))
     spec = get_adapter("coordinates")
     pointing = spec.pointer(spec.make_config(None)).point(on, [PointedRegion(1, places)])
-    assert pointing.words == ("the object (frame 2 at 1.50: [95, 143]; frame 4 at 4.75: [95, 143])",)
+    assert pointing.words == (
+        "the object (frame 2 at 1.50: [95, 143, 476, 536]; frame 4 at 4.75: [95, 143, 476, 536])",
+    )
