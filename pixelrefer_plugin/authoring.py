@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .contracts.backbone import PublishedModel as PublishedModel
     from .contracts.backbone import Scene as Scene
     from .contracts.backbone import ShownMedium as ShownMedium
+    from .contracts.batched_tower import encode_by_size as encode_by_size
     from .contracts.benchmark import BenchmarkFile as BenchmarkFile
     from .contracts.benchmark import BenchmarkSpec as BenchmarkSpec
     from .contracts.benchmark import JudgeRequest as JudgeRequest

@@ -8,36 +8,33 @@ pictures for them. It knows no model.
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from transformers import BatchFeature
-from transformers.video_utils import VideoMetadata
 
 from .contracts.adapter import AdapterSpec, Framework, Planner
 from .contracts.backbone import BackboneSpec, NativeCall
 from .contracts.messages import MASK_MARKER, PLACEHOLDER, REGION_MARKER, Conversation
-from .contracts.pointing import PointedMedium, PointedRegion, Pointer, Pointing, SaidCoordinates
+from .contracts.pointing import Pointer
 from .contracts.views import PatchGeometry, RegionPlan
+from .conversation.arguments import checked_sampling, memories_of, region_lists_of, require_choices
 from .conversation.expansion import IGNORE_INDEX, Expansion
-from .conversation.joining import joined_samples
 from .conversation.memory import ObjectMemory
-from .conversation.native_options import known_to, require_allowed
-from .conversation.pointing import pointing_problem
+from .conversation.native_call import NativeProcessing
+from .conversation.native_options import require_allowed
+from .conversation.pointer_calls import PointerCalls
 from .conversation.reading import ImageReader, read_conversation
 from .conversation.sample import PointingStyle, PromptStyle, ReadSample
-from .conversation.templates import render, space_before_answers
+from .conversation.templates import space_before_answers
 from .conversation.token_ids import TokenIds, add_tokens, media_tokens, require_media_tokens, teach_tokens
-from .errors import CheckpointError, PluginError, PromptError, refusing, shown, text_of
+from .errors import CheckpointError, PluginError, PromptError, refusing, shown
 from .masks.mask_batch import MaskBatch, make_mask_batch
-from .media.video import FrameSampling, Video
-from .plugins import backbone_for, count_of, get_adapter, get_backbone, in_plugin, require_result, result_of
+from .media.video import FrameSampling
+from .plugins import backbone_for, count_of, get_adapter, get_backbone, in_plugin, result_of
 from .regions.mask import RegionMask
 from .regions.region import Region, VideoRegion
 from .tokens.crops import Picture, VideoFrame
@@ -48,7 +45,9 @@ from .tokens.scene import plan_scene, scene_readings
 from .weights.loading import image_backend
 from .weights.opening import OpenedCheckpoint, open_checkpoint
 
-logger = logging.getLogger(__name__)
+_WRITES_ID = re.compile(r"[0-9\[\] ]+")
+_MAY_WRITE_ID = re.compile("[0-9\\[\\] \u0120\u2581]+")  # vocabularies have signs of their own for a space
+_HIGHEST_ID = 2**24  # of a token; a list as long as the highest one is made
 
 
 class RegionProcessor:
@@ -85,7 +84,7 @@ class RegionProcessor:
         sampling: FrameSampling | None = None,
         region_token: str | None = None,
     ) -> None:
-        self.sampling = _checked_sampling(sampling) or FrameSampling()
+        self.sampling = checked_sampling(sampling) or FrameSampling()
         if any(getattr(native, name, None) is None for name in ("tokenizer", "image_processor")):
             raise PromptError(
                 "Expected the backbone's own processor, with a tokenizer and an image processor, as AutoProcessor "
@@ -167,16 +166,16 @@ class RegionProcessor:
         """
         if not isinstance(conversations, Sequence) or isinstance(conversations, str):
             raise PromptError(f"Expected a list of messages or of conversations, got {shown(conversations)}.")
-        _require_choices(segment=segment, labels=labels, padding_side=padding_side)
+        require_choices(segment=segment, labels=labels, padding_side=padding_side)
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         batch: Sequence[Any] = [conversations] if single else conversations
         if not batch:
             raise PromptError("Expected a conversation or a list of conversations, got none.")
-        region_lists = _region_lists(regions, single=single, num_conversations=len(batch))
-        memories = _memories(memory, single=single, num_conversations=len(batch))
+        region_lists = region_lists_of(regions, single=single, num_conversations=len(batch))
+        memories = memories_of(memory, single=single, num_conversations=len(batch))
         require_allowed(self.native, native_options)
         self._require_masks_wanted_rightly(segment=segment, labels=labels)
-        style = self._style(_checked_sampling(sampling) or self.sampling, native_options)
+        style = self._style(checked_sampling(sampling) or self.sampling, native_options)
         read_image = ImageReader()
         samples = [
             read_conversation(
@@ -185,7 +184,7 @@ class RegionProcessor:
             for index, (conversation, of_sample) in enumerate(zip(batch, region_lists, strict=True))
         ]
         planned = self._planned(samples)
-        inputs = self._native_inputs(samples, native_options, add_generation_prompt=not labels)
+        inputs = self._native_processing.inputs(samples, native_options, add_generation_prompt=not labels)
         answers = any(slot.answer is not None for sample in samples for slot in sample.slots)
         space = space_before_answers(self.native) if answers else ""
         Expansion(self.tokenizer, self._placeholder, space).write(
@@ -224,9 +223,12 @@ class RegionProcessor:
             Their ids.
 
         Raises:
-            PromptError: no tokens, or the backbone's embedding table has no spare rows for them.
+            PromptError: no tokens, the backbone's embedding table has no spare rows for them, or a reserved one
+                stands for masks already.
         """
-        ids = add_tokens(self.tokenizer, tokens, rows=self._rows)
+        head = self._adapter.masks
+        stand_in = None if head is None or self._mask_token == head.token else self._mask_token
+        ids = add_tokens(self.tokenizer, tokens, rows=self._rows, stand_in=stand_in)
         self._id_texts = None
         return ids
 
@@ -362,14 +364,8 @@ class RegionProcessor:
         )
 
     def __getstate__(self) -> dict[str, Any]:  # specs hold functions that cannot be pickled: their names travel
-        return (
-            self.__dict__
-            | {"_backbone": self._backbone.name, "_adapter": self._adapter.name}
-            | {
-                "_planner": None,
-                "_pointer": None,
-            }
-        )
+        names = {"_backbone": self._backbone.name, "_adapter": self._adapter.name}
+        return self.__dict__ | names | {"_planner": None, "_pointer": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         specs = {"_backbone": get_backbone(state["_backbone"]), "_adapter": get_adapter(state["_adapter"])}
@@ -383,122 +379,14 @@ class RegionProcessor:
             return [[] for _ in samples]
         return RegionPlanning(self._adapter, self._planner, self._geometry, self._backbone.name).plan(samples)
 
-    def _native_inputs(
-        self, samples: Sequence[ReadSample], native_options: Mapping[str, Any], *, add_generation_prompt: bool
-    ) -> BatchFeature:
-        """Run the backbone's own processor on the rendered conversations, padded on the right."""
-        options = _with_area(native_options, samples, self.native)
-        texts = [
-            render(self.native, sample.messages, add_generation_prompt=add_generation_prompt) for sample in samples
-        ]
-        if self._begun(texts):
-            options["add_special_tokens"] = False
-        lengths = {len(video) for sample in samples if sample.shows_media for video in sample.videos}
-        if len(lengths) < 2 or not self._backbone.joins_samples:
-            return self._native_call(samples, texts, options)
-        alone = [self._native_call([sample], [text], options) for sample, text in zip(samples, texts, strict=True)]
-        return joined_samples(alone, pad_token_id=self.tokenizer.pad_token_id)
-
-    def _native_call(
-        self, samples: Sequence[ReadSample], texts: Sequence[str], options: Mapping[str, Any]
-    ) -> BatchFeature:
-        """One call of the backbone's own processor."""
-        shown = [sample for sample in samples if sample.shows_media]
-        media: dict[str, Any] = {}
-        if any(sample.images for sample in shown):
-            # One list for each text: some processors count the pictures of each.
-            media["images"] = [sample.images if sample.shows_media else [] for sample in samples]
-        if any(sample.videos for sample in shown):
-            media |= self._native_videos([video for sample in shown for video in sample.videos], options)
-        self._require_one_medium(media)
-        native = self._native_for(media)
-        try:
-            with refusing(PromptError, "The backbone's own processor refuses this batch", _lengths_note(shown)):
-                own = {**options, **media}
-                return native(text=list(texts), padding=True, padding_side="right", return_tensors="pt", **own)
-        except MemoryError as error:
-            raise PromptError(
-                f"The backbone's own processor needs more memory than there is: {text_of(error) or 'MemoryError'}. "
-                "Give fewer or smaller pictures, or check the sizes in its preprocessor_config.json."
-            ) from error
-
-    def _begun(self, texts: Sequence[str]) -> bool:
-        """Whether the chat template writes the token that the tokenizer begins every text with, so that it would be
-        there twice."""
-        bos = self.tokenizer.bos_token
-        return bos is not None and all(text.startswith(bos) for text in texts)
-
-    def _long_enough(self, frames_nhwc: np.ndarray) -> np.ndarray:
-        """A video's frames, the last repeated until the native processor takes them."""
-        least = 1 if self._backbone.videos is None else self._backbone.videos.least_frames
-        missing = max(0, least - len(frames_nhwc))
-        return np.concatenate([frames_nhwc, *[frames_nhwc[-1:]] * missing]) if missing else frames_nhwc
-
-    def _native_videos(self, videos: Sequence[Video], options: Mapping[str, Any]) -> dict[str, Any]:
-        """What the native processor is given of videos. They are sampled, and a frame three pixels high would pass for
-        one with channels first."""
-        if getattr(self.native, "video_processor", None) is None:
-            raise PromptError(
-                f"Backbone '{self._backbone.name}' takes no videos: its processor has none for them. Ask about a frame "
-                "as an image, or take a backbone that takes videos."
-            )
-        frames = [self._long_enough(self._resized(video.frames_nhwc)) for video in videos]
-        sampled = {"do_sample_frames": False, "input_data_format": "channels_last"}
-        return {
-            "videos": [np.require(each, requirements="W") for each in frames],  # as torch wants it
-            "video_metadata": [_native_metadata(video) for video in videos],
-            "videos_kwargs": {**options.get("videos_kwargs", {}), **sampled},
-        }
-
-    def _resized(self, frames_nhwc: np.ndarray) -> np.ndarray:
-        """A video's frames as the native processor shall have them."""
-        videos = self._backbone.videos
-        if videos is None or videos.resize_frames is None:
-            return frames_nhwc
-        step = "videos.resize_frames"
-        with in_plugin("backbone", self._backbone.name, step):
-            resized = videos.resize_frames(self.native.video_processor, frames_nhwc)
-            require_result("backbone", self._backbone.name, step, np.ndarray, resized)
-            if resized.ndim != 4 or (len(resized), resized.shape[3]) != (len(frames_nhwc), frames_nhwc.shape[3]):
-                raise PluginError(
-                    f"Backbone '{self._backbone.name}' must return the frames it was given from {step}, "
-                    f"{frames_nhwc.shape} resized, got {resized.shape}."
-                )
-        return resized
+    @property
+    def _native_processing(self) -> NativeProcessing:
+        return NativeProcessing(self.native, self._backbone)
 
     @property
     def mixes_media(self) -> bool:
         """Whether a batch may hold pictures and videos."""
-        return self._backbone.mixes_media and self._token_of_both is None
-
-    @property
-    def _token_of_both(self) -> str | None:
-        """The token that stands for pictures and for videos alike, where the native processor has one."""
-        image_token, video_token = (getattr(self.native, name, None) for name in ("image_token", "video_token"))
-        return image_token if image_token == video_token else None
-
-    def _require_one_medium(self, media: Mapping[str, Any]) -> None:
-        if not self.mixes_media and {"images", "videos"} <= media.keys():
-            token = self._token_of_both
-            why = (
-                f"has one token, {shown(token)}, for pictures and videos here"
-                if token
-                else "does not mix pictures and videos"
-            )
-            raise PromptError(
-                f"Backbone '{self._backbone.name}' {why}, so a batch may hold pictures or videos, got both. Put them "
-                "in separate batches."
-            )
-
-    def _native_for(self, media: Mapping[str, Any]) -> Any:
-        """The native processor; where one token stands for pictures and videos, told which of them it is."""
-        token = self._token_of_both
-        if token is None:
-            return self.native
-        native = copy.copy(self.native)
-        native.video_token = token if "videos" in media else None
-        native.image_token = token if "images" in media else None
-        return native
+        return self._native_processing.mixes_media
 
     def _require_masks_wanted_rightly(self, *, segment: bool, labels: bool) -> None:
         if not segment:
@@ -528,38 +416,21 @@ class RegionProcessor:
             list_heading=self._list_heading,
             drawn=self._adapter.drawn,
             frames_together=self._frames_together,
-            pointing=None if self._pointer is None else self._pointing_style(self._pointer, native_options),
+            pointing=self._pointing_style(native_options),
         )
 
-    def _pointing_style(self, pointer: Pointer[Any], native_options: Mapping[str, Any]) -> PointingStyle:
-        def point(on: PointedMedium, regions: Sequence[PointedRegion]) -> Pointing:
-            with in_plugin("adapter", self._adapter.name, "point"):
-                pointing = pointer.point(on, regions)
-                reserved = (REGION_MARKER, MASK_MARKER, self._placeholder, *media_tokens(self.native))
-                if problem := pointing_problem(pointing, on, len(regions), reserved):
-                    raise PluginError(f"Adapter '{self._adapter.name}' {problem}")
-            for note in set(pointing.notes) - self._noted:
-                self._noted.add(note)
-                logger.warning("%s", note)
-            return pointing
-
-        def coordinates(media: Image.Image | Video, options: Mapping[str, int]) -> SaidCoordinates | None:
-            convention = self._backbone.coordinates
-            if convention is None:
-                return None
-            hw = media.image_hw if isinstance(media, Video) else (media.height, media.width)
-            if convention.seen_hw is None:
-                return SaidCoordinates(convention, hw, hw)
-            kind = "videos_kwargs" if isinstance(media, Video) else "images_kwargs"
-            component = self.native.video_processor if isinstance(media, Video) else self.native.image_processor
-            given = {**native_options, **native_options.get(kind, {})}
-            if options and {*options} <= known_to(self.native, "images_kwargs"):  # else refused with the whole batch
-                given["size"] = _size_of_area(options, self.native)
-            count = len(media) if isinstance(media, Video) else None
-            with in_plugin("backbone", self._backbone.name, "coordinates.seen_hw"):
-                return SaidCoordinates(convention, hw, convention.seen_hw(component, hw, count, given))
-
-        return PointingStyle(point, coordinates)
+    def _pointing_style(self, native_options: Mapping[str, Any]) -> PointingStyle | None:
+        if self._pointer is None:
+            return None
+        return PointerCalls(
+            adapter=self._adapter.name,
+            pointer=self._pointer,
+            backbone=self._backbone,
+            native=self.native,
+            native_options=native_options,
+            reserved=(REGION_MARKER, MASK_MARKER, self._placeholder, *media_tokens(self.native)),
+            noted=self._noted,
+        ).style
 
     @property
     def _frames_together(self) -> int:
@@ -681,122 +552,6 @@ def _require_sound(native: Any) -> None:
             raise PromptError(f"{name} of the image processor must be three numbers, got {shown(values)}.")
 
 
-def _checked_sampling(sampling: Any) -> FrameSampling | None:
-    if sampling is None or isinstance(sampling, FrameSampling):
-        return sampling
-    raise PromptError(f"sampling must be a FrameSampling, such as FrameSampling(num_frames=8), got {shown(sampling)}.")
-
-
-def _with_area(options: Mapping[str, Any], samples: Sequence[ReadSample], native: Any) -> dict[str, Any]:
-    """The native options, and what content parts ask of the image processor, which sizes all pictures of a batch alike.
-
-    Raises:
-        PromptError: the parts of a batch ask for different sizes, or the backbone does not size by area.
-    """
-    asked = [each for sample in samples for each in sample.image_options]
-    if not any(asked):
-        return dict(options)
-    area, name = asked[0] or next(filter(None, asked)), ", ".join(next(filter(None, asked)))
-    if any(each != area for each in asked):
-        raise PromptError(
-            f"{name} of a content part holds for all pictures of a batch, but they ask for different ones. Give it to "
-            "each picture alike, or put them in separate batches."
-        )
-    given = options.get("images_kwargs", {})
-    if {*area, "size"} & {*options, *given}:
-        raise PromptError(f"{name} is an option of the processor and of a content part as well. Leave one out.")
-    if not {*area} <= known_to(native, "images_kwargs"):
-        raise PromptError(
-            f"a content part asks for {name}, but this backbone's {type(native.image_processor).__name__} does not "
-            "size by area. Leave it out."
-        )
-    return {**options, "images_kwargs": {**given, "size": _size_of_area(area, native)}}
-
-
-def _size_of_area(area: Mapping[str, int], native: Any) -> dict[str, int]:
-    """The bounds of an area that a content part asks for, as the image processor has them.
-
-    Raises:
-        PromptError: they exclude each other.
-    """
-    size = native.image_processor.size
-    least = area.get("min_pixels", min(size["shortest_edge"], area.get("max_pixels", size["shortest_edge"])))
-    most = area.get("max_pixels", max(size["longest_edge"], least))
-    if least > most:
-        raise PromptError(
-            f"a content part asks for at least {least} and at most {most} pixels, which exclude each other."
-        )
-    return {"shortest_edge": least, "longest_edge": most}
-
-
-def _lengths_note(samples: Sequence[ReadSample]) -> str:
-    """What may be the matter where a backbone stacks its videos."""
-    lengths = [len(video) for sample in samples for video in sample.videos]
-    if len(set(lengths)) < 2:
-        return ""
-    return f" Its videos have {lengths} frames: some backbones take several only if all have as many."
-
-
 def _counts(regions: Sequence[Sequence[PlannedRegion]]) -> Iterator[int]:
     """The tokens promised for each placeholder of a sample's texts."""
     return (planned.plan.num_tokens for region in regions for planned in region)
-
-
-_WRITES_ID = re.compile(r"[0-9\[\] ]+")
-_MAY_WRITE_ID = re.compile("[0-9\\[\\] \u0120\u2581]+")  # vocabularies have signs of their own for a space
-
-
-def _require_choices(*, segment: Any, labels: Any, padding_side: Any) -> None:
-    for name, value in (("segment", segment), ("labels", labels)):
-        if not isinstance(value, bool | np.bool_):
-            raise PromptError(f"{name} must be True or False, got {shown(value)}.")
-    if padding_side is not None and (not isinstance(padding_side, str) or padding_side not in ("left", "right")):
-        raise PromptError(f"padding_side must be 'left' or 'right', got {shown(padding_side)}.")
-
-
-_HIGHEST_ID = 2**24  # of a token; a list as long as the highest one is made
-_MOST_REGIONS = 2**20
-
-
-def _region_lists(regions: Any, *, single: bool, num_conversations: int) -> Sequence[Sequence[Any]]:
-    """The regions of each conversation."""
-    if regions is not None and not isinstance(regions, Sequence):
-        raise PromptError(f"Expected a list of regions, got {shown(regions)}.")
-    lists: Any = [regions or []] if single else (regions or [[] for _ in range(num_conversations)])
-    if not all(isinstance(each, Sequence) for each in (lists, *lists)):
-        raise PromptError("Expected a list of regions for one conversation, and a list of such lists for a batch.")
-    if len(lists) != num_conversations:
-        raise PromptError(f"Got {num_conversations} conversations but {len(lists)} lists of regions.")
-    if most := next((len(each) for each in lists if len(each) > _MOST_REGIONS), 0):
-        raise PromptError(f"A conversation may have {_MOST_REGIONS:,} regions, got {most:,}.")
-    return list(lists)
-
-
-def _memories(memory: Any, *, single: bool, num_conversations: int) -> list[ObjectMemory | None]:
-    """The memory of each conversation."""
-    if isinstance(memory, ObjectMemory) and not single:
-        raise PromptError("Expected a list of memories for a batch, one or None for each conversation, got one memory.")
-    memories: Any = [memory] if single else memory
-    if memories is None:
-        return [None] * num_conversations
-    if not isinstance(memories, Sequence) or not all(isinstance(each, ObjectMemory | None) for each in memories):
-        raise PromptError(
-            f"memory must be an ObjectMemory, or for a batch a list of them and None, got {shown(memory)}."
-        )
-    if len(memories) != num_conversations:
-        raise PromptError(f"Got {num_conversations} conversations but {len(memories)} memories.")
-    return list(memories)
-
-
-def _native_metadata(video: Video) -> VideoMetadata:
-    """What transformers knows of a video's time.
-
-    It takes a frame's time to be its index over the frame rate, which is wrong where the rate varies: what it
-    gets as indices are the true times in units of a frame.
-    """
-    return VideoMetadata(
-        total_num_frames=video.num_source_frames,
-        fps=video.fps,
-        duration=video.duration_s,
-        frames_indices=[time_s * video.fps for time_s in video.times_s],  # type: ignore[misc]
-    )

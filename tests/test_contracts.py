@@ -14,6 +14,7 @@ from pixelrefer_plugin.authoring import (
     Cells,
     Crops,
     Masks,
+    PackedTower,
     Parts,
     PublishedFigure,
     Question,
@@ -121,6 +122,12 @@ PARTS = {
     "one layer": (lambda: Parts(**PATHS, projector_layers="a.b"), r"projector_layers must be .* Write \('a.b',\)"),
     "a norm": (lambda: Parts(**PATHS, final_norm=1), r"Parts\.final_norm must be a str or None, got 1"),
     "a width": (lambda: Crops(geometry=len, width=64, encode=len), r"Crops\.width must be a function, got 64"),
+    "no tower": (lambda: PackedTower(path=None), r"PackedTower\.path must be a str, got None"),
+    "an order": (lambda: PackedTower(path="a", order=2), r"PackedTower\.order must be a function, got 2"),
+    "no frames": (
+        lambda: Scene(grids_hw=len, grids=len, least_frames=0),
+        r"Scene\.least_frames must be 1 or more, got 0",
+    ),
     "no grids": (lambda: Scene(grids_hw=len, grids=None), r"Scene\.grids must be a function, got None"),
     "boxes": (
         lambda: Scene(grids_hw=len, grids=len, boxes_xyxy=()),

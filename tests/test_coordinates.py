@@ -8,7 +8,15 @@ import pytest
 from conftest import picture, user
 from PIL import Image
 
-from pixelrefer_plugin import FrameSampling, PixelReferError, PromptError, Region, RegionProcessor, VideoRegion
+from pixelrefer_plugin import (
+    FrameSampling,
+    PixelReferError,
+    PluginError,
+    PromptError,
+    Region,
+    RegionProcessor,
+    VideoRegion,
+)
 from pixelrefer_plugin.authoring import Coordinates, PlacedRegion, PointedMedium, PointedRegion, SaidCoordinates
 from pixelrefer_plugin.media.video import load_video
 from pixelrefer_plugin.plugins import get_adapter, get_backbone
@@ -286,7 +294,13 @@ def test_options_are_checked(options, message):
 
 # -- conventions, as plugins give them ---------------------------------------------------------------------
 
-THOUSANDTHS = {"unit": "thousandths", "box": "[{x0}, {y0}]", "point": None, "frame": None, "source": "a test"}
+THOUSANDTHS = {
+    "unit": "thousandths",
+    "box": "[{x0}, {y0}, {x1}, {y1}]",
+    "point": None,
+    "frame": None,
+    "source": "a test",
+}
 
 
 @pytest.mark.parametrize(
@@ -301,6 +315,8 @@ THOUSANDTHS = {"unit": "thousandths", "box": "[{x0}, {y0}]", "point": None, "fra
         ({"box": None}, "box must be a str"),
         ({"box": "[{left}]"}, r"box must be a template with {x0}, {y0}, {x1}, {y1}.*got '\[{left}\]'"),
         ({"box": '{"bbox_2d": [{x0}]}'}, "box must be a template .* braces of its own doubled"),
+        ({"box": "[{x0}, {y0}, {y1}]"}, r"box must say {x0}, {y0}, {x1}, {y1}; '.*' leaves x1 out"),
+        ({"point": "here"}, "point must say {x}, {y}; 'here' leaves x, y out"),
         ({"point": "{0}"}, "point must be a template"),
         ({"point": "{x:d}"}, "point must be a template"),
         ({"frame": "at {seconds}"}, "frame must be a template with {number}, {time_s}"),
@@ -328,6 +344,16 @@ def test_points_are_written_in_the_conventions_unit(fields, point):
     assert SaidCoordinates(convention, (60, 30), (201, 300)).point(10, 40) == point
 
 
+@pytest.mark.parametrize("seen", [None, (28,), (0, 28), (28.0, 28)])
+def test_a_size_that_a_backbone_gives_is_checked(processors, monkeypatch, seen):
+    processor = processors("qwen2_5_vl")
+    spec = processor._backbone
+    changed = replace(spec, coordinates=replace(spec.coordinates, seen_hw=lambda *_: seen))
+    monkeypatch.setattr(processor, "_backbone", changed)
+    with pytest.raises(PluginError, match="Backbone 'qwen2_5_vl' must return .* from coordinates.seen_hw, got"):
+        processor([user(PHOTO, "what is <region>?")], [BOX])
+
+
 def test_points_beyond_the_picture_are_on_its_edge():
     convention = Coordinates(**THOUSANDTHS | {"point": "({x}, {y})"})
     assert SaidCoordinates(convention, (60, 30), (60, 30)).point(-3, 61) == "(0, 1000)"
@@ -341,4 +367,6 @@ def test_frames_have_a_number_and_a_time():
     places = tuple(PlacedRegion(BOX, BOX.to_mask((56, 84)), at, video.times_s[at]) for at in (1, 3))
     spec = get_adapter("coordinates")
     pointing = spec.pointer(spec.make_config(None)).point(on, [PointedRegion(1, places)])
-    assert pointing.words == ("the object (frame 2 at 1.50: [95, 143]; frame 4 at 4.75: [95, 143])",)
+    assert pointing.words == (
+        "the object (frame 2 at 1.50: [95, 143, 476, 536]; frame 4 at 4.75: [95, 143, 476, 536])",
+    )

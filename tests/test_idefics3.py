@@ -318,9 +318,11 @@ def test_a_full_table_gives_masks_a_token_that_its_makers_reserved(name, tmp_pat
     learnt = labels[labels >= 0][None]
     assert processor.decode(learnt, {"input_ids": learnt[:, :0]}) == ["it is here <seg>."]
     with pytest.raises(
-        PromptError, match=r"no room for 1 new tokens.* in reserve, such as '<\|reserved_special_token_0"
+        PromptError, match=r"no room for 1 new tokens.* in reserve, such as '<\|reserved_special_token_1"
     ):
         processor.add_tokens(["<defect>"])
+    with pytest.raises(PromptError, match=r"'<\|reserved_special_token_0\|>' stands for masks already"):
+        processor.add_tokens(["<|reserved_special_token_0|>"])
     model.add_lora()
     model.save_pretrained(tmp_path / "model", processor, include_backbone=True)
     assert load(tmp_path / "model")[1].tokens == processor.tokens

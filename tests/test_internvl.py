@@ -260,6 +260,15 @@ def test_two_videos_of_several_lengths_in_one_conversation_are_refused(reader): 
         processor([message], [VideoRegion({0: BOX})])
 
 
+def test_a_batch_that_is_joined_keeps_to_one_medium_where_the_backbone_does(reader, monkeypatch):  # noqa: F811
+    _, processor = reader("patches", "internvl", False)
+    monkeypatch.setattr(processor, "_backbone", replace(processor._backbone, mixes_media=False))
+    videos = [[user(clip(seed, frames=frames), "what?")] for seed, frames in ((1, 3), (2, 4))]
+    assert len(processor(videos)["input_ids"]) == 2
+    with pytest.raises(PromptError, match="does not mix pictures and videos"):
+        processor([*videos, [user(picture(60, 57), "what?")]])
+
+
 def test_a_call_may_hold_its_samples_several_times(spec):
     """As some versions of transformers' beam search call the model."""
     shown = (ShownMedium("video", (70, 120), 2), ShownMedium("image", (70, 150)), ShownMedium("image", (60, 57)))

@@ -257,6 +257,18 @@ def test_a_memorys_objects_are_listed_behind_their_picture(finger, memory):
     assert text == "{*}The objects are:\n[5]: object 5 on 1\n[2]: object 2 on 1\nwhat is [5]?"
 
 
+def test_two_regions_cannot_have_one_number(finger, memory):
+    taken = "two objects cannot have one id"
+    with pytest.raises(PromptError, match=f"region 1: the id 1 is taken: {taken}"):
+        finger()([user(PHOTO, "[1] <region> and [1] <region>")], [BOX, OTHER])
+    with pytest.raises(PromptError, match=taken):
+        finger()([user(PHOTO, "[1] <region>"), assistant("a cup"), user("[1] <region>")], [BOX, OTHER])
+    with pytest.raises(PromptError, match=f"the id 5 is taken: {taken}"):
+        finger()([user(PHOTO, "[5] <region>")], [Region.from_box((1, 1, 9, 9))], memory=memory)
+    with pytest.raises(PromptError, match="ids count from 1, got 0"):
+        finger()([user(PHOTO, "[0] <region>")], [BOX])
+
+
 def test_a_region_that_the_memory_holds_has_its_number(finger, memory):
     processor = finger()
     question = "is [5] like <region> or <region>?"

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from pixelrefer_plugin import CheckpointError, PixelReferError, load
 from pixelrefer_plugin.cli import main
-from pixelrefer_plugin.plugins import get_backbone
+from pixelrefer_plugin.plugins import get_backbone, training_free
 from pixelrefer_plugin.quickstart import real_model
 from pixelrefer_plugin.quickstart import run as quickstart_run
-from pixelrefer_plugin.quickstart.real_model import Reckoned, count_weights, open_real_model, training_free_adapters
+from pixelrefer_plugin.quickstart.real_model import Reckoned, count_weights, open_real_model
 from pixelrefer_plugin.quickstart.run import QuickstartOptions, run_quickstart
 from pixelrefer_plugin.quickstart.showing import ask_shown, shown_questions
 from pixelrefer_plugin.quickstart.tasks import digit_in
@@ -51,7 +51,7 @@ def test_it_is_asked_taught_saved_and_asked_again(done, smolvlm):
     out, metrics, text = done
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert metrics["reloaded_answers_identical"]
-    assert set(metrics["scores_without_training"]) == set(training_free_adapters())
+    assert set(metrics["scores_without_training"]) == set(training_free())
     assert metrics["peak_memory_bytes"] > 2**20
     assert [each["picture"] for each in metrics["without_training"]] == [
         "street", "street", "kitchen", "coffee", "cat", "astronaut",

@@ -19,6 +19,7 @@ from pixelrefer_plugin.authoring import (
     Parts,
     PatchGeometry,
     Scene,
+    encode_by_size,
     hookimpl,
 )
 from pixelrefer_plugin.testing import CHATML_TEMPLATE, tiny_tokenizer
@@ -42,15 +43,10 @@ def side_hw(config):
 
 
 def encode_crops(model, crops):
-    patch = model.config.vision_config.patch_size[0]
-    grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
-    features = [None] * len(crops)
-    for hw in dict.fromkeys(grids_hw):
-        same = [index for index, each in enumerate(grids_hw) if each == hw]
-        output = model.model.vision_tower(pixel_values=torch.stack([crops[index] for index in same]))
-        for index, each in zip(same, patches(output), strict=True):
-            features[index] = each
-    return FeatureGrids(torch.cat(features), grids_hw)
+    def features_of(pixels, grid_hw):
+        return patches(model.model.vision_tower(pixel_values=pixels))
+
+    return encode_by_size(crops, model.config.vision_config.patch_size[0], features_of)
 
 
 def patches(output):

@@ -12,7 +12,6 @@ cannot be read then; adapters that read crops can be used.
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration
 
@@ -28,6 +27,7 @@ from pixelrefer_plugin.authoring import (
     PixelReferError,
     PublishedModel,
     Scene,
+    encode_by_size,
 )
 
 from .tiny import tiny
@@ -47,16 +47,12 @@ def cell_side(config: Any) -> int:
 
 
 def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
-    """Crops of one size share a tower call."""
-    patch = model.config.vision_config.patch_size
-    grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
-    features: dict[int, Tensor] = {}
-    for grid_hw in dict.fromkeys(grids_hw):
-        same = [index for index, each in enumerate(grids_hw) if each == grid_hw]
-        pixels = torch.stack([crops[index] for index in same])
+
+    def features_of(pixels: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         output = model.model.vision_tower(pixel_values=pixels, interpolate_pos_encoding=True, return_dict=True)
-        features.update(zip(same, output.last_hidden_state, strict=True))
-    return FeatureGrids(torch.cat([features[index] for index in range(len(crops))]), grids_hw)
+        return output.last_hidden_state
+
+    return encode_by_size(crops, model.config.vision_config.patch_size, features_of)
 
 
 def image_grids_hw(call: NativeCall) -> GridsHw:

@@ -7,6 +7,7 @@ its only linear layer. A patch's position is its share of the picture's height a
 a table of as many as a tile has, so the tower takes pictures of any size: patches of a larger one share positions.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from pixelrefer_plugin.authoring import (
     PixelReferError,
     PublishedModel,
     Scene,
+    encode_by_size,
 )
 
 from .tiny import tiny_idefics3, tiny_smolvlm
@@ -48,15 +50,11 @@ def cell_side(config: Any) -> int:
 
 
 def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
-    """Crops of one size share a tower call."""
-    patch = model.config.vision_config.patch_size
-    grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
-    features: dict[int, Tensor] = {}
-    for grid_hw in dict.fromkeys(grids_hw):
-        same = [index for index, each in enumerate(grids_hw) if each == grid_hw]
-        output = model.model.vision_model(torch.stack([crops[index] for index in same]), return_dict=True)
-        features.update(zip(same, output.last_hidden_state, strict=True))
-    return FeatureGrids(torch.cat([features[index] for index in range(len(crops))]), grids_hw)
+
+    def features_of(pixels: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        return model.model.vision_model(pixels, return_dict=True).last_hidden_state
+
+    return encode_by_size(crops, model.config.vision_config.patch_size, features_of)
 
 
 # -- which pictures the tower is given -----------------------------------------------------------------------
@@ -229,33 +227,29 @@ def _seen_share(call: NativeCall) -> tuple[float, float]:
     return height // patch * patch / height, width_px // patch * patch / width_px
 
 
-_PARTS = Parts(
-    vision_tower="model.vision_model",
-    projector="model.connector",
-    decoder="model.text_model",
-    token_embedding="model.text_model.embed_tokens",
-    projector_layers=("model.connector.modality_projection.proj",),
-)
-_CROPS = Crops(geometry=geometry, width=width, encode=encode)
 _WHOLES = Scene(grids_hw=whole_grids_hw, grids=whole_grids, boxes_xyxy=whole_boxes_xyxy, projected=projected_wholes)
-_TILES = Scene(grids_hw=tile_grids_hw, grids=tile_grids, boxes_xyxy=tile_boxes_xyxy, projected=projected_tiles)
-_LORA_TARGETS = {
-    "decoder": r"model\.text_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
-    "projector": r"model\.connector\.modality_projection\.proj",
-    "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
-}
 _APACHE = "Apache-2.0"
 
 IDEFICS3 = BackboneSpec(
     name="idefics3",
     model_types=("idefics3",),
     model_class=Idefics3ForConditionalGeneration,
-    parts=_PARTS,
-    crops=_CROPS,
+    parts=Parts(
+        vision_tower="model.vision_model",
+        projector="model.connector",
+        decoder="model.text_model",
+        token_embedding="model.text_model.embed_tokens",
+        projector_layers=("model.connector.modality_projection.proj",),
+    ),
+    crops=Crops(geometry=geometry, width=width, encode=encode),
     images=_WHOLES,
-    tiles=_TILES,
+    tiles=Scene(grids_hw=tile_grids_hw, grids=tile_grids, boxes_xyxy=tile_boxes_xyxy, projected=projected_tiles),
     cells=Cells(side=cell_side),
-    lora_targets=_LORA_TARGETS,
+    lora_targets={
+        "decoder": r"model\.text_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "projector": r"model\.connector\.modality_projection\.proj",
+        "vision_tower": r"model\.vision_model\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
+    },
     pointing="marks",
     models=(
         PublishedModel(id="HuggingFaceTB/SmolVLM-256M-Instruct", parameters="256M", licence=_APACHE),
@@ -266,19 +260,13 @@ IDEFICS3 = BackboneSpec(
     tiny=tiny_idefics3,
 )
 
-SMOLVLM = BackboneSpec(
+SMOLVLM = dataclasses.replace(
+    IDEFICS3,
     name="smolvlm",
     model_types=("smolvlm",),
     model_class=SmolVLMForConditionalGeneration,
-    parts=_PARTS,
-    crops=_CROPS,
-    images=_WHOLES,
-    tiles=_TILES,
     videos=_WHOLES,
-    cells=Cells(side=cell_side),
     mixes_media=False,  # the processor puts both into pixel_values
-    lora_targets=_LORA_TARGETS,
-    pointing="marks",
     models=(
         PublishedModel(id="HuggingFaceTB/SmolVLM2-256M-Video-Instruct", parameters="256M", licence=_APACHE),
         PublishedModel(id="HuggingFaceTB/SmolVLM2-500M-Video-Instruct", parameters="500M", licence=_APACHE),

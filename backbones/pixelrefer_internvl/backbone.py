@@ -33,6 +33,7 @@ from pixelrefer_plugin.authoring import (
     PublishedModel,
     Scene,
     ShownMedium,
+    encode_by_size,
 )
 
 from .tiny import tiny
@@ -51,17 +52,14 @@ def cell_side(config: Any) -> int:
 
 
 def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
-    """Crops of one size share a tower call, which interpolates its learnt positions for them."""
-    patch = _patch_px(model.config)
-    grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
-    features: dict[int, Tensor] = {}
-    for grid_hw in dict.fromkeys(grids_hw):
-        same = [index for index, each in enumerate(grids_hw) if each == grid_hw]
-        pixels = torch.stack([crops[index] for index in same])
+    """The tower interpolates its learnt positions for crops."""
+
+    def features_of(pixels: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         wants_layer = model.config.vision_feature_layer != -1
         output = model.model.vision_tower(pixel_values=pixels, output_hidden_states=wants_layer, return_dict=True)
-        features.update(zip(same, _patches(model.config, output), strict=True))
-    return FeatureGrids(torch.cat([features[index] for index in range(len(crops))]), grids_hw)
+        return _patches(model.config, output)
+
+    return encode_by_size(crops, _patch_px(model.config), features_of)
 
 
 # -- pictures as a whole -------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from pixelrefer_plugin.authoring import (
     PixelReferError,
     PublishedModel,
     Scene,
+    encode_by_size,
 )
 
 from .tiny import tiny
@@ -43,20 +44,14 @@ def width(config: Any) -> int:
 
 
 def encode(model: Any, crops: list[Tensor]) -> FeatureGrids:
-    """Crops of one size share a tower call."""
-    patch = model.config.vision_config.patch_size
-    grids_hw = tuple((crop.shape[1] // patch, crop.shape[2] // patch) for crop in crops)
-    features: dict[int, Tensor] = {}
-    for grid_hw in dict.fromkeys(grids_hw):
-        same = [index for index, each in enumerate(grids_hw) if each == grid_hw]
+
+    def features_of(pixels: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         output = model.model.vision_tower(
-            torch.stack([crops[index] for index in same]),
-            interpolate_pos_encoding=True,
-            output_hidden_states=True,
-            return_dict=True,
+            pixels, interpolate_pos_encoding=True, output_hidden_states=True, return_dict=True
         )
-        features.update(zip(same, _features(model.config, output, grid_hw), strict=True))
-    return FeatureGrids(torch.cat([features[index] for index in range(len(crops))]), grids_hw)
+        return _features(model.config, output, grid_hw)
+
+    return encode_by_size(crops, model.config.vision_config.patch_size, features_of)
 
 
 # -- images as a whole ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -175,6 +176,8 @@ class Scene:
         optional = ("boxes_xyxy", "projected", "resize_frames")
         require_callables(self, "grids_hw", "grids", "frames_per_grid", optional=optional)
         require_kinds(self, least_frames=int)
+        if self.least_frames < 1:
+            raise PixelReferError(f"Scene.least_frames must be 1 or more, got {shown(self.least_frames)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +267,12 @@ def _require_template(field: str, template: str | None, values: Mapping[str, Any
             f"Coordinates.{field} must be a template with {', '.join(f'{{{name}}}' for name in values)}, braces of its "
             f"own doubled; got {shown(template)}: {error}."
         ) from error
+    named = {name for _, name, _, _ in Formatter().parse(template)}
+    if field != "frame" and (missing := [name for name in values if name not in named]):
+        raise PixelReferError(
+            f"Coordinates.{field} must say {', '.join(f'{{{name}}}' for name in values)}; {shown(template)} leaves "
+            f"{', '.join(missing)} out."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

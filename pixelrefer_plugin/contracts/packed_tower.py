@@ -16,6 +16,7 @@ from einops import repeat
 from torch import Tensor
 
 from .backbone import Cells, Crops, GridsHw, NativeCall, Scene
+from .checks import require_callables, require_kinds
 from .encoded import FeatureGrids
 from .views import PatchGeometry
 
@@ -53,6 +54,10 @@ class PackedTower:
     path: str
     norm: str | None = None
     order: Callable[[Any, tuple[int, int]], Tensor] = cell_by_cell
+
+    def __post_init__(self) -> None:
+        require_kinds(self, path=str, norm=(str, type(None)))
+        require_callables(self, "order")
 
     @property
     def crops(self) -> Crops:

@@ -9,11 +9,9 @@ import torch
 from torch.nn.functional import pad
 from transformers import BatchFeature
 
-_OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-
 
 def joined_samples(alone: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> BatchFeature:
-    """The tensors of a batch: those of texts padded on the right, those of media one after another.
+    """The tensors of a batch: those with a value for each token padded on the right, the others one after another.
 
     Args:
         alone: the native tensors of each sample.
@@ -24,7 +22,7 @@ def joined_samples(alone: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> 
     joined = {}
     for name in names:
         tensors = [each[name] for each in alone if name in each]
-        if name in _OF_TEXT:
+        if all(each[name].shape == each["input_ids"].shape for each in alone if name in each):
             fill = pad_token_id if name == "input_ids" else 0
             tensors = [pad(each, (0, longest - each.shape[1]), value=fill) for each in tensors]
         joined[name] = torch.cat(tensors)

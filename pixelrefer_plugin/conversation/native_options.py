@@ -6,7 +6,7 @@ passed over or break the batch. It knows native processors; no conversation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers.processing_utils import TextKwargs
@@ -60,3 +60,44 @@ def known_to(native: Any, group: str) -> set[str]:
     kinds = getattr(getattr(native, "valid_processor_kwargs", None), "__annotations__", {})
     stated = (kinds.get(group), getattr(getattr(native, _MEDIA[group], None), "valid_kwargs", None))
     return {name for each in stated for name in getattr(each, "__annotations__", {})}
+
+
+def with_area(options: Mapping[str, Any], asked: Sequence[Mapping[str, int]], native: Any) -> dict[str, Any]:
+    """The native options, and what content parts ask of the image processor, which sizes all pictures of a batch alike.
+
+    Raises:
+        PromptError: the parts of a batch ask for different sizes, or the backbone does not size by area.
+    """
+    if not any(asked):
+        return dict(options)
+    area, name = asked[0] or next(filter(None, asked)), ", ".join(next(filter(None, asked)))
+    if any(each != area for each in asked):
+        raise PromptError(
+            f"{name} of a content part holds for all pictures of a batch, but they ask for different ones. Give it to "
+            "each picture alike, or put them in separate batches."
+        )
+    given = options.get("images_kwargs", {})
+    if {*area, "size"} & {*options, *given}:
+        raise PromptError(f"{name} is an option of the processor and of a content part as well. Leave one out.")
+    if not {*area} <= known_to(native, "images_kwargs"):
+        raise PromptError(
+            f"a content part asks for {name}, but this backbone's {type(native.image_processor).__name__} does not "
+            "size by area. Leave it out."
+        )
+    return {**options, "images_kwargs": {**given, "size": size_of_area(area, native)}}
+
+
+def size_of_area(area: Mapping[str, int], native: Any) -> dict[str, int]:
+    """The bounds of an area that a content part asks for, as the image processor has them.
+
+    Raises:
+        PromptError: they exclude each other.
+    """
+    size = native.image_processor.size
+    least = area.get("min_pixels", min(size["shortest_edge"], area.get("max_pixels", size["shortest_edge"])))
+    most = area.get("max_pixels", max(size["longest_edge"], least))
+    if least > most:
+        raise PromptError(
+            f"a content part asks for at least {least} and at most {most} pixels, which exclude each other."
+        )
+    return {"shortest_edge": least, "longest_edge": most}

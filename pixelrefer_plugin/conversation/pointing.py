@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from PIL import Image
 
 from ..contracts.messages import MARKER, REGION_MARKER, Turn
-from ..contracts.pointing import Part, PlacedRegion, PointedMedium, PointedRegion, Pointing
+from ..contracts.pointing import Part, PlacedRegion, PointedMedium, PointedRegion
 from ..contracts.samples import MEDIA_KINDS, MediaKind, Medium, medium_of
-from ..errors import Place, placed, shown
+from ..errors import Place, placed
 from ..media.video import Video
 from ..regions.region import Region, VideoRegion
-from .sample import PointingStyle, WrittenRegion
+from .sample import PointingStyle, WrittenRegion, taken_id
 
 OBJECTS = "The objects are:\n"
 """What stands before the list of a memory's objects."""
@@ -87,15 +88,24 @@ def _numbered(
     """A number for each region: its id in the memory, the one that stands before its marker, or the next free one.
 
     Equal regions are one object.
+
+    Raises:
+        PromptError: two of them are given one number.
     """
     markers = [marker for turn in turns for marker in turn.markers()]
     given = [None if marker["id"] is None else int(marker["id"]) for marker in markers]
     taken = {each.id for each in listed} | set(given)
     numbered = {each.region: _Numbered(each.region, each.id, each.place) for each in listed if each.id is not None}
+    free = (each for each in count(1) if each not in taken)
+    region_of: dict[int | None, Region | VideoRegion] = {each.id: each.region for each in listed}
     for written, id in zip(at_marker, given, strict=True):
-        if written is None or written.region in numbered:
+        if written is None:
             continue
-        number = id or next(each for each in range(1, len(taken) + 2) if each not in taken)
+        if id == 0 or (id is not None and region_of.setdefault(id, written.region) != written.region):
+            raise taken_id(id).set_place(**written.place)
+        if written.region in numbered:
+            continue
+        number = id or next(free)
         taken.add(number)
         numbered[written.region] = _Numbered(written.region, number, written.place)
     return numbered
@@ -133,8 +143,8 @@ class _Rewriting:
                     text = MARKER.sub(lambda marker: self._said(marker, next(regions)), part["text"])
                     parts.append({"type": "text", "text": text})
                     continue
-                medium, shown = next(order)
-                parts += [part, *map(_content_part, shown)]
+                medium, beside = next(order)
+                parts += [part, *map(_content_part, beside)]
                 if medium == list_behind:
                     parts.append({"type": "text", "text": self._list(listed)})
             made.append(replace(turn, parts=parts))
@@ -217,29 +227,3 @@ def _content_part(part: Part) -> Mapping[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     return {"type": "video" if isinstance(part, Video) else "image"}
-
-
-def pointing_problem(pointing: Any, on: PointedMedium, num_regions: int, reserved: Sequence[str]) -> str:
-    """What a pointer must not say, for a message that begins with the adapter's name; empty where it says none of it.
-
-    Args:
-        pointing: what it returned.
-        on: the image or video.
-        num_regions: how many regions it was given.
-        reserved: markers and tokens that must not stand in a text.
-    """
-    if not isinstance(pointing, Pointing):
-        return f"must return a Pointing from Pointer.point, got {shown(pointing)}."
-    if len(pointing.words) != num_regions:
-        return f"must return words for each of {num_regions} regions from Pointer.point, got {len(pointing.words)}."
-    texts = [*pointing.words, *(each for each in pointing.beside if isinstance(each, str))]
-    for text in texts:
-        if not isinstance(text, str) or any(token in text for token in reserved):
-            return f"must return text without markers and tokens of pictures from Pointer.point, got {shown(text)}."
-    if other := next((each for each in pointing.beside if not isinstance(each, str | Image.Image | Video)), None):
-        return f"may show texts, pictures and videos beside a picture, got {shown(other)}."
-    if pointing.media is not None and not isinstance(pointing.media, type(on.media) if on.is_video else Image.Image):
-        return f"must show {'a video' if on.is_video else 'a picture'} in place of one, got {shown(pointing.media)}."
-    if isinstance(on.media, Video) and isinstance(pointing.media, Video) and len(pointing.media) != len(on.media):
-        return f"must show a video of {len(on.media)} frames in place of one, got {shown(pointing.media)}."
-    return ""

@@ -34,7 +34,7 @@ from ..media.video import ClipSampling, FrameSampling, Video, VideoSource, frame
 from ..regions.region import Region, VideoRegion
 from .memory import MemoryObject, ObjectMemory
 from .pointing import Media, point_at
-from .sample import PromptStyle, ReadSample, WrittenRegion
+from .sample import PromptStyle, ReadSample, WrittenRegion, taken_id
 from .writing import PromptWriter
 
 
@@ -224,7 +224,7 @@ class _Listing:
         if known is None:
             free = max(self._taken, default=0) + 1 if id is None else id
             if free in self._taken or free == 0:
-                raise _taken(free).set_place(region=number)
+                raise taken_id(free).set_place(region=number)
             self._taken.add(free)
             self._known[region] = known = WrittenRegion(region, number, free)
             self.objects.append(known)
@@ -234,12 +234,6 @@ class _Listing:
                 region=number,
             )
         return known
-
-
-def _taken(id: int) -> PromptError:
-    if id == 0:
-        return PromptError("ids count from 1, got 0.")
-    return PromptError(f"the id {id} is taken: two objects cannot have one id. Leave it out.")
 
 
 def _frames_together(region: VideoRegion, video: Video, together: int) -> tuple[tuple[int, ...], ...]:
@@ -290,7 +284,7 @@ def _require_own_ids(turns: Sequence[Turn], objects: _Objects) -> None:
             id = int(marker["id"])
             is_asked = any(turn is each for each in asked)
             if is_asked and (id == 0 or id in listed or named.setdefault(id, written.region) != written.region):
-                raise _taken(id).set_place(**written.place)
+                raise taken_id(id).set_place(**written.place)
 
 
 def _open_questions(turns: Sequence[Turn]) -> list[Turn]:

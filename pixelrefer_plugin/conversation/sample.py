@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ..contracts.pointing import PointedMedium, PointedRegion, Pointing, SaidCoordinates
-from ..errors import Place
+from ..errors import Place, PromptError
 from ..media.video import FrameSampling, Video
 from ..regions.region import Region, VideoRegion
 
@@ -157,3 +157,10 @@ class ReadSample:
             }
             for message in self.messages
         ]
+
+
+def taken_id(id: int) -> PromptError:
+    """What to say of a number that an object cannot have: 0, or another object's."""
+    if id == 0:
+        return PromptError("ids count from 1, got 0.")
+    return PromptError(f"the id {id} is taken: two objects cannot have one id. Leave it out.")

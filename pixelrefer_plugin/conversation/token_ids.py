@@ -59,26 +59,30 @@ def teach_tokens(native: Any, *, rows: int, mask_token: str | None = None, regio
     return TokenIds(tokenizer.convert_tokens_to_ids(region_token or PLACEHOLDER), mask, native_token_ids(native))
 
 
-def add_tokens(tokenizer: Any, tokens: Sequence[str], *, rows: int) -> list[int]:
+def add_tokens(tokenizer: Any, tokens: Sequence[str], *, rows: int, stand_in: str | None = None) -> list[int]:
     """Teach a tokenizer tokens, in place; those it knows already are left as they are.
 
     Args:
         tokenizer: the backbone's.
         tokens: such as `["<defect>"]`.
         rows: of the backbone's embedding table.
+        stand_in: the reserved token that stands for a mask, where one does.
 
     Returns:
         Their ids.
 
     Raises:
-        PromptError: no tokens, or the embedding table has no spare rows for them.
+        PromptError: no tokens, the embedding table has no spare rows for them, or one stands for masks
+            already.
     """
     if isinstance(tokens, str) or not tokens or not all(isinstance(each, str) and each for each in tokens):
         raise PromptError(f"Expected a list of tokens, got {shown(tokens)}.")
+    if stand_in in tokens:
+        raise PromptError(f"The token {shown(stand_in)} stands for masks already. Take another one.")
     known = tokenizer.get_vocab()
     new = [each for each in dict.fromkeys(tokens) if each not in known]
     if new and len(tokenizer) + len(new) > rows:
-        reserved = reserved_tokens(tokenizer)
+        reserved = [each for each in reserved_tokens(tokenizer) if each != stand_in]
         hint = f", or the tokens that it has in reserve, such as {shown(reserved[0])}" if reserved else ""
         raise PromptError(
             f"The backbone's embedding table has {rows} rows, {len(tokenizer)} of them in use: there is no "

@@ -14,7 +14,6 @@ from ..conversation.native_options import known_to
 from ..entry import attach
 from ..errors import CheckpointError, PixelReferError
 from ..model import RegionModel
-from ..plugins import get_adapter, installed
 from ..processor import RegionProcessor
 from ..training.report import size_of
 from ..weights.hub import find_model_folder
@@ -188,18 +187,6 @@ def peak_memory(device: torch.device) -> int | None:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def training_free_adapters() -> list[str]:
-    """The installed adapters that need no training; plugins that are broken are passed over."""
-    found = []
-    for name in installed("adapter"):
-        try:
-            if get_adapter(name).is_training_free:
-                found.append(name)
-        except PixelReferError:
-            continue
-    return found
 
 
 # -- what is the matter with a model that cannot be loaded ------------------------------------------------------

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ..errors import PromptError
 from ..model import RegionModel
+from ..plugins import training_free
 from ..processor import RegionProcessor
 from ..regions.region import Region
 from ..samples.kitchen import Kitchen
@@ -26,7 +27,7 @@ from ..samples.street import SHOWN_FRAME, Street
 from ..training.report import say
 from .asking import Manner, ask
 from .drawing import draw_sheet
-from .real_model import RealModel, training_free_adapters
+from .real_model import RealModel
 from .tasks import Example, Task
 
 _MOST_TOKENS = 32
@@ -100,7 +101,7 @@ def ask_without_training(
         What `metrics.json` holds of it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    adapters, questions = training_free_adapters(), shown_questions()
+    adapters, questions = training_free(), shown_questions()
     said = ask_shown(real, adapters, questions)
     print_said(console, real.name, questions, said)
     save_sheet(out / "without_training.png", real.name, questions, said)

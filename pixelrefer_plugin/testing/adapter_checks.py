@@ -11,7 +11,7 @@ from ..contracts.adapter import AdapterSpec, Planner
 from ..contracts.messages import MASK_MARKER, PLACEHOLDER, REGION_MARKER
 from ..contracts.pointing import Pointer, Pointing
 from ..contracts.views import CropView, PatchGeometry, RegionPlan
-from ..conversation.pointing import pointing_problem
+from ..conversation.pointer_calls import pointing_problem
 from ..errors import PromptError
 from ..media.video import Video
 from ..regions.mask import RegionMask
@@ -135,7 +135,7 @@ def plans_together_are_as_many(spec: AdapterSpec) -> None:
 
 def pointing_is_pure(spec: AdapterSpec) -> None:
     """Pointing twice at the same regions gives the same words and pictures, by default and with each preset, and leaves
-    the picture as it was; each region has words, and pictures and videos stay as large and as long as they are."""
+    the picture as it was; each region has words, and a video shown in place of one has as many frames."""
     for preset in (None, *spec.presets):
         pointer = _pointer(spec, preset)
         for on, regions in pointed_media():

@@ -464,13 +464,24 @@ def _alike(one: Any, other: Any) -> bool:
     )
 
 
+_TWO_BOXES = ((8, 8, 60, 50), (70, 30, 108, 58))
+
+
 def pointed_objects_are_listed(adapter: str, backbone: str) -> None:
     """The objects of a memory are listed by their numbers, which a question calls; a turn that is asked later leaves
-    the words for a region of an earlier one."""
+    the words for a region of an earlier one, which has been answered."""
     pair = make_pair(adapter, backbone)
-    picture = as_image(noise_picture((70, 120), seed=1))
+    picture, one, other = as_image(noise_picture((70, 120), seed=1)), *map(Region.from_box, _TWO_BOXES)
+    turns = [
+        user_message(picture, "what is <region>?"),
+        {"role": "assistant", "content": "a cup"},
+        user_message("and <region>?"),
+    ]
+    first, more = pair.processor.pointed(turns[:1], [one]), pair.processor.pointed(turns, [one, other])
+    before, after = (made[0]["content"][-1]["text"] for made in (first, more))
+    assert before == after, f"a further region changes the words for an earlier one, {before!r}, to {after!r}"
     memory = ObjectMemory(picture)
-    memory.add(Region.from_box((8, 8, 60, 50)), id=7)
+    memory.add(one, id=7)
     asked = pair.processor([user_message(picture, "what is [7] beside?")], memory=memory)
     text = pair.processor.tokenizer.decode(asked["input_ids"][0])
     assert text.count("[7]") >= 2, f"object 7 is not listed: {text}"
