@@ -31,7 +31,6 @@ CHANGED = {
     "pixelrefer quickstart": "pixelrefer quickstart --steps 1",
     "--track": "--track --source-option checkpoint=my-sam2 --source-option engine=transformers",
     "pixelrefer describe": "pixelrefer describe --max-new-tokens 4",
-    "pixelrefer samples": "pixelrefer samples --overwrite",
     "pixelrefer predict": "pixelrefer predict --max-new-tokens 4",
     "pixelrefer evaluate": "pixelrefer evaluate --max-new-tokens 4 --limit 2",
     "pixelrefer segment": "pixelrefer segment --max-new-tokens 4 --force-mask",
