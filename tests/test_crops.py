@@ -64,15 +64,15 @@ def test_pictures_of_any_size(hw):
 def test_words_and_numbers():
     pointing = point(PIXELS, [BOX, Region.from_box((250, 160, 299, 199))], number=3)
     assert pointing.words == (
-        "region 1, in the middle of picture 3, shown enlarged in picture 4",
-        "region 2, at the lower right of picture 3, shown enlarged in picture 5",
+        "region 1 (in the middle of picture 3, shown enlarged in picture 4)",
+        "region 2 (at the lower right of picture 3, shown enlarged in picture 5)",
     )
     assert pointing.beside[1::2] == ("Picture 4 shows region 1 enlarged.\n", "Picture 5 shows region 2 enlarged.\n")
     assert pointing.media is None
 
 
 def test_a_large_region_has_no_place_in_words():
-    assert point(PIXELS, [Region.from_box((0, 0, 300, 200))]).words == ("region 1, shown enlarged in picture 2",)
+    assert point(PIXELS, [Region.from_box((0, 0, 300, 200))]).words == ("region 1 (shown enlarged in picture 2)",)
 
 
 def test_a_large_crop_is_the_pictures_own_pixels():
@@ -141,7 +141,7 @@ def test_videos_are_as_long_and_timed_alike():
     video = load_video(np.stack([picture(*HW, seed=seed) for seed in range(5)]), fps=2.0)
     pointing = point(video, [{1: BOX, 3: BOX}], background="remove", min_px=1)
     crop, told = pointing.beside
-    assert pointing.words == ("region 1, shown enlarged in video 2",)
+    assert pointing.words == ("region 1 (shown enlarged in video 2)",)
     assert told == "Video 2 shows region 1 enlarged.\n"
     assert (crop.times_s, crop.frame_indices, crop.duration_s) == (video.times_s, video.frame_indices, video.duration_s)
     assert (crop.frames_nhwc[2] == video.frames_nhwc[2, 30:110, 80:200]).all(), "nothing is known there"
@@ -172,7 +172,7 @@ def test_pictures_count_on_through_a_conversation():
     text = pair.processor.tokenizer.decode(ids)
     assert "Picture 2 shows region 1 enlarged" in text
     assert "Picture 4 shows region 2 enlarged" in text
-    assert "region 2, in the middle of picture 3, shown enlarged in picture 4" in text
+    assert "region 2 (in the middle of picture 3, shown enlarged in picture 4)" in text
     pair.model.detach()
 
 
@@ -182,6 +182,6 @@ def test_a_memory_lists_its_objects():
     memory.add(BOX, id=7)
     ids = pair.processor([user(Image.fromarray(PIXELS), "What is [7]?")], memory=memory)["input_ids"][0]
     text = pair.processor.tokenizer.decode(ids)
-    assert "[7]: region 7, in the middle of picture 1, shown enlarged in picture 2" in text
+    assert "[7]: region 7 (in the middle of picture 1, shown enlarged in picture 2)" in text
     assert "Picture 2 shows region 7 enlarged" in text
     pair.model.detach()

@@ -48,7 +48,7 @@ class CropsPointer(Pointer[CropsConfig]):
         words = []
         for number, region in enumerate(regions, on.number + 1):
             beside += [self._crop(on, region), f"{kind.capitalize()} {number} shows region {region.number} enlarged.\n"]
-            words.append(f"region {region.number}, {_whereabouts(on, region, kind)}shown enlarged in {kind} {number}")
+            words.append(f"region {region.number} ({_whereabouts(on, region, kind)}shown enlarged in {kind} {number})")
         return Pointing(tuple(words), beside=tuple(beside))
 
     def _crop(self, on: PointedMedium, region: PointedRegion) -> Image.Image | Video:
