@@ -59,8 +59,9 @@ def site(tmp_path_factory):
     (folder / "clip").mkdir()
     for number in range(4):
         Image.fromarray(picture(70, 90, seed=number)).save(folder / "clip" / f"{number}.png")
-    moving = {"id": "m0", "video": {"path": "clip", "fps": 2}, "regions": [{"frames": {"0": {"box": boxes[0]}}}]}
-    (folder / "clips.jsonl").write_text(json.dumps({**moving, "messages": turns}) + "\n")
+    clip = {"video": {"path": "clip", "fps": 2}, "messages": turns}
+    moving = [{**clip, "id": f"m{at}", "regions": [{"frames": {"0": {"box": box}}}]} for at, box in enumerate(boxes)]
+    (folder / "clips.jsonl").write_text("".join(json.dumps(each) + "\n" for each in moving))
     return folder
 
 
@@ -172,7 +173,7 @@ def test_answers_alone_are_scored_later(run, tmp_path):
 @pytest.mark.slow
 def test_processes_share_the_questions_of_every_way(site, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    asked = ["evaluate", "videollama3", "data.jsonl", "--adapters", "coordinates,maskpool=other", "--device", "cpu"]
+    asked = ["evaluate", "videollama3", "clips.jsonl", "--adapters", "coordinates,maskpool=other", "--device", "cpu"]
     how = ["--out", str(tmp_path / "out"), "--max-new-tokens", str(TOKENS), "--batch-size", "1"]
     command = [*launch, "-m", "pixelrefer_plugin", *asked, *how]
     result = subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=300)
