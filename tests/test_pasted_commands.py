@@ -54,6 +54,7 @@ NOT_RUN = {
     "--judge-model": "needs a judge",
     "pixelrefer score": "needs answers of two models, or the benchmark's files",
     "MODEL": "stands for a model of the reader's",
+    "OWNER/BACKBONE": "stands for a model of the reader's; README has a comparison that is run",
     "parts.yaml": "needs the model that the page is about; tests/test_own_data.py reads the file",
 }
 
